@@ -1,0 +1,155 @@
+"""Every exception that Tribes raises, in one tree.
+
+::
+
+    TribesError
+    ├── ConfigError                  a setting is wrong: says which, where, and what to write
+    ├── ProtocolError
+    │   ├── LocalProtocolError       this program misused an object
+    │   └── RemoteProtocolError      a peer sent what the protocol forbids; costs it the connection
+    ├── ChannelError
+    │   ├── ChannelClosedError       the channel was stopped, here
+    │   ├── QueueFullError           a bounded queue stayed full for as long as the caller may wait
+    │   ├── SendTimeoutError         a member did not answer in time
+    │   ├── MemberUnreachableError   no connection to a member (``__cause__`` says why)
+    │   ├── RemoteProcessError       the member got the message, and its listener failed
+    │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
+    └── SessionError
+        ├── SessionInvalidError      the session was invalidated or has expired
+        ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
+        ├── AttributeNotEncodableError   a value has no registered codec (also a TypeError)
+        └── AttributeUnreadableError     stored bytes cannot be decoded here (also a KeyError)
+
+The branches follow what the caller can do: mend the configuration, mend the program, try again or
+go on with the members that answered, or treat the session as gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AttributeNotEncodableError",
+    "AttributeUnreadableError",
+    "ChannelClosedError",
+    "ChannelError",
+    "ConfigError",
+    "GroupSendError",
+    "LocalProtocolError",
+    "MemberUnreachableError",
+    "ProtocolError",
+    "QueueFullError",
+    "RemoteProcessError",
+    "RemoteProtocolError",
+    "SendTimeoutError",
+    "SessionError",
+    "SessionInvalidError",
+    "SessionLimitError",
+    "TribesError",
+]
+
+
+class TribesError(Exception):
+    """Base of everything that Tribes raises on purpose."""
+
+
+class ConfigError(TribesError):
+    """A setting cannot be used.
+
+    Args:
+        message: What is wrong and what to write instead, one sentence each.
+        key: Path of the setting (``channel.receiver.port``), or empty.
+        source: File (and line) it came from, or empty for settings made in Python.
+    """
+
+    def __init__(self, message: str, *, key: str = "", source: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.key = key
+        self.source = source
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.source, self.key) if part)
+        return f"{where}: {self.message}" if where else self.message
+
+
+class ProtocolError(TribesError):
+    """Somebody broke a protocol: see the two subclasses for who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program used an object in a way that its rules forbid. A bug here, not at the peer."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer sent bytes that the protocol forbids. The peer loses its connection, nothing else."""
+
+
+class ChannelError(TribesError):
+    """Sending to, or receiving from, the group did not work."""
+
+
+class ChannelClosedError(ChannelError):
+    """The channel was stopped on this side before or during the call."""
+
+
+class QueueFullError(ChannelError):
+    """A bounded queue stayed full for as long as the caller was allowed to wait."""
+
+
+class SendTimeoutError(ChannelError):
+    """A member did not answer within the sender's ``timeout``. The message may have arrived."""
+
+
+class MemberUnreachableError(ChannelError):
+    """No connection to a member could be made or kept; ``__cause__`` holds the system's error."""
+
+
+class RemoteProcessError(ChannelError):
+    """A member received the message, and the listener that processed it there failed."""
+
+
+class GroupSendError(ChannelError):
+    """Some destinations of one send failed; all others got the message.
+
+    Attributes:
+        faulty: The failed destinations with the reason of each. Members that are not listed
+            completed in the sense of the send options that were used.
+    """
+
+    def __init__(self, faulty: Mapping[object, Exception]) -> None:
+        super().__init__(faulty)
+        self.faulty = dict(faulty)
+
+    def __str__(self) -> str:
+        reasons = "; ".join(
+            f"{getattr(member, 'name', member)}: {type(why).__name__}: {why}"
+            for member, why in self.faulty.items()
+        )
+        return f"{len(self.faulty)} destination(s) failed: {reasons}"
+
+
+class SessionError(TribesError):
+    """A session, or a value in it, cannot be used as asked."""
+
+
+class SessionInvalidError(SessionError):
+    """The session was invalidated, or has expired."""
+
+
+class SessionLimitError(SessionError):
+    """A limit of the session manager refused the operation."""
+
+
+class AttributeNotEncodableError(SessionError, TypeError):
+    """A value has a type for which no codec is registered; the other attributes are unaffected."""
+
+
+class AttributeUnreadableError(SessionError, KeyError):
+    """An attribute's stored bytes cannot be decoded here. They stay stored and go on replicating."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)

@@ -1,0 +1,35 @@
+"""Identifiers that members, messages and sessions carry."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+__all__ = ["UNIQUE_ID_BYTES", "SessionId", "SessionKey", "UniqueId", "make_unique_id"]
+
+UniqueId = NewType("UniqueId", bytes)
+"""16 bytes that name one member incarnation or one message."""
+
+SessionId = NewType("SessionId", str)
+"""What the cookie carries, without the route: hexadecimal, upper case."""
+
+SessionKey = NewType("SessionKey", str)
+"""A session's first id. It never changes, whatever ids the session gets later (DESIGN §5.3)."""
+
+UNIQUE_ID_BYTES = 16
+
+
+def make_unique_id(entropy: bytes) -> UniqueId:
+    """Shape 16 random bytes like a version-4 UUID, as Tribes does (tribes-wire §2.1).
+
+    Args:
+        entropy: Exactly 16 random bytes.
+
+    Raises:
+        ValueError: ``entropy`` has another length.
+    """
+    if len(entropy) != UNIQUE_ID_BYTES:
+        raise ValueError(f"a unique id is made from {UNIQUE_ID_BYTES} bytes, got {len(entropy)}")
+    shaped = bytearray(entropy)
+    shaped[6] = (shaped[6] & 0x0F) | 0x40
+    shaped[8] = (shaped[8] & 0x3F) | 0x80
+    return UniqueId(bytes(shaped))
