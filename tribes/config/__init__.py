@@ -1,0 +1,9 @@
+"""Typed configuration: what a node is made from."""
+
+from tribes.config.model import ChannelConfig as ChannelConfig
+from tribes.config.model import ManagerConfig as ManagerConfig
+from tribes.config.model import MembershipConfig as MembershipConfig
+from tribes.config.model import NodeConfig as NodeConfig
+from tribes.config.model import ReceiverConfig as ReceiverConfig
+from tribes.config.model import SenderConfig as SenderConfig
+from tribes.config.model import check_config as check_config

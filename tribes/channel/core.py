@@ -1,0 +1,596 @@
+"""The channel as one deterministic machine: membership, connections, interceptors, deliveries.
+
+It owns no socket, clock, thread or randomness. Its driver gives it inputs (the public methods) with
+the time, and after each one takes and performs the outputs; see :mod:`tribes.wire.outputs` and
+:mod:`tribes.channel.outputs`. An input never re-enters.
+
+The way down: ``send`` → interceptors → one frame per destination → its :class:`PeerSender`.
+The way up: ``link_bytes`` → frames → duplicates out → interceptors in reverse → the consumers inside
+the core (session managers) or a ``Deliver`` for the listeners → acknowledgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
+from tribes.channel.outputs import (
+    ChannelOutput,
+    Event,
+    LinkRejected,
+    MemberAdded,
+    MemberRemoved,
+    MemberUpdated,
+    SendFailed,
+    TicketDone,
+)
+from tribes.channel.tickets import Outgoing, Ticket
+from tribes.config.model import ChannelConfig
+from tribes.errors import (
+    ChannelClosedError,
+    LocalProtocolError,
+    MemberUnreachableError,
+    QueueFullError,
+    RemoteProcessError,
+    RemoteProtocolError,
+)
+from tribes.ids import UniqueId, make_unique_id
+from tribes.links.base import OutFrame
+from tribes.links.plain import PlainReceiver, PlainSender
+from tribes.membership.change import ChangeKind, MemberChange
+from tribes.membership.multicast import MulticastMembership
+from tribes.membership.view import View, ViewBuilder
+from tribes.timers import Timers
+from tribes.wire.data import ChannelData, decode_body, encode_data_frame
+from tribes.wire.member import Member, encode_member
+from tribes.wire.options import SendOptions, wire_options
+from tribes.wire.outputs import Close, NetworkOutput, Probe
+from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
+
+__all__ = ["ChannelCore", "ChannelStatistics", "Output"]
+
+Output = NetworkOutput | ChannelOutput
+
+_USE_ACK = int(SendOptions.USE_ACK)
+_SYNC = int(SendOptions.SYNCHRONIZED_ACK)
+_DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
+_PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
+
+_STRANGER_IDLE_S = 5.0
+"""How long a connection to a destination that is no member stays open without use."""
+
+
+class ChannelStatistics:
+    """Counters of a channel, plain ints."""
+
+    __slots__ = (
+        "bytes_received",
+        "connections_refused",
+        "frames_received",
+        "frames_sent",
+        "links_rejected",
+        "messages_sent",
+    )
+
+    def __init__(self) -> None:
+        self.frames_received = 0
+        self.frames_sent = 0
+        self.bytes_received = 0
+        self.links_rejected = 0
+        self.connections_refused = 0
+        self.messages_sent = 0
+
+
+class ChannelCore:
+    """One member of a group, without its sockets.
+
+    Args:
+        local: The own record, with the address and port that others connect to.
+        config: Membership, receiver and sender settings.
+        interceptors: The chain, first to last as in a Tomcat configuration.
+        wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
+        entropy: Gives n random bytes.
+        consume: Offered every message before the listeners; True when it was taken. Runs inside
+            the core, so it is for this package's managers only. It may raise RemoteProtocolError.
+        members_changed: Told every change of the view, inside the core.
+    """
+
+    def __init__(
+        self,
+        local: Member,
+        config: ChannelConfig,
+        interceptors: Sequence[Interceptor] = (),
+        *,
+        wall_ms: Callable[[], int],
+        entropy: Callable[[int], bytes],
+        consume: Callable[[ChannelData, float], bool] | None = None,
+        members_changed: Callable[[MemberChange, float], None] | None = None,
+    ) -> None:
+        self.timers = Timers()
+        self.statistics = ChannelStatistics()
+        self._local = local
+        self.config = config
+        self._wall_ms = wall_ms
+        self._entropy = entropy
+        self._consume = consume
+        self._members_changed = members_changed
+        self._record = encode_member(local)
+        self._outputs: list[Output] = []
+        self._views = ViewBuilder()
+        self._chain = Chain(
+            interceptors, bottom=self._to_links, top=self._to_listeners, members=self._to_view
+        )
+        self.membership = MulticastMembership(
+            local,
+            config.membership,
+            timers=self.timers,
+            emit=self._outputs.append,
+            changed=self._chain.on_members,
+        )
+        self._senders: dict[Member, PlainSender] = {}
+        self._by_link: dict[int, PlainSender] = {}
+        self._attempts: dict[int, PlainSender] = {}
+        self._receivers: dict[int, PlainReceiver] = {}
+        self._outcomes = Outcomes()
+        self.deliveries = DeliveryQueue(
+            config.receiver, emit=self._outputs.append, finished=self._frame_finished
+        )
+        self._probes: dict[int, Callable[[Exception | None, float], None]] = {}
+        self._counter = 0
+        self._inbound: tuple[PlainReceiver, Inbound] | None = None
+        self._touched: dict[PlainReceiver, None] = {}
+        self._is_stopped = False
+        for interceptor in self._chain.interceptors:
+            interceptor.attach(self)
+
+    # What people ask.
+
+    @property
+    def local(self) -> Member:
+        """The own member record."""
+        return self._local
+
+    @property
+    def view(self) -> View:
+        """The other members, as an immutable snapshot."""
+        return self._views.current
+
+    @property
+    def next_deadline(self) -> float:
+        """Monotonic seconds at which :meth:`timer` wants to be called; infinity for never."""
+        return self.timers.next_deadline
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no message is on its way to any member."""
+        return all(sender.is_idle for sender in self._senders.values())
+
+    @property
+    def queued_bytes(self) -> dict[Member, int]:
+        """What is on its way to each member, in bytes."""
+        return {member: sender.queued_bytes for member, sender in self._senders.items()}
+
+    @property
+    def duplicates(self) -> int:
+        """Frames that were received more than once and processed once."""
+        return self._outcomes.duplicates
+
+    @property
+    def has_outputs(self) -> bool:
+        """True when ``take_outputs`` has something."""
+        return bool(self._outputs)
+
+    def take_outputs(self) -> list[Output]:
+        """The outputs since the last call. The driver must act on all of them, in order."""
+        outputs = self._outputs[:]
+        self._outputs.clear()
+        return outputs
+
+    # Inputs.
+
+    def start(self, now: float) -> None:
+        """Join the group: the first heartbeat goes out."""
+        for interceptor in self._chain.interceptors:
+            interceptor.start(now)
+        self.membership.start(now)
+
+    def stop(self, now: float) -> None:
+        """Leave the group in good order. What is still queued fails; wait for ``is_idle`` before
+        to lose nothing."""
+        self._is_stopped = True
+        for interceptor in self._chain.interceptors:
+            interceptor.stop(now)
+        self.membership.stop(now)
+        error = ChannelClosedError("the channel was stopped")
+        for sender in list(self._senders.values()):
+            sender.close(error, now)
+        self._senders.clear()
+        for link in list(self._receivers):
+            self._emit(Close(link, flush=True))
+        self._receivers.clear()
+
+    def send(
+        self,
+        destinations: Iterable[Member],
+        payload: bytes,
+        options: int,
+        now: float,
+    ) -> tuple[int, UniqueId]:
+        """Send a byte message; the output ``TicketDone`` tells when the caller may go on.
+
+        Args:
+            destinations: Members; each is served once, whether or not it is in the view.
+            payload: The message.
+            options: See :class:`SendOptions`.
+            now: Monotonic seconds.
+
+        Returns:
+            The ticket's number and the message's unique id.
+
+        Raises:
+            LocalProtocolError: No destination, the local member among them, or an option that is
+                not supported.
+        """
+        self._counter += 1
+        number = self._counter
+        unique_id = make_unique_id(self._entropy(16))
+        self._post(
+            destinations,
+            payload,
+            options,
+            unique_id,
+            now,
+            ticket=lambda targets: self._user_ticket(number, unique_id, targets),
+        )
+        return number, unique_id
+
+    def post(
+        self,
+        destinations: Iterable[Member],
+        payload: bytes,
+        options: int,
+        now: float,
+        *,
+        settled: Callable[[dict[Member, Exception], float], None] | None = None,
+    ) -> Ticket:
+        """Send like :meth:`send` for a consumer inside the core.
+
+        Args:
+            destinations: As in :meth:`send`.
+            payload: As in :meth:`send`.
+            options: As in :meth:`send`.
+            now: Monotonic seconds.
+            settled: Gets all faulty members when the last destination is done; may run before this
+                method returns.
+
+        Returns:
+            The ticket, which tells who has not answered yet.
+        """
+        unique_id = make_unique_id(self._entropy(16))
+        return self._post(
+            destinations,
+            payload,
+            options,
+            unique_id,
+            now,
+            ticket=lambda targets: Ticket(targets, settled=settled),
+        )
+
+    def _post(
+        self,
+        destinations: Iterable[Member],
+        payload: bytes,
+        options: int,
+        unique_id: UniqueId,
+        now: float,
+        *,
+        ticket: Callable[[tuple[Member, ...]], Ticket],
+    ) -> Ticket:
+        targets = tuple(dict.fromkeys(destinations))
+        if not targets:
+            raise LocalProtocolError("no destination given")
+        if self._local in targets:
+            raise LocalProtocolError("a member does not send to itself")
+        if options & _DATAGRAM:
+            raise LocalProtocolError("data over UDP or multicast is not supported; clear the bits")
+        made = ticket(targets)
+        data = ChannelData(
+            wire_options(options, is_bytes=True), self._wall_ms(), unique_id, self._local, payload
+        )
+        self.statistics.messages_sent += 1
+        if self._is_stopped:
+            made.fail(ChannelClosedError("the channel was stopped"), now)
+        else:
+            self._chain.send(Outgoing(data, targets, made), now)
+        return made
+
+    def _user_ticket(
+        self, number: int, unique_id: UniqueId, targets: tuple[Member, ...]
+    ) -> Ticket:
+        # Whether the caller had gone on before the outcome was known decides how failures are told.
+        told: list[dict[Member, Exception]] = []
+
+        def released(faulty: dict[Member, Exception], now: float) -> None:
+            del now
+            told.append(faulty)
+            self._emit(TicketDone(number, faulty))
+
+        def settled(faulty: dict[Member, Exception], now: float) -> None:
+            del now
+            if len(faulty) > len(told[0]):
+                self._emit(SendFailed(unique_id, faulty))
+
+        return Ticket(targets, released=released, settled=settled)
+
+    def datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
+        """A datagram of the membership group arrived."""
+        del addr
+        self.membership.datagram(data, now)
+
+    def link_opened(
+        self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
+    ) -> None:
+        """A connection is there: one asked for by ``Connect(attempt)``, or an accepted one."""
+        if attempt is not None:
+            sender = self._attempts.pop(attempt)
+            self._by_link[link] = sender
+            sender.link_opened(link, now)
+            return
+        if self._is_stopped or len(self._receivers) >= self.config.receiver.max_connections:
+            self.statistics.connections_refused += 1
+            self._emit(Close(link))
+            return
+        self._receivers[link] = PlainReceiver(
+            link,
+            peer,
+            body_max_bytes=self.config.receiver.frame_max_bytes,
+            emit=self._emit,
+        )
+
+    def connect_failed(self, attempt: int, why: Exception, now: float) -> None:
+        """A connection asked for by ``Connect(attempt)`` could not be made."""
+        self._attempts.pop(attempt).connect_failed(why, now)
+
+    def link_bytes(self, link: int, data: bytes, now: float) -> None:
+        """Bytes arrived on a connection."""
+        receiver = self._receivers.get(link)
+        if receiver is None:
+            sender = self._by_link.get(link)
+            if sender is not None:
+                sender.received(data, now)
+            return
+        self.statistics.bytes_received += len(data)
+        try:
+            for body in receiver.feed(data):
+                self._frame(receiver, body, now)
+            if receiver.broken is not None:
+                raise receiver.broken
+        except RemoteProtocolError as error:
+            self._reject(receiver, error)
+        self._flush_acks()
+
+    def link_closed(self, link: int, why: Exception | None, now: float) -> None:
+        """A connection ended, and not because of an output ``Close``."""
+        receiver = self._receivers.pop(link, None)
+        if receiver is not None:
+            self.deliveries.link_closed(link)
+            for source in receiver.sources:
+                # Who has lost the connection to us may have lost everything.
+                self._trouble(source, why or ConnectionResetError("connection closed"), now)
+            return
+        sender = self._by_link.pop(link, None)
+        if sender is not None:
+            sender.link_closed(why, now)
+
+    def writable(self, link: int, total: int, now: float) -> None:
+        """The operating system has taken ``total`` bytes of this connection so far."""
+        sender = self._by_link.get(link)
+        if sender is not None:
+            sender.writable(total, now)
+
+    def probe_result(self, probe: int, error: Exception | None, now: float) -> None:
+        """The answer to an output ``Probe``: None when the member is there, else why not."""
+        self._probes.pop(probe)(error, now)
+
+    def delivered(self, token: int, error: Exception | None, now: float) -> None:
+        """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
+        del now
+        self.deliveries.delivered_one(token, error)
+        self._flush_acks()
+
+    def timer(self, now: float) -> None:
+        """``next_deadline`` has come."""
+        self.timers.run_due(now)
+
+    # What interceptors may ask (ChainContext).
+
+    def event(self, event: Event) -> None:
+        """Tell the operator something."""
+        self._emit(event)
+
+    def forget(self, member: Member) -> None:
+        """Make the membership service forget a member; its next heartbeat makes it new."""
+        self.membership.forget(member)
+
+    def is_shut_down(self) -> bool:
+        """True once the channel was stopped."""
+        return self._is_stopped
+
+    def probe(
+        self,
+        member: Member,
+        message: bytes,
+        *,
+        options: int,
+        expect_reply: bool,
+        connect_timeout: float,
+        reply_timeout: float,
+        answer: Callable[[Exception | None, float], None],
+    ) -> None:
+        """Ask on a fresh connection whether a member is there; see :class:`ChainContext`."""
+        self._counter += 1
+        self._probes[self._counter] = answer
+        data = b""
+        if message:
+            unique_id = make_unique_id(self._entropy(16))
+            data = encode_data_frame(options, self._wall_ms(), unique_id, self._record, message)
+        self._emit(
+            Probe(
+                self._counter, member.address, data, expect_reply, connect_timeout, reply_timeout
+            )
+        )
+
+    # The way down.
+
+    def _to_links(self, message: Outgoing, now: float) -> None:
+        data = message.data
+        frame = encode_data_frame(
+            data.options, data.timestamp, data.unique_id, self._record, data.message
+        )
+        needs_ack = bool(data.options & _USE_ACK)
+        ticket = message.ticket
+        for member in message.destinations:
+            self.statistics.frames_sent += 1
+            self._sender(member, now).enqueue(
+                OutFrame(frame, needs_ack=needs_ack, settle=self._settler(ticket, member)), now
+            )
+
+    def _settler(
+        self, ticket: Ticket, member: Member
+    ) -> Callable[[Exception | None, float], None]:
+        def settle(error: Exception | None, now: float) -> None:
+            ticket.settle(member, error, now)
+            if error is not None and not isinstance(error, RemoteProcessError | QueueFullError):
+                self._trouble(member, error, now)
+
+        return settle
+
+    def _sender(self, member: Member, now: float) -> PlainSender:
+        sender = self._senders.get(member)
+        if sender is None:
+            sender = self._senders[member] = PlainSender(
+                member,
+                self.config.sender,
+                timers=self.timers,
+                emit=self._emit,
+                connect=self._begin_attempt,
+                lost=self._trouble,
+            )
+            if member not in self._views:
+                self._watch_stranger(member, now)
+        return sender
+
+    def _watch_stranger(self, member: Member, now: float) -> None:
+        def look(then: float) -> None:
+            sender = self._senders.get(member)
+            if sender is None or member in self._views:
+                return
+            if sender.is_idle:
+                self._drop_sender(member, then)
+            else:
+                self._watch_stranger(member, then)
+
+        self.timers.at(now + _STRANGER_IDLE_S, look)
+
+    def _begin_attempt(self, member: Member) -> int:
+        self._counter += 1
+        self._attempts[self._counter] = self._senders[member]
+        return self._counter
+
+    def _drop_sender(self, member: Member, now: float) -> None:
+        sender = self._senders.pop(member, None)
+        if sender is not None:
+            sender.close(MemberUnreachableError(f"{member.name} is no longer a member"), now)
+
+    # The way up.
+
+    def _frame(self, receiver: PlainReceiver, body: bytes, now: float) -> None:
+        data = decode_body(body)
+        self.statistics.frames_received += 1
+        receiver.sources.add(data.source)
+        options = data.options
+        slot = receiver.expect_ack() if options & _USE_ACK else None
+        if slot is not None:
+            self._touched[receiver] = None
+            if not options & _SYNC:
+                receiver.answer(slot, ok=True)
+                slot = None
+        inbound, is_new = self._outcomes.find_or_add(data)
+        if is_new:
+            self._inbound = (receiver, inbound)
+            try:
+                self._chain.receive(data, now)
+            except RemoteProtocolError as error:
+                inbound.error = error
+                self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
+            finally:
+                self._inbound = None
+            if not inbound.pending:
+                inbound.finish()
+        if slot is not None:
+            inbound.answer_to(receiver, slot)
+
+    def _to_listeners(self, data: ChannelData, now: float) -> None:
+        if data.message in _PROBE_PAYLOADS:
+            return
+        if self._consume is not None and self._consume(data, now):
+            return
+        if self._inbound is None:
+            # Released by an interceptor's timer: there is nobody left to acknowledge to.
+            self.deliveries.put(data, Inbound(), None)
+        else:
+            receiver, inbound = self._inbound
+            self.deliveries.put(data, inbound, receiver.link)
+
+    def _frame_finished(self, inbound: Inbound) -> None:
+        inbound.finish()
+        for receiver, _ in inbound.answers:
+            self._touched[receiver] = None
+
+    def _flush_acks(self) -> None:
+        for receiver in self._touched:
+            if self._receivers.get(receiver.link) is receiver:
+                receiver.flush()
+        self._touched.clear()
+
+    def _reject(self, receiver: PlainReceiver, error: RemoteProtocolError) -> None:
+        self.statistics.links_rejected += 1
+        self._receivers.pop(receiver.link, None)
+        self.deliveries.link_closed(receiver.link)
+        self._emit(LinkRejected(receiver.peer, str(error)))
+        self._emit(Close(receiver.link))
+
+    # Membership.
+
+    def _to_view(self, change: MemberChange, now: float) -> None:
+        member = change.member
+        if change.kind is ChangeKind.REMOVED:
+            if not self._views.remove(member):
+                return
+            self._outcomes.forget(member)
+            self._emit(MemberRemoved(member, change.reason, self.view.number))
+            self._notify(change, now)
+            self._drop_sender(member, now)
+            return
+        if not self._views.add(member, now):
+            self._emit(MemberUpdated(member))
+            self._notify(change, now)
+            return
+        self._emit(MemberAdded(member, self.view.number))
+        if self.config.sender.keep_connected:
+            self._sender(member, now).connect(now)
+        self._notify(change, now)
+
+    def _notify(self, change: MemberChange, now: float) -> None:
+        if self._members_changed is not None:
+            self._members_changed(change, now)
+
+    def _trouble(self, member: Member, why: Exception, now: float) -> None:
+        if not self._is_stopped and member in self._views:
+            self._chain.on_trouble(self._views.get(member) or member, why, now)
+
+    def _emit(self, output: Output) -> None:
+        if isinstance(output, Close):
+            self._by_link.pop(output.link, None)
+        self._outputs.append(output)

@@ -1,0 +1,210 @@
+"""Received messages on their way to the listeners: order, bounds, acknowledgement.
+
+Rules of this file:
+
+1. A message that asks for an acknowledgement after processing gets it when every delivery that its
+   frame caused has ended: positive when all ended well. A frame that causes none (an interceptor
+   holds or drops it) is acknowledged at once, as Tribes does (tribes-wire §4.2).
+2. The messages of one source are delivered one after the other, in the order received; no more than
+   ``max_threads`` sources have one under way.
+3. What waits per source is bounded. Beyond the bound its connections are not read until half of it
+   is worked off.
+4. A frame that was received before (same source, id and message bytes) is not delivered again; it is
+   answered with the outcome of the first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from zlib import crc32
+
+from tribes.channel.outputs import Deliver
+from tribes.config.model import ReceiverConfig
+from tribes.errors import LocalProtocolError
+from tribes.links.plain import AckSlot, PlainReceiver
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+from tribes.wire.outputs import NetworkOutput, Pause, Resume
+
+__all__ = ["DeliveryQueue", "Inbound", "Outcomes"]
+
+_OUTCOMES_PER_SOURCE = 256
+_SOURCES_MAX = 1024
+
+
+class Inbound:
+    """One received frame until its outcome is known."""
+
+    __slots__ = ("answers", "error", "is_done", "pending")
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[PlainReceiver, AckSlot]] = []
+        self.pending = 0
+        self.error: Exception | None = None
+        self.is_done = False
+
+    def answer_to(self, link: PlainReceiver, slot: AckSlot) -> None:
+        """Acknowledge on this link, now if the outcome is known."""
+        if self.is_done:
+            link.answer(slot, ok=self.error is None)
+        else:
+            self.answers.append((link, slot))
+
+    def finish(self) -> None:
+        """The outcome is known: fill the acknowledgements that wait for it."""
+        self.is_done = True
+        for link, slot in self.answers:
+            link.answer(slot, ok=self.error is None)
+
+
+class Outcomes:
+    """Remembers the outcomes of recent frames, so that a repeated one is not processed twice."""
+
+    def __init__(self) -> None:
+        self._sources: OrderedDict[Member, OrderedDict[tuple[bytes, int, int], Inbound]] = (
+            OrderedDict()
+        )
+        self.duplicates = 0
+
+    def find_or_add(self, data: ChannelData) -> tuple[Inbound, bool]:
+        """The frame's outcome and whether the frame is new."""
+        # The pieces of a fragmented message share one id: the message bytes belong to the key.
+        key = (data.unique_id, len(data.message), crc32(data.message))
+        recent = self._sources.get(data.source)
+        if recent is None:
+            recent = self._sources[data.source] = OrderedDict()
+            if len(self._sources) > _SOURCES_MAX:
+                self._sources.popitem(last=False)
+        known = recent.get(key)
+        if known is not None:
+            self.duplicates += 1
+            return known, False
+        inbound = recent[key] = Inbound()
+        if len(recent) > _OUTCOMES_PER_SOURCE:
+            recent.popitem(last=False)
+        return inbound, True
+
+    def forget(self, source: Member) -> None:
+        """A member is gone; a later incarnation has another id."""
+        self._sources.pop(source, None)
+
+
+class _Source:
+    __slots__ = ("bytes", "is_busy", "paused", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[ChannelData, Inbound]] = deque()
+        self.bytes = 0
+        self.is_busy = False
+        self.paused: set[int] = set()
+
+
+class DeliveryQueue:
+    """Hands messages to the listeners, source by source.
+
+    Args:
+        config: ``max_threads`` and the bounds per source.
+        emit: Takes ``Deliver``, ``Pause`` and ``Resume``.
+        finished: Told when the last delivery of a frame ended.
+    """
+
+    def __init__(
+        self,
+        config: ReceiverConfig,
+        *,
+        emit: Callable[[Deliver | NetworkOutput], None],
+        finished: Callable[[Inbound], None],
+    ) -> None:
+        self._config = config
+        self._emit = emit
+        self._finished = finished
+        self._sources: dict[Member, _Source] = {}
+        self._ready: deque[Member] = deque()
+        self._under_way: dict[int, tuple[Member, Inbound]] = {}
+        self._token = 0
+        self.delivered = 0
+        self.failed = 0
+        self.pauses = 0
+
+    def put(self, data: ChannelData, inbound: Inbound, link: int | None) -> None:
+        """Queue one message; pause ``link`` when its source has too many waiting."""
+        inbound.pending += 1
+        source = self._sources.get(data.source)
+        if source is None:
+            source = self._sources[data.source] = _Source()
+        source.waiting.append((data, inbound))
+        source.bytes += len(data.message)
+        if not source.is_busy:
+            self._begin(data.source, source)
+        config = self._config
+        if (
+            link is not None
+            and link not in source.paused
+            and (len(source.waiting) > config.pending_max or source.bytes > config.pending_max_bytes)
+        ):
+            source.paused.add(link)
+            self.pauses += 1
+            self._emit(Pause(link))
+
+    def delivered_one(self, token: int, error: Exception | None) -> None:
+        """The listeners are done with a delivery.
+
+        Raises:
+            LocalProtocolError: No delivery of that token is under way.
+        """
+        under_way = self._under_way.pop(token, None)
+        if under_way is None:
+            raise LocalProtocolError(f"no delivery {token} is under way")
+        member, inbound = under_way
+        self.delivered += 1
+        if error is not None:
+            self.failed += 1
+            inbound.error = error
+        inbound.pending -= 1
+        if not inbound.pending:
+            self._finished(inbound)
+        source = self._sources[member]
+        self._relieve(source)
+        if source.waiting:
+            # Behind the sources that wait for their turn.
+            self._ready.append(member)
+        else:
+            del self._sources[member]
+        while self._ready and len(self._under_way) < self._config.max_threads:
+            waiting = self._ready.popleft()
+            self._deliver(waiting, self._sources[waiting])
+
+    def link_closed(self, link: int) -> None:
+        """A connection is gone: nothing to resume."""
+        for source in self._sources.values():
+            source.paused.discard(link)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait or are with the listeners."""
+        return len(self._under_way) + sum(len(s.waiting) for s in self._sources.values())
+
+    def _begin(self, member: Member, source: _Source) -> None:
+        source.is_busy = True
+        if len(self._under_way) < self._config.max_threads:
+            self._deliver(member, source)
+        else:
+            self._ready.append(member)
+
+    def _deliver(self, member: Member, source: _Source) -> None:
+        data, inbound = source.waiting.popleft()
+        source.bytes -= len(data.message)
+        self._token += 1
+        self._under_way[self._token] = (member, inbound)
+        self._emit(Deliver(self._token, member, data))
+
+    def _relieve(self, source: _Source) -> None:
+        config = self._config
+        if source.paused and (
+            len(source.waiting) <= config.pending_max // 2
+            and source.bytes <= config.pending_max_bytes // 2
+        ):
+            for link in sorted(source.paused):
+                self._emit(Resume(link))
+            source.paused.clear()

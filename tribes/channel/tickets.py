@@ -1,0 +1,89 @@
+"""The outcome of one send, gathered from its destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+
+__all__ = ["Outgoing", "Ticket"]
+
+
+class Ticket:
+    """Waits for every destination of one message and tells the outcome once.
+
+    A ticket has up to two ends: it is *released* when the caller may go on, which an asynchronous
+    send is before any member has the message, and *settled* when the last destination succeeded or
+    failed.
+
+    Args:
+        destinations: Who has to answer.
+        released: Called with the faulty members known by then, exactly once, never after settled.
+        settled: Called with all faulty members, exactly once.
+    """
+
+    __slots__ = ("_on_released", "_on_settled", "_open", "faulty", "is_released")
+
+    def __init__(
+        self,
+        destinations: Iterable[Member],
+        *,
+        released: Callable[[dict[Member, Exception], float], None] | None = None,
+        settled: Callable[[dict[Member, Exception], float], None] | None = None,
+    ) -> None:
+        self._open = set(destinations)
+        self._on_released = released
+        self._on_settled = settled
+        self.faulty: dict[Member, Exception] = {}
+        self.is_released = False
+
+    @property
+    def waiting(self) -> frozenset[Member]:
+        """The destinations that have neither succeeded nor failed."""
+        return frozenset(self._open)
+
+    @property
+    def is_settled(self) -> bool:
+        """True when every destination succeeded or failed."""
+        return not self._open
+
+    def release(self, now: float) -> None:
+        """Let the caller go on."""
+        if not self.is_released:
+            self.is_released = True
+            if self._on_released is not None:
+                self._on_released(dict(self.faulty), now)
+
+    def settle(self, member: Member, error: Exception | None, now: float) -> None:
+        """Note the outcome at one destination; a second word on the same one is ignored."""
+        if member not in self._open:
+            return
+        self._open.discard(member)
+        if error is not None:
+            self.faulty[member] = error
+        if not self._open:
+            self.release(now)
+            if self._on_settled is not None:
+                self._on_settled(self.faulty, now)
+
+    def fail(self, error: Exception, now: float) -> None:
+        """Fail every destination that has not answered yet with one error."""
+        for member in list(self._open):
+            self.settle(member, error, now)
+
+
+class Outgoing:
+    """A message on its way down the chain: what, to whom, and where the outcome goes.
+
+    Interceptors may pass on the same object, or several others that settle the same ticket.
+    """
+
+    __slots__ = ("data", "destinations", "ticket")
+
+    def __init__(
+        self, data: ChannelData, destinations: tuple[Member, ...], ticket: Ticket
+    ) -> None:
+        self.data = data
+        self.destinations = destinations
+        self.ticket = ticket

@@ -1,0 +1,213 @@
+"""The configuration of a node, as typed data. It builds nothing and touches no network.
+
+Names are Python's (``drop_time``); every docstring line gives Tomcat's attribute where there is one.
+Times are milliseconds, as in Tomcat, unless the name says otherwise. Unknown keys are refused by
+:func:`msgspec.convert`, so a typing error never passes in silence.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from tribes.errors import ConfigError
+
+__all__ = [
+    "ChannelConfig",
+    "ManagerConfig",
+    "MembershipConfig",
+    "NodeConfig",
+    "ReceiverConfig",
+    "SenderConfig",
+    "check_config",
+]
+
+
+class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Shared settings of the configuration records: immutable, by keyword, strict."""
+
+
+class MembershipConfig(_Config):
+    """Multicast membership (Tomcat: ``McastService``, tribes-wire §9.3).
+
+    Attributes:
+        address: Multicast group (``address``).
+        port: UDP port of the group (``port``).
+        frequency: Milliseconds between two heartbeats (``frequency``).
+        drop_time: Milliseconds of silence after which a member is taken for gone (``dropTime``).
+        bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``.
+        ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
+        domain: Text that is carried in every heartbeat (``domain``).
+    """
+
+    address: str = "228.0.0.4"
+    port: int = 45564
+    frequency: int = 500
+    drop_time: int = 3000
+    bind: str = "127.0.0.1"
+    ttl: int | None = None
+    domain: str = ""
+
+
+class ReceiverConfig(_Config):
+    """The TCP side that accepts (Tomcat: ``NioReceiver``, tribes-wire §9.6).
+
+    Attributes:
+        address: Address to listen on (``address``). Loopback unless set, see ``insecure``.
+        port: First port to try (``port``); 0 takes any free one and advertises that.
+        auto_bind: How many ports to try, from ``port`` upwards (``autoBind``).
+        selector_timeout: Accepted for Tomcat's sake (``selectorTimeout``): nothing here polls.
+        max_threads: How many members' messages are handed to listeners at the same time
+            (``maxThreads``).
+        max_connections: Connections accepted at once; more are closed at once and counted.
+        frame_max_bytes: Longest frame that is read; a longer one costs the peer its connection.
+        pending_max: Messages of one member that wait for the listeners before its connections are
+            no longer read.
+        pending_max_bytes: The same in bytes.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 4000
+    auto_bind: int = 100
+    selector_timeout: int = 5000
+    max_threads: int = 15
+    max_connections: int = 1000
+    frame_max_bytes: int = 16 * 1024 * 1024
+    pending_max: int = 1000
+    pending_max_bytes: int = 4 * 1024 * 1024
+
+
+class SenderConfig(_Config):
+    """The TCP side that sends (Tomcat: ``PooledParallelSender``, tribes-wire §9.7).
+
+    Attributes:
+        timeout: Milliseconds a message may take, from being queued to its acknowledgement
+            (``timeout``); unlike Tomcat's it is kept to the value.
+        max_retry_attempts: Further tries after a broken connection (``maxRetryAttempts``).
+        throw_on_failed_ack: Whether a failed listener at the member counts as failure
+            (``throwOnFailedAck``).
+        retry_failed_ack: Whether such a message is sent again, as Tomcat does. Off: the listener
+            would run twice.
+        queue_max_bytes: What may wait for one member; beyond it a message to it fails at once.
+        keep_connected: Whether a connection to every member is kept open. It costs nothing while
+            idle and tells a crash by its end.
+    """
+
+    timeout: int = 3000
+    max_retry_attempts: int = 1
+    throw_on_failed_ack: bool = True
+    retry_failed_ack: bool = False
+    queue_max_bytes: int = 4 * 1024 * 1024
+    keep_connected: bool = True
+
+
+class ChannelConfig(_Config):
+    """A channel: membership, receiver, sender (Tomcat: ``GroupChannel``)."""
+
+    membership: MembershipConfig = MembershipConfig()
+    receiver: ReceiverConfig = ReceiverConfig()
+    sender: SenderConfig = SenderConfig()
+
+
+class ManagerConfig(_Config):
+    """What the session managers share (Tomcat: ``SimpleTcpCluster``, ``ManagerBase``).
+
+    Attributes:
+        channel_send_options: Guarantee of a commit, see ``SendOptions`` (``channelSendOptions``).
+        max_inactive_s: Seconds of idleness after which a session expires; 0 or less: never.
+        session_id_length: Random bytes of a session id (``sessionIdLength``).
+        max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
+        commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
+        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
+            (``stateTransferTimeout``).
+        expiry_interval: Milliseconds between two looks for idle sessions.
+    """
+
+    channel_send_options: int = 8
+    max_inactive_s: int = 1800
+    session_id_length: int = 16
+    max_active_sessions: int = -1
+    commit_timeout: int = 1000
+    state_transfer_timeout_s: float = 60.0
+    expiry_interval: int = 1000
+
+
+class NodeConfig(_Config):
+    """A node: one member of a group, with the sessions of its contexts.
+
+    Attributes:
+        name: What people call this node; travels as the member's payload when ``payload`` is empty.
+        payload: Bytes that every heartbeat carries.
+        contexts: Names of the web applications whose sessions this node serves.
+        hold_all: Keep copies of every context that other members announce.
+        insecure: Allow addresses other than loopback although nothing is authenticated.
+    """
+
+    name: str = ""
+    payload: bytes = b""
+    contexts: tuple[str, ...] = ()
+    hold_all: bool = False
+    insecure: bool = False
+    channel: ChannelConfig = ChannelConfig()
+    manager: ManagerConfig = ManagerConfig()
+
+
+def check_config(config: NodeConfig) -> None:
+    """Refuse values that cannot work, before anything is started.
+
+    Raises:
+        ConfigError: Names the key, what was found and what to write instead.
+    """
+    membership, receiver = config.channel.membership, config.channel.receiver
+    _positive("channel.membership.frequency", membership.frequency)
+    _positive("channel.membership.drop_time", membership.drop_time)
+    if membership.drop_time < 2 * membership.frequency:
+        raise ConfigError(
+            f"drop_time is {membership.drop_time} ms, but a heartbeat comes only every "
+            f"{membership.frequency} ms; write at least {2 * membership.frequency}",
+            key="channel.membership.drop_time",
+        )
+    _port("channel.membership.port", membership.port, lowest=1)
+    _port("channel.receiver.port", receiver.port, lowest=0)
+    _positive("channel.receiver.max_threads", receiver.max_threads)
+    _positive("channel.receiver.max_connections", receiver.max_connections)
+    _positive("channel.receiver.frame_max_bytes", receiver.frame_max_bytes)
+    _positive("channel.sender.timeout", config.channel.sender.timeout)
+    _positive("manager.commit_timeout", config.manager.commit_timeout)
+    group = _ip("channel.membership.address", membership.address)
+    if not group.is_multicast:
+        raise ConfigError(
+            f"{membership.address} is not a multicast address; write one like 228.0.0.4",
+            key="channel.membership.address",
+        )
+    for key, text in (
+        ("channel.membership.bind", membership.bind),
+        ("channel.receiver.address", receiver.address),
+    ):
+        if not _ip(key, text).is_loopback and not config.insecure:
+            raise ConfigError(
+                f"{text} is not a loopback address, and nothing protects the group there: whoever "
+                "reaches the port could read and change sessions. If the network itself is "
+                "trusted, add this line to the node's configuration:\n\n    insecure = true\n",
+                key=key,
+            )
+
+
+def _positive(key: str, value: int) -> None:
+    if value <= 0:
+        raise ConfigError(f"must be greater than 0, found {value}", key=key)
+
+
+def _port(key: str, value: int, *, lowest: int) -> None:
+    if not lowest <= value <= 65535:
+        raise ConfigError(f"must be a port from {lowest} to 65535, found {value}", key=key)
+
+
+def _ip(key: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is not an IP address; write one like 127.0.0.1", key=key
+        ) from None

@@ -1,0 +1,409 @@
+"""The plain Tribes link: what a connection between a sender and a receiver may do (tribes-wire §4).
+
+Rules of this file:
+
+1. Acknowledgements carry no id, so at most one acknowledged frame is under way on a connection.
+   Everything enqueued later waits behind it: order towards a member holds across all send options.
+2. Frames without acknowledgement are written together, as many as wait; each is complete when the
+   kernel has taken its last byte.
+3. A broken connection costs every frame it had begun one attempt. A fail-ack is an answer and not a
+   broken connection: by default it is not retried, since the listener would run twice.
+4. A frame that is not complete at its deadline has failed. If it was the one under way the
+   connection is closed, because a late acknowledgement could be taken for the next frame's.
+5. Only the connection that failed is closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from tribes.config.model import SenderConfig
+from tribes.errors import (
+    ChannelError,
+    MemberUnreachableError,
+    QueueFullError,
+    RemoteProcessError,
+    RemoteProtocolError,
+    SendTimeoutError,
+)
+from tribes.links.base import OutFrame
+from tribes.timers import Timer, Timers
+from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
+from tribes.wire.member import Member
+from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
+
+__all__ = ["AckSlot", "PlainReceiver", "PlainSender"]
+
+_WRITE_WINDOW_BYTES = 256 * 1024
+"""What may stand in the driver's buffer of one link. More stays in the queue here, where it counts
+against the queue's bound and can still be failed or moved to another connection."""
+
+_BACKOFF_FIRST_S = 0.05
+_BACKOFF_MAX_S = 2.0
+
+_ACK_BODY_MAX_BYTES = 1024
+"""Longest frame that is read on a sending connection: a member has only 3-byte answers to give."""
+
+
+class PlainSender:
+    """The frames on their way to one member, over one connection at a time.
+
+    Args:
+        member: The destination.
+        config: Timeout, attempts, bounds.
+        timers: Where it asks to be woken.
+        emit: Takes outputs for the driver.
+        connect: Allocates an attempt for an output ``Connect`` and remembers whose it is.
+        lost: Told when a connection broke or could not be made: a hint for the failure detector.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        config: SenderConfig,
+        *,
+        timers: Timers,
+        emit: Callable[[NetworkOutput], None],
+        connect: Callable[[Member], int],
+        lost: Callable[[Member, Exception, float], None],
+    ) -> None:
+        self.member = member
+        self._config = config
+        self._timeout = config.timeout / 1000
+        self._timers = timers
+        self._emit = emit
+        self._new_attempt = connect
+        self._lost = lost
+        self._queue: deque[OutFrame] = deque()
+        self._unflushed: deque[OutFrame] = deque()
+        self._awaited: OutFrame | None = None
+        self._bytes = 0
+        self._link: int | None = None
+        self._attempt: int | None = None
+        self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
+        self._written = 0
+        self._flushed = 0
+        self._deadline: Timer | None = None
+        self._reconnect: Timer | None = None
+        self._backoff = 0.0
+        self._keep_connected = False
+        self._closed = False
+
+    # What the channel does.
+
+    def enqueue(self, frame: OutFrame, now: float) -> None:
+        """Send ``frame`` after everything enqueued before it; see :class:`PeerSender`."""
+        if self._closed:
+            frame.settle(MemberUnreachableError(f"{self.member.name} is no longer a member"), now)
+            return
+        if self._bytes and self._bytes + len(frame.data) > self._config.queue_max_bytes:
+            frame.settle(
+                QueueFullError(
+                    f"{self._bytes} bytes already wait for {self.member.name} "
+                    f"(sender.queue_max_bytes is {self._config.queue_max_bytes})"
+                ),
+                now,
+            )
+            return
+        frame.deadline = now + self._timeout
+        self._bytes += len(frame.data)
+        self._queue.append(frame)
+        if self._deadline is None or not self._deadline.is_armed:
+            self._deadline = self._timers.at(frame.deadline, self._expire)
+        if self._link is not None:
+            self._pump()
+        else:
+            self._connect()
+
+    def connect(self, now: float) -> None:
+        """Open a connection and keep one open until :meth:`close`."""
+        del now
+        self._keep_connected = True
+        if self._link is None:
+            self._connect()
+
+    def close(self, why: Exception, now: float) -> None:
+        """Fail whatever is still here with ``why`` and give the connection back."""
+        self._closed = True
+        for timer in (self._deadline, self._reconnect):
+            if timer is not None:
+                timer.cancel()
+        self._drop_link()
+        for frame in self._take_all():
+            self._settle(frame, why, now)
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing is on its way."""
+        return not self._bytes
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait or are not yet acknowledged."""
+        return self._bytes
+
+    @property
+    def link(self) -> int | None:
+        """The open connection, if there is one."""
+        return self._link
+
+    # What the driver reports.
+
+    def link_opened(self, link: int, now: float) -> None:
+        """The connection asked for is there: write what waits."""
+        self._attempt = None
+        if self._closed:
+            self._emit(Close(link))
+            return
+        self._link = link
+        self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
+        self._written = self._flushed = 0
+        self._pump()
+        del now
+
+    def connect_failed(self, why: Exception, now: float) -> None:
+        """No connection: everything that waited has used up one attempt."""
+        self._attempt = None
+        if not self._closed:
+            self._broken(why, now, everything=True)
+
+    def link_closed(self, why: Exception | None, now: float) -> None:
+        """The connection broke: what it had begun is tried again on another one."""
+        self._link = None
+        if not self._closed:
+            end = why or ConnectionResetError("the member closed the connection")
+            self._broken(end, now, everything=False)
+
+    def received(self, data: bytes, now: float) -> None:
+        """Acknowledgements. Frames with other bodies are ignored, as the reference does."""
+        for body in self._decoder.feed(data):
+            frame = self._awaited
+            if frame is None:
+                continue
+            if body == ACK_BODY:
+                self._answered(now)
+                self._settle(frame, None, now)
+            elif body == FAIL_ACK_BODY:
+                self._answered(now)
+                self._fail_ack(frame, now)
+                if self._link is None:
+                    return
+        if self._decoder.broken is not None:
+            self._drop_link()
+            self._broken(self._decoder.broken, now, everything=False)
+            return
+        self._pump()
+
+    def writable(self, total: int, now: float) -> None:
+        """The kernel has taken ``total`` bytes: frames without acknowledgement end there."""
+        self._flushed = total
+        self._backoff = 0.0
+        unflushed = self._unflushed
+        while unflushed and unflushed[0].end <= total:
+            self._settle(unflushed.popleft(), None, now)
+        self._pump()
+
+    # Inside.
+
+    def _connect(self) -> None:
+        if self._attempt is not None or self._link is not None:
+            return
+        if self._reconnect is not None:
+            self._reconnect.cancel()
+        self._attempt = self._new_attempt(self.member)
+        self._emit(Connect(self._attempt, self.member.address, self._timeout))
+
+    def _pump(self) -> None:
+        queue = self._queue
+        if self._link is None or self._awaited is not None or not queue:
+            return
+        chunks: list[bytes] = []
+        written = self._written
+        limit = self._flushed + _WRITE_WINDOW_BYTES
+        while queue and written < limit:
+            frame = queue.popleft()
+            chunks.append(frame.data)
+            written += len(frame.data)
+            frame.end = written
+            if frame.needs_ack:
+                self._awaited = frame
+                break
+            self._unflushed.append(frame)
+        if chunks:
+            self._written = written
+            self._emit(Write(self._link, chunks))
+
+    def _settle(self, frame: OutFrame, error: Exception | None, now: float) -> None:
+        self._bytes -= len(frame.data)
+        frame.settle(error, now)
+
+    def _answered(self, now: float) -> None:
+        self._awaited = None
+        # What went before the answered frame on this connection has arrived too.
+        while self._unflushed:
+            self._settle(self._unflushed.popleft(), None, now)
+
+    def _fail_ack(self, frame: OutFrame, now: float) -> None:
+        if not self._config.throw_on_failed_ack:
+            self._settle(frame, None, now)
+            return
+        error = RemoteProcessError(f"the listener at {self.member.name} failed")
+        if self._config.retry_failed_ack and frame.attempts < self._config.max_retry_attempts:
+            # The reference's way: the same bytes again, on a fresh connection.
+            self._queue.appendleft(frame)
+            frame.attempts += 1
+            self._drop_link()
+            self._connect()
+            return
+        self._settle(frame, error, now)
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._emit(Close(self._link))
+            self._link = None
+
+    def _take_begun(self) -> list[OutFrame]:
+        begun = list(self._unflushed)
+        self._unflushed.clear()
+        if self._awaited is not None:
+            begun.append(self._awaited)
+            self._awaited = None
+        return begun
+
+    def _take_all(self) -> list[OutFrame]:
+        everything = [*self._take_begun(), *self._queue]
+        self._queue.clear()
+        return everything
+
+    def _broken(self, why: Exception, now: float, *, everything: bool) -> None:
+        tried = self._take_all() if everything else self._take_begun()
+        again: list[OutFrame] = []
+        for frame in tried:
+            if frame.attempts < self._config.max_retry_attempts:
+                frame.attempts += 1
+                again.append(frame)
+            else:
+                self._settle(frame, _unreachable(self.member, why), now)
+        self._queue.extendleft(reversed(again))
+        self._lost(self.member, why, now)
+        if self._closed:
+            return
+        self._backoff = min(max(2 * self._backoff, _BACKOFF_FIRST_S), _BACKOFF_MAX_S)
+        if self._queue:
+            self._connect()
+        elif self._keep_connected:
+            self._reconnect = self._timers.at(now + self._backoff, self._try_again)
+
+    def _try_again(self, now: float) -> None:
+        del now
+        if not self._closed:
+            self._connect()
+
+    def _expire(self, now: float) -> None:
+        queue = self._queue
+        while queue and queue[0].deadline <= now:
+            self._settle(queue.popleft(), self._late("was never begun"), now)
+        awaited = self._awaited
+        if awaited is not None and awaited.deadline <= now:
+            self._awaited = None
+            self._stalled(awaited, "did not acknowledge", now)
+        elif self._unflushed and self._unflushed[0].deadline <= now:
+            self._stalled(self._unflushed.popleft(), "did not read", now)
+        if not self._closed:
+            self._arm()
+
+    def _stalled(self, frame: OutFrame, what: str, now: float) -> None:
+        self._drop_link()
+        self._settle(frame, self._late(what), now)
+        begun = self._take_begun()
+        for late in [each for each in begun if each.deadline <= now]:
+            self._settle(late, self._late(what), now)
+        self._queue.extendleft(reversed([each for each in begun if each.deadline > now]))
+        if self._queue or self._keep_connected:
+            self._connect()
+
+    def _late(self, what: str) -> SendTimeoutError:
+        return SendTimeoutError(
+            f"{self.member.name} {what} within {self._config.timeout} ms"
+            if what != "was never begun"
+            else f"the connection to {self.member.name} was busy for {self._config.timeout} ms"
+        )
+
+    def _arm(self) -> None:
+        deadlines = [f.deadline for f in (self._awaited,) if f is not None]
+        deadlines += [frames[0].deadline for frames in (self._unflushed, self._queue) if frames]
+        if deadlines:
+            self._deadline = self._timers.at(min(deadlines), self._expire)
+
+
+def _unreachable(member: Member, why: Exception) -> ChannelError:
+    error = MemberUnreachableError(f"no connection to {member.name}: {why}")
+    error.__cause__ = why
+    return error
+
+
+class AckSlot:
+    """The place of one acknowledgement among those of its connection; filled when known."""
+
+    __slots__ = ("frame",)
+
+    def __init__(self) -> None:
+        self.frame: bytes | None = None
+
+
+class PlainReceiver:
+    """An accepted connection: frames in, acknowledgements out, in the order of the frames.
+
+    Args:
+        link: The driver's name of the connection.
+        peer: Where it comes from.
+        body_max_bytes: Longest frame body that is read.
+        emit: Takes the outputs.
+    """
+
+    def __init__(
+        self,
+        link: int,
+        peer: tuple[str, int],
+        *,
+        body_max_bytes: int,
+        emit: Callable[[NetworkOutput], None],
+    ) -> None:
+        self.link = link
+        self.peer = peer
+        self.sources: set[Member] = set()
+        self.pauses = 0
+        self._decoder = FrameDecoder(body_max_bytes=body_max_bytes)
+        self._emit = emit
+        self._slots: deque[AckSlot] = deque()
+        self._ready: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frame bodies that ``data`` completes."""
+        return self._decoder.feed(data)
+
+    @property
+    def broken(self) -> RemoteProtocolError | None:
+        """Why nothing can be read from this connection any more, if so."""
+        return self._decoder.broken
+
+    def expect_ack(self) -> AckSlot:
+        """Reserve the next acknowledgement of this connection."""
+        slot = AckSlot()
+        self._slots.append(slot)
+        return slot
+
+    def answer(self, slot: AckSlot, *, ok: bool) -> None:
+        """Fill a slot; :meth:`flush` writes it once all slots before it are filled."""
+        slot.frame = ACK_FRAME if ok else FAIL_ACK_FRAME
+
+    def flush(self) -> None:
+        """Write the acknowledgements that are due."""
+        slots = self._slots
+        while slots and (frame := slots[0].frame) is not None:
+            slots.popleft()
+            self._ready.append(frame)
+        if self._ready:
+            self._emit(Write(self.link, self._ready))
+            self._ready = []

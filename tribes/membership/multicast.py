@@ -1,0 +1,131 @@
+"""Membership by multicast heartbeats, byte for byte Tomcat's ``McastService`` (tribes-wire §6.1).
+
+Every ``frequency`` milliseconds one datagram with the own member record goes to the group; whoever
+is not heard for ``drop_time`` is silent. A silent member is only a candidate for removal: the
+failure detector above asks it before anybody else is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tribes.config.model import MembershipConfig
+from tribes.errors import RemoteProtocolError
+from tribes.membership.change import MemberChange
+from tribes.membership.table import MembershipTable
+from tribes.timers import Timer, Timers
+from tribes.wire.member import (
+    MEMBER_BEGIN,
+    SHUTDOWN_COMMAND,
+    Member,
+    decode_member,
+    encode_member,
+    patch_alive,
+)
+from tribes.wire.outputs import Datagram
+
+__all__ = ["MulticastMembership", "MulticastStatistics"]
+
+
+class MulticastStatistics:
+    """Counters of a membership service, plain ints."""
+
+    __slots__ = ("heartbeats_received", "heartbeats_sent", "ignored", "malformed")
+
+    def __init__(self) -> None:
+        self.heartbeats_sent = 0
+        self.heartbeats_received = 0
+        self.malformed = 0
+        self.ignored = 0
+
+
+class MulticastMembership:
+    """The membership service: heartbeats out, changes in.
+
+    Args:
+        local: The own record; its ``alive`` is replaced by the time since ``start``.
+        config: Frequency and drop time.
+        timers: Where it asks to be woken.
+        emit: Takes the datagrams to send.
+        changed: Takes every change, in order.
+    """
+
+    def __init__(
+        self,
+        local: Member,
+        config: MembershipConfig,
+        *,
+        timers: Timers,
+        emit: Callable[[Datagram], None],
+        changed: Callable[[MemberChange, float], None],
+    ) -> None:
+        self.table = MembershipTable(local, config.drop_time / 1000)
+        self.statistics = MulticastStatistics()
+        self._local = local
+        self._record = encode_member(local)
+        self._frequency = config.frequency / 1000
+        self._timers = timers
+        self._emit = emit
+        self._changed = changed
+        self._started: float | None = None
+        self._beat: Timer | None = None
+        self._expiry: Timer | None = None
+
+    def start(self, now: float) -> None:
+        """Send the first heartbeat and go on with one per ``frequency``."""
+        self._started = now
+        self._heartbeat(now)
+
+    def stop(self, now: float) -> None:
+        """Tell the group that this member leaves in good order, once, and fall silent."""
+        for timer in (self._beat, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        if self._started is None:
+            return
+        alive = self._alive(now)
+        farewell = self._local.replace(command=SHUTDOWN_COMMAND, alive=alive)
+        self._emit(Datagram(encode_member(farewell)))
+        self._started = None
+
+    def _alive(self, now: float) -> int:
+        return 0 if self._started is None else round((now - self._started) * 1000)
+
+    def _heartbeat(self, now: float) -> None:
+        self._emit(Datagram(patch_alive(self._record, self._alive(now))))
+        self.statistics.heartbeats_sent += 1
+        self._beat = self._timers.at(now + self._frequency, self._heartbeat)
+
+    def datagram(self, data: bytes, now: float) -> None:
+        """Take one datagram of the group in. What is no member record is counted and dropped."""
+        if self._started is None:
+            return
+        if not data.startswith(MEMBER_BEGIN):
+            self.statistics.ignored += 1
+            return
+        try:
+            record = decode_member(data)
+        except RemoteProtocolError:
+            self.statistics.malformed += 1
+            return
+        self.statistics.heartbeats_received += 1
+        for change in self.table.heard(record, now):
+            self._changed(change, now)
+        self._arm()
+
+    def forget(self, member: Member) -> None:
+        """Drop a member without a report: somebody above knows better than its heartbeats."""
+        self.table.forget(member)
+
+    def _arm(self) -> None:
+        if self._expiry is not None and self._expiry.is_armed:
+            return
+        when = self.table.next_expiry
+        if when is not None:
+            # Strictly after: the limit itself is still in time.
+            self._expiry = self._timers.at(when + 0.001, self._expire)
+
+    def _expire(self, now: float) -> None:
+        for change in self.table.expire(now):
+            self._changed(change, now)
+        self._arm()

@@ -1,0 +1,109 @@
+"""Who has been heard, and when: the table behind a membership service.
+
+Follows tribes-wire §6.1. A known member's heartbeat refreshes its time; its alive time, payload and
+command are replaced only where the alive time differs, its domain and other ports never are. Where
+the reference reports a farewell of members it never knew, this table does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
+from tribes.wire.member import Member
+
+__all__ = ["MembershipTable"]
+
+
+class _Entry:
+    __slots__ = ("heard", "member")
+
+    def __init__(self, member: Member, heard: float) -> None:
+        self.member = member
+        self.heard = heard
+
+
+class MembershipTable:
+    """The members that a membership service has heard, the local one left out.
+
+    Args:
+        local: This process's own record; heartbeats equal to it are its own and are ignored.
+        drop_time: Seconds without a heartbeat after which a member is reported as silent.
+    """
+
+    def __init__(self, local: Member, drop_time: float) -> None:
+        self._local = local
+        self._drop_time = drop_time
+        self._entries: dict[Member, _Entry] = {}
+        self._by_address: dict[tuple[bytes, int], Member] = {}
+
+    def heard(self, record: Member, now: float) -> list[MemberChange]:
+        """Take one heartbeat in; returns what it changed, in order."""
+        if record == self._local:
+            return []
+        if record.is_shutdown:
+            return self._left(record)
+        entry = self._entries.get(record)
+        if entry is not None:
+            return self._refresh(entry, record, now)
+        changes = []
+        address = (record.host, record.port)
+        previous = self._by_address.get(address)
+        if previous is not None:
+            # One port has one owner: the process that announced it before is gone.
+            changes.append(self._remove(previous, RemovalReason.REPLACED))
+        self._entries[record] = _Entry(record, now)
+        self._by_address[address] = record
+        changes.append(MemberChange(ChangeKind.ADDED, record))
+        return changes
+
+    def _refresh(self, entry: _Entry, record: Member, now: float) -> list[MemberChange]:
+        entry.heard = now
+        known = entry.member
+        if record.alive == known.alive:
+            return []
+        entry.member = dataclasses.replace(
+            known, alive=record.alive, payload=record.payload, command=record.command
+        )
+        if record.payload == known.payload and record.command == known.command:
+            return []
+        return [MemberChange(ChangeKind.UPDATED, entry.member)]
+
+    def _left(self, record: Member) -> list[MemberChange]:
+        if record not in self._entries:
+            return []
+        return [self._remove(record, RemovalReason.LEFT)]
+
+    def _remove(self, member: Member, reason: RemovalReason) -> MemberChange:
+        entry = self._entries.pop(member)
+        self._by_address.pop((member.host, member.port), None)
+        return MemberChange(ChangeKind.REMOVED, entry.member, reason)
+
+    def forget(self, member: Member) -> None:
+        """Drop a member without a report; its next heartbeat makes it new again."""
+        if member in self._entries:
+            self._remove(member, RemovalReason.NONE)
+
+    def expire(self, now: float) -> list[MemberChange]:
+        """Remove and report every member not heard for more than ``drop_time``."""
+        silent = [m for m, e in self._entries.items() if now - e.heard > self._drop_time]
+        return [self._remove(member, RemovalReason.SILENT) for member in silent]
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When the member that was heard longest ago becomes silent; None without members."""
+        if not self._entries:
+            return None
+        return min(entry.heard for entry in self._entries.values()) + self._drop_time
+
+    def members(self) -> list[Member]:
+        """All members, the longest-lived first (tribes-wire §2.3)."""
+        records = [entry.member for entry in self._entries.values()]
+        records.sort(key=lambda member: -member.alive)
+        return records
+
+    def __contains__(self, member: Member) -> bool:
+        return member in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,61 @@
+"""The view: who is a member now, as one immutable list with a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tribes.wire.member import Member
+
+__all__ = ["View", "ViewBuilder"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One membership as this node sees it.
+
+    Attributes:
+        number: Grows by one with every member that comes or goes.
+        members: The other members, the longest-lived first (tribes-wire §2.3).
+    """
+
+    number: int = 0
+    members: tuple[Member, ...] = ()
+
+    def __contains__(self, member: object) -> bool:
+        return member in self.members
+
+
+class ViewBuilder:
+    """Keeps the current view in step with the changes that reach the top of the chain."""
+
+    def __init__(self) -> None:
+        self.current = View()
+        self._started: dict[Member, tuple[float, Member]] = {}
+
+    def __contains__(self, member: Member) -> bool:
+        return member in self._started
+
+    def add(self, member: Member, now: float) -> bool:
+        """Add a member, or refresh its record; True when it is new."""
+        known = self._started.get(member)
+        # Alive times are compared as starting points: they are heard at different moments.
+        started = now - member.alive / 1000 if known is None else known[0]
+        self._started[member] = (started, member)
+        self._rebuild(1 if known is None else 0)
+        return known is None
+
+    def remove(self, member: Member) -> bool:
+        """Remove a member; False when it was none."""
+        if self._started.pop(member, None) is None:
+            return False
+        self._rebuild(1)
+        return True
+
+    def get(self, member: Member) -> Member | None:
+        """The newest record of a member."""
+        known = self._started.get(member)
+        return None if known is None else known[1]
+
+    def _rebuild(self, step: int) -> None:
+        ordered = sorted(self._started.values(), key=lambda pair: pair[0])
+        self.current = View(self.current.number + step, tuple(record for _, record in ordered))

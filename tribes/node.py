@@ -1,0 +1,157 @@
+"""A node: the channel and the session managers on it, as one deterministic core.
+
+Two drivers run it: the trio shell (:mod:`tribes.runtime.shell`) and the simulator
+(:mod:`tribes.testing.sim`). Both give it the same inputs, with the time, and perform the same
+outputs; neither holds a rule of its own (DESIGN §2.2, 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from tribes.channel.chain import Interceptor
+from tribes.channel.core import ChannelCore, Output
+from tribes.config.model import NodeConfig
+from tribes.manager.base import SessionManager
+from tribes.manager.group import SessionGroup
+from tribes.manager.inbox import Commit, Inbox
+from tribes.manager.replication import Replicator
+from tribes.membership.change import MemberChange
+from tribes.membership.view import View
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+
+__all__ = ["NodeCore"]
+
+_DRAIN_MAX = 4096
+
+
+class NodeCore:
+    """One member with its sessions, without sockets, clock, threads or randomness of its own.
+
+    The inputs that concern the network are those of :class:`ChannelCore` and are reached through
+    ``channel``; ``commits`` and the life cycle are here. After each input the driver performs
+    ``take_outputs()``, in order, and calls ``channel.timer`` no earlier than ``next_deadline``.
+
+    Args:
+        config: The node's settings.
+        local: The own record, with the address and port that others connect to.
+        interceptors: The chain, first to last.
+        inbox: Where request threads leave their commits.
+        make_manager: Makes the request side of a context.
+        wall_ms: Wall clock in milliseconds.
+        entropy: Gives n random bytes.
+        random: Chooses among equals.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        local: Member,
+        *,
+        interceptors: Sequence[Interceptor],
+        inbox: Inbox,
+        make_manager: Callable[[str], SessionManager],
+        wall_ms: Callable[[], int],
+        entropy: Callable[[int], bytes],
+        random: Random,
+    ) -> None:
+        self.config = config
+        self.inbox = inbox
+        self.channel = ChannelCore(
+            local,
+            config.channel,
+            interceptors,
+            wall_ms=wall_ms,
+            entropy=entropy,
+            consume=self._consume,
+            members_changed=self._members_changed,
+        )
+        self._make_manager = make_manager
+        self._random = random
+        self.sessions = SessionGroup(
+            config.name or local.label,
+            self.channel,
+            adopt=self._replicator if config.hold_all else None,
+        )
+        for context in config.contexts:
+            self.sessions.add(self._replicator(context), 0.0)
+
+    @property
+    def local(self) -> Member:
+        """The own member record."""
+        return self.channel.local
+
+    @property
+    def view(self) -> View:
+        """The other members, as an immutable snapshot."""
+        return self.channel.view
+
+    @property
+    def next_deadline(self) -> float:
+        """Monotonic seconds at which ``channel.timer`` wants to be called."""
+        return self.channel.next_deadline
+
+    @property
+    def is_joined(self) -> bool:
+        """True when every context has what the other members had."""
+        return self.sessions.is_joined
+
+    @property
+    def is_drained(self) -> bool:
+        """True when nothing is on its way to any member, and no member is known to be behind."""
+        return (
+            not len(self.inbox)
+            and self.channel.is_idle
+            and all(r.is_quiet for r in self.sessions.replicators.values())
+        )
+
+    @property
+    def has_outputs(self) -> bool:
+        """True when ``take_outputs`` has something."""
+        return self.channel.has_outputs
+
+    def take_outputs(self) -> list[Output]:
+        """The outputs since the last call. The driver must act on all of them, in order."""
+        return self.channel.take_outputs()
+
+    def start(self, now: float) -> None:
+        """Join the group."""
+        self.sessions.start(now)
+        self.channel.start(now)
+
+    def stop(self, now: float) -> None:
+        """Leave the group; wait for ``is_drained`` before to lose nothing."""
+        self.sessions.stop()
+        self.commits(now)
+        self.channel.stop(now)
+
+    def commits(self, now: float) -> None:
+        """The inbox has something: spread it."""
+        while batch := self.inbox.drain(_DRAIN_MAX):
+            self._spread(batch, now)
+        for context, keys in self.inbox.take_dirty().items():
+            replicator = self.sessions.replicators.get(context)
+            if replicator is not None:
+                replicator.mark_dirty(keys, now)
+
+    def _spread(self, batch: list[Commit], now: float) -> None:
+        self.sessions.commits(batch, now)
+
+    def _consume(self, data: ChannelData, now: float) -> bool:
+        return self.sessions.consume(data, now)
+
+    def _members_changed(self, change: MemberChange, now: float) -> None:
+        self.sessions.on_members(change, now)
+
+    def _replicator(self, context: str) -> Replicator:
+        # Everybody sends a heartbeat within one period; the second allows for a lost one.
+        window = 2 * self.config.channel.membership.frequency / 1000 + 0.2
+        return Replicator(
+            self._make_manager(context),
+            self.channel,
+            self.config.manager,
+            random=self._random,
+            join_window=window,
+        )

@@ -1,0 +1,222 @@
+"""The group channel as users meet it: join, see the members, send, listen, leave."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from tribes.channel.chain import Interceptor
+from tribes.channel.outputs import Event
+from tribes.config.model import NodeConfig
+from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
+from tribes.ids import UniqueId
+from tribes.membership.view import View
+from tribes.runtime.listeners import (
+    ListenerRegistry,
+    MembershipListener,
+    MessageListener,
+    handled_source,
+)
+from tribes.runtime.parts import Sessions, make_shell
+from tribes.runtime.shell import Shell
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+from tribes.wire.options import SendOptions
+
+__all__ = ["GroupChannel"]
+
+_SYNC = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
+
+
+class GroupChannel:
+    """One member of a group, inside a trio program.
+
+    ::
+
+        async with GroupChannel(NodeConfig(name="n1")) as channel:
+            channel.add_message_listener(print, inline=True)
+            await channel.send(b"hello")
+
+    Entering joins the group; leaving waits for what is queued (``drain_timeout``), tells the group
+    and closes every socket. Cancelling the body leaves the group as well.
+
+    Args:
+        config: Who this member is and where it listens.
+        interceptors: The chain between the messages and the wire; None: asynchronous dispatch and
+            failure detector, as Tomcat's default.
+        sessions: Session managers that live on this channel.
+        drain_timeout: Seconds that leaving may wait for what is queued.
+        watch: Sees every event at once, in the channel's loop; must not block.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig | None = None,
+        *,
+        interceptors: Sequence[Interceptor] | None = None,
+        sessions: Sessions | None = None,
+        drain_timeout: float = 5.0,
+        watch: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.config = config or NodeConfig()
+        self.sessions = sessions or Sessions(self.config)
+        self._interceptors = interceptors
+        self._drain_timeout = drain_timeout
+        self._listeners = ListenerRegistry(
+            max_threads=self.config.channel.receiver.max_threads, watch=watch
+        )
+        self._stack: AsyncExitStack | None = None
+        self._shell: Shell | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise LocalProtocolError("a channel is entered once")
+        self._stack = AsyncExitStack()
+        await self._stack.enter_async_context(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._stack is not None
+        return await self._stack.__aexit__(kind, value, traceback)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        token = trio.lowlevel.current_trio_token()
+
+        def wake(call: Callable[[], None]) -> None:
+            try:
+                token.run_sync_soon(call, idempotent=True)
+            except trio.RunFinishedError:
+                return
+
+        self._shell = make_shell(
+            self.config,
+            sessions=self.sessions,
+            listeners=self._listeners,
+            interceptors=self._interceptors,
+            wake=wake,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._shell.run)
+            nursery.start_soon(self._listeners.run)
+            try:
+                yield
+                await self._shell.drain(self._drain_timeout)
+            finally:
+                nursery.cancel_scope.cancel()
+
+    @property
+    def shell(self) -> Shell:
+        """The running driver.
+
+        Raises:
+            ChannelClosedError: The channel has not been entered.
+        """
+        if self._shell is None:
+            raise ChannelClosedError("the channel has not been entered")
+        return self._shell
+
+    # Membership.
+
+    @property
+    def local(self) -> Member:
+        """This member's own record."""
+        return self.shell.core.local
+
+    @property
+    def view(self) -> View:
+        """The other members with the view's number, as an immutable snapshot."""
+        return self.shell.core.view
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The other members, the longest-lived first."""
+        return self.view.members
+
+    # Messages.
+
+    async def send(
+        self,
+        message: bytes,
+        to: Iterable[Member] | Member | None = None,
+        *,
+        options: int = SendOptions.DEFAULT,
+    ) -> UniqueId:
+        """Send a message to some members, or to all.
+
+        Args:
+            message: The bytes; they arrive as they are.
+            to: Destinations; None: all members of the view. Without members nothing is sent.
+            options: The guarantee, see :class:`SendOptions`: 0 handed to the kernel, 2 received,
+                6 processed, 8 queued.
+
+        Returns:
+            The message's unique id.
+
+        Raises:
+            GroupSendError: Some destinations failed; ``faulty`` names them and why. All others
+                have the message.
+            LocalProtocolError: A synchronously acknowledged send to the member whose message is
+                being handled: it would wait for this very handler.
+            ChannelClosedError: The channel is not running.
+
+        Cancelling is safe: the message may still arrive, and its outcome is dropped.
+        """
+        if to is None:
+            targets = self.members
+        elif isinstance(to, Member):
+            targets = (to,)
+        else:
+            targets = tuple(to)
+        if not targets and to is None:
+            await trio.lowlevel.checkpoint()
+            return UniqueId(bytes(16))
+        source = handled_source.get()
+        if options & _SYNC == _SYNC and source is not None and source in targets:
+            raise LocalProtocolError(
+                f"a listener that handles a message of {source.name} cannot wait until "
+                f"{source.name} has processed an answer: use option 2 or 8"
+            )
+        unique_id, faulty = await self.shell.send(targets, bytes(message), int(options))
+        if faulty:
+            raise GroupSendError(faulty)
+        return UniqueId(unique_id)
+
+    def add_message_listener(
+        self,
+        listener: MessageListener,
+        *,
+        accept: Callable[[ChannelData], bool] | None = None,
+        inline: bool = False,
+    ) -> None:
+        """Call ``listener(message)`` for every message that ``accept`` says yes to.
+
+        One message per source at a time, in the order sent. Coroutine functions are awaited,
+        others run in a worker thread, or in the channel's own loop with ``inline``.
+
+        Raises:
+            LocalProtocolError: It is registered already, or is a coroutine function and inline.
+        """
+        self._listeners.add_message_listener(listener, accept=accept, inline=inline)
+
+    def remove_message_listener(self, listener: MessageListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        self._listeners.remove_message_listener(listener)
+
+    def add_membership_listener(self, listener: MembershipListener) -> None:
+        """Call ``listener(event)`` with every ``MemberAdded``, ``MemberUpdated`` and
+        ``MemberRemoved``, in order."""
+        self._listeners.add_membership_listener(listener)
+
+    def remove_membership_listener(self, listener: MembershipListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        self._listeners.remove_membership_listener(listener)

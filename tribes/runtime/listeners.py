@@ -1,0 +1,173 @@
+"""The users' functions that get messages and events, and how each kind is called.
+
+* ``inline=True``: called in the channel's own loop. For quick functions that never block.
+* ``async def``: awaited in a task of its own; one per source at a time.
+* any other function: called in a worker thread; one per source at a time.
+
+A listener that raises makes a synchronously acknowledged message fail at its sender, and the
+listeners after it are skipped (tribes-wire §8.3).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import structlog
+import trio
+
+from tribes.channel.outputs import Deliver, Event, MemberAdded, MemberRemoved, MemberUpdated
+from tribes.errors import LocalProtocolError
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+
+__all__ = ["ListenerRegistry", "MembershipListener", "MessageListener", "handled_source"]
+
+log = structlog.get_logger("tribes")
+
+MessageListener = Callable[[ChannelData], Any]
+"""Gets one message. Its result is awaited when it is awaitable, else ignored."""
+
+MembershipListener = Callable[[MemberAdded | MemberUpdated | MemberRemoved], Any]
+"""Gets one change of the membership, in order."""
+
+EVENTS_MAX = 1024
+"""Events that wait for slow membership listeners; beyond, the oldest are dropped and counted."""
+
+handled_source: ContextVar[Member | None] = ContextVar("handled_source", default=None)
+"""The member whose message the current code is processing."""
+
+
+class _Registered:
+    __slots__ = ("accept", "call", "inline", "is_async")
+
+    def __init__(
+        self,
+        call: MessageListener,
+        accept: Callable[[ChannelData], bool] | None,
+        *,
+        inline: bool,
+    ) -> None:
+        self.call = call
+        self.accept = accept
+        self.inline = inline
+        self.is_async = inspect.iscoroutinefunction(call)
+
+
+class ListenerRegistry:
+    """The listeners of one channel.
+
+    Args:
+        max_threads: Worker threads that synchronous listeners may use at once.
+        watch: Sees every event of the core at once, before any listener.
+    """
+
+    def __init__(
+        self, *, max_threads: int, watch: Callable[[Event], None] | None = None
+    ) -> None:
+        self._messages: list[_Registered] = []
+        self._members: list[MembershipListener] = []
+        self._limiter = trio.CapacityLimiter(max_threads)
+        self._watch = watch
+        self._events: deque[Event] = deque()
+        self._wake = trio.Event()
+        self.dropped_events = 0
+
+    def add_message_listener(
+        self,
+        listener: MessageListener,
+        *,
+        accept: Callable[[ChannelData], bool] | None = None,
+        inline: bool = False,
+    ) -> None:
+        """Call ``listener`` for every message that ``accept`` says yes to.
+
+        Raises:
+            LocalProtocolError: It is registered already, or is a coroutine function and inline.
+        """
+        if any(known.call == listener for known in self._messages):
+            raise LocalProtocolError(f"{listener!r} is registered already")
+        if inline and inspect.iscoroutinefunction(listener):
+            raise LocalProtocolError("an inline listener cannot be a coroutine function")
+        self._messages.append(_Registered(listener, accept, inline=inline))
+
+    def remove_message_listener(self, listener: MessageListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        self._messages = [known for known in self._messages if known.call != listener]
+
+    def add_membership_listener(self, listener: MembershipListener) -> None:
+        """Call ``listener`` for every change of the membership; a second time is ignored."""
+        if listener not in self._members:
+            self._members.append(listener)
+
+    def remove_membership_listener(self, listener: MembershipListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        if listener in self._members:
+            self._members.remove(listener)
+
+    # What the shell calls.
+
+    def deliver(self, message: Deliver) -> Awaitable[None] | None:
+        """Hand a message over; see :class:`tribes.runtime.shell.Listeners`."""
+        data = message.message
+        chosen = [
+            known for known in self._messages if known.accept is None or known.accept(data)
+        ]
+        if not chosen:
+            return None
+        if all(known.inline for known in chosen):
+            token = handled_source.set(data.source)
+            try:
+                for known in chosen:
+                    known.call(data)
+            finally:
+                handled_source.reset(token)
+            return None
+        return self._call(chosen, data)
+
+    async def _call(self, chosen: list[_Registered], data: ChannelData) -> None:
+        handled_source.set(data.source)
+        for known in chosen:
+            if known.inline:
+                known.call(data)
+            elif known.is_async:
+                await known.call(data)
+            else:
+                result = await trio.to_thread.run_sync(known.call, data, limiter=self._limiter)
+                if inspect.isawaitable(result):
+                    await result
+
+    def event(self, event: Event) -> None:
+        """Note an event; listeners are called by :meth:`run`."""
+        log.info(event.name, **event.fields())
+        if self._watch is not None:
+            self._watch(event)
+        if self._members and isinstance(event, MemberAdded | MemberUpdated | MemberRemoved):
+            self._events.append(event)
+            if len(self._events) > EVENTS_MAX:
+                self._events.popleft()
+                self.dropped_events += 1
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Call membership listeners, one event after the other, until cancelled."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                for listener in tuple(self._members):
+                    await self._tell(listener, event)
+            self._wake = trio.Event()
+            await self._wake.wait()
+
+    async def _tell(self, listener: MembershipListener, event: Any) -> None:
+        # The boundary to the users' code: what it raises costs that call, not the channel.
+        try:
+            if inspect.iscoroutinefunction(listener):
+                await listener(event)
+            else:
+                await trio.to_thread.run_sync(listener, event, limiter=self._limiter)
+        except Exception:
+            log.exception("membership listener failed", listener=repr(listener))

@@ -1,0 +1,147 @@
+"""From a configuration to a core with its sockets: what both kinds of runtime share."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tribes.channel.chain import Interceptor
+from tribes.config.model import NodeConfig, check_config
+from tribes.ids import make_unique_id
+from tribes.manager.base import SessionManager
+from tribes.manager.clock import Clock
+from tribes.manager.inbox import Inbox
+from tribes.manager.table import SessionTable
+from tribes.manager.values import ValueCodec
+from tribes.node import NodeCore
+from tribes.runtime.listeners import ListenerRegistry
+from tribes.runtime.shell import Shell
+from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender
+from tribes.runtime.stacks import default_interceptors
+from tribes.wire.member import Member, host_octets
+
+__all__ = ["Sessions", "make_shell"]
+
+
+class Sessions:
+    """The session managers of one process: what request threads and the channel share.
+
+    Exactly three kinds of objects cross threads, each with one lock: the tables, the clock and the
+    inbox (DESIGN §2.10).
+
+    Args:
+        config: Limits of the managers.
+        codec: Encodes attribute values; one with your registered types, or the built-in ones.
+    """
+
+    def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
+        self._config = config
+        self._codec = codec or ValueCodec()
+        self._managers: dict[str, SessionManager] = {}
+        self._lock = threading.Lock()
+        self.clock = Clock(wall_ms, int.from_bytes(os.urandom(4), "big"), threading.Lock())
+        self.inbox = Inbox(threading.Lock())
+
+    def manager(self, context: str) -> SessionManager:
+        """The manager of a context; the same object for the same name."""
+        with self._lock:
+            manager = self._managers.get(context)
+            if manager is None:
+                manager = self._managers[context] = self._make(context)
+            return manager
+
+    @property
+    def managers(self) -> dict[str, SessionManager]:
+        """All managers by context, as a copy."""
+        with self._lock:
+            return dict(self._managers)
+
+    def _make(self, context: str) -> SessionManager:
+        settings = self._config.manager
+        return SessionManager(
+            context,
+            SessionTable(threading.Lock(), self.inbox),
+            self.clock,
+            inbox=self.inbox,
+            codec=self._codec,
+            entropy=os.urandom,
+            monotonic=time.monotonic,
+            max_inactive_s=settings.max_inactive_s,
+            session_id_length=settings.session_id_length,
+            max_active_sessions=settings.max_active_sessions,
+        )
+
+
+def wall_ms() -> int:
+    """Wall clock in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def make_shell(
+    config: NodeConfig,
+    *,
+    sessions: Sessions,
+    listeners: ListenerRegistry,
+    interceptors: Sequence[Interceptor] | None = None,
+    wake: Callable[[Callable[[], None]], None],
+) -> Shell:
+    """Open the sockets and build a shell around a new core.
+
+    Args:
+        config: The node.
+        sessions: Its managers.
+        listeners: Who gets messages and events.
+        interceptors: The chain; None: the default one.
+        wake: Makes the shell's thread call a function soon, from any thread.
+
+    Raises:
+        ConfigError: A value cannot work, or an address or port cannot be had.
+    """
+    check_config(config)
+    membership = config.channel.membership
+    opened: list[socket.socket] = []
+    try:
+        listener = listen(config.channel.receiver)
+        opened.append(listener)
+        receiver = multicast_receiver(membership)
+        opened.append(receiver)
+        sender = multicast_sender(membership)
+        opened.append(sender)
+        local = Member(
+            host=host_octets(config.channel.receiver.address),
+            port=listener.getsockname()[1],
+            unique_id=make_unique_id(os.urandom(16)),
+            domain=membership.domain.encode("latin-1"),
+            payload=config.payload or config.name.encode(),
+        )
+        core = NodeCore(
+            config,
+            local,
+            interceptors=default_interceptors() if interceptors is None else interceptors,
+            inbox=sessions.inbox,
+            make_manager=sessions.manager,
+            wall_ms=wall_ms,
+            entropy=os.urandom,
+            # Chooses whom to compare replicas with: no secret.
+            random=random.Random(os.urandom(16)),  # noqa: S311
+        )
+        shell = Shell(
+            core,
+            listener=listener,
+            receiver=receiver,
+            sender=sender,
+            group=(membership.address, membership.port),
+            listeners=listeners,
+        )
+    except BaseException:
+        for sock in opened:
+            with suppress(OSError):
+                sock.close()
+        raise
+    sessions.inbox.wake = lambda: wake(shell.commits)
+    return shell

@@ -1,0 +1,508 @@
+"""The trio driver of a :class:`NodeCore`: sockets, tasks and time, and no rule.
+
+One reader task per connection, one writer task per connection that only runs while the kernel takes
+no more, one task for the timer. Everything else happens in the task that had the input: the core is
+called, then its outputs are performed, then theirs, until there are none. What one input puts on a
+connection is handed to the kernel in one call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Protocol
+
+import structlog
+import trio
+
+from tribes.channel.core import Output
+from tribes.channel.outputs import Deliver, Event, TicketDone
+from tribes.node import NodeCore
+from tribes.wire.limits import DATAGRAM_MAX_BYTES
+from tribes.wire.member import Member
+from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+
+__all__ = ["Listeners", "Shell"]
+
+log = structlog.get_logger("tribes")
+
+_READ_BYTES = 256 * 1024
+_DATAGRAMS_AT_ONCE = 64
+_ACCEPT_PAUSE_S = 0.1
+
+
+class Listeners(Protocol):
+    """The users' side of a node: who gets messages and events."""
+
+    def deliver(self, message: Deliver) -> Awaitable[None] | None:
+        """Hand a message to the listeners: None when they are done, else what to wait for.
+
+        Raises:
+            Exception: A listener failed; the sender is told so if it asked.
+        """
+
+    def event(self, event: Event) -> None:
+        """An event of the core, in order. Must not block."""
+
+
+class _Link:
+    """One TCP connection."""
+
+    __slots__ = ("number", "pending", "readable", "sent", "sock", "writing")
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number = number
+        self.sock = sock
+        self.pending: list[bytes] = []
+        self.sent = 0
+        self.writing = False
+        self.readable = trio.Event()
+        self.readable.set()
+
+
+class _Waiter:
+    """A task that waits for its send."""
+
+    __slots__ = ("faulty", "task")
+
+    def __init__(self) -> None:
+        self.task: trio.lowlevel.Task | None = None
+        self.faulty: dict[Member, Exception] | None = None
+
+
+class Shell:
+    """Runs one node core on real sockets.
+
+    Args:
+        core: The node.
+        listener: A listening TCP socket.
+        receiver: The UDP socket that hears the group.
+        sender: The UDP socket that heartbeats leave by.
+        group: Address and port of the multicast group.
+        listeners: Who gets deliveries and events.
+        now: Monotonic seconds; the core's only time.
+    """
+
+    def __init__(
+        self,
+        core: NodeCore,
+        *,
+        listener: socket.socket,
+        receiver: socket.socket,
+        sender: socket.socket,
+        group: tuple[str, int],
+        listeners: Listeners,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.core = core
+        self.now = now
+        self._listener = listener
+        self._receiver = receiver
+        self._sender = sender
+        self._group = group
+        self._listeners = listeners
+        self._links: dict[int, _Link] = {}
+        self._dirty: dict[_Link, None] = {}
+        self._link_counter = 0
+        self._tickets: dict[int, _Waiter] = {}
+        self._timer_scope: trio.CancelScope | None = None
+        self._timer_at = inf
+        self._nursery: trio.Nursery | None = None
+        self._is_pumping = False
+        self._changed = trio.Event()
+
+    # Life.
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the node until cancelled; it then leaves the group and closes its sockets.
+
+        Leaving in good order, with everything sent first, is :meth:`drain` before the cancelling.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._accept)
+                nursery.start_soon(self._hear)
+                nursery.start_soon(self._keep_time)
+                self.core.start(self.now())
+                self.pump()
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.core.stop(self.now())
+        self.pump()
+        self._nursery = None
+        for link in list(self._links.values()):
+            self._close(link)
+        for sock in (self._listener, self._receiver, self._sender):
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until every member has what was sent to it; False when that took too long."""
+        with trio.move_on_after(timeout):
+            while not self.core.is_drained:
+                await self.changed()
+            return True
+        return False
+
+    async def joined(self, timeout: float) -> bool:
+        """Wait until this node has the sessions of the others; False when that took too long."""
+        with trio.move_on_after(timeout):
+            while not self.core.is_joined:
+                await self.changed()
+            return True
+        return False
+
+    async def changed(self) -> None:
+        """Wait for the next input."""
+        await self._changed.wait()
+
+    # Inputs from this process.
+
+    def commits(self) -> None:
+        """The inbox has something."""
+        if self._nursery is not None:
+            self.core.commits(self.now())
+            self.pump()
+
+    async def send(
+        self, destinations: tuple[Member, ...], payload: bytes, options: int
+    ) -> tuple[bytes, dict[Member, Exception]]:
+        """Send and wait for what the options promise; returns id and faulty members.
+
+        Cancelling is safe: the message may still arrive, and its outcome is dropped.
+        """
+        number, unique_id = self.core.channel.send(destinations, payload, options, self.now())
+        waiter = self._tickets[number] = _Waiter()
+        self.pump()
+        if waiter.faulty is None:
+            waiter.task = trio.lowlevel.current_task()
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                self._tickets.pop(number, None)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        else:
+            await trio.lowlevel.checkpoint()
+        return unique_id, waiter.faulty or {}
+
+    # The pump: outputs until there are none.
+
+    def pump(self) -> None:
+        """Perform the core's outputs, and the outputs of what that causes."""
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while outputs := self.core.take_outputs():
+                for output in outputs:
+                    self._perform(output)
+            dirty, self._dirty = self._dirty, {}
+            for link in dirty:
+                self._flush(link)
+        finally:
+            self._is_pumping = False
+        if self._dirty or self.core.has_outputs:
+            # A flush reported bytes as taken, and more was written.
+            self.pump()
+            return
+        self._arm()
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _perform(self, output: Output) -> None:
+        match output:
+            case Write():
+                link = self._links.get(output.link)
+                if link is not None:
+                    link.pending.extend(output.chunks)
+                    self._dirty[link] = None
+            case Deliver():
+                self._deliver(output)
+            case TicketDone():
+                self._ticket_done(output)
+            case Datagram():
+                self._datagram(output.data)
+            case Connect():
+                self._start(self._connect, output)
+            case Probe():
+                self._start(self._probe, output)
+            case Close():
+                self._close_output(output)
+            case Pause():
+                link = self._links.get(output.link)
+                if link is not None:
+                    link.readable = trio.Event()
+            case Resume():
+                link = self._links.get(output.link)
+                if link is not None:
+                    link.readable.set()
+            case _:
+                self._listeners.event(output)
+
+    def _start(self, task: Callable[..., Awaitable[None]], output: Connect | Probe) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(task, output)
+
+    def _ticket_done(self, done: TicketDone) -> None:
+        waiter = self._tickets.pop(done.ticket, None)
+        if waiter is not None:
+            waiter.faulty = done.faulty
+            if waiter.task is not None:
+                trio.lowlevel.reschedule(waiter.task)
+
+    # Time.
+
+    def _arm(self) -> None:
+        deadline = self.core.next_deadline
+        if deadline != self._timer_at:
+            self._timer_at = deadline
+            if self._timer_scope is not None:
+                self._timer_scope.deadline = self._in_trio_time(deadline)
+
+    def _in_trio_time(self, deadline: float) -> float:
+        # trio's clock has an origin of its own.
+        return inf if deadline == inf else trio.current_time() + deadline - self.now()
+
+    async def _keep_time(self) -> None:
+        while True:
+            deadline = self._in_trio_time(self._timer_at)
+            with trio.CancelScope(deadline=deadline) as self._timer_scope:
+                await trio.sleep_forever()
+            now = self.now()
+            if now >= self.core.next_deadline:
+                self.core.channel.timer(now)
+                self.pump()
+            else:
+                self._timer_at = self.core.next_deadline
+
+    # Multicast.
+
+    def _datagram(self, data: bytes) -> None:
+        # A datagram that cannot be sent is a lost datagram; the next heartbeat tries again.
+        with contextlib.suppress(OSError):
+            self._sender.sendto(data, self._group)
+
+    async def _hear(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._receiver)
+            for _ in range(_DATAGRAMS_AT_ONCE):
+                try:
+                    data, addr = self._receiver.recvfrom(DATAGRAM_MAX_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue
+                self.core.channel.datagram(data, (addr[0], addr[1]), self.now())
+            self.pump()
+
+    # Connections.
+
+    async def _accept(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                sock, addr = self._listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    # Out of descriptors or memory: try again when some may be back.
+                    log.warning("accept failed", error=os.strerror(error.errno))
+                    await trio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            self._open(sock, (addr[0], addr[1]), None)
+
+    async def _connect(self, output: Connect) -> None:
+        error: Exception = TimeoutError(f"no connection within {output.timeout:g} s")
+        with trio.move_on_after(output.timeout):
+            try:
+                sock = await _connect_socket(output.address)
+            except OSError as why:
+                error = why
+            else:
+                self._open(sock, output.address, output.attempt)
+                return
+        self.core.channel.connect_failed(output.attempt, error, self.now())
+        self.pump()
+
+    def _open(self, sock: socket.socket, peer: tuple[str, int], attempt: int | None) -> None:
+        if self._nursery is None:
+            sock.close()
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._link_counter += 1
+        link = _Link(self._link_counter, sock)
+        self._links[link.number] = link
+        self._nursery.start_soon(self._read, link)
+        self.core.channel.link_opened(link.number, self.now(), peer=peer, attempt=attempt)
+        self.pump()
+
+    async def _read(self, link: _Link) -> None:
+        why: Exception | None = None
+        while link.number in self._links:
+            try:
+                if not link.readable.is_set():
+                    await link.readable.wait()
+                await trio.lowlevel.wait_readable(link.sock)
+                data = link.sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                continue
+            except trio.ClosedResourceError:
+                return
+            except OSError as error:
+                why = error
+                break
+            if not data:
+                break
+            self.core.channel.link_bytes(link.number, data, self.now())
+            self.pump()
+        self._lost(link, why)
+
+    def _lost(self, link: _Link, why: Exception | None) -> None:
+        if link.number in self._links:
+            self._close(link)
+            self.core.channel.link_closed(link.number, why, self.now())
+            self.pump()
+
+    def _flush(self, link: _Link) -> None:
+        if link.writing or not link.pending or link.number not in self._links:
+            return
+        if self._send_now(link) and link.pending and self._nursery is not None:
+            link.writing = True
+            self._nursery.start_soon(self._write, link)
+
+    def _send_now(self, link: _Link) -> bool:
+        """Hand over what the kernel takes at once; False when the connection is gone."""
+        data = link.pending[0] if len(link.pending) == 1 else b"".join(link.pending)
+        try:
+            count = link.sock.send(data)
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            # The reader task finds the same and reports it.
+            link.pending.clear()
+            return False
+        link.pending = [data[count:]] if count < len(data) else []
+        if count:
+            link.sent += count
+            self.core.channel.writable(link.number, link.sent, self.now())
+        return True
+
+    async def _write(self, link: _Link) -> None:
+        try:
+            while link.pending:
+                await trio.lowlevel.wait_writable(link.sock)
+                if not self._send_now(link):
+                    return
+                self.pump()
+        except trio.ClosedResourceError:
+            return
+        finally:
+            link.writing = False
+
+    def _close_output(self, output: Close) -> None:
+        link = self._links.get(output.link)
+        if link is None:
+            return
+        if output.flush and link.pending:
+            self._send_now(link)
+        self._close(link)
+
+    def _close(self, link: _Link) -> None:
+        self._links.pop(link.number, None)
+        self._dirty.pop(link, None)
+        link.pending.clear()
+        trio.lowlevel.notify_closing(link.sock)
+        link.sock.close()
+        link.readable.set()
+
+    async def _probe(self, output: Probe) -> None:
+        error = await _ask(output)
+        if self._nursery is not None:
+            self.core.channel.probe_result(output.probe, error, self.now())
+            self.pump()
+
+    # Deliveries.
+
+    def _deliver(self, output: Deliver) -> None:
+        try:
+            pending = self._listeners.deliver(output)
+        except Exception as error:
+            self.core.channel.delivered(output.token, error, self.now())
+            return
+        if pending is None:
+            self.core.channel.delivered(output.token, None, self.now())
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._await_delivery, output.token, pending)
+
+    async def _await_delivery(self, token: int, pending: Awaitable[None]) -> None:
+        error: Exception | None = None
+        try:
+            await pending
+        except Exception as why:
+            error = why
+        self.core.channel.delivered(token, error, self.now())
+        self.pump()
+
+
+async def _connect_socket(address: tuple[str, int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+        if code:
+            await trio.lowlevel.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+        if sock.getsockname() == sock.getpeername():
+            # A local port number was drawn that is the destination's: connected to itself.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _ask(probe: Probe) -> Exception | None:
+    error: Exception = TimeoutError(f"no connection within {probe.connect_timeout:g} s")
+    sock: socket.socket | None = None
+    try:
+        with trio.move_on_after(probe.connect_timeout):
+            sock = await _connect_socket(probe.address)
+        if sock is None:
+            return error
+        if not probe.data:
+            return None
+        error = TimeoutError(f"no answer within {probe.reply_timeout:g} s")
+        with trio.move_on_after(probe.reply_timeout):
+            await trio.lowlevel.wait_writable(sock)
+            # Less than any socket buffer: taken whole.
+            sock.send(probe.data)
+            if not probe.expect_reply:
+                return None
+            await trio.lowlevel.wait_readable(sock)
+            if sock.recv(64):
+                return None
+            return ConnectionResetError("it closed the connection instead of answering")
+        return error
+    except OSError as why:
+        return why
+    finally:
+        if sock is not None:
+            sock.close()

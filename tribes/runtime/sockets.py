@@ -1,0 +1,140 @@
+"""The sockets of a node: opened with the options of its configuration, closed by who opened them."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+
+from tribes.config.model import MembershipConfig, ReceiverConfig
+from tribes.errors import ConfigError
+
+__all__ = ["listen", "multicast_receiver", "multicast_sender"]
+
+_BACKLOG = 128
+
+
+def listen(config: ReceiverConfig) -> socket.socket:
+    """Listen on the first free port of ``port … port + auto_bind - 1``.
+
+    Raises:
+        ConfigError: No port is free, or the address is not one of this machine.
+    """
+    family = _family(config.address)
+    first = config.port
+    last = first + max(config.auto_bind, 1) - 1 if first else first
+    for port in range(first, min(last, 65535) + 1):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            # A port in TIME_WAIT may be used again; one that somebody listens on may not.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((config.address, port))
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                continue
+            raise ConfigError(
+                f"cannot listen on {config.address}: {error.strerror}; write an address of this "
+                "machine",
+                key="channel.receiver.address",
+            ) from error
+        sock.setblocking(False)
+        return sock
+    raise ConfigError(
+        f"no free port from {first} to {last} on {config.address}; end what uses them, or set "
+        "another port or a larger auto_bind",
+        key="channel.receiver.port",
+    )
+
+
+def multicast_receiver(config: MembershipConfig) -> socket.socket:
+    """A UDP socket that gets the datagrams of the group, on the configured interface only.
+
+    Raises:
+        ConfigError: The group cannot be joined.
+    """
+    group = ipaddress.ip_address(config.address)
+    sock = socket.socket(_family(config.address), socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT") and not _is_linux_multicast_reuse():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Bound to the group's own address, nothing else that uses the port is heard.
+        sock.bind((config.address, config.port))
+        if group.version == 4:
+            sock.setsockopt(
+                socket.IPPROTO_IP,
+                socket.IP_ADD_MEMBERSHIP,
+                socket.inet_aton(config.address) + socket.inet_aton(config.bind),
+            )
+        else:
+            index = _interface_index(config.bind)
+            request = group.packed + struct.pack("@I", index)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot join {config.address}:{config.port} on the interface of {config.bind}: "
+            f"{error.strerror}; set bind to the address of an interface that can multicast",
+            key="channel.membership.bind",
+        ) from error
+    return sock
+
+
+def multicast_sender(config: MembershipConfig) -> socket.socket:
+    """A UDP socket for heartbeats, sending through the configured interface.
+
+    Raises:
+        ConfigError: The interface cannot be used.
+    """
+    bind = ipaddress.ip_address(config.bind)
+    # On loopback nothing may leave the machine, whatever the routing table says.
+    ttl = config.ttl if config.ttl is not None else (0 if bind.is_loopback else 1)
+    sock = socket.socket(_family(config.address), socket.SOCK_DGRAM)
+    try:
+        if bind.version == 4:
+            sock.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(config.bind)
+            )
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        else:
+            index = _interface_index(config.bind)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+        sock.bind((config.bind, 0))
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot send multicast through the interface of {config.bind}: {error.strerror}; "
+            "set bind to the address of an interface that can multicast",
+            key="channel.membership.bind",
+        ) from error
+    return sock
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _is_linux_multicast_reuse() -> bool:
+    # Linux delivers a group's datagram to every socket with SO_REUSEADDR; the BSDs, and so macOS,
+    # want SO_REUSEPORT as well.
+    import sys
+
+    return sys.platform.startswith("linux")
+
+
+def _interface_index(address: str) -> int:
+    if ipaddress.ip_address(address).is_loopback:
+        for name in ("lo", "lo0"):
+            try:
+                return socket.if_nametoindex(name)
+            except OSError:
+                continue
+    return 0

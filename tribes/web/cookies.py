@@ -1,0 +1,117 @@
+"""Session cookies: reading whatever a client sends, writing what a configuration asks for.
+
+The reader is tolerant on purpose: other software on the same host sets odd cookies, and one of them
+must never hide the session's (the standard library's parser stops at the first it dislikes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tribes.errors import ConfigError
+
+__all__ = ["CookieSettings", "cookie_values", "join_route", "split_route"]
+
+COOKIE_VALUE_MAX_CHARS = 256
+"""A longer value cannot be a session id with its route, and is not looked at."""
+
+COOKIES_MAX = 64
+"""Cookies of the wanted name that are looked at; a browser sends one, or a few by path."""
+
+_SAME_SITE = ("lax", "strict", "none")
+_FORBIDDEN = frozenset(';,\\" \t\r\n')
+
+
+def cookie_values(headers: Iterable[bytes], name: str) -> list[str]:
+    """Every value that the ``Cookie`` headers give for one name, in order.
+
+    Args:
+        headers: The values of all ``Cookie`` headers.
+        name: The cookie's name; case matters.
+    """
+    wanted = name.encode("latin-1")
+    found: list[str] = []
+    for header in headers:
+        if wanted not in header:
+            continue
+        for part in header.split(b";"):
+            key, equals, value = part.partition(b"=")
+            if not equals or key.strip() != wanted:
+                continue
+            text = value.strip().strip(b'"').decode("latin-1")
+            if len(text) <= COOKIE_VALUE_MAX_CHARS:
+                found.append(text)
+                if len(found) >= COOKIES_MAX:
+                    return found
+    return found
+
+
+def split_route(value: str) -> tuple[str, str]:
+    """Session id and route: the route is everything after the first dot (tomcat-sessions §7.4)."""
+    session_id, _, route = value.partition(".")
+    return session_id, route
+
+
+def join_route(session_id: str, route: str) -> str:
+    """The cookie's value: the id, and the route of the node that answers."""
+    return f"{session_id}.{route}" if route else session_id
+
+
+@dataclass(frozen=True, slots=True)
+class CookieSettings:
+    """How the session cookie is written (tomcat-sessions §7.2).
+
+    Attributes:
+        name: ``JSESSIONID`` unless set.
+        path: Where it is sent back.
+        domain: Hosts it is sent to; empty: only the one that set it.
+        http_only: Keep it from scripts.
+        same_site: ``lax``, ``strict``, ``none`` or empty for none of them.
+        secure: Send it over TLS only; None: when the request came that way.
+    """
+
+    name: str = "JSESSIONID"
+    path: str = "/"
+    domain: str = ""
+    http_only: bool = True
+    same_site: Literal["lax", "strict", "none", ""] = "lax"
+    secure: bool | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("name", "path", "domain"):
+            text = getattr(self, key)
+            if not text.isascii() or _FORBIDDEN & set(text) or not text.isprintable():
+                raise ConfigError(
+                    f"{text!r} has a character that a cookie cannot carry", key=f"cookie.{key}"
+                )
+        if not self.name or "=" in self.name:
+            raise ConfigError("must be a name without '='", key="cookie.name")
+        if self.same_site and self.same_site not in _SAME_SITE:
+            raise ConfigError(
+                f"must be one of {', '.join(_SAME_SITE)} or empty, found {self.same_site!r}",
+                key="cookie.same_site",
+            )
+
+    def header(self, value: str, *, is_secure: bool) -> bytes:
+        """The value of a ``Set-Cookie`` header.
+
+        Args:
+            value: Session id with its route; empty: make the client forget the cookie.
+            is_secure: Whether the request came over TLS.
+        """
+        parts = [f"{self.name}={value}", f"Path={self.path}"]
+        if self.domain:
+            parts.append(f"Domain={self.domain}")
+        if not value:
+            parts.append("Max-Age=0")
+        secure = is_secure if self.secure is None else self.secure
+        if secure or self.same_site == "none":
+            # Browsers refuse SameSite=None without Secure.
+            parts.append("Secure")
+        if self.http_only:
+            parts.append("HttpOnly")
+        if self.same_site:
+            parts.append(f"SameSite={self.same_site.capitalize()}")
+        return "; ".join(parts).encode("latin-1")
