@@ -26,7 +26,7 @@ go on with the members that answered, or treat the session as gone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +120,7 @@ class GroupSendError(ChannelError):
             completed in the sense of the send options that were used.
     """
 
-    def __init__(self, faulty: Mapping[object, Exception]) -> None:
+    def __init__(self, faulty: Mapping[Any, Exception]) -> None:
         super().__init__(faulty)
         self.faulty = dict(faulty)
 

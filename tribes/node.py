@@ -8,7 +8,6 @@ outputs; neither holds a rule of its own (DESIGN §2.2, 2.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from random import Random
 
 from tribes.channel.chain import Interceptor
 from tribes.channel.core import ChannelCore, Output
@@ -42,7 +41,7 @@ class NodeCore:
         make_manager: Makes the request side of a context.
         wall_ms: Wall clock in milliseconds.
         entropy: Gives n random bytes.
-        random: Chooses among equals.
+        randrange: Gives a number below its argument; chooses among equals.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class NodeCore:
         make_manager: Callable[[str], SessionManager],
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
-        random: Random,
+        randrange: Callable[[int], int],
     ) -> None:
         self.config = config
         self.inbox = inbox
@@ -69,7 +68,7 @@ class NodeCore:
             members_changed=self._members_changed,
         )
         self._make_manager = make_manager
-        self._random = random
+        self._randrange = randrange
         self.sessions = SessionGroup(
             config.name or local.label,
             self.channel,
@@ -152,6 +151,6 @@ class NodeCore:
             self._make_manager(context),
             self.channel,
             self.config.manager,
-            random=self._random,
+            randrange=self._randrange,
             join_window=window,
         )

@@ -29,6 +29,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -39,7 +40,7 @@ import trio
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     import h11
 
@@ -84,7 +85,7 @@ def node_command(spec: NodeSpec) -> list[str]:
     return [*command, "--peers", ",".join(f"{name}={url}" for name, url in spec.peers.items())]
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The control port was asked for something that can't be done; ``status`` is HTTP's."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
@@ -103,18 +104,21 @@ class _Screen:
         self._dropped = 0
         self._wake = trio.Event()
         self._idle = trio.Event()
+        self._idle.set()
 
     def line(self, text: str) -> None:
         if len(self._lines) >= _LINES_WAITING_MAX:
             self._dropped += 1
             return
         self._lines.append(text)
-        self._idle = trio.Event()
+        if self._idle.is_set():
+            self._idle = trio.Event()
         self._wake.set()
 
     info = line  # makes it a structlog logger
 
     async def run(self) -> None:
+        """Write until cancelled; a write that hangs is left behind then."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -132,8 +136,8 @@ class _Screen:
                 self._idle.set()
 
     async def flush(self) -> None:
-        if self._lines or self._wake.is_set() or not self._idle.is_set():
-            await self._idle.wait()
+        """Wait until all lines are written. The caller sets the limit."""
+        await self._idle.wait()
 
 
 @final
@@ -181,8 +185,12 @@ class Demo:
         self._lives = lives
         self._outputs = outputs
         times = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        lines = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-        self._log: Any = structlog.wrap_logger(screen, processors=[times, lines])
+        lines = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False)
+        self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            screen,
+            processors=[times, lines],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+        )
 
     def status(self) -> dict[str, Any]:
         """Return the state of all nodes, ready for JSON."""
@@ -193,7 +201,7 @@ class Demo:
         node = self._node(name)
         async with node.lock:
             if node.process is not None:
-                raise _Refused(409, f"{name} runs already, pid {node.process.pid}")
+                raise _RefusedError(409, f"{name} runs already, pid {node.process.pid}")
             await self._lives.start(self._live, node)
             return node.status()
 
@@ -216,7 +224,7 @@ class Demo:
         async with node.lock:
             process, gone = node.process, node.gone
             if process is None:
-                raise _Refused(409, f"{name} doesn't run")
+                raise _RefusedError(409, f"{name} doesn't run")
             node.ending_by = f"the control port ({action})"
             if action == "kill":
                 node.killed_by_user = True
@@ -229,7 +237,7 @@ class Demo:
 
     def _node(self, name: str) -> _Node:
         if name not in self._nodes:
-            raise _Refused(404, f"no such node; there are {', '.join(self._nodes)}")
+            raise _RefusedError(404, f"no such node; there are {', '.join(self._nodes)}")
         return self._nodes[name]
 
     async def _live(self, node: _Node, *, task_status: trio.TaskStatus[None]) -> None:
@@ -263,9 +271,10 @@ class Demo:
         assert code is not None
         how = f"exit status {code}"
         if code < 0:
-            with contextlib.suppress(ValueError):  # a real-time signal has no name
-                how = signal.Signals(-code).name
-        by = node.ending_by or ("itself" if code >= 0 else "somebody outside the demo")
+            names = {one.value: one.name for one in signal.Signals}
+            how = names.get(-code, f"signal {-code}")
+        outside = how in ("SIGKILL", "SIGTERM")  # any other signal is its own crash
+        by = node.ending_by or ("somebody outside the demo" if outside else "itself")
         node.process, node.ready, node.ended = None, False, f"{how}, by {by}"
         node.gone.set()
         self._log.info("node ended", node=node.spec.name, pid=process.pid, how=how, by=by)
@@ -291,7 +300,7 @@ class Demo:
             if tail:
                 self._say(f"{name} | {_printable(tail)}")
 
-    async def obey_signals(self, signals: Any) -> None:
+    async def obey_signals(self, signals: AsyncIterator[int]) -> None:
         """End the demo at the first signal, kill what is left at the second."""
         ending = False
         async for number in signals:
@@ -306,20 +315,22 @@ class Demo:
         """Do what a request to the control port asks, and return its JSON.
 
         Raises:
-            _Refused: 404, 405 or 409, with a message.
+            _RefusedError: 404, 405 or 409, with a message.
         """
         match path.removeprefix("/").split("/"):
             case [""] | ["status"]:
                 if method not in ("GET", "HEAD"):
-                    raise _Refused(405, "only GET here", Allow="GET")
+                    raise _RefusedError(405, "only GET here", Allow="GET")
                 return self.status()
             case [("kill" | "start" | "stop") as action, name]:
                 self._node(name)
                 if method != "POST":
-                    raise _Refused(405, f"only POST can {action}", Allow="POST")
+                    raise _RefusedError(405, f"only POST can {action}", Allow="POST")
                 actions = {"kill": self.kill, "start": self.start, "stop": self.stop}
                 return await actions[action](name)
-        raise _Refused(404, "there are /status, /kill/NAME, /start/NAME and /stop/NAME")
+            case _:
+                message = "there are /status, /kill/NAME, /start/NAME and /stop/NAME"
+                raise _RefusedError(404, message)
 
 
 def _printable(line: bytes) -> str:
@@ -376,6 +387,7 @@ class _Control:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=_REQUEST_BYTES_MAX)
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
         headers |= {"Connection": "close", "X-Content-Type-Options": "nosniff"}
+        request = None
         try:
             with trio.fail_after(_REQUEST_S):
                 request = await _read_request(http, stream)
@@ -384,7 +396,7 @@ class _Control:
             headers |= self._admit(request)
             path = request.target.decode("ascii").partition("?")[0]
             status, body = 200, await self._demo.answer(request.method.decode("ascii"), path)
-        except _Refused as refused:
+        except _RefusedError as refused:
             status, body = refused.status, {"error": str(refused)}
             headers |= refused.headers
         except trio.TooSlowError:
@@ -395,21 +407,30 @@ class _Control:
             return
         content = json.dumps(body).encode() + b"\n"
         headers["Content-Length"] = str(len(content))
-        response = h11.Response(status_code=status, headers=list(headers.items()))
-        data = [http.send(response), http.send(h11.Data(content)), http.send(h11.EndOfMessage())]
+        events: list[h11.Event] = [
+            h11.Response(
+                status_code=status,
+                reason=HTTPStatus(status).phrase,
+                headers=list(headers.items()),
+            ),
+            h11.Data(content),
+            h11.EndOfMessage(),
+        ]
+        if request and request.method == b"HEAD":
+            del events[1]
         with trio.move_on_after(_REQUEST_S):
-            await stream.send_all(b"".join(part for part in data if part))
+            await stream.send_all(b"".join(http.send(event) or b"" for event in events))
 
     def _admit(self, request: h11.Request) -> dict[str, str]:
         """Return the headers that let the demo's own pages read the answer, or refuse."""
-        hosts = [value.decode() for name, value in request.headers if name == b"host"]
+        hosts = [value.decode("latin-1") for name, value in request.headers if name == b"host"]
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            raise _Refused(403, "this Host is not the demo's control port")
+            raise _RefusedError(403, "this Host is not the demo's control port")
         origins = [value.decode("latin-1") for name, value in request.headers if name == b"origin"]
         if not origins:
             return {}  # not a page: curl, or somebody who types the address
         if len(origins) != 1 or origins[0] not in self._origins:
-            raise _Refused(403, "only the demo's own pages may use its control port")
+            raise _RefusedError(403, "only the demo's own pages may use its control port")
         return {"Access-Control-Allow-Origin": origins[0], "Vary": "Origin"}
 
 
@@ -427,7 +448,7 @@ async def _read_request(http: h11.Connection, stream: trio.SocketStream) -> h11.
         elif isinstance(event, h11.Data):
             body_bytes += len(event.data)
             if body_bytes > _REQUEST_BYTES_MAX:
-                raise _Refused(413, "no body is needed")
+                raise _RefusedError(413, "no body is needed")
         else:
             return request if isinstance(event, h11.EndOfMessage) else None
 
@@ -476,7 +497,7 @@ def _introduction(specs: list[NodeSpec]) -> str:
     control, name = specs[0].control_url, specs[0].name
     nodes = "\n".join(f"  {spec.name:<9}{spec.url}/" for spec in specs)
     return f"""
-Tribes for Python: {len(specs)} node(s), one web session
+Tribes for Python: {"one node" if len(specs) == 1 else f"{len(specs)} nodes"}, one web session
 
 {nodes}
   control  {control}/
@@ -502,7 +523,10 @@ def _write_stdout(text: str) -> None:
         return
     data = memoryview(text.encode(sys.stdout.encoding, "replace"))
     while data:
-        data = data[os.write(descriptor, data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another program on this terminal left it in that mode
+            time.sleep(0.05)
 
 
 async def run_demo(
@@ -533,43 +557,60 @@ async def run_demo(
     Raises:
         ConfigError: A port can't be used. No process was started.
     """
-    with _node_ports_held(nodes, base_port) as ports:
-        with _naming_port(control_port, "of the control port", "--control-port"):
-            [listener] = await trio.open_tcp_listeners(control_port, host=_HOST)
-    control_port = listener.socket.getsockname()[1]
-    names = [f"node-{index + 1}" for index in range(nodes)]
-    make_spec = partial(
-        NodeSpec,
-        multicast_port=multicast_port or _free_udp_port(),
-        control_url=f"http://{_HOST}:{control_port}",
-        peers={name: f"http://{_HOST}:{port}" for name, port in zip(names, ports, strict=True)},
-    )
-    specs = [make_spec(name, port) for name, port in zip(names, ports, strict=True)]
-    screen = _Screen(write)
+    with (
+        _node_ports_held(nodes, base_port) as ports,
+        _naming_port(control_port, "of the control port", "--control-port"),
+    ):
+        [listener] = await trio.open_tcp_listeners(control_port, host=_HOST)
+    async with listener:
+        names = [f"node-{index + 1}" for index in range(nodes)]
+        peers = {name: f"http://{_HOST}:{port}" for name, port in zip(names, ports, strict=True)}
+        control_port = listener.socket.getsockname()[1]
+        multicast_port = multicast_port or _free_udp_port()
+        control_url = f"http://{_HOST}:{control_port}"
+        specs = [
+            NodeSpec(name, port, multicast_port, control_url, peers)
+            for name, port in zip(names, ports, strict=True)
+        ]
+        with trio.open_signal_receiver(*_signals_that_end()) as signals:
+            await _run_nodes(specs, command, _Screen(write), listener, signals, task_status)
+
+
+async def _run_nodes(
+    specs: list[NodeSpec],
+    command: Callable[[NodeSpec], list[str]],
+    screen: _Screen,
+    listener: trio.SocketListener,
+    signals: AsyncIterator[int],
+    task_status: trio.TaskStatus[Demo],
+) -> None:
+    # The nurseries end from the inside out: first the processes, then the readers of their
+    # output, then the screen and the signals, which the others need to the last.
+    async with trio.open_nursery() as around:
+        around.start_soon(screen.run)
+        async with trio.open_nursery() as outputs:
+            async with trio.open_nursery() as lives:
+                cluster = Demo(specs, command, screen, lives, outputs)
+                around.start_soon(cluster.obey_signals, signals)
+                screen.line(_introduction(specs))
+                port: int = listener.socket.getsockname()[1]
+                control = _Control(cluster, port, [spec.http_port for spec in specs])
+                lives.start_soon(trio.serve_listeners, control.serve, [listener])
+                for spec in specs:
+                    await cluster.start(spec.name)
+                task_status.started(cluster)
+            outputs.cancel_scope.deadline = trio.current_time() + _FLUSH_S
+        screen.line("All nodes have ended.")
+        with trio.move_on_after(_FLUSH_S):
+            await screen.flush()
+        around.cancel_scope.cancel()
+
+
+def _signals_that_end() -> list[signal.Signals]:
     wanted = [signal.SIGINT, signal.SIGTERM]
     if os.name == "posix" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         wanted.append(signal.SIGHUP)
-    # The nurseries end from the inside out: first the processes, then the readers of their
-    # output, then the screen and the signals, which the others need to the last.
-    async with listener:
-        with trio.open_signal_receiver(*wanted) as signals:
-            async with trio.open_nursery() as around:
-                around.start_soon(screen.run)
-                async with trio.open_nursery() as outputs:
-                    async with trio.open_nursery() as lives:
-                        demo = Demo(specs, command, screen, lives, outputs)
-                        around.start_soon(demo.obey_signals, signals)
-                        screen.line(_introduction(specs))
-                        control = _Control(demo, control_port, ports)
-                        lives.start_soon(trio.serve_listeners, control.serve, [listener])
-                        for name in names:
-                            await demo.start(name)
-                        task_status.started(demo)
-                    outputs.cancel_scope.deadline = trio.current_time() + _FLUSH_S
-                screen.line("All nodes have ended.")
-                with trio.move_on_after(_FLUSH_S):
-                    await screen.flush()
-                around.cancel_scope.cancel()
+    return wanted
 
 
 @click.command("demo")

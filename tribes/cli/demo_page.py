@@ -40,7 +40,8 @@ _TILE = Template("""\
       <header><span class="badge" aria-hidden="true">$badge</span>
         <div><h3>$name</h3><p class="label">port $port<span class="pid"></span></p></div></header>
       <p class="state" data-state="$state"><i aria-hidden="true"></i><span>$text</span></p>
-      <div class="acts"><a class="button" href="$url/" aria-label="Open $name">Open</a>
+      <div class="acts"><a class="button" href="$url/" data-url="$url/"
+          aria-label="Open $name">Open</a>
         <button type="button" class="kill" aria-label="Kill $name (kill -9)" disabled>\
 Kill (kill -9)</button>
         <button type="button" class="start" aria-label="Start $name" hidden disabled>\

@@ -28,7 +28,7 @@ class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Shared settings of the configuration records: immutable, by keyword, strict."""
 
 
-class MembershipConfig(_Config):
+class MembershipConfig(_Config, frozen=True):
     """Multicast membership (Tomcat: ``McastService``, tribes-wire §9.3).
 
     Attributes:
@@ -50,7 +50,7 @@ class MembershipConfig(_Config):
     domain: str = ""
 
 
-class ReceiverConfig(_Config):
+class ReceiverConfig(_Config, frozen=True):
     """The TCP side that accepts (Tomcat: ``NioReceiver``, tribes-wire §9.6).
 
     Attributes:
@@ -78,7 +78,7 @@ class ReceiverConfig(_Config):
     pending_max_bytes: int = 4 * 1024 * 1024
 
 
-class SenderConfig(_Config):
+class SenderConfig(_Config, frozen=True):
     """The TCP side that sends (Tomcat: ``PooledParallelSender``, tribes-wire §9.7).
 
     Attributes:
@@ -102,7 +102,7 @@ class SenderConfig(_Config):
     keep_connected: bool = True
 
 
-class ChannelConfig(_Config):
+class ChannelConfig(_Config, frozen=True):
     """A channel: membership, receiver, sender (Tomcat: ``GroupChannel``)."""
 
     membership: MembershipConfig = MembershipConfig()
@@ -110,7 +110,7 @@ class ChannelConfig(_Config):
     sender: SenderConfig = SenderConfig()
 
 
-class ManagerConfig(_Config):
+class ManagerConfig(_Config, frozen=True):
     """What the session managers share (Tomcat: ``SimpleTcpCluster``, ``ManagerBase``).
 
     Attributes:
@@ -133,7 +133,7 @@ class ManagerConfig(_Config):
     expiry_interval: int = 1000
 
 
-class NodeConfig(_Config):
+class NodeConfig(_Config, frozen=True):
     """A node: one member of a group, with the sessions of its contexts.
 
     Attributes:
@@ -180,6 +180,12 @@ def check_config(config: NodeConfig) -> None:
         raise ConfigError(
             f"{membership.address} is not a multicast address; write one like 228.0.0.4",
             key="channel.membership.address",
+        )
+    if _ip("channel.receiver.address", receiver.address).is_unspecified:
+        raise ConfigError(
+            f"{receiver.address} is no address that other members could reach; write the one of "
+            "the interface they come by",
+            key="channel.receiver.address",
         )
     for key, text in (
         ("channel.membership.bind", membership.bind),

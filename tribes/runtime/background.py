@@ -142,6 +142,23 @@ class BackgroundNode:
         """Names of all live members that this node sees, itself first."""
         return [self.local.label, *(member.label for member in self.view.members)]
 
+    def wait_joined(self, timeout: float | None = None) -> bool:
+        """Block until this node has the others' sessions; False when that took too long.
+
+        Args:
+            timeout: Seconds; None: as long as the state transfer may take.
+        """
+        limit = self.config.manager.state_transfer_timeout_s + 10 if timeout is None else timeout
+        try:
+            return self.joined.result(limit)
+        except TimeoutError:
+            return False
+
+    @property
+    def was_started(self) -> bool:
+        """Whether :meth:`start` was called, whatever has happened since."""
+        return self._thread is not None
+
     @property
     def is_running(self) -> bool:
         """Whether the background thread runs."""

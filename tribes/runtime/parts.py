@@ -128,7 +128,7 @@ def make_shell(
             wall_ms=wall_ms,
             entropy=os.urandom,
             # Chooses whom to compare replicas with: no secret.
-            random=random.Random(os.urandom(16)),  # noqa: S311
+            randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
         )
         shell = Shell(
             core,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import sniffio
@@ -17,7 +19,9 @@ import trio
 from tribes.errors import LocalProtocolError
 from tribes.manager.inbox import CommitResult
 
-__all__ = ["AsyncioWaiter", "ThreadWaiter", "TrioWaiter", "async_waiter"]
+__all__ = ["AsyncioWaiter", "ThreadWaiter", "TrioWaiter", "async_waiter", "in_thread"]
+
+_T = TypeVar("_T")
 
 
 class _LoopBox:
@@ -134,3 +138,10 @@ def async_waiter() -> AsyncioWaiter | TrioWaiter:
     if sniffio.current_async_library() == "trio":
         return TrioWaiter()
     return AsyncioWaiter()
+
+
+async def in_thread(call: Callable[[], _T]) -> _T:
+    """Run a blocking function in a worker thread of whichever event loop runs this task."""
+    if sniffio.current_async_library() == "trio":
+        return await trio.to_thread.run_sync(call)
+    return await asyncio.to_thread(call)

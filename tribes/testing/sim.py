@@ -272,7 +272,7 @@ class SimNode:
             make_manager=self.manager,
             wall_ms=self.wall_ms,
             entropy=self._entropy.randbytes,
-            random=self._entropy,
+            randrange=self._entropy.randrange,
         )
         world.note(self.name, "start")
         self.core.start(world.now)

@@ -1,0 +1,5 @@
+"""Sessions in web applications."""
+
+from tribes.web.asgi import SessionMiddleware as SessionMiddleware
+from tribes.web.cookies import CookieSettings as CookieSettings
+from tribes.web.request_session import RequestSession as RequestSession

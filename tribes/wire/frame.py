@@ -112,7 +112,8 @@ class FrameDecoder:
             at = self._finish_frame(data, bodies) if self._unfinished else 0
             self._take_frames(data, at, bodies)
         except RemoteProtocolError as why:
-            self._broken = why
+            # Its traceback would keep this object and the bytes just read alive in a cycle.
+            self._broken = why.with_traceback(None)
             self._unfinished.clear()
         return bodies
 

@@ -1,0 +1,288 @@
+"""The plain link keeps the six rules of its module, in every order of events."""
+
+from __future__ import annotations
+
+import pytest
+
+from tribes.config.model import SenderConfig
+from tribes.errors import (
+    MemberUnreachableError,
+    QueueFullError,
+    RemoteProcessError,
+    SendTimeoutError,
+)
+from tribes.links.base import OutFrame
+from tribes.links.plain import PlainReceiver, PlainSender
+from tribes.timers import Timers
+from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, encode_frame
+from tribes.wire.member import Member
+from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
+
+MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(16))
+
+
+class Peer:
+    """A sender with everything it says."""
+
+    def __init__(self, **settings: object) -> None:
+        self.timers = Timers()
+        self.outputs: list[NetworkOutput] = []
+        self.settled: list[tuple[str, Exception | None]] = []
+        self.lost: list[Exception] = []
+        self.attempts = 0
+        self.sender = PlainSender(
+            MEMBER,
+            SenderConfig(**settings),  # type: ignore[arg-type]
+            timers=self.timers,
+            emit=self.outputs.append,
+            connect=self._attempt,
+            lost=lambda member, why, now: self.lost.append(why),
+        )
+
+    def _attempt(self, member: Member) -> int:
+        self.attempts += 1
+        return self.attempts
+
+    def put(self, name: str, *, ack: bool = False, size: int = 10, now: float = 0.0) -> None:
+        frame = OutFrame(
+            name.encode().ljust(size, b"."),
+            needs_ack=ack,
+            settle=lambda error, now: self.settled.append((name, error)),
+        )
+        self.sender.enqueue(frame, now)
+
+    def take(self) -> list[NetworkOutput]:
+        outputs = self.outputs[:]
+        self.outputs.clear()
+        return outputs
+
+    def written(self) -> list[str]:
+        return [
+            chunk.decode().rstrip(".")
+            for output in self.take()
+            if isinstance(output, Write)
+            for chunk in output.chunks
+        ]
+
+    def names(self) -> list[tuple[str, str]]:
+        return [(n, "ok" if e is None else type(e).__name__) for n, e in self.settled]
+
+
+def connected(**settings: object) -> Peer:
+    peer = Peer(**settings)
+    peer.sender.connect(0.0)
+    peer.take()
+    peer.sender.link_opened(1, 0.0)
+    return peer
+
+
+def test_first_frame_asks_for_a_connection_once() -> None:
+    """Frames wait for one connection; what waited leaves together when it is there."""
+    peer = Peer()
+    peer.put("a")
+    peer.put("b")
+    assert peer.take() == [Connect(1, ("127.0.0.1", 4001), 3.0)]
+    peer.sender.link_opened(1, 0.1)
+    assert peer.written() == ["a", "b"]
+
+
+def test_unacked_frame_completes_when_the_kernel_has_its_last_byte() -> None:
+    """Not before, and never by the bytes of the frame before it."""
+    peer = connected()
+    peer.put("a", size=10)
+    peer.put("b", size=10)
+    peer.sender.writable(9, 0.1)
+    assert peer.names() == []
+    peer.sender.writable(19, 0.1)
+    assert peer.names() == [("a", "ok")]
+    peer.sender.writable(20, 0.1)
+    assert peer.names() == [("a", "ok"), ("b", "ok")]
+
+
+def test_one_acknowledged_frame_is_under_way_and_order_holds_across_options() -> None:
+    """What is enqueued after an acknowledged frame leaves after its acknowledgement."""
+    peer = connected()
+    for name, ack in (("a", False), ("b", True), ("c", False), ("d", True)):
+        peer.put(name, ack=ack)
+    assert peer.written() == ["a", "b"]
+    peer.sender.received(ACK_FRAME, 0.1)
+    assert peer.written() == ["c", "d"]
+    assert peer.names() == [("a", "ok"), ("b", "ok")]
+    peer.sender.received(ACK_FRAME[:5], 0.2)
+    peer.sender.received(ACK_FRAME[5:], 0.2)
+    assert peer.names()[-2:] == [("c", "ok"), ("d", "ok")]
+    assert peer.sender.is_idle
+
+
+def test_fail_ack_is_an_answer_and_not_retried() -> None:
+    """The frame fails with RemoteProcessError, on the same connection, after one copy."""
+    peer = connected()
+    peer.put("a", ack=True)
+    peer.take()
+    peer.sender.received(FAIL_ACK_FRAME, 0.1)
+    assert peer.names() == [("a", "RemoteProcessError")]
+    assert isinstance(peer.settled[0][1], RemoteProcessError)
+    assert peer.take() == []
+
+
+def test_fail_ack_counts_as_success_when_told_so() -> None:
+    """``throw_on_failed_ack`` off: the frame was received, which is enough."""
+    peer = connected(throw_on_failed_ack=False)
+    peer.put("a", ack=True)
+    peer.sender.received(FAIL_ACK_FRAME, 0.1)
+    assert peer.names() == [("a", "ok")]
+
+
+def test_fail_ack_can_be_retried_as_the_reference_does() -> None:
+    """``retry_failed_ack``: the same bytes again on a fresh connection, then the error."""
+    peer = connected(retry_failed_ack=True)
+    peer.put("a", ack=True)
+    peer.take()
+    peer.sender.received(FAIL_ACK_FRAME, 0.1)
+    assert peer.take() == [Close(1), Connect(2, MEMBER.address, 3.0)]
+    peer.sender.link_opened(2, 0.2)
+    assert peer.written() == ["a"]
+    peer.sender.received(FAIL_ACK_FRAME, 0.3)
+    assert peer.names() == [("a", "RemoteProcessError")]
+
+
+def test_broken_connection_costs_what_was_begun_one_attempt() -> None:
+    """Begun frames go again first, in order; a second break fails them and keeps the rest."""
+    peer = connected()
+    peer.put("a", ack=True)
+    peer.put("b")
+    peer.take()
+    peer.sender.link_closed(ConnectionResetError("reset"), 0.1)
+    assert len(peer.lost) == 1
+    peer.sender.link_opened(2, 0.2)
+    assert peer.written() == ["a"]
+    peer.sender.link_closed(None, 0.3)
+    assert peer.names() == [("a", "MemberUnreachableError")]
+    assert isinstance(peer.settled[0][1], MemberUnreachableError)
+    peer.sender.link_opened(3, 0.4)
+    assert peer.written() == ["b"]
+
+
+def test_refused_twice_fails_everything_that_waited_at_once() -> None:
+    """A dead member is told within two attempts, not after the timeout."""
+    peer = Peer()
+    peer.put("a", ack=True)
+    peer.put("b")
+    refused = ConnectionRefusedError("refused")
+    peer.sender.connect_failed(refused, 0.01)
+    assert peer.names() == []
+    peer.sender.connect_failed(refused, 0.02)
+    assert peer.names() == [("a", "MemberUnreachableError"), ("b", "MemberUnreachableError")]
+    assert peer.settled[0][1].__cause__ is refused  # type: ignore[union-attr]
+
+
+def test_silent_member_fails_at_the_deadline_and_its_connection_is_closed() -> None:
+    """A late acknowledgement can't be taken for the next frame's: that goes elsewhere."""
+    peer = connected()
+    peer.put("a", ack=True, now=0.0)
+    peer.put("b", ack=True, now=1.0)
+    peer.take()
+    peer.timers.run_due(2.99)
+    assert peer.names() == []
+    peer.timers.run_due(3.0)
+    assert peer.names() == [("a", "SendTimeoutError")]
+    assert isinstance(peer.settled[0][1], SendTimeoutError)
+    assert peer.take() == [Close(1), Connect(2, MEMBER.address, 3.0)]
+    peer.sender.link_opened(2, 3.1)
+    assert peer.written() == ["b"]
+    peer.timers.run_due(4.0)
+    assert peer.names()[-1] == ("b", "SendTimeoutError")
+
+
+def test_frame_that_was_never_begun_fails_at_its_deadline() -> None:
+    """Waiting for a connection counts: the deadline runs from being queued."""
+    peer = Peer()
+    peer.put("a")
+    peer.timers.run_due(3.0)
+    assert peer.names() == [("a", "SendTimeoutError")]
+    assert peer.sender.is_idle
+
+
+def test_full_queue_refuses_at_once_and_keeps_what_is_there() -> None:
+    """Beyond ``queue_max_bytes`` a frame fails; one too large for the queue passes when alone."""
+    peer = connected(queue_max_bytes=100)
+    peer.put("huge", ack=True, size=500)
+    peer.put("b", size=10)
+    assert peer.names() == [("b", "QueueFullError")]
+    assert isinstance(peer.settled[0][1], QueueFullError)
+    peer.sender.received(ACK_FRAME, 0.1)
+    assert peer.names()[-1] == ("huge", "ok")
+
+
+def test_write_window_bounds_what_stands_with_the_driver() -> None:
+    """However much waits, little more than the window is handed over before the kernel took some."""
+    peer = connected()
+    for i in range(40):
+        peer.put(f"f{i}", size=65536)
+    first = [o for o in peer.take() if isinstance(o, Write)]
+    assert sum(len(c) for o in first for c in o.chunks) == 4 * 65536
+    peer.sender.writable(65536, 0.1)
+    assert sum(len(c) for o in peer.take() if isinstance(o, Write) for c in o.chunks) == 65536
+
+
+def test_closing_fails_what_is_left_with_the_given_reason() -> None:
+    """Everything queued or under way settles once; later frames settle at once."""
+    peer = connected()
+    peer.put("a", ack=True)
+    peer.put("b")
+    peer.sender.close(MemberUnreachableError("gone"), 1.0)
+    assert peer.names() == [("a", "MemberUnreachableError"), ("b", "MemberUnreachableError")]
+    peer.put("c")
+    assert peer.names()[-1] == ("c", "MemberUnreachableError")
+    assert Close(1) in peer.take()
+
+
+def test_kept_connection_is_opened_again_after_a_pause_that_grows() -> None:
+    """A member that refuses is tried again, ever more rarely, without any frame to send."""
+    peer = Peer()
+    peer.sender.connect(0.0)
+    now, waits = 0.0, []
+    for _ in range(8):
+        assert len(peer.take()) == 1
+        peer.sender.connect_failed(ConnectionRefusedError("refused"), now)
+        waits.append(round(peer.timers.next_deadline - now, 3))
+        now = peer.timers.next_deadline
+        peer.timers.run_due(now)
+    assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+
+
+def test_junk_instead_of_an_acknowledgement_breaks_the_connection() -> None:
+    """A peer that sends no frames is disconnected and the frame tried again."""
+    peer = connected()
+    peer.put("a", ack=True)
+    peer.take()
+    peer.sender.received(b"HTTP/1.1 400", 0.1)
+    assert Close(1) in peer.take()
+    assert peer.names() == []
+
+
+@pytest.mark.parametrize("body", [b"\x03\x01\x02", b"", b"hello"])
+def test_unknown_answers_are_ignored(body: bytes) -> None:
+    """A well-formed frame that is neither ack nor fail-ack changes nothing."""
+    peer = connected()
+    peer.put("a", ack=True)
+    peer.sender.received(encode_frame(body), 0.1)
+    assert peer.names() == []
+    peer.sender.received(ACK_FRAME, 0.2)
+    assert peer.names() == [("a", "ok")]
+
+
+def test_acknowledgements_leave_in_the_order_of_the_frames() -> None:
+    """An answer that is known early waits for those before it; what is due leaves in one write."""
+    outputs: list[NetworkOutput] = []
+    link = PlainReceiver(7, ("127.0.0.1", 1), body_max_bytes=100, emit=outputs.append)
+    first, second, third = link.expect_ack(), link.expect_ack(), link.expect_ack()
+    link.answer(second, ok=True)
+    link.flush()
+    assert outputs == []
+    link.answer(first, ok=False)
+    link.flush()
+    assert outputs == [Write(7, [FAIL_ACK_FRAME, ACK_FRAME])]
+    link.answer(third, ok=True)
+    link.flush()
+    assert outputs[1:] == [Write(7, [ACK_FRAME])]

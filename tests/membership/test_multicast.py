@@ -1,0 +1,88 @@
+"""Heartbeats: one per frequency, a farewell at the end, junk without effect."""
+
+from __future__ import annotations
+
+from tribes.config.model import MembershipConfig
+from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
+from tribes.membership.multicast import MulticastMembership
+from tribes.timers import Timers
+from tribes.wire.member import Member, decode_member, encode_member
+from tribes.wire.outputs import Datagram
+
+
+def member(port: int, **fields: object) -> Member:
+    return Member(
+        host=b"\x7f\x00\x00\x01",
+        port=port,
+        unique_id=bytes([port % 251]) * 16,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+class Service:
+    """A membership service with everything it says."""
+
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self.sent: list[Datagram] = []
+        self.changes: list[MemberChange] = []
+        self.service = MulticastMembership(
+            member(4000, payload=b"me"),
+            MembershipConfig(),
+            timers=self.timers,
+            emit=self.sent.append,
+            changed=lambda change, now: self.changes.append(change),
+        )
+
+    def run_until(self, end: float) -> None:
+        while self.timers.next_deadline <= end:
+            self.timers.run_due(self.timers.next_deadline)
+
+
+def test_heartbeat_at_once_and_then_every_frequency() -> None:
+    """The first record leaves at start; each later one carries the time since then."""
+    it = Service()
+    it.service.start(100.0)
+    it.run_until(101.6)
+    records = [decode_member(datagram.data) for datagram in it.sent]
+    assert [record.alive for record in records] == [0, 500, 1000, 1500]
+    assert {record.payload for record in records} == {b"me"}
+
+
+def test_farewell_is_sent_once_and_heartbeats_end() -> None:
+    """Stopping sends one record with the shutdown command and nothing after it."""
+    it = Service()
+    it.service.start(0.0)
+    it.service.stop(0.7)
+    it.service.stop(0.8)
+    it.run_until(10.0)
+    last = decode_member(it.sent[-1].data)
+    assert last.is_shutdown
+    assert last.alive == 700
+    assert [decode_member(d.data).is_shutdown for d in it.sent] == [False, True]
+
+
+def test_silent_member_is_reported_after_drop_time() -> None:
+    """Without heartbeats a member is reported silent between 3.0 and 3.1 s after the last."""
+    it = Service()
+    it.service.start(0.0)
+    other = member(4001)
+    it.service.datagram(encode_member(other), 1.0)
+    it.service.datagram(encode_member(other.replace(alive=9)), 2.0)
+    it.run_until(5.0)
+    assert [change.kind for change in it.changes] == [ChangeKind.ADDED]
+    it.run_until(5.1)
+    assert it.changes[-1] == MemberChange(ChangeKind.REMOVED, other, RemovalReason.SILENT)
+
+
+def test_junk_datagrams_are_counted_and_change_nothing() -> None:
+    """Neither foreign nor malformed datagrams reach the membership."""
+    it = Service()
+    it.service.start(0.0)
+    record = encode_member(member(4001))
+    it.service.datagram(b"hello", 0.1)
+    it.service.datagram(record[:-1], 0.1)
+    it.service.datagram(record[:20] + b"\xff" * 30, 0.1)
+    assert it.changes == []
+    statistics = it.service.statistics
+    assert (statistics.ignored, statistics.malformed, statistics.heartbeats_received) == (1, 2, 0)

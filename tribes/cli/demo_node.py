@@ -1,0 +1,70 @@
+"""One node of the demo: the small web application on a background node, served by uvicorn."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import uvicorn
+
+from tribes.cli.demo_app import make_app
+from tribes.cli.logs import set_up_logging
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+)
+from tribes.runtime.background import BackgroundNode
+from tribes.web.asgi import SessionMiddleware
+
+__all__ = ["run_node"]
+
+_SYNCHRONOUS = 6
+"""Acknowledged after processing: an answer that a browser has seen is on every node."""
+
+
+def run_node(
+    name: str, http_port: int, multicast_port: int, control_url: str, peers: Mapping[str, str]
+) -> None:
+    """Serve until SIGTERM, then leave the group in good order.
+
+    Args:
+        name: The node's name.
+        http_port: Where the page is, on 127.0.0.1.
+        multicast_port: The demo's own group, so that two demos do not meet.
+        control_url: Where nodes are killed and started.
+        peers: Name and address of every node of the demo.
+    """
+    set_up_logging("text", "info")
+    node = BackgroundNode(
+        NodeConfig(
+            name=name,
+            contexts=("demo",),
+            channel=ChannelConfig(membership=MembershipConfig(port=multicast_port)),
+            manager=ManagerConfig(channel_send_options=_SYNCHRONOUS),
+        )
+    )
+    app = SessionMiddleware(
+        make_app(name, lambda: node.member_names, control_url, peers), node, route=name
+    )
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=http_port,
+        lifespan="on",
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+    )
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """Ends on SIGTERM with status 0, as a service that was asked to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            # uvicorn would raise the signal once more, and the status would be that of a kill.
+            self._captured_signals.clear()

@@ -1,0 +1,178 @@
+"""``tribes node``: a member without a web application, to hold copies and to watch."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+import structlog
+import trio
+
+from tribes.cli.logs import LOG_FORMATS, set_up_logging
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    ReceiverConfig,
+)
+from tribes.errors import ConfigError
+from tribes.runtime.group_channel import GroupChannel
+from tribes.wire.options import parse_send_options
+
+__all__ = ["node"]
+
+log = structlog.get_logger("tribes")
+
+_DEFAULT_MEMBERSHIP = MembershipConfig()
+_DEFAULT_RECEIVER = ReceiverConfig()
+
+
+@click.command("node")
+@click.option("--name", default="", help="What people call this node; travels in its heartbeats.")
+@click.option(
+    "--address",
+    default=_DEFAULT_RECEIVER.address,
+    show_default=True,
+    help="Address to listen on, and that other members connect to.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=_DEFAULT_RECEIVER.port,
+    show_default=True,
+    help="First TCP port to try; 0 = any free one.",
+)
+@click.option(
+    "--auto-bind",
+    type=click.IntRange(1),
+    default=_DEFAULT_RECEIVER.auto_bind,
+    show_default=True,
+    help="How many ports to try.",
+)
+@click.option(
+    "--multicast-address",
+    default=_DEFAULT_MEMBERSHIP.address,
+    show_default=True,
+    help="Group in which the members find each other.",
+)
+@click.option(
+    "--multicast-port",
+    type=click.IntRange(1, 65535),
+    default=_DEFAULT_MEMBERSHIP.port,
+    show_default=True,
+)
+@click.option(
+    "--multicast-bind",
+    default=None,
+    help="Address of the interface for heartbeats; default: the one of --address.",
+)
+@click.option(
+    "--frequency",
+    type=click.IntRange(1),
+    default=_DEFAULT_MEMBERSHIP.frequency,
+    show_default=True,
+    help="Milliseconds between two heartbeats.",
+)
+@click.option(
+    "--drop-time",
+    type=click.IntRange(1),
+    default=_DEFAULT_MEMBERSHIP.drop_time,
+    show_default=True,
+    help="Milliseconds of silence after which a member is taken for gone.",
+)
+@click.option("--domain", default="", help="Domain that the heartbeats carry.")
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    help="Context to hold copies of; may be repeated. Default: every one that members announce.",
+)
+@click.option(
+    "--send-options",
+    default="8",
+    show_default=True,
+    help="Guarantee of what this node sends, as in channelSendOptions: 8, 'sync,use_ack', …",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Allow an address other than loopback although nothing is authenticated yet.",
+)
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+def node(
+    name: str,
+    address: str,
+    port: int,
+    auto_bind: int,
+    multicast_address: str,
+    multicast_port: int,
+    multicast_bind: str | None,
+    frequency: int,
+    drop_time: int,
+    domain: str,
+    contexts: tuple[str, ...],
+    send_options: str,
+    insecure: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Join a group, hold copies of its sessions, print what happens.
+
+    SIGTERM and Ctrl-C make it leave in good order.
+    """
+    set_up_logging(log_format, log_level)
+    try:
+        config = NodeConfig(
+            name=name,
+            contexts=contexts,
+            hold_all=not contexts,
+            insecure=insecure,
+            channel=ChannelConfig(
+                membership=MembershipConfig(
+                    address=multicast_address,
+                    port=multicast_port,
+                    bind=multicast_bind or address,
+                    frequency=frequency,
+                    drop_time=drop_time,
+                    domain=domain,
+                ),
+                receiver=ReceiverConfig(address=address, port=port, auto_bind=auto_bind),
+            ),
+            manager=ManagerConfig(channel_send_options=parse_send_options(send_options)),
+        )
+        trio.run(_run, config)
+    except* ConfigError as group:
+        raise click.ClickException(str(_first(group))) from group
+
+
+def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _run(config: NodeConfig) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with GroupChannel(config) as channel:
+            membership = config.channel.membership
+            log.info(
+                "node ready",
+                node=config.name,
+                address=channel.local.name,
+                group=f"{membership.address}:{membership.port}",
+                contexts=list(config.contexts) or "all",
+            )
+            async for number in signals:
+                log.info("node leaves", signal=signal.Signals(number).name)
+                break
+        sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
+        log.info("node left", sessions=sessions)
+

@@ -1,0 +1,92 @@
+"""What a handler finds in ``scope["session"]``: the session of its request, made when first needed.
+
+Reading from a session that does not exist finds it empty and makes none, so a page that only looks
+sets no cookie. Writing, or asking for the id, makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from tribes.errors import SessionError
+from tribes.manager.base import SessionManager
+from tribes.manager.session import Session
+
+__all__ = ["RequestSession"]
+
+
+class RequestSession(MutableMapping[str, Any]):
+    """A session that may not exist yet. Everything that :class:`Session` has is here too."""
+
+    __slots__ = ("_manager", "is_sealed", "session")
+
+    def __init__(self, manager: SessionManager, session: Session | None) -> None:
+        self._manager = manager
+        self.session = session
+        self.is_sealed = False
+        """Set once the response head has left: no cookie can tell of a session made later."""
+
+    def _made(self) -> Session:
+        if self.session is None:
+            if self.is_sealed:
+                raise SessionError(
+                    "a session cannot begin after the response head was sent: store something in "
+                    "it, or read its id, before the response starts"
+                )
+            self.session = self._manager.create()
+        return self.session
+
+    # Mapping.
+
+    def __getitem__(self, name: str) -> Any:
+        if self.session is None:
+            raise KeyError(name)
+        return self.session[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._made()[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        if self.session is None:
+            raise KeyError(name)
+        del self.session[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(()) if self.session is None else iter(self.session)
+
+    def __len__(self) -> int:
+        return 0 if self.session is None else len(self.session)
+
+    def __contains__(self, name: object) -> bool:
+        return self.session is not None and name in self.session
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value, or ``default`` where there is none or it cannot be read."""
+        return default if self.session is None else self.session.get(name, default)
+
+    def clear(self) -> None:
+        """Remove every attribute; makes no session."""
+        if self.session is not None:
+            self.session.clear()
+
+    # Session.
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else a session can do, on the session itself.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._made(), name)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a session, made by this request or before."""
+        return self.session is not None
+
+    def invalidate(self) -> None:
+        """Log out: end the session on every node. Without a session nothing happens."""
+        if self.session is not None:
+            self.session.invalidate()
+
+    def __repr__(self) -> str:
+        return f"RequestSession({self.session!r})"
