@@ -1,0 +1,39 @@
+"""Session replication for Python web applications, wire-compatible with Apache Tomcat Tribes.
+
+Start with :class:`BackgroundNode` in a web application, or with :class:`GroupChannel` in a trio
+program; :mod:`tribes.web` has the middleware.
+"""
+
+from tribes.channel.chain import Interceptor as Interceptor
+from tribes.channel.outputs import MemberAdded as MemberAdded
+from tribes.channel.outputs import MemberRemoved as MemberRemoved
+from tribes.channel.outputs import MemberUpdated as MemberUpdated
+from tribes.config.model import ChannelConfig as ChannelConfig
+from tribes.config.model import ManagerConfig as ManagerConfig
+from tribes.config.model import MembershipConfig as MembershipConfig
+from tribes.config.model import NodeConfig as NodeConfig
+from tribes.config.model import ReceiverConfig as ReceiverConfig
+from tribes.config.model import SenderConfig as SenderConfig
+from tribes.errors import AttributeNotEncodableError as AttributeNotEncodableError
+from tribes.errors import AttributeUnreadableError as AttributeUnreadableError
+from tribes.errors import ChannelClosedError as ChannelClosedError
+from tribes.errors import ChannelError as ChannelError
+from tribes.errors import ConfigError as ConfigError
+from tribes.errors import GroupSendError as GroupSendError
+from tribes.errors import LocalProtocolError as LocalProtocolError
+from tribes.errors import MemberUnreachableError as MemberUnreachableError
+from tribes.errors import ProtocolError as ProtocolError
+from tribes.errors import QueueFullError as QueueFullError
+from tribes.errors import RemoteProcessError as RemoteProcessError
+from tribes.errors import RemoteProtocolError as RemoteProtocolError
+from tribes.errors import SendTimeoutError as SendTimeoutError
+from tribes.errors import SessionError as SessionError
+from tribes.errors import SessionInvalidError as SessionInvalidError
+from tribes.errors import SessionLimitError as SessionLimitError
+from tribes.errors import TribesError as TribesError
+from tribes.membership.view import View as View
+from tribes.runtime.background import BackgroundNode as BackgroundNode
+from tribes.runtime.group_channel import GroupChannel as GroupChannel
+from tribes.wire.data import ChannelData as ChannelData
+from tribes.wire.member import Member as Member
+from tribes.wire.options import SendOptions as SendOptions

@@ -14,7 +14,7 @@ from tribes.channel.core import ChannelCore, Output
 from tribes.config.model import NodeConfig
 from tribes.manager.base import SessionManager
 from tribes.manager.group import SessionGroup
-from tribes.manager.inbox import Commit, Inbox
+from tribes.manager.inbox import Inbox
 from tribes.manager.replication import Replicator
 from tribes.membership.change import MemberChange
 from tribes.membership.view import View
@@ -129,14 +129,10 @@ class NodeCore:
     def commits(self, now: float) -> None:
         """The inbox has something: spread it."""
         while batch := self.inbox.drain(_DRAIN_MAX):
-            self._spread(batch, now)
-        for context, keys in self.inbox.take_dirty().items():
-            replicator = self.sessions.replicators.get(context)
-            if replicator is not None:
-                replicator.mark_dirty(keys, now)
-
-    def _spread(self, batch: list[Commit], now: float) -> None:
-        self.sessions.commits(batch, now)
+            self.sessions.commits(batch, now)
+        overflowed, dirty = self.inbox.take_overflowed(), self.inbox.take_dirty()
+        if overflowed or dirty:
+            self.sessions.overflowed(overflowed, dirty, now)
 
     def _consume(self, data: ChannelData, now: float) -> bool:
         return self.sessions.consume(data, now)

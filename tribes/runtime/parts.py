@@ -65,7 +65,9 @@ class Sessions:
         settings = self._config.manager
         return SessionManager(
             context,
-            SessionTable(threading.Lock(), self.inbox),
+            SessionTable(
+                threading.Lock(), self.inbox, max_inactive_s=settings.max_inactive_s
+            ),
             self.clock,
             inbox=self.inbox,
             codec=self._codec,

@@ -315,7 +315,9 @@ class SimNode:
             settings = self.config.manager
             manager = self._managers[context] = SessionManager(
                 context,
-                SessionTable(nullcontext(), self._inbox),
+                SessionTable(
+                    nullcontext(), self._inbox, max_inactive_s=settings.max_inactive_s
+                ),
                 self._clock,
                 inbox=self._inbox,
                 codec=ValueCodec(),

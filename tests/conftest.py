@@ -1,0 +1,73 @@
+"""What holds for every test: which skips are allowed, and hypothesis's profiles.
+
+A test that needs another program asks for it with the fixture ``needs`` and is skipped on a machine
+without it. CI has every program, so it sets ``TRIBES_REQUIRE_SERVERS=1``: then a skip, however it
+came about, is a failure. The exception is a reason that starts with ``not here:``, for what cannot
+be had by installing a program: another operating system, a git checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+# Neither profile has a deadline: the first run of an example pays for imports, and a busy machine
+# is not a bug. In CI the same commit must always try the same examples.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+class Needs(Protocol):
+    """The type of the fixture ``needs``."""
+
+    def __call__(self, *programs: str) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def needs() -> Needs:
+    """Return the path of the first of ``programs`` that is installed, or skip the test."""
+
+    def find(*programs: str) -> str:
+        for program in programs:
+            if path := shutil.which(program):
+                return path
+        pytest.skip(f"{' or '.join(programs)} is not installed")
+
+    return find
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Refuse a test's skip where nothing may be missing."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Refuse a whole module's skip where nothing may be missing."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure if ``TRIBES_REQUIRE_SERVERS`` says so."""
+    if os.environ.get("TRIBES_REQUIRE_SERVERS", "0") in ("", "0"):
+        return
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith("not here:"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although TRIBES_REQUIRE_SERVERS is set: {reason}"

@@ -1,0 +1,225 @@
+"""The failure detector believes nobody before it has asked the member itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tribes.channel.outputs import Event
+from tribes.interceptors import TcpFailureDetector
+from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
+from tribes.timers import Timers
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
+
+LOCAL = Member(host=b"\x7f\x00\x00\x01", port=4000, unique_id=bytes(16))
+OTHER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes([1]) * 16)
+
+ADDED = MemberChange(ChangeKind.ADDED, OTHER)
+SILENT = MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.SILENT)
+LEFT = MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.LEFT)
+
+REFUSED = ConnectionRefusedError("refused")
+NO_ANSWER = TimeoutError("no answer")
+
+
+class Channel:
+    """A detector in a channel that only notes what it asks."""
+
+    local = LOCAL
+
+    def __init__(self, **settings: object) -> None:
+        self.timers = Timers()
+        self.probes: list[dict[str, object]] = []
+        self.answers: list[Callable[[Exception | None, float], None]] = []
+        self.forgotten: list[Member] = []
+        self.reported: list[MemberChange] = []
+        self.detector = TcpFailureDetector(**settings)  # type: ignore[arg-type]
+        self.detector.attach(self)
+
+    def event(self, event: Event) -> None:
+        raise AssertionError(event)
+
+    def forget(self, member: Member) -> None:
+        self.forgotten.append(member)
+
+    def is_shut_down(self) -> bool:
+        return False
+
+    def probe(
+        self,
+        member: Member,
+        message: bytes,
+        *,
+        answer: Callable[[Exception | None, float], None],
+        **details: object,
+    ) -> None:
+        self.probes.append({"member": member, "message": message, **details})
+        self.answers.append(answer)
+
+    def change(self, change: MemberChange, now: float = 0.0) -> None:
+        self.detector.on_members(change, now, lambda c, n: self.reported.append(c))
+
+    def answer(self, error: Exception | None, now: float = 0.1) -> None:
+        self.answers.pop(0)(error, now)
+
+
+def with_member() -> Channel:
+    channel = Channel()
+    channel.change(ADDED)
+    channel.answer(None)
+    assert channel.reported == [ADDED]
+    channel.reported.clear()
+    channel.probes.clear()
+    return channel
+
+
+def test_announced_member_counts_once_it_answered() -> None:
+    """A heartbeat alone adds nobody; the answer to the test does."""
+    channel = Channel()
+    channel.change(ADDED)
+    assert channel.reported == []
+    assert channel.probes == [
+        {
+            "member": OTHER,
+            "message": FAILURE_DETECTOR_PAYLOAD,
+            "options": 3,
+            "expect_reply": True,
+            "connect_timeout": 1.0,
+            "reply_timeout": 1.0,
+        }
+    ]
+    channel.answer(None)
+    assert channel.reported == [ADDED]
+
+
+def test_announced_member_that_refuses_never_counts_and_may_come_again() -> None:
+    """It is forgotten below, so that its next heartbeat is looked at afresh."""
+    channel = Channel()
+    channel.change(ADDED)
+    channel.answer(REFUSED)
+    assert channel.reported == []
+    assert channel.forgotten == [OTHER]
+    channel.change(ADDED)
+    channel.answer(None)
+    assert channel.reported == [ADDED]
+
+
+def test_farewell_needs_no_test() -> None:
+    """A member that says goodbye is removed at once, as left."""
+    channel = with_member()
+    channel.change(LEFT)
+    assert channel.reported == [LEFT]
+    assert channel.probes == []
+
+
+def test_crash_is_told_by_the_refused_connection() -> None:
+    """Trouble on a connection asks at once; a refusal removes the member as crashed."""
+    channel = with_member()
+    channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
+    channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
+    assert len(channel.probes) == 1
+    channel.answer(REFUSED)
+    assert channel.reported == [
+        MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)
+    ]
+    assert channel.forgotten == [OTHER]
+
+
+def test_trouble_with_a_member_that_answers_changes_nothing() -> None:
+    """A broken connection is not a broken member."""
+    channel = with_member()
+    channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
+    channel.answer(None)
+    assert channel.reported == []
+
+
+def test_silent_member_that_does_not_answer_is_removed() -> None:
+    """A hung process accepts connections for ever; only its answer counts."""
+    channel = with_member()
+    channel.change(SILENT, 3.1)
+    channel.answer(NO_ANSWER, 4.1)
+    assert channel.reported == [SILENT]
+
+
+def test_silent_member_that_answers_is_kept_and_asked_again() -> None:
+    """Multicast is lost, TCP works: the member stays and is tested every second."""
+    channel = with_member()
+    channel.change(SILENT, 3.1)
+    channel.answer(None, 3.2)
+    assert channel.reported == []
+    assert channel.detector.suspects == (OTHER,)
+    channel.timers.run_due(4.3)
+    assert len(channel.probes) == 2
+    channel.answer(NO_ANSWER, 5.3)
+    assert channel.reported == [SILENT]
+    assert channel.detector.suspects == ()
+
+
+def test_heartbeat_of_a_suspect_clears_it() -> None:
+    """A member that is heard again is no suspect any more and is not tested again."""
+    channel = with_member()
+    channel.change(SILENT, 3.1)
+    channel.answer(None, 3.2)
+    channel.change(ADDED, 3.5)
+    assert channel.detector.suspects == ()
+    channel.timers.run_due(100.0)
+    assert len(channel.probes) == 1
+    assert channel.reported == []
+
+
+def test_replaced_incarnation_is_removed_without_asking_its_successor() -> None:
+    """The port answers, but it is somebody else's now."""
+    channel = with_member()
+    replaced = MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.REPLACED)
+    channel.change(replaced)
+    assert channel.reported == [replaced]
+    assert channel.probes == []
+
+
+def test_update_waits_for_the_first_answer() -> None:
+    """A changed payload is passed on for members that count, and kept for those that will."""
+    channel = Channel()
+    channel.change(ADDED)
+    newer = OTHER.replace(payload=b"new", alive=5)
+    channel.change(MemberChange(ChangeKind.UPDATED, newer))
+    assert channel.reported == []
+    channel.answer(None)
+    assert channel.reported[0].member.payload == b"new"
+    newest = OTHER.replace(payload=b"newest", alive=9)
+    channel.change(MemberChange(ChangeKind.UPDATED, newest))
+    assert channel.reported[1].member.payload == b"newest"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message", "options", "expect_reply"),
+    [
+        ({"perform_read_test": False}, FAILURE_DETECTOR_PAYLOAD, 1, False),
+        ({"perform_send_test": False}, b"", 1, False),
+        ({"option_flag": 256}, FAILURE_DETECTOR_PAYLOAD, 259, True),
+    ],
+)
+def test_settings_choose_the_test(
+    settings: dict[str, object], message: bytes, options: int, expect_reply: bool
+) -> None:
+    """Tomcat's attributes choose between connection, message and answer as the test."""
+    channel = Channel(**settings)
+    channel.change(ADDED)
+    probe = channel.probes[0]
+    assert (probe["message"], probe["options"], probe["expect_reply"]) == (
+        message,
+        options,
+        expect_reply,
+    )
+
+
+def test_test_messages_of_others_are_dropped() -> None:
+    """The 64 bytes never reach a listener; every other message passes."""
+    channel = Channel()
+    passed: list[bytes] = []
+    for message in (FAILURE_DETECTOR_PAYLOAD, b"hello"):
+        data = ChannelData(1, 0, bytes(16), OTHER, message)
+        channel.detector.receive(data, 0.0, lambda m, now: passed.append(m.message))
+    assert passed == [b"hello"]

@@ -1,0 +1,63 @@
+"""The rules about skips, tried on small suites of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+
+SUITE = """
+import pytest
+
+def test_server(needs):
+    needs("no-such-program", "nor-this-one")
+
+def test_library():
+    pytest.importorskip("no_such_library")
+
+@pytest.mark.skipif(True, reason="not here: another system")
+def test_platform():
+    pass
+
+@pytest.mark.xfail(reason="known")
+def test_known():
+    assert False
+
+def test_present(needs):
+    assert needs("no-such-program", "sh").endswith("/sh")
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.delenv("TRIBES_REQUIRE_SERVERS", raising=False)
+    pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
+    pytester.makepyfile(test_suite=SUITE)
+    return pytester
+
+
+def test_a_missing_program_skips(suite: pytest.Pytester) -> None:
+    result = suite.runpytest_subprocess("-rs")
+    result.assert_outcomes(passed=1, skipped=3, xfailed=1)
+    result.stdout.fnmatch_lines(["*no-such-program or nor-this-one is not installed*"])
+
+
+def test_no_skip_where_servers_are_required(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBES_REQUIRE_SERVERS", "1")
+    result = suite.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=2, skipped=1, xfailed=1)
+
+
+def test_no_skipped_module_where_servers_are_required(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite.makepyfile(test_module="import pytest; pytest.importorskip('no_such_library')")
+    suite.runpytest_subprocess("test_module.py").assert_outcomes(skipped=1)
+    monkeypatch.setenv("TRIBES_REQUIRE_SERVERS", "1")
+    suite.runpytest_subprocess("test_module.py").assert_outcomes(errors=1)
