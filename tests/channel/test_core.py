@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tribes.channel.chain import Interceptor
 from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import Deliver, LinkRejected, MemberAdded, MemberRemoved, TicketDone
 from tribes.config.model import ChannelConfig, ReceiverConfig
@@ -285,3 +286,31 @@ def test_stopping_fails_what_is_under_way_and_says_goodbye() -> None:
     late, _ = core.send((ONE,), b"x", 6, 2.0)
     done = [o for o in core.take_outputs() if isinstance(o, TicketDone)]
     assert [d.ticket for d in done] == [late]
+
+
+class Troubles(Interceptor):
+    """Notes what the channel holds against members."""
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+
+    def on_trouble(self, member: Member, why: Exception, now: float) -> None:
+        self.members.append(member)
+
+
+def test_end_of_a_connection_that_only_tested_us_is_no_trouble() -> None:
+    """Two failure detectors would otherwise ask each other back for ever."""
+    troubles = Troubles()
+    core = ChannelCore(
+        LOCAL, ChannelConfig(), [troubles], wall_ms=lambda: 1000, entropy=Counter()
+    )
+    core.start(0.0)
+    heard(core, ONE)
+    core.link_opened(5, 0.0, peer=("127.0.0.1", 9))
+    core.link_bytes(5, frame(ONE, 3, FAILURE_DETECTOR_PAYLOAD), 0.0)
+    core.link_closed(5, None, 0.1)
+    assert troubles.members == []
+    core.link_opened(6, 0.2, peer=("127.0.0.1", 9))
+    core.link_bytes(6, frame(ONE, 0, b"data"), 0.2)
+    core.link_closed(6, None, 0.3)
+    assert troubles.members == [ONE]

@@ -173,6 +173,13 @@ def test_hostile_text_is_only_text() -> None:
     assert [tag for tag, _ in page.active()] == ["style", "script"]
 
 
+def test_members_stand_in_the_order_of_the_nodes() -> None:
+    peers = {f"node-{i}": f"http://127.0.0.1:{8079 + i}" for i in range(1, 11)}
+    members = ["guest", "node-10", "node-2", "node-1"]
+    page = Page(render_page(facts(peers=peers, members=members), nonce="n"))
+    assert page.by_id("members") == "node-1node-2node-10guest"
+
+
 def test_sixteen_nodes_have_sixteen_tiles() -> None:
     peers = {f"node-{i}": f"http://127.0.0.1:{8079 + i}" for i in range(1, 17)}
     page = Page(render_page(facts(peers=peers, members=list(peers)), nonce="n"))

@@ -23,6 +23,7 @@ import trio
 from click.testing import CliRunner
 
 from tribes.cli import demo as demo_module
+from tribes.cli import demo_control, demo_nodes
 from tribes.cli.demo import Demo, NodeSpec, demo_node, node_command, run_demo
 from tribes.cli.demo import demo as demo_command
 from tribes.errors import ConfigError
@@ -149,7 +150,7 @@ async def test_stop_asks_with_sigterm() -> None:
 
 
 async def test_stop_kills_who_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_module, "_LEAVE_S", 0.1)
+    monkeypatch.setattr(demo_nodes, "_LEAVE_S", 0.1)
     deaf = "import signal; signal.signal(15, signal.SIG_IGN); print('deaf');" + IDLE
     async with demo_of(python(deaf), nodes=1) as running:
         await until(lambda: "node-1 | deaf" in running.shown)
@@ -302,13 +303,13 @@ async def test_requests_are_bounded_in_size_and_time(monkeypatch: pytest.MonkeyP
             assert head.split()[1] == status
             assert b"connection: close" in head.lower()
             assert "error" in json.loads(body)
-        monkeypatch.setattr(demo_module, "_REQUEST_S", 0.05)
+        monkeypatch.setattr(demo_control, "_REQUEST_S", 0.05)
         assert (await raw(running.port, post)).startswith(b"HTTP/1.1 408 Request Timeout")
         assert running.node("node-1")["running"]
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_module, "_CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(demo_control, "_CONNECTIONS_MAX", 1)
     async with (
         demo_of(nodes=1) as running,
         await trio.open_tcp_stream("127.0.0.1", running.port) as first,

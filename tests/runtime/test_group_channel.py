@@ -327,3 +327,16 @@ async def test_channel_is_used_inside_its_block_only(make_config: MakeConfig) ->
     with pytest.raises(LocalProtocolError, match="entered once"):
         async with channel:
             pass
+
+
+async def test_quiet_group_opens_no_connections(make_config: MakeConfig) -> None:
+    """Once everybody knows everybody, heartbeats are the only traffic: nobody tests nobody."""
+    async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
+        await together(a, b)
+        heartbeats = a.shell.core.channel.membership.statistics
+        await until(lambda: heartbeats.heartbeats_received >= 10)
+        opened = a.shell.links_opened + b.shell.links_opened
+        await until(lambda: heartbeats.heartbeats_received >= 20)
+        assert a.shell.links_opened + b.shell.links_opened == opened
+        # Each has tested the other once, and keeps one connection to it.
+        assert opened <= 8

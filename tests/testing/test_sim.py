@@ -302,7 +302,7 @@ def test_clock_a_day_ahead_is_refused() -> None:
 @pytest.mark.parametrize("options", [0, 2, 6, 8])
 def test_messages_arrive_in_order_whatever_the_jitter(options: int) -> None:
     """One sender's messages reach a listener as they were sent."""
-    world = World(17, jitter=0.05)
+    world = World(17, jitter=0.02)
     a, b = start(world, "ab")
     for i in range(100):
         a.send(b"%d" % i, [b], options)

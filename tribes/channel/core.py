@@ -508,7 +508,10 @@ class ChannelCore:
     def _frame(self, receiver: PlainReceiver, body: bytes, now: float) -> None:
         data = decode_body(body)
         self.statistics.frames_received += 1
-        receiver.sources.add(data.source)
+        if data.message not in _PROBE_PAYLOADS:
+            # The end of a connection that only tested us says nothing about its member; asking
+            # back would make it ask again, and so on for ever.
+            receiver.sources.add(data.source)
         options = data.options
         slot = receiver.expect_ack() if options & _USE_ACK else None
         if slot is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import click
 
 from tribes.cli.demo import demo, demo_node
@@ -13,7 +11,7 @@ __all__ = ["main"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("tribes"), package_name="tribes")
+@click.version_option(package_name="tribes")
 def main() -> None:
     """Session replication for Python: members of a group keep web sessions alive together."""
 

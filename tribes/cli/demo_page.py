@@ -71,6 +71,10 @@ def render_page(facts: PageFacts, *, nonce: str) -> str:
         nonce: Marks the page's own style and script; the same as in the policy header.
     """
     names = list(facts.peers)
+    others = len(names)  # members that aren't of the demo come last
+    members = sorted(
+        facts.members, key=lambda name: (names.index(name) if name in names else others, name)
+    )
     created = datetime.fromtimestamp(facts.created_ms / 1000, UTC)
     address = urlsplit(facts.peers[facts.node]).netloc if facts.node in facts.peers else ""
     ways = (
@@ -100,7 +104,7 @@ def render_page(facts: PageFacts, *, nonce: str) -> str:
         created_iso=created.isoformat(timespec="milliseconds"),
         created_text=created.strftime("%Y-%m-%d %H:%M:%S UTC"),
         count=facts.count,
-        members="".join(f"<li>{escape(name)}</li>" for name in facts.members),
+        members="".join(f"<li>{escape(name)}</li>" for name in members),
         tiles="\n".join(_tile(name, facts, names) for name in names),
         ways="\n    ".join(ways),
         control=escape(facts.control_url),

@@ -108,7 +108,10 @@ class Shell:
         self._listeners = listeners
         self._links: dict[int, _Link] = {}
         self._dirty: dict[_Link, None] = {}
-        self._link_counter = 0
+        self.links_opened = 0
+        """Connections so far, accepted ones included."""
+        self.bytes_written = 0
+        """Bytes handed over on all connections so far."""
         self._tickets: dict[int, _Waiter] = {}
         self._timer_scope: trio.CancelScope | None = None
         self._timer_at = inf
@@ -296,15 +299,18 @@ class Shell:
     async def _hear(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._receiver)
-            for _ in range(_DATAGRAMS_AT_ONCE):
-                try:
-                    data, addr = self._receiver.recvfrom(DATAGRAM_MAX_BYTES)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    continue
-                self.core.channel.datagram(data, (addr[0], addr[1]), self.now())
-            self.pump()
+            self._hear_waiting()
+
+    def _hear_waiting(self) -> None:
+        for _ in range(_DATAGRAMS_AT_ONCE):
+            try:
+                data, addr = self._receiver.recvfrom(DATAGRAM_MAX_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue
+            self.core.channel.datagram(data, (addr[0], addr[1]), self.now())
+        self.pump()
 
     # Connections.
 
@@ -342,8 +348,8 @@ class Shell:
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._link_counter += 1
-        link = _Link(self._link_counter, sock)
+        self.links_opened += 1
+        link = _Link(self.links_opened, sock)
         self._links[link.number] = link
         self._nursery.start_soon(self._read, link)
         self.core.channel.link_opened(link.number, self.now(), peer=peer, attempt=attempt)
@@ -372,6 +378,9 @@ class Shell:
 
     def _lost(self, link: _Link, why: Exception | None) -> None:
         if link.number in self._links:
+            # A leaving member says so before it closes: what was sent first is heard first.
+            self._hear_waiting()
+        if link.number in self._links:
             self._close(link)
             self.core.channel.link_closed(link.number, why, self.now())
             self.pump()
@@ -397,6 +406,7 @@ class Shell:
         link.pending = [data[count:]] if count < len(data) else []
         if count:
             link.sent += count
+            self.bytes_written += count
             self.core.channel.writable(link.number, link.sent, self.now())
         return True
 

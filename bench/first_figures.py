@@ -1,0 +1,220 @@
+"""The first figures: what a commit costs, how fast two processes talk, bytes per update.
+
+    python bench/first_figures.py [--seconds 3] [--size 1024]
+
+Two processes on this machine, loopback. Prints a table and, as the last line, JSON. Each figure is
+the median of the runs, with the lowest and the highest; the machine is rarely quiet, so compare
+figures of one call only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from tribes import ChannelConfig, ChannelData, GroupChannel, MembershipConfig, NodeConfig
+from tribes import ManagerConfig, ReceiverConfig, SenderConfig
+from tribes.runtime.background import BackgroundNode
+from tribes.runtime.waiters import ThreadWaiter
+
+RUNS = 5
+
+
+def config(name: str, group_port: int, options: int) -> NodeConfig:
+    return NodeConfig(
+        name=name,
+        contexts=("bench",),
+        channel=ChannelConfig(
+            membership=MembershipConfig(port=group_port, frequency=100, drop_time=3000),
+            receiver=ReceiverConfig(port=0),
+            sender=SenderConfig(queue_max_bytes=64 * 1024 * 1024),
+        ),
+        manager=ManagerConfig(channel_send_options=options),
+    )
+
+
+async def peer(group_port: int) -> None:
+    """The other process: takes everything until its stdin ends."""
+    count = 0
+
+    def listen(message: ChannelData) -> None:
+        nonlocal count
+        count += 1
+
+    async with GroupChannel(config("peer", group_port, 8)) as channel:
+        channel.add_message_listener(listen, inline=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+
+
+async def sends(group_port: int, seconds: float, size: int) -> dict[str, list[float]]:
+    """Messages per second of one native task, and of eight, for the options 6 and 8."""
+    found: dict[str, list[float]] = {}
+    message = bytes(size)
+    async with GroupChannel(config("bench", group_port, 8)) as channel:
+        while not channel.members:
+            await trio.sleep(0.01)
+
+        async def send_for(options: int, tasks: int) -> float:
+            done = 0
+            end = time.perf_counter() + seconds
+
+            async def loop() -> None:
+                nonlocal done
+                while time.perf_counter() < end:
+                    for _ in range(50):
+                        await channel.send(message, options=options)
+                    done += 50
+
+            begin = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for _ in range(tasks):
+                    nursery.start_soon(loop)
+            # What was queued asynchronously counts when the other side has it.
+            await channel.send(b"end", options=6)
+            return done / (time.perf_counter() - begin)
+
+        latencies: list[float] = []
+        for _ in range(2000):
+            begin = time.perf_counter()
+            await channel.send(message, options=6)
+            latencies.append((time.perf_counter() - begin) * 1e6)
+        found["acked send p50, us"] = [statistics.median(latencies)]
+        found["acked send p99, us"] = [statistics.quantiles(latencies, n=100)[98]]
+        for _ in range(RUNS):
+            for name, options, tasks in (
+                ("acked sends/s, 1 sender", 6, 1),
+                ("acked sends/s, 8 senders", 6, 8),
+                ("async sends/s, 1 sender", 8, 1),
+            ):
+                found.setdefault(name, []).append(await send_for(options, tasks))
+    return found
+
+
+def commits(group_port: int, seconds: float, size: int) -> dict[str, list[float]]:
+    """Session updates of one attribute of ``size`` characters, from threads, options 8 and 6."""
+    found: dict[str, list[float]] = {}
+    for options in (8, 6):
+        node = BackgroundNode(config(f"bench-{options}", group_port, options))
+        node.start()
+        node.wait_joined()
+        while len(node.view.members) < 1:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        manager = node.manager("bench")
+        ids = []
+        for _ in range(100):
+            session = manager.create()
+            for name in "abcde":
+                session[name] = "x" * 100
+            manager.commit(session)
+            ids.append(session.id)
+        value = ["x" * size + str(i) for i in range(10)]
+
+        def one(turn: int, manager=manager, ids=ids, value=value, options=options) -> None:  # type: ignore[no-untyped-def]
+            session = manager.find(ids[turn % 100])
+            session["a"] = value[turn % 10]
+            if options == 8:
+                manager.commit(session)
+            else:
+                waiter = ThreadWaiter()
+                manager.commit(session, waiter)
+                waiter.wait(5)
+
+        def run(threads: int, one: Callable[[int], None] = one) -> float:
+            counts = [0] * threads
+            end = time.perf_counter() + seconds
+
+            def loop(index: int) -> None:
+                turn = index
+                while time.perf_counter() < end:
+                    one(turn)
+                    turn += threads
+                    counts[index] += 1
+
+            begin = time.perf_counter()
+            workers = [threading.Thread(target=loop, args=(i,)) for i in range(threads)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            return sum(counts) / (time.perf_counter() - begin)
+
+        if options == 8:
+            costs = []
+            for turn in range(3000):
+                begin = time.perf_counter()
+                one(turn)
+                costs.append((time.perf_counter() - begin) * 1e6)
+                time.sleep(0.0002)
+            found["load+change+commit (8), us p50"] = [statistics.median(costs)]
+            channel = node.channel.shell.core.channel
+            updates = 200
+            before = channel.statistics.frames_sent
+            written = node.channel.shell.bytes_written
+            small = [manager.create() for _ in range(updates)]
+            for session in small:
+                session["name"] = "0123456789"
+                manager.commit(session)
+            time.sleep(1)
+            for session in small:
+                again = manager.find(session.id)
+                again["name"] = "9876543210"
+                time.sleep(0.005)
+                before = channel.statistics.frames_sent if session is small[0] else before
+                written = node.channel.shell.bytes_written if session is small[0] else written
+                manager.commit(again)
+            time.sleep(1)
+            found["bytes per single update (10 characters)"] = [
+                (node.channel.shell.bytes_written - written) / updates
+            ]
+            del before
+        for threads in (1, 4):
+            found[f"session commits/s ({options}), {threads} thread(s)"] = [
+                run(threads) for _ in range(RUNS)
+            ]
+            node.channel.shell.core.inbox  # noqa: B018
+            time.sleep(1)
+        node.stop()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--peer", type=int)
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    if arguments.peer:
+        trio.run(peer, arguments.peer)
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        group_port = sock.getsockname()[1]
+    other = subprocess.Popen(
+        [sys.executable, __file__, "--peer", str(group_port)], stdin=subprocess.PIPE
+    )
+    try:
+        found = trio.run(sends, group_port, arguments.seconds, arguments.size)
+        found |= commits(group_port, arguments.seconds, arguments.size)
+    finally:
+        other.stdin.close()  # type: ignore[union-attr]
+        other.wait(10)
+    for name, values in found.items():
+        spread = f"   ({min(values):,.0f} to {max(values):,.0f})" if len(values) > 1 else ""
+        print(f"{name:45} {statistics.median(values):12,.1f}{spread}")
+    print(json.dumps({name: statistics.median(values) for name, values in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""The values of one namespace of a session, as one request sees them.
+
+A bag is created over an immutable record and decodes a value when it is first touched.  It keeps
+what was read and might be changed in place, and what was assigned; `Bag.changes` compares the
+former with the stored bytes, so ``session["cart"].append(x)`` needs no assignment, and what nobody
+touched is never decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, final
+
+from tribes.errors import (
+    AttributeNotEncodableError,
+    AttributeUnreadableError,
+    LocalProtocolError,
+    SessionInvalidError,
+    SessionLimitError,
+)
+
+from .changes import Change
+from .layout import Span
+from .record import NAME_MAX_BYTES, Entry, Kind, Reading, read_entry
+from .values import is_immutable
+
+if TYPE_CHECKING:
+    from .values import ValueCodec
+
+__all__ = ["Bag"]
+
+_LAST_WRITER: Final = int(Kind.LAST_WRITER)
+_TOMBSTONE: Final = int(Kind.TOMBSTONE)
+
+
+class _Removed:
+    pass
+
+
+_REMOVED: Final = _Removed()
+
+
+@final
+class Bag(MutableMapping[str, Any]):
+    """A mapping of names to values, for one request in one thread at a time.
+
+    A value that cannot be decoded here raises `AttributeUnreadableError` (a KeyError, so ``get``
+    gives the default); its bytes stay.  A value that cannot be encoded is refused at the commit,
+    and costs only itself.
+
+    Args:
+        namespace: Whose values these are.
+        reading: What they are read from; None: nothing yet.
+        codec: Encodes and decodes them.
+    """
+
+    __slots__ = (
+        "_assigned",
+        "_codec",
+        "_index",
+        "_mutable",
+        "_namespace",
+        "_reading",
+        "_values",
+        "is_closed",
+    )
+
+    def __init__(self, namespace: int, reading: Reading | None, codec: ValueCodec) -> None:
+        self._namespace = namespace
+        self._reading = reading
+        self._codec = codec
+        self._index: dict[bytes, Span] | None = None
+        self._values: dict[str, Any] = {}  # decoded, assigned, or _REMOVED
+        self._assigned: dict[str, None] = {}
+        self._mutable: dict[str, Entry] = {}  # read, and perhaps changed in place since
+        self.is_closed = False
+
+    def __getitem__(self, name: str) -> Any:
+        if self.is_closed:
+            raise SessionInvalidError("the session was invalidated")
+        try:
+            value = self._values[name]
+        except KeyError:
+            value = self._load(name)
+        if value is _REMOVED:
+            raise KeyError(name)
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if self.is_closed:
+            raise SessionInvalidError("the session was invalidated")
+        if name not in self._values:
+            _check_name(name)
+        self._values[name] = value
+        self._assigned[name] = None
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self._values[name] = _REMOVED
+        self._assigned[name] = None
+
+    def __contains__(self, name: object) -> bool:
+        if self.is_closed:
+            raise SessionInvalidError("the session was invalidated")
+        if name in self._values:
+            return self._values[name] is not _REMOVED
+        return self._stored(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return the value, after setting it if there is none; unreadable is not none."""
+        if name in self:
+            return self[name]
+        self[name] = default
+        return default
+
+    def clear(self) -> None:
+        """Remove all, readable or not."""
+        for name in self._names():
+            del self[name]
+
+    def __repr__(self) -> str:
+        return f"<Bag {self._names() if not self.is_closed else 'closed'}>"
+
+    def _names(self) -> list[str]:
+        if self.is_closed:
+            raise SessionInvalidError("the session was invalidated")
+        values = self._values
+        names = []
+        for raw, span in self._spans().items():
+            if not self._is_tombstone(span):
+                name = raw.decode()
+                if values.get(name) is not _REMOVED:
+                    names.append(name)
+        if self._assigned:
+            known = set(names)
+            names += [
+                name
+                for name in self._assigned
+                if name not in known and values[name] is not _REMOVED
+            ]
+        return names
+
+    # The record.
+
+    def _spans(self) -> dict[bytes, Span]:
+        index = self._index
+        if index is None:
+            index = self._index = {}
+            if self._reading is not None:
+                main, namespace = self._reading.main, self._namespace
+                for span in self._reading.spans:
+                    if main[span[0]] >> 4 == namespace:
+                        index[main[span[1] : span[2]]] = span
+        return index
+
+    def _is_tombstone(self, span: Span) -> bool:
+        return self._reading is None or self._reading.main[span[0]] & 15 == _TOMBSTONE
+
+    def _stored(self, name: object) -> Span | None:
+        """Find an entry that has a value."""
+        if not isinstance(name, str):
+            return None
+        try:
+            span = self._spans().get(name.encode())
+        except UnicodeEncodeError:
+            return None
+        return None if span is None or self._is_tombstone(span) else span
+
+    def _entry(self, span: Span | None) -> Entry | None:
+        if span is None or self._reading is None:
+            return None
+        return read_entry(self._reading.record, span)
+
+    def _load(self, name: str) -> Any:
+        span = self._stored(name)
+        reading = self._reading
+        if span is None or reading is None:
+            raise KeyError(name)
+        kind = reading.main[span[0]] & 15
+        if kind != _LAST_WRITER:
+            raise AttributeUnreadableError(f"{name!r} has the merge kind {kind}, unknown here")
+        if span[4] < 0:
+            raw = reading.main[span[2] : span[3]]
+        else:
+            raw = read_entry(reading.record, span).value
+        try:
+            value = self._codec.decode(raw)
+        except AttributeUnreadableError as error:
+            raise AttributeUnreadableError(f"{name!r}: {error}") from error
+        self._values[name] = value
+        if not is_immutable(value):
+            self._mutable[name] = read_entry(reading.record, span)
+        return value
+
+    # The commit.
+
+    def changes(self, failed: dict[str, Exception]) -> list[Change]:
+        """Return what is to be written; what cannot be encoded goes to ``failed`` instead."""
+        found: list[Change] = []
+        values = self._values
+        for name in self._assigned:
+            value = values[name]
+            raw_name = name.encode()
+            seen = self._mutable.get(name)
+            if seen is None:
+                seen = self._entry(self._spans().get(raw_name))
+            if value is _REMOVED:
+                found.append(Change(self._namespace, raw_name, _TOMBSTONE, b"", seen))
+                continue
+            try:
+                raw = self._codec.encode(value)
+            except AttributeNotEncodableError as error:
+                failed[name] = error
+            else:
+                found.append(Change(self._namespace, raw_name, _LAST_WRITER, raw, seen))
+        for name, seen in self._mutable.items():
+            if name in self._assigned:
+                continue
+            try:
+                raw = self._codec.encode(values[name])
+            except AttributeNotEncodableError as error:
+                failed[name] = error
+                continue
+            if raw != seen.value and raw != self._canonical(seen.value):
+                found.append(Change(self._namespace, seen.name, _LAST_WRITER, raw, seen))
+        return found
+
+    def _canonical(self, raw: bytes) -> bytes:
+        # A node with other versions of the registered classes may have written it differently.
+        # Reading alone must not rewrite it.
+        return self._codec.encode(self._codec.decode(raw))
+
+    def committed(self, reading: Reading, changes: list[Change], writes: list[Entry]) -> None:
+        """Go on from the record that was committed.
+
+        What was read, and not written, stays as it was read.  What another request's change was
+        merged into is read again when it is touched.
+        """
+        written = {entry.name: entry for entry in writes if entry.namespace == self._namespace}
+        for change in changes:
+            if change.namespace != self._namespace:
+                continue
+            name = change.name.decode()
+            self._assigned.pop(name, None)
+            self._mutable.pop(name, None)
+            entry = written.get(change.name, change.seen)
+            if change.kind == _TOMBSTONE or entry is None or entry.value != change.value:
+                self._values.pop(name, None)
+            elif name in self._values and not is_immutable(self._values[name]):
+                self._mutable[name] = entry
+        self._reading = reading
+        self._index = None
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise LocalProtocolError(f"an attribute's name is a text that is not empty: {name!r}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"an attribute's name is no valid text: {name!r}") from error
+    if size > NAME_MAX_BYTES:
+        raise SessionLimitError(f"an attribute's name has {size} bytes, the most is 1,024")

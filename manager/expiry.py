@@ -1,0 +1,223 @@
+"""Which idle session may go: one owner asks, everybody who saw a later use objects.
+
+Idle times are ages measured on each node's own monotonic clock, so wall clocks never decide. The
+owner of a session is the member whose hash with the session's partition is greatest; when the
+membership changes, so does the owner, and nothing has to be agreed on, because expiring is a merge:
+a later use anywhere wins against it (DESIGN §5.3, 5.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from tribes.channel.core import ChannelCore
+from tribes.channel.outputs import Event
+from tribes.errors import RemoteProtocolError
+from tribes.wire.member import Member
+from tribes.wire.options import SendOptions
+
+from .base import SessionManager
+from .messages import ExpireAnswer, ExpireAsk, Pairs
+from .record import Life, Parsed, bare, deciseconds, from_wire, header, pack, to_wire
+from .session_ids import partition_of
+
+__all__ = ["Expiry", "SessionExpired", "owner_of"]
+
+_ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
+
+ASK_MAX = 256
+"""Sessions asked for in one message; more wait for the next look."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpired(Event):
+    """This node, as the owner, has expired a session: its destroyed event is due here."""
+
+    context: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """``session expired``."""
+        return "session expired"
+
+    def fields(self) -> dict[str, object]:
+        """Context and the first digits of the key, which is a secret."""
+        return {"context": self.context, "session": self.key[:8] + "…"}
+
+
+def owner_of(partition: int, members: tuple[bytes, ...]) -> bytes:
+    """The unique id, among ``members``, that owns a partition (rendezvous hashing)."""
+    mark = partition.to_bytes(2, "big")
+    return max(members, key=lambda uid: (blake2b(uid + mark, digest_size=8).digest(), uid))
+
+
+class _Ask:
+    __slots__ = ("keys", "waiting")
+
+    def __init__(self, keys: dict[str, int], waiting: set[Member]) -> None:
+        self.keys = keys
+        self.waiting = waiting
+
+
+class Expiry:
+    """The idle sessions of one context.
+
+    Args:
+        manager: Its table is looked through.
+        channel: Where questions go.
+        interval: Seconds between two looks.
+        spread: Sends the records of expired sessions to all members.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        channel: ChannelCore,
+        *,
+        interval: float,
+        spread: Callable[[Pairs, float], None],
+    ) -> None:
+        self.expired = 0
+        self.objections = 0
+        self._manager = manager
+        self._channel = channel
+        self._interval = interval
+        self._spread = spread
+        self._peers: dict[Member, None] = {}
+        self._asks: dict[int, _Ask] = {}
+        self._asked: set[str] = set()
+        self._number = 0
+        self._is_running = False
+        self._owners: dict[int, bytes] = {}
+
+    def start(self, now: float) -> None:
+        """Begin to look."""
+        self._is_running = True
+        self._channel.timers.at(now + self._interval, self._look)
+
+    def stop(self) -> None:
+        """No more looking."""
+        self._is_running = False
+
+    def peer_up(self, member: Member) -> None:
+        """A member runs this context: it is asked too."""
+        self._peers[member] = None
+        self._owners.clear()
+
+    def peer_down(self, member: Member, now: float) -> None:
+        """A member is gone: its answer is not waited for."""
+        self._peers.pop(member, None)
+        self._owners.clear()
+        for number, ask in list(self._asks.items()):
+            self._answered(number, ask, member, now)
+
+    def is_owner(self, key: str) -> bool:
+        """Whether this node owns a session now."""
+        partition = partition_of(key)
+        owner = self._owners.get(partition)
+        if owner is None:
+            ids = (self._channel.local.unique_id, *(peer.unique_id for peer in self._peers))
+            owner = self._owners[partition] = owner_of(partition, ids)
+        return owner == self._channel.local.unique_id
+
+    def _look(self, now: float) -> None:
+        if not self._is_running:
+            return
+        self._channel.timers.at(now + self._interval, self._look)
+        manager, now_ds = self._manager, deciseconds(now)
+        manager.sweep(manager.clock.wall_ms(), now_ds)
+        keys: dict[str, int] = {}
+        for key in manager.expired_candidates(now_ds):
+            if key in self._asked or not self.is_owner(key):
+                continue
+            record = manager.table.get(key)
+            if record is not None:
+                keys[key] = header(record).access
+            if len(keys) >= ASK_MAX:
+                break
+        if not keys:
+            return
+        if not self._peers:
+            self._expire(keys, now)
+            return
+        self._number += 1
+        number = self._number
+        ask = self._asks[number] = _Ask(keys, set(self._peers))
+        self._asked.update(keys)
+        message = ExpireAsk(manager.context, number, list(keys.items()))
+
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            if faulty:
+                # Who cannot be asked may have seen a use: leave it to a later look.
+                self._drop(number)
+
+        self._channel.post(ask.waiting, message.encode(), _ACKED, now, settled=settled)
+        timeout = 2 * self._channel.config.sender.timeout / 1000
+        self._channel.timers.at(now + timeout, lambda then: self._drop(number))
+
+    def _drop(self, number: int) -> None:
+        ask = self._asks.pop(number, None)
+        if ask is not None:
+            self._asked.difference_update(ask.keys)
+
+    def on_ask(self, source: Member, message: ExpireAsk, now: float) -> None:
+        """Object where this node saw a later use."""
+        now_ds = deciseconds(now)
+        objections: Pairs = []
+        idle = self._manager.is_idle
+        for key, access in message.keys:
+            record = self._manager.table.get(key)
+            if record is None:
+                continue
+            known = header(record)
+            if known.life == Life.LIVE and (known.access > access or not idle(record, now_ds)):
+                objections.append((key, to_wire(bare(record), now_ds)))
+        answer = ExpireAnswer(message.context, message.ask, objections)
+        self._channel.post((source,), answer.encode(), _ACKED, now)
+
+    def on_answer(self, source: Member, message: ExpireAnswer, now: float) -> None:
+        """One member's answer; the last one decides."""
+        ask = self._asks.get(message.ask)
+        if ask is None or source not in ask.waiting:
+            return
+        now_ds = deciseconds(now)
+        for key, data in message.objections:
+            if ask.keys.pop(key, None) is None:
+                raise RemoteProtocolError("an objection to a question that was not asked")
+            self._asked.discard(key)
+            self.objections += 1
+            record = from_wire(data, now_ds)
+            self._manager.clock.observe(header(record).access)
+            self._manager.table.merge_in(key, record, now_ds)
+        self._answered(message.ask, ask, source, now)
+
+    def _answered(self, number: int, ask: _Ask, member: Member, now: float) -> None:
+        ask.waiting.discard(member)
+        if not ask.waiting and number in self._asks:
+            self._drop(number)
+            self._expire(ask.keys, now)
+
+    def _expire(self, keys: dict[str, int], now: float) -> None:
+        table, now_ds = self._manager.table, deciseconds(now)
+        pairs: Pairs = []
+        for key, access in keys.items():
+            current = table.get(key)
+            if current is None:
+                continue
+            fixed = header(current)
+            if fixed.life != Life.LIVE or fixed.access != access:
+                continue
+            record = pack(Parsed(Life.EXPIRED, 0, fixed.created, access, fixed.last_seen, {}))
+            _, after, _ = table.merge_in(key, record, now_ds)
+            if header(after).life != Life.EXPIRED:
+                # A request used it between the look and the merge: it lives.
+                continue
+            self.expired += 1
+            pairs.append((key, to_wire(record, now_ds)))
+            self._channel.event(SessionExpired(self._manager.context, key))
+        if pairs:
+            self._spread(pairs, now)
+

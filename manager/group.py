@@ -1,0 +1,183 @@
+"""Who runs which context: the introduction that managers give each other.
+
+On seeing a new member a node says hello with its contexts. A member that never says hello (a plain
+Tomcat) gets no session and is asked for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tribes.channel.core import ChannelCore
+from tribes.errors import RemoteProtocolError
+from tribes.membership.change import ChangeKind, MemberChange
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+from tribes.wire.options import SendOptions
+
+from .inbox import Commit, CommitResult
+from .messages import CONTEXTS_MAX, Hello, decode_message, is_manager_message
+from .replication import Replicator
+
+__all__ = ["SessionGroup"]
+
+_ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
+_HELLO_RETRY_S = 1.0
+
+
+class SessionGroup:
+    """All contexts of one node, in the core.
+
+    Args:
+        name: This node's name.
+        channel: Where messages go.
+        adopt: Makes the replicator of a context that only others run, so that this node holds
+            copies of it; None: it does not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        channel: ChannelCore,
+        *,
+        adopt: Callable[[str], Replicator] | None = None,
+    ) -> None:
+        self.replicators: dict[str, Replicator] = {}
+        self._name = name
+        self._channel = channel
+        self._adopt = adopt
+        self._contexts: dict[Member, list[str]] = {}
+        self._is_running = False
+
+    def add(self, replicator: Replicator, now: float) -> None:
+        """Run one more context; members that are here already are told."""
+        self.replicators[replicator.manager.context] = replicator
+        if not self._is_running:
+            return
+        replicator.start(now)
+        for member in self._channel.view.members:
+            if replicator.manager.context in self._contexts.get(member, ()):
+                replicator.peer_up(member, now)
+            self._hello(member, now)
+
+    def start(self, now: float) -> None:
+        """Begin."""
+        self._is_running = True
+        for replicator in self.replicators.values():
+            replicator.start(now)
+
+    def stop(self) -> None:
+        """End all timers."""
+        self._is_running = False
+        for replicator in self.replicators.values():
+            replicator.stop()
+
+    @property
+    def is_joined(self) -> bool:
+        """True when every context has what the other members had."""
+        return all(r.transfer.is_joined for r in self.replicators.values())
+
+    def on_members(self, change: MemberChange, now: float) -> None:
+        """The view changed."""
+        member = change.member
+        if change.kind is ChangeKind.ADDED:
+            self._hello(member, now)
+            self._connect(member, now)
+        elif change.kind is ChangeKind.REMOVED:
+            self._contexts.pop(member, None)
+            for replicator in self.replicators.values():
+                replicator.peer_down(member, now)
+
+    def commits(self, batch: list[Commit], now: float) -> None:
+        """Spread what request threads committed, context by context."""
+        for replicator, commits in self._by_context(batch):
+            replicator.commits(commits, now)
+
+    def overflowed(self, commits: list[Commit], dirty: dict[str, list[str]], now: float) -> None:
+        """The inbox had no room for some: members get the merged records later."""
+        for context, keys in dirty.items():
+            replicator = self.replicators.get(context)
+            if replicator is not None:
+                replicator.mark_dirty(keys, now)
+        for replicator, group in self._by_context(commits):
+            replicator.overflowed(group)
+
+    def _by_context(self, commits: list[Commit]) -> list[tuple[Replicator, list[Commit]]]:
+        groups: dict[str, list[Commit]] = {}
+        for commit in commits:
+            groups.setdefault(commit.context, []).append(commit)
+        found = []
+        for context, group in groups.items():
+            replicator = self.replicators.get(context)
+            if replicator is not None:
+                found.append((replicator, group))
+                continue
+            # A manager outside the node's contexts has no copies anywhere; nobody waits for them.
+            for commit in group:
+                if commit.waiter is not None:
+                    commit.waiter.resolve(CommitResult(commit.version, (), {}))
+        return found
+
+    def consume(self, data: ChannelData, now: float) -> bool:
+        """Take a message if it is a manager's.
+
+        Raises:
+            RemoteProtocolError: It is one, and it is malformed or cannot be applied.
+        """
+        if not is_manager_message(data.message):
+            return False
+        message = decode_message(data.message)
+        source = data.source
+        if isinstance(message, Hello):
+            self._on_hello(source, message, now)
+            return True
+        replicator = self.replicators.get(message.context)
+        if replicator is None:
+            raise RemoteProtocolError(f"no context {message.context!r} runs here")
+        replicator.message(source, message, now)
+        return True
+
+    def _hello(self, member: Member, now: float) -> None:
+        hello = Hello(self._name, list(self.replicators), member not in self._contexts)
+
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            if faulty and member in self._channel.view and self._is_running:
+                self._channel.timers.at(then + _HELLO_RETRY_S, again)
+
+        def again(then: float) -> None:
+            if member in self._channel.view and self._is_running:
+                self._hello(member, then)
+
+        self._channel.post((member,), hello.encode(), _ACKED, now, settled=settled)
+
+    def _on_hello(self, source: Member, hello: Hello, now: float) -> None:
+        # A hello may overtake the heartbeat that makes its sender a member here.
+        self._contexts[source] = hello.contexts
+        if len(self._contexts) > 2 * CONTEXTS_MAX:
+            self._forget_strangers()
+        if source in self._channel.view:
+            self._connect(source, now)
+            if hello.wants_reply:
+                self._hello(source, now)
+
+    def _forget_strangers(self) -> None:
+        view = self._channel.view
+        self._contexts = {m: c for m, c in self._contexts.items() if m in view}
+
+    def _connect(self, member: Member, now: float) -> None:
+        contexts = self._contexts.get(member)
+        if contexts is None:
+            return
+        self._adopt_new(contexts, now)
+        for context, replicator in self.replicators.items():
+            if context in contexts:
+                replicator.peer_up(member, now)
+            else:
+                replicator.peer_down(member, now)
+
+    def _adopt_new(self, contexts: list[str], now: float) -> None:
+        if self._adopt is None:
+            return
+        for context in contexts:
+            if context not in self.replicators and len(self.replicators) < CONTEXTS_MAX:
+                self.add(self._adopt(context), now)

@@ -1,0 +1,208 @@
+"""Where request threads leave their commits for the core (DESIGN §5.4, "Backpressure").
+
+Nothing blocks and nothing is lost: a commit that finds the inbox full leaves the key of its session
+instead of its delta, and the core later sends the merged record from the table.  The inbox wakes
+the core once when it gets its first content, not once per commit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["COMMIT_OVERHEAD_BYTES", "INBOX_MAX_BYTES", "Commit", "CommitResult", "Inbox", "Waiter"]
+
+INBOX_MAX_BYTES: Final = 8 * 1024 * 1024
+
+COMMIT_OVERHEAD_BYTES: Final = 256
+"""What a waiting commit is counted for beyond its delta: the objects around it."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """What became of a commit at the other members.
+
+    Attributes:
+        version: The hlc of the commit.
+        acked: Names of the members that have it.
+        missing: The members that should have it and did not say so, each with the reason.
+    """
+
+    version: int
+    acked: tuple[str, ...]
+    missing: Mapping[str, str]
+
+    @property
+    def replicated(self) -> bool:
+        """True when no member is missing: the write survives any ``len(acked)`` crashes."""
+        return not self.missing
+
+
+class Waiter(Protocol):
+    """Somebody who waits for a commit's result."""
+
+    def resolve(self, result: CommitResult) -> None:
+        """Called in the core's thread, once; must not block."""
+
+
+@final
+@dataclass(slots=True)
+class Commit:
+    """One change of one session, on its way to the other members.
+
+    Attributes:
+        context: The web application.
+        key: The session's key.
+        version: The hlc of the change.
+        delta: The change as a record in wire form; its age is as of the commit.
+        waiter: Gets the result, unless nobody wants it.
+    """
+
+    context: str
+    key: str
+    version: int
+    delta: bytes
+    waiter: Waiter | None = None
+
+
+@final
+class Inbox:
+    """Commits between the request threads and the core's thread.
+
+    The core's side: after each wake-up, ``drain`` until it returns nothing, then ``take_dirty`` and
+    ``take_overflowed``.  The ``drain`` that leaves nothing disarms; the next content wakes again.
+
+    Args:
+        lock: Guards everything; held for a few instructions.
+        max_bytes: Bound of the deltas that wait, each counted `COMMIT_OVERHEAD_BYTES` longer.
+        wake: See the property.
+
+    Attributes:
+        appended: Commits that found room.
+        overflowed: Commits that found none; their keys went to the dirty keys.
+        peak_bytes: The most that ever waited.
+    """
+
+    __slots__ = (
+        "_commits",
+        "_dirty",
+        "_is_armed",
+        "_lock",
+        "_overflowed",
+        "_wake",
+        "appended",
+        "bytes",
+        "max_bytes",
+        "overflowed",
+        "peak_bytes",
+    )
+
+    def __init__(
+        self,
+        lock: AbstractContextManager[Any],
+        *,
+        max_bytes: int = INBOX_MAX_BYTES,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        self._lock = lock
+        self.max_bytes = max_bytes
+        self._commits: deque[Commit] = deque()
+        self._dirty: dict[tuple[str, str], None] = {}
+        self._overflowed: list[Commit] = []
+        self._wake = wake
+        self._is_armed = False
+        self.appended = 0
+        self.overflowed = 0
+        self.bytes = 0
+        self.peak_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._commits)
+
+    @property
+    def dirty(self) -> set[tuple[str, str]]:
+        """The (context, key) of the sessions whose deltas found no room."""
+        with self._lock:
+            return set(self._dirty)
+
+    @property
+    def wake(self) -> Callable[[], None] | None:
+        """Called, in the committing thread, when the inbox gets its first content.
+
+        Must not block or raise.  While it is None the inbox only collects; whoever sets it drains
+        once by himself, since what came before woke nobody.
+        """
+        return self._wake
+
+    @wake.setter
+    def wake(self, wake: Callable[[], None] | None) -> None:
+        with self._lock:
+            self._wake = wake
+            self._is_armed = False
+
+    def append(self, commit: Commit) -> None:
+        """Leave a commit and wake the core if need be."""
+        if self.put(commit):
+            self.call_wake()
+
+    def put(self, commit: Commit) -> bool:
+        """Leave a commit; return whether the caller must `call_wake`, outside its own locks."""
+        with self._lock:
+            total = self.bytes + len(commit.delta) + COMMIT_OVERHEAD_BYTES
+            if total <= self.max_bytes:
+                self._commits.append(commit)
+                self.appended += 1
+                self.bytes = total
+                if total > self.peak_bytes:
+                    self.peak_bytes = total
+            else:
+                self.overflowed += 1
+                self._dirty[commit.context, commit.key] = None
+                if commit.waiter is not None:
+                    commit.delta = b""
+                    self._overflowed.append(commit)
+            if self._is_armed or self._wake is None:
+                return False
+            self._is_armed = True
+            return True
+
+    def call_wake(self) -> None:
+        """Wake the core, as a `put` that returned True demands."""
+        if self._wake is not None:
+            self._wake()
+
+    def drain(self, limit_entries: int) -> list[Commit]:
+        """Take up to ``limit_entries`` commits, oldest first; empty when there are none."""
+        with self._lock:
+            commits = self._commits
+            if len(commits) <= limit_entries:
+                batch = list(commits)
+                commits.clear()
+                self._is_armed = False
+                self.bytes = 0
+            else:
+                batch = [commits.popleft() for _ in range(limit_entries)]
+                self.bytes -= sum(len(commit.delta) for commit in batch)
+                self.bytes -= COMMIT_OVERHEAD_BYTES * len(batch)
+        return batch
+
+    def take_dirty(self) -> dict[str, list[str]]:
+        """Take the keys, by context, whose merged records must be sent from the table."""
+        with self._lock:
+            dirty, self._dirty = self._dirty, {}
+        keys: dict[str, list[str]] = {}
+        for context, key in dirty:
+            keys.setdefault(context, []).append(key)
+        return keys
+
+    def take_overflowed(self) -> list[Commit]:
+        """Take the commits, without deltas, whose waiters wait for such a merged record."""
+        with self._lock:
+            overflowed, self._overflowed = self._overflowed, []
+        return overflowed

@@ -1,0 +1,319 @@
+"""How two copies of a session become one: a join in a semilattice (DESIGN §5.3).
+
+`merge` is commutative, associative and idempotent on everything but ``last_seen`` (which is local
+and takes the later), so duplicates, re-ordering, concurrent writers and healed splits end in the
+same bytes whatever happened on the way.  It joins four parts, each on its own:
+
+- **entries**: per (namespace, name) the greater version (hlc, actor).  A tombstone is an entry
+  like any other.  One version with two contents can only come from a broken writer; the greater
+  content wins, so that even then all replicas agree.
+- **life** with ``access``: DESTROYED absorbs; otherwise the greater (access, life).  EXPIRED at t
+  therefore loses to a use after t and wins against the others, and DESTROYED keeps its own time.
+- ``created``: the least.  ``flags``: the union.
+
+An expired record *keeps its entries*.  If it dropped them, the result would depend on whether a
+reviving use met the full copy or the expired one first; besides, the destroyed listeners read them.
+A destroyed record is a bare header with ``created == access``: key and life only.
+
+A delta is a record with some of the entries, and applying it is merging it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from struct import Struct
+from typing import Final
+
+from .layout import (
+    ACCESS_AT,
+    ACTORS_AT,
+    CREATED_AT,
+    HAS_CONTAINER,
+    HEADER,
+    LARGE_VALUE_BYTES,
+    LAYOUT,
+    SEEN_AT,
+    SEEN_BIAS,
+    U32,
+    WIDE,
+    Patch,
+    actor_index,
+    entry_bytes,
+    patches_of,
+    splice,
+    walk,
+)
+from .record import (
+    WHOLE,
+    Entry,
+    Kind,
+    Life,
+    Namespace,
+    Parsed,
+    Reading,
+    Record,
+    header,
+    main_of,
+    pack,
+    pack_delta,
+    parse,
+    place_of,
+    slot_of,
+    to_wire,
+)
+
+__all__ = [
+    "TOMBSTONES_MAX",
+    "TOMBSTONE_AGE_MS",
+    "destroyed",
+    "digest",
+    "expired",
+    "lost_updates",
+    "merge",
+    "prune",
+    "write",
+]
+
+TOMBSTONE_AGE_MS: Final = 60 * 60 * 1000
+"""How long a removed attribute is remembered: a write older than that, arriving later, is kept."""
+TOMBSTONES_MAX: Final = 64
+"""Removed attributes that one session remembers."""
+
+SPLICE_MAX: Final = 8
+"""Entries of a delta up to which copying byte ranges beats taking both records apart."""
+
+_VERSION = Struct(">QIBH")
+_FIRST: Final = b"\0"
+_CONTAINER: Final = int(Namespace.CONTAINER)
+_LIVE: Final = int(Life.LIVE)
+_DESTROYED: Final = int(Life.DESTROYED)
+_APPLICATION: Final = (int(Namespace.ATTRIBUTE), int(Namespace.NOTE))
+_TOMBSTONE: Final = int(Kind.TOMBSTONE)
+
+
+def merge(a: Record | None, *others: Record) -> Record:
+    """Join copies and deltas of one session.
+
+    Returns:
+        The joined record; the very object ``a`` if the others add nothing to it, so that a caller
+        can tell by identity that there is nothing to store.
+
+    Raises:
+        SessionLimitError: The union has more than 65,535 entries.
+    """
+    merged = a
+    for other in others:
+        merged = other if merged is None else _merge_two(merged, other)
+    assert merged is not None, "nothing to merge"
+    return merged
+
+
+def _merge_two(a: Record, b: Record) -> Record:
+    if a is b:
+        return a
+    main, delta = main_of(a), main_of(b)
+    if main[1] == _LIVE == delta[1]:
+        if (
+            delta[4] << 8 | delta[5] <= SPLICE_MAX
+            and main[3] != WIDE != delta[3]
+            and main[CREATED_AT:ACCESS_AT] == delta[CREATED_AT:ACCESS_AT]
+            and delta is b
+            and (patches := patches_of(main, delta)) is not None
+        ):
+            access, seen = delta[ACCESS_AT:SEEN_AT], delta[SEEN_AT:ACTORS_AT]
+            joined = splice(main, walk(main), patches, delta[2], access, seen)
+            if joined is not None:
+                return _with_main(a, joined)
+    elif main[1] == _DESTROYED != delta[1]:
+        return a
+    elif delta[1] == _DESTROYED != main[1]:
+        return b
+    return _merge_parsed(a, b)
+
+
+def _with_main(record: Record, main: bytes) -> Record:
+    """Return the record with another main part and the same large values."""
+    if isinstance(record, bytes):
+        return main
+    return record if main is record[0] else (main, record[1])
+
+
+def write(
+    reading: Reading, writes: list[Entry], *, hlc: int, actor: int, now_ds: int
+) -> tuple[Record, bytes]:
+    """Merge what one writer writes at one moment: the short way through `merge`.
+
+    Args:
+        reading: The record; not destroyed.
+        writes: Entries of that hlc and actor, of different names; they get sorted in place.
+        hlc: Greater than the record's access version.
+        actor: Who writes.
+        now_ds: The local monotonic clock in deciseconds.
+
+    Returns:
+        The record with the writes, used at ``hlc``, and the delta in wire form.
+    """
+    main = reading.main
+    index = actor_index(main, U32.pack(actor))
+    if main[1] == _LIVE and index >= 0 and 0 < len(writes) <= SPLICE_MAX:
+        writes.sort(key=place_of)
+        created = int.from_bytes(main[CREATED_AT:ACCESS_AT], "big")
+        access = hlc.to_bytes(8, "big")
+        ahead = hlc - created
+        flags = 0
+        patches: list[Patch] = []
+        pieces = [b"", U32.pack(actor)]
+        for entry in writes:
+            place, base = (entry.namespace, entry.name), entry.base
+            if place[0] == _CONTAINER:
+                flags = HAS_CONTAINER
+            if len(entry.value) > LARGE_VALUE_BYTES:
+                break
+            head = place[0] << 4 | entry.kind
+            written = entry_bytes(
+                head, _FIRST, ahead, hlc - base if base else 0, place[1], entry.value
+            )
+            patches.append((place, head, index, ahead, written[2:]))
+            pieces.append(written)
+        else:
+            seen = U32.pack(slot_of(now_ds))
+            joined = splice(main, reading.spans, patches, flags, access, seen)
+            if joined is not None:
+                count = len(writes)
+                pieces[0] = HEADER.pack(LAYOUT, _LIVE, flags, 1, count, created, hlc, 0)
+                return _with_main(reading.record, joined), b"".join(pieces)
+    created = header(reading.record).created
+    delta = pack_delta(created, hlc, actor, now_ds, 0, writes)
+    return merge(reading.record, delta), to_wire(delta, now_ds)
+
+
+def _merge_parsed(a: Record, b: Record) -> Record:
+    ours, theirs = parse(a), parse(b)
+    access, life = max((ours.access, ours.life), (theirs.access, theirs.life))
+    if life == _DESTROYED:
+        flags = ours.flags | theirs.flags
+        if flags == ours.flags and access == ours.access:
+            return a
+        return pack(Parsed(life, flags, access, access, max(ours.last_seen, theirs.last_seen)))
+    created = min(ours.created, theirs.created)
+    flags = ours.flags | theirs.flags
+    last_seen = max(ours.last_seen, theirs.last_seen)
+    entries = ours.entries
+    is_new = created != ours.created
+    for key, entry in theirs.entries.items():
+        known = entries.get(key)
+        if known is None or _is_newer(entry, known):
+            entries[key] = entry
+            is_new = True
+    if is_new:
+        return pack(Parsed(life, flags, created, access, last_seen, entries))
+    fixed = (life, flags, access, last_seen)
+    if fixed == (ours.life, ours.flags, ours.access, ours.last_seen):
+        return a
+    main = main_of(a)
+    slot = last_seen + SEEN_BIAS
+    head = HEADER.pack(LAYOUT, life, flags, main[3], len(entries), created, access, slot)
+    return _with_main(a, head + main[ACTORS_AT:])
+
+
+def _is_newer(entry: Entry, known: Entry) -> bool:
+    if entry.hlc != known.hlc:
+        return entry.hlc > known.hlc
+    return (entry.actor, entry.kind, entry.value, entry.base) > (
+        known.actor,
+        known.kind,
+        known.value,
+        known.base,
+    )
+
+
+def expired(record: Record, t: int = 0) -> Record:
+    """Return the record as expired at ``t``, with its entries; a use after ``t`` revives it.
+
+    Args:
+        record: A live record.
+        t: hlc of the expiry; not before the last use that the record knows.
+    """
+    parsed = parse(record)
+    parsed.life = Life.EXPIRED
+    parsed.access = max(parsed.access, t)
+    return pack(parsed)
+
+
+def destroyed(t: int, last_seen: int) -> Record:
+    """Return what remains of a session that was invalidated at ``t`` (hlc)."""
+    return pack(Parsed(Life.DESTROYED, 0, t, t, last_seen))
+
+
+def digest(key: str, record: Record) -> int:
+    """Return a u64 that two replicas of a session share if, and only if, they hold the same.
+
+    It covers the key, the life, whether the copy is whole, and the versions of all entries.  Not
+    covered are what may differ between equal replicas, access times and tombstones (each node
+    forgets those at its own moment), nor what follows from the rest, the values.
+    """
+    main = record if isinstance(record, bytes) else record[0]
+    life = main[1]
+    pieces = [key.encode(), bytes((life,))]
+    if life == _LIVE:
+        pieces.append(bytes((main[2] & WHOLE,)))
+        for (namespace, name), entry in parse(record).entries.items():
+            if entry.kind != _TOMBSTONE:
+                pieces.append(_VERSION.pack(entry.hlc, entry.actor, namespace, len(name)))
+                pieces.append(name)
+    hashed = blake2b(b"\0".join(pieces), digest_size=8, person=b"tribes.session")
+    return int.from_bytes(hashed.digest(), "big")
+
+
+def prune(record: Record, now_ms: int) -> Record:
+    """Forget tombstones that are more than an hour old, and all but the 64 newest.
+
+    Args:
+        record: Any record.
+        now_ms: Wall clock, milliseconds since 1970.
+
+    Returns:
+        The record without them; the very same object if there were none. Its digest is the same.
+    """
+    main = record if isinstance(record, bytes) else record[0]
+    if not any(main[span[0]] & 15 == _TOMBSTONE for span in walk(main)):
+        return record
+    parsed = parse(record)
+    oldest_kept = (now_ms - TOMBSTONE_AGE_MS) << 8
+    tombstones = sorted(
+        (entry.hlc, entry.actor, key)
+        for key, entry in parsed.entries.items()
+        if entry.kind == _TOMBSTONE
+    )
+    gone = [key for hlc, _, key in tombstones if hlc < oldest_kept]
+    gone.extend(key for _, _, key in tombstones[len(gone) : -TOMBSTONES_MAX])
+    if not gone:
+        return record
+    for key in gone:
+        del parsed.entries[key]
+    return pack(parsed)
+
+
+def lost_updates(before: Record, incoming: Record, actor: int) -> Iterator[tuple[Entry, Entry]]:
+    """Find the own attributes that a delta overwrites without having seen them (DESIGN §5.3).
+
+    Args:
+        before: The record as it was before the merge.
+        incoming: The delta or copy of another writer.
+        actor: Whose writes are "own".
+
+    Yields:
+        The entry that is lost, and the one that takes its place.
+    """
+    ours = parse(before).entries
+    for key, won in parse(incoming).entries.items():
+        lost = ours.get(key)
+        if (
+            lost is not None
+            and key[0] in _APPLICATION
+            and lost.actor == actor != won.actor
+            and won.base < lost.hlc
+            and _is_newer(won, lost)
+        ):
+            yield lost, won

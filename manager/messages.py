@@ -1,0 +1,267 @@
+"""What session managers say to each other: byte messages of one magic, a version and msgpack.
+
+::
+
+    payload = 00 54 50 59 | u8 version (1) | msgpack array [kind, …]
+
+    HELLO          [0, name, [context …], wants_reply]
+    DELTAS         [1, context, [key, record, key, record …]]
+    DIGESTS        [2, context, sync, first, last, mode, u16 partition + u64 digest …]
+    RECORDS        [3, context, sync, [key, record …], done]
+    EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
+    EXPIRE_ANSWER  [5, context, ask, [key, record …]]
+
+Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
+checked here, so the code behind it sees only what the types say.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from tribes.errors import RemoteProtocolError
+from tribes.wire.codec import pack, unpack
+
+from .session_ids import PARTITIONS
+
+__all__ = [
+    "MAGIC",
+    "Deltas",
+    "Digests",
+    "ExpireAnswer",
+    "ExpireAsk",
+    "Hello",
+    "ManagerMessage",
+    "Pairs",
+    "Records",
+    "decode_message",
+    "is_manager_message",
+]
+
+MAGIC = b"\x00TPY"
+_VERSION = 1
+_PREFIX = MAGIC + bytes((_VERSION,))
+_DIGEST = struct.Struct(">HQ")
+
+NAME_MAX_CHARS = 256
+CONTEXTS_MAX = 1024
+KEY_MAX_CHARS = 256
+
+Pairs = list[tuple[str, bytes]]
+"""Session keys, each with a record in wire form."""
+
+
+@dataclass(slots=True)
+class Hello:
+    """Who I am and which contexts I run."""
+
+    name: str
+    contexts: list[str]
+    wants_reply: bool
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([0, self.name, self.contexts, self.wants_reply])
+
+
+@dataclass(slots=True)
+class Deltas:
+    """What changed in some sessions."""
+
+    context: str
+    pairs: Pairs
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([1, self.context, _flat(self.pairs)])
+
+
+@dataclass(slots=True)
+class Digests:
+    """What I hold, as one number per partition: send me what differs.
+
+    Attributes:
+        context: Name of the application.
+        sync: Returned with the answer; 0: answer only where something differs.
+        first: First partition that is compared; those not listed are empty here.
+        last: Last partition that is compared. Less than ``first``: only the listed ones are.
+        offers: Also tell me your digests where ours differ: I have what you lack.
+        digests: Partition to digest.
+    """
+
+    context: str
+    sync: int
+    first: int
+    last: int
+    offers: bool
+    digests: dict[int, int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        packed = b"".join(_DIGEST.pack(p, d) for p, d in self.digests.items())
+        return _PREFIX + pack(
+            [2, self.context, self.sync, self.first, self.last, self.offers, packed]
+        )
+
+
+@dataclass(slots=True)
+class Records:
+    """Whole sessions, as an answer to digests (``sync``) or to repair a lost delta (0)."""
+
+    context: str
+    sync: int
+    pairs: Pairs
+    done: bool
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([3, self.context, self.sync, _flat(self.pairs), self.done])
+
+
+@dataclass(slots=True)
+class ExpireAsk:
+    """These sessions look idle to me, last used at these versions: did you see a later use?"""
+
+    context: str
+    ask: int
+    keys: list[tuple[str, int]]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        flat = [item for pair in self.keys for item in pair]
+        return _PREFIX + pack([4, self.context, self.ask, flat])
+
+
+@dataclass(slots=True)
+class ExpireAnswer:
+    """The sessions among those asked for that were used later, with records without entries."""
+
+    context: str
+    ask: int
+    objections: Pairs
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
+
+
+ManagerMessage = Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer
+
+
+def is_manager_message(payload: bytes) -> bool:
+    """Whether a byte message is meant for session managers."""
+    return payload.startswith(MAGIC)
+
+
+def decode_message(payload: bytes) -> ManagerMessage:
+    """Read a manager's message.
+
+    Raises:
+        RemoteProtocolError: It is malformed, or of a version that is not spoken here.
+    """
+    if not payload.startswith(_PREFIX):
+        raise RemoteProtocolError(
+            f"manager message of version {payload[len(MAGIC) : len(_PREFIX)].hex() or 'none'}, "
+            f"spoken here: {_VERSION}"
+        )
+    fields = unpack(payload[len(_PREFIX) :])
+    if not isinstance(fields, list) or not fields:
+        raise RemoteProtocolError("a manager message is an array")
+    try:
+        return _READERS[fields[0]](*fields[1:])
+    except (KeyError, TypeError, ValueError) as error:
+        # Which reader it was, and which field, says the message of the error itself.
+        raise RemoteProtocolError(f"malformed manager message: {error}") from error
+
+
+def _flat(pairs: Pairs) -> list[str | bytes]:
+    return [item for pair in pairs for item in pair]
+
+
+def _text(value: Any, limit: int) -> str:
+    if not isinstance(value, str) or len(value) > limit:
+        raise ValueError(f"expected text of at most {limit} characters")
+    return value
+
+
+def _int(value: Any, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"expected an integer from {low} to {high}")
+    return value
+
+
+def _bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError("expected true or false")
+    return value
+
+
+def _pairs(value: Any) -> Pairs:
+    if not isinstance(value, list) or len(value) % 2:
+        raise ValueError("expected keys and records in turn")
+    keys, records = value[::2], value[1::2]
+    for key in keys:
+        _text(key, KEY_MAX_CHARS)
+    for record in records:
+        if type(record) is not bytes:
+            raise ValueError("expected a record as bytes")
+    return list(zip(keys, records, strict=True))
+
+
+def _hello(name: Any, contexts: Any, wants_reply: Any) -> Hello:
+    if not isinstance(contexts, list) or len(contexts) > CONTEXTS_MAX:
+        raise ValueError(f"expected at most {CONTEXTS_MAX} contexts")
+    names = [_text(context, NAME_MAX_CHARS) for context in contexts]
+    return Hello(_text(name, NAME_MAX_CHARS), names, _bool(wants_reply))
+
+
+def _deltas(context: Any, pairs: Any) -> Deltas:
+    return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs))
+
+
+def _digests(context: Any, sync: Any, first: Any, last: Any, offers: Any, packed: Any) -> Digests:
+    if type(packed) is not bytes or len(packed) % _DIGEST.size:
+        raise ValueError("expected digests of ten bytes each")
+    digests = {}
+    for partition, digest in _DIGEST.iter_unpack(packed):
+        digests[_int(partition, 0, PARTITIONS - 1)] = digest
+    return Digests(
+        _text(context, NAME_MAX_CHARS),
+        _int(sync, 0, 2**63),
+        _int(first, 0, PARTITIONS),
+        _int(last, -1, PARTITIONS - 1),
+        _bool(offers),
+        digests,
+    )
+
+
+def _records(context: Any, sync: Any, pairs: Any, done: Any) -> Records:
+    return Records(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), _pairs(pairs), _bool(done))
+
+
+def _expire_ask(context: Any, ask: Any, keys: Any) -> ExpireAsk:
+    if not isinstance(keys, list) or len(keys) % 2:
+        raise ValueError("expected keys and versions in turn")
+    names = [_text(key, KEY_MAX_CHARS) for key in keys[::2]]
+    versions = [_int(version, 0, 2**64 - 1) for version in keys[1::2]]
+    return ExpireAsk(
+        _text(context, NAME_MAX_CHARS),
+        _int(ask, 0, 2**63),
+        list(zip(names, versions, strict=True)),
+    )
+
+
+def _expire_answer(context: Any, ask: Any, objections: Any) -> ExpireAnswer:
+    return ExpireAnswer(_text(context, NAME_MAX_CHARS), _int(ask, 0, 2**63), _pairs(objections))
+
+
+_READERS: dict[Any, Any] = {
+    0: _hello,
+    1: _deltas,
+    2: _digests,
+    3: _records,
+    4: _expire_ask,
+    5: _expire_answer,
+}

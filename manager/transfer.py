@@ -1,0 +1,307 @@
+"""How replicas become equal: join, heal and repair are one exchange of digests and records.
+
+A node that wants to be complete sends its digests, partition by partition, to every member that runs
+the context; each sends the records of the partitions that differ (DESIGN §5.5). A joining node is a
+target of live changes before it asks, and asks every member, so a change is with it directly, or was
+made at a member that it asks afterwards: nothing falls between.
+
+Afterwards each node compares one window of partitions a second with one other member, so whatever a
+lost message left different is found again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tribes.channel.core import ChannelCore
+from tribes.channel.outputs import Notice
+from tribes.errors import RemoteProtocolError
+from tribes.timers import Timer
+from tribes.wire.member import Member
+from tribes.wire.options import SendOptions
+
+from .base import SessionManager
+from .messages import Digests, Pairs, Records
+from .record import deciseconds, from_wire, header, to_wire
+from .session_ids import PARTITIONS
+
+__all__ = ["Transfer", "TransferStatistics"]
+
+RECORDS_MAX_BYTES = 256 * 1024
+"""Records of one message; the next one leaves when this one was processed."""
+
+WINDOW_PARTITIONS = 256
+"""Partitions compared per second once a node has joined: all of them every 16 s."""
+
+PULL_SILENCE_S = 5.0
+"""A member that owes records and sends none for so long is not waited for."""
+
+_ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
+
+
+class TransferStatistics:
+    """Counters of the exchange, plain ints."""
+
+    __slots__ = (
+        "pulls_done",
+        "pulls_failed",
+        "pulls_started",
+        "records_received",
+        "records_refused",
+        "records_sent",
+    )
+
+    def __init__(self) -> None:
+        self.pulls_started = 0
+        self.pulls_done = 0
+        self.pulls_failed = 0
+        self.records_sent = 0
+        self.records_received = 0
+        self.records_refused = 0
+
+
+class _Pull:
+    __slots__ = ("heard", "member")
+
+    def __init__(self, member: Member, now: float) -> None:
+        self.member = member
+        self.heard = now
+
+
+class Transfer:
+    """The digests and records of one context.
+
+    Args:
+        manager: Its table is compared and merged into.
+        channel: Where messages go.
+        randrange: Gives a number below its argument; chooses whom to compare with.
+        joined: Called once when this node has what the others had.
+        join_window: Seconds in which other members may still be found.
+        timeout: Seconds after which this node goes on although records are missing.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        channel: ChannelCore,
+        *,
+        randrange: Callable[[int], int],
+        join_window: float,
+        timeout: float,
+    ) -> None:
+        self.statistics = TransferStatistics()
+        self.is_joined = False
+        self.is_complete = True
+        self._manager = manager
+        self._channel = channel
+        self._randrange = randrange
+        self._join_window = join_window
+        self._timeout = timeout
+        self._peers: dict[Member, None] = {}
+        self._pulls: dict[int, _Pull] = {}
+        self._serving: dict[Member, int] = {}
+        self._sync = 0
+        self._cursor = 0
+        self._started = 0.0
+        self._timer: Timer | None = None
+
+    # Life.
+
+    def start(self, now: float) -> None:
+        """Begin: joined is who has the sessions of everybody found in the join window."""
+        self._started = now
+        self._channel.timers.at(now + self._join_window, self._look)
+        self._timer = self._channel.timers.at(now + self._join_window + 1, self._compare)
+
+    def stop(self) -> None:
+        """No more comparing."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def peer_up(self, member: Member, now: float) -> None:
+        """A member runs this context: ask it for what differs."""
+        self._peers[member] = None
+        self.pull(member, now)
+
+    def peer_down(self, member: Member, now: float) -> None:
+        """A member is gone: whoever else has its sessions is asked too, or was already."""
+        self._peers.pop(member, None)
+        self._serving.pop(member, None)
+        for sync in [s for s, pull in self._pulls.items() if pull.member == member]:
+            self._give_up(sync, "it is gone", now)
+
+    def pull(self, member: Member, now: float) -> None:
+        """Ask one member for the records of all partitions that differ."""
+        self._sync += 1
+        sync = self._sync
+        self._pulls[sync] = _Pull(member, now)
+        self.statistics.pulls_started += 1
+        table = self._manager.table
+        digests = {p: d for p in range(PARTITIONS) if (d := table.partition_digest(p))}
+        message = Digests(self._manager.context, sync, 0, PARTITIONS - 1, False, digests)
+
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            if member in faulty and sync in self._pulls:
+                self._give_up(sync, str(faulty[member]), then)
+
+        self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
+        self._channel.timers.at(now + PULL_SILENCE_S, lambda then: self._watch(sync, then))
+
+    def _watch(self, sync: int, now: float) -> None:
+        pull = self._pulls.get(sync)
+        if pull is None:
+            return
+        if now - pull.heard >= PULL_SILENCE_S:
+            self._give_up(sync, f"it sent nothing for {PULL_SILENCE_S:g} s", now)
+        else:
+            self._channel.timers.at(
+                pull.heard + PULL_SILENCE_S, lambda then: self._watch(sync, then)
+            )
+
+    def _give_up(self, sync: int, why: str, now: float) -> None:
+        pull = self._pulls.pop(sync)
+        self.statistics.pulls_failed += 1
+        self._channel.event(
+            Notice(
+                "state transfer given up",
+                {"context": self._manager.context, "member": pull.member.label, "why": why},
+            )
+        )
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        if self.is_joined:
+            return
+        elapsed = now - self._started
+        if elapsed >= self._timeout:
+            self.is_complete = not self._pulls
+        elif self._pulls or elapsed < self._join_window - 1e-6:
+            if self._pulls:
+                when = self._started + self._timeout
+                self._channel.timers.at(when, self._look)
+            return
+        self.is_joined = True
+        self._channel.event(
+            Notice(
+                "joined" if self.is_complete else "joined without all sessions",
+                {
+                    "context": self._manager.context,
+                    "sessions": len(self._manager.table),
+                    "members": len(self._peers),
+                    "seconds": round(elapsed, 3),
+                },
+            )
+        )
+
+    # The side that has records.
+
+    def on_digests(self, source: Member, message: Digests, now: float) -> None:
+        """Send the source what differs, and ask it for the same if it offers that."""
+        differing = self._differing(message)
+        if message.offers and differing:
+            table = self._manager.table
+            mine = {p: table.partition_digest(p) for p in differing}
+            answer = Digests(self._manager.context, 0, PARTITIONS, -1, False, mine)
+            self._channel.post((source,), answer.encode(), _ACKED, now)
+        if differing or message.sync:
+            self._sync += 1
+            self._serving[source] = self._sync
+            records = self._records_of(differing, deciseconds(now))
+            self._serve(source, message.sync, self._sync, records, now)
+
+    def _differing(self, message: Digests) -> list[int]:
+        table, theirs = self._manager.table, message.digests
+        if message.first > message.last:
+            return [p for p, digest in theirs.items() if table.partition_digest(p) != digest]
+        compared = range(message.first, message.last + 1)
+        return [p for p in compared if table.partition_digest(p) != theirs.get(p, 0)]
+
+    def _records_of(self, partitions: list[int], now_ds: int) -> Iterator[tuple[str, bytes]]:
+        table = self._manager.table
+        for partition in partitions:
+            for key in table.keys_of(partition):
+                record = table.get(key)
+                if record is not None:
+                    yield key, to_wire(record, now_ds)
+
+    def _serve(
+        self,
+        target: Member,
+        sync: int,
+        serving: int,
+        records: Iterator[tuple[str, bytes]],
+        now: float,
+    ) -> None:
+        pairs: Pairs = []
+        size = 0
+        done = True
+        for key, record in records:
+            pairs.append((key, record))
+            size += len(record)
+            if size >= RECORDS_MAX_BYTES:
+                done = False
+                break
+        if not pairs and not sync:
+            return
+        self.statistics.records_sent += len(pairs)
+
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            # A newer request of the same member replaces this one.
+            if not faulty and not done and self._serving.get(target) == serving:
+                self._serve(target, sync, serving, records, then)
+
+        message = Records(self._manager.context, sync, pairs, done)
+        self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
+
+    # The side that wants records.
+
+    def on_records(self, source: Member, message: Records, now: float) -> None:
+        """Merge what a member sent."""
+        pull = self._pulls.get(message.sync)
+        if pull is not None and pull.member == source:
+            pull.heard = now
+        try:
+            self.merge(message.pairs, now)
+        finally:
+            if pull is not None and pull.member == source and message.done:
+                del self._pulls[message.sync]
+                self.statistics.pulls_done += 1
+                self._look(now)
+
+    def merge(self, pairs: Pairs, now: float) -> None:
+        """Merge records or deltas into the table. A bad one costs only itself.
+
+        Raises:
+            RemoteProtocolError: Some were refused; all others were merged.
+        """
+        table, clock = self._manager.table, self._manager.clock
+        now_ds = deciseconds(now)
+        refused: RemoteProtocolError | None = None
+        for key, data in pairs:
+            try:
+                record = from_wire(data, now_ds)
+                clock.observe(header(record).access)
+            except RemoteProtocolError as error:
+                self.statistics.records_refused += 1
+                refused = error
+                continue
+            table.merge_in(key, record, now_ds)
+            self.statistics.records_received += 1
+        if refused is not None:
+            raise refused
+
+    # Anti-entropy.
+
+    def _compare(self, now: float) -> None:
+        self._timer = self._channel.timers.at(now + 1.0, self._compare)
+        if not self._peers or self._pulls:
+            return
+        peers = tuple(self._peers)
+        peer = peers[self._randrange(len(peers))]
+        first = self._cursor
+        last = first + WINDOW_PARTITIONS - 1
+        self._cursor = (last + 1) % PARTITIONS
+        table = self._manager.table
+        digests = {p: d for p in range(first, last + 1) if (d := table.partition_digest(p))}
+        message = Digests(self._manager.context, 0, first, last, True, digests)
+        self._channel.post((peer,), message.encode(), int(SendOptions.USE_ACK), now)
