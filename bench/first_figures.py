@@ -118,17 +118,17 @@ def commits(group_port: int, seconds: float, size: int) -> dict[str, list[float]
                 session[name] = "x" * 100
             manager.commit(session)
             ids.append(session.id)
-        value = ["x" * size + str(i) for i in range(10)]
+        value = "x" * (size - 8)
 
         def one(turn: int, manager=manager, ids=ids, value=value, options=options) -> None:  # type: ignore[no-untyped-def]
             session = manager.find(ids[turn % 100])
-            session["a"] = value[turn % 10]
+            session["a"] = f"{value}{turn:8}"
             if options == 8:
                 manager.commit(session)
             else:
                 waiter = ThreadWaiter()
-                manager.commit(session, waiter)
-                waiter.wait(5)
+                if manager.commit(session, waiter).version is not None:
+                    waiter.wait(5)
 
         def run(threads: int, one: Callable[[int], None] = one) -> float:
             counts = [0] * threads
@@ -182,7 +182,6 @@ def commits(group_port: int, seconds: float, size: int) -> dict[str, list[float]
             found[f"session commits/s ({options}), {threads} thread(s)"] = [
                 run(threads) for _ in range(RUNS)
             ]
-            node.channel.shell.core.inbox  # noqa: B018
             time.sleep(1)
         node.stop()
     return found

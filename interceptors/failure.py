@@ -26,6 +26,11 @@ __all__ = ["TcpFailureDetector"]
 _RETEST_S = 1.0
 """Seconds between two tests of a member that is silent but still answers."""
 
+_RESETS_MAX = 3
+_RESET_PAUSE_S = 0.05
+"""A connection that is reset says little: a dying process, or one with too many connections. It is
+tried again after 50, 100 and 200 ms before the member counts as dead."""
+
 
 class TcpFailureDetector(Interceptor):
     """Verifies every change of the membership by a connection of its own.
@@ -61,6 +66,7 @@ class TcpFailureDetector(Interceptor):
         self._suspects: dict[Member, float] = {}
         self._under_test: set[Member] = set()
         self._retest: dict[Member, Timer] = {}
+        self._resets: dict[Member, int] = {}
         self._up: MembersNext | None = None
 
     @property
@@ -79,7 +85,7 @@ class TcpFailureDetector(Interceptor):
         self._up = next
         member = change.member
         if change.kind is ChangeKind.ADDED:
-            self._added(member, now)
+            self._added(member)
         elif change.kind is ChangeKind.UPDATED:
             if member in self._verified:
                 self._verified[member] = member
@@ -90,7 +96,7 @@ class TcpFailureDetector(Interceptor):
             self._announced.pop(member, None)
             if member in self._verified:
                 self._suspects.setdefault(member, now)
-                self._test(member, now, RemovalReason.SILENT)
+                self._test(member)
         else:
             # Farewells and replaced incarnations need no test.
             self._announced.pop(member, None)
@@ -98,19 +104,18 @@ class TcpFailureDetector(Interceptor):
 
     def on_trouble(self, member: Member, why: Exception, now: float) -> None:
         """A connection broke or a message failed: ask the member at once."""
-        del why
+        del why, now
         if member in self._verified:
-            self._test(member, now, RemovalReason.CRASHED)
+            self._test(member)
 
-    def _added(self, member: Member, now: float) -> None:
+    def _added(self, member: Member) -> None:
         if member in self._verified:
             self._clear(member)
             return
         self._announced[member] = member
-        self._test(member, now, RemovalReason.NONE)
+        self._test(member)
 
-    def _test(self, member: Member, now: float, reason: RemovalReason) -> None:
-        del now
+    def _test(self, member: Member) -> None:
         if member in self._under_test or self.context.is_shut_down():
             return
         self._under_test.add(member)
@@ -125,18 +130,25 @@ class TcpFailureDetector(Interceptor):
             expect_reply=expect_reply,
             connect_timeout=self.connect_timeout / 1000,
             reply_timeout=self.read_test_timeout / 1000,
-            answer=self._answer(member, reason),
+            answer=self._answer(member),
         )
 
-    def _answer(
-        self, member: Member, reason: RemovalReason
-    ) -> Callable[[Exception | None, float], None]:
+    def _answer(self, member: Member) -> Callable[[Exception | None, float], None]:
         def answer(error: Exception | None, now: float) -> None:
             self._under_test.discard(member)
             if error is None:
+                self._resets.pop(member, None)
                 self._alive(member, now)
+            elif isinstance(error, ConnectionRefusedError):
+                self._dead(member, RemovalReason.CRASHED, now)
+            elif isinstance(error, ConnectionError) and self._is_worth_another(member):
+                pause = _RESET_PAUSE_S * 2 ** (self._resets[member] - 1)
+                self._retest[member] = self.context.timers.at(
+                    now + pause, lambda _: self._test(member)
+                )
             else:
-                self._dead(member, error, reason, now)
+                silent = isinstance(error, TimeoutError)
+                self._dead(member, RemovalReason.SILENT if silent else RemovalReason.CRASHED, now)
 
         return answer
 
@@ -150,19 +162,17 @@ class TcpFailureDetector(Interceptor):
         if member not in self._suspects:
             return
         self._retest[member] = self.context.timers.at(
-            now + _RETEST_S, lambda then: self._test(member, then, RemovalReason.SILENT)
+            now + _RETEST_S, lambda _: self._test(member)
         )
 
-    def _dead(
-        self, member: Member, error: Exception, reason: RemovalReason, now: float
-    ) -> None:
+    def _is_worth_another(self, member: Member) -> bool:
+        resets = self._resets[member] = self._resets.get(member, 0) + 1
+        return resets <= _RESETS_MAX
+
+    def _dead(self, member: Member, reason: RemovalReason, now: float) -> None:
         # Whatever the heartbeats say: the next one makes it new, and it is asked again.
         self.context.forget(member)
         self._announced.pop(member, None)
-        if isinstance(error, ConnectionRefusedError):
-            reason = RemovalReason.CRASHED
-        elif reason is RemovalReason.CRASHED:
-            reason = RemovalReason.SILENT
         self._remove(member, reason, now)
 
     def _remove(self, member: Member, reason: RemovalReason, now: float) -> None:
@@ -173,6 +183,7 @@ class TcpFailureDetector(Interceptor):
 
     def _clear(self, member: Member) -> None:
         self._suspects.pop(member, None)
+        self._resets.pop(member, None)
         timer = self._retest.pop(member, None)
         if timer is not None:
             timer.cancel()

@@ -20,11 +20,11 @@ from tribes.errors import (
 )
 
 from .changes import Change
-from .layout import Span
 from .record import NAME_MAX_BYTES, Entry, Kind, Reading, read_entry
 from .values import is_immutable
 
 if TYPE_CHECKING:
+    from .layout import Span
     from .values import ValueCodec
 
 __all__ = ["Bag"]

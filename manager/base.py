@@ -15,8 +15,9 @@ what is marked as the core's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from tribes.errors import SessionLimitError
 from tribes.ids import SessionId, SessionKey
@@ -50,9 +51,7 @@ _LIVE: Final = int(Life.LIVE)
 _DESTROYED: Final = int(Life.DESTROYED)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class CommitOutcome:
+class CommitOutcome(msgspec.Struct, frozen=True):
     """What a commit did here. What the peers did is told to the waiter.
 
     Attributes:
@@ -203,7 +202,7 @@ class SessionManager:
                 changes,
                 session.reading,
                 current,
-                created=session.created,
+                created=session.first_hlc,
                 hlc=hlc,
                 actor=clock.actor,
                 now_ds=now_ds,

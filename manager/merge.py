@@ -37,11 +37,7 @@ from .layout import (
     SEEN_BIAS,
     U32,
     WIDE,
-    Patch,
-    actor_index,
     entry_bytes,
-    patches_of,
-    splice,
     walk,
 )
 from .record import (
@@ -62,6 +58,7 @@ from .record import (
     slot_of,
     to_wire,
 )
+from .splice import Patch, actor_index, patches_of, splice
 
 __all__ = [
     "TOMBSTONES_MAX",

@@ -49,11 +49,11 @@ from .layout import (
     Life,
     Namespace,
     Span,
-    check,
     entry_bytes,
-    read_varint,
+    read_version,
     walk,
 )
+from .untrusted import check
 
 __all__ = [
     "ENTRIES_MAX",
@@ -188,21 +188,22 @@ def equal_state(a: Record, b: Record) -> bool:
 
 def read_entry(record: Record, span: Span) -> Entry:
     """Decode one entry that `walk` found in this record."""
-    main, large = (record, ()) if isinstance(record, bytes) else record
+    main = record if isinstance(record, bytes) else record[0]
     start, name_at, value_at, end, beside = span
     if main[3] == WIDE:
-        (actor,) = U32.unpack_from(main, start + 1)
-        pos = start + 5
+        actor_at, pos = start + 1, start + 5
     else:
-        (actor,) = U32.unpack_from(main, ACTORS_AT + 4 * main[start + 1])
-        pos = start + 2
-    ahead, pos = read_varint(main, pos)
-    back, pos = read_varint(main, pos)
+        actor_at, pos = ACTORS_AT + 4 * main[start + 1], start + 2
+    ahead, back = read_version(main, pos)
     hlc = int.from_bytes(main[CREATED_AT:ACCESS_AT], "big") + ahead
-    value = main[value_at:end] if beside < 0 else large[beside]
-    head = main[start]
     return Entry(
-        head >> 4, head & 15, main[name_at:value_at], value, hlc, actor, hlc - back if back else 0
+        main[start] >> 4,
+        main[start] & 15,
+        main[name_at:value_at],
+        main[value_at:end] if beside < 0 else record[1][beside],  # type: ignore[index]
+        hlc,
+        int.from_bytes(main[actor_at : actor_at + 4], "big"),
+        hlc - back if back else 0,
     )
 
 
@@ -221,14 +222,10 @@ def parse(record: Record) -> Parsed:
         else:
             actor = table[main[start + 1]]
             pos = start + 2
-        hlc = main[pos]
-        pos += 1
-        if hlc > 127:
-            hlc, pos = read_varint(main, pos - 1)
-        hlc += created
-        back = main[pos]
-        if back > 127:
-            back, pos = read_varint(main, pos)
+        lengths = main[pos]
+        middle = pos + 1 + (lengths >> 4)
+        hlc = created + int.from_bytes(main[pos + 1 : middle], "big")
+        back = int.from_bytes(main[middle : middle + (lengths & 15)], "big")
         name = main[name_at:value_at]
         value = main[value_at:end] if beside < 0 else large[beside]
         entries[head >> 4, name] = Entry(

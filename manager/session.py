@@ -63,6 +63,7 @@ class Session(MutableMapping[str, Any]):
 
     Attributes:
         key: The first id, which never changes.
+        first_hlc: hlc of the creation, if this object is where the session was created.
         is_new: The client has not sent the id back yet.
         reading: The record that this object reads; None while the session is not in the table.
         rotated_from: The id before `rotate_id`, until the commit.
@@ -71,7 +72,6 @@ class Session(MutableMapping[str, Any]):
     __slots__ = (
         "_attributes",
         "_container",
-        "_created",
         "_home",
         "_id",
         "_ids",
@@ -79,6 +79,7 @@ class Session(MutableMapping[str, Any]):
         "_limit",
         "_notes",
         "_own_changes",
+        "first_hlc",
         "is_new",
         "key",
         "reading",
@@ -108,7 +109,7 @@ class Session(MutableMapping[str, Any]):
         self.is_new = record is None
         self.rotated_from: str | None = None
         self._home = home
-        self._created = created
+        self.first_hlc = created
         self._id = session_id
         self._ids: list[str] | None = None
         self._is_valid = True
@@ -193,7 +194,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def created(self) -> int:
         """The hlc of the creation."""
-        return self._created if self.reading is None else header(self.reading.record).created
+        return self.first_hlc if self.reading is None else header(self.reading.record).created
 
     @property
     def created_ms(self) -> int:
@@ -206,7 +207,7 @@ class Session(MutableMapping[str, Any]):
         """When the request before this one was, in milliseconds since 1970."""
         self._check()
         reading = self.reading
-        return hlc_to_ms(self._created if reading is None else header(reading.record).access)
+        return hlc_to_ms(self.first_hlc if reading is None else header(reading.record).access)
 
     @property
     def max_inactive(self) -> int:

@@ -223,3 +223,31 @@ def test_test_messages_of_others_are_dropped() -> None:
         data = ChannelData(1, 0, bytes(16), OTHER, message)
         channel.detector.receive(data, 0.0, lambda m, now: passed.append(m.message))
     assert passed == [b"hello"]
+
+
+def test_reset_connection_is_tried_again_before_the_member_counts_as_dead() -> None:
+    """A dying process resets, and so does one with too many connections: ask again, quickly."""
+    channel = with_member()
+    reset = ConnectionResetError("reset")
+    channel.detector.on_trouble(OTHER, reset, 1.0)
+    now = 1.0
+    for pause in (0.05, 0.1, 0.2):
+        channel.answer(reset, now)
+        assert channel.reported == []
+        now += pause
+        channel.timers.run_due(now)
+    channel.answer(reset, now)
+    assert channel.reported == [
+        MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)
+    ]
+
+
+def test_member_that_answers_after_a_reset_is_kept() -> None:
+    """One reset is no verdict, and it is forgotten with the next answer."""
+    channel = with_member()
+    for _ in range(5):
+        channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
+        channel.answer(ConnectionResetError("reset"), 1.0)
+        channel.timers.run_due(1.05)
+        channel.answer(None, 1.1)
+    assert channel.reported == []

@@ -71,7 +71,7 @@ class MemberAdded(Event):
 
     def fields(self) -> dict[str, object]:
         """Name of the member, number of the view."""
-        return {"member": self.member.label, "address": self.member.name, "view": self.view}
+        return {"member": self.member.label, "address": _address(self.member), "view": self.view}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class MemberUpdated(Event):
 
     def fields(self) -> dict[str, object]:
         """Name of the member."""
-        return {"member": self.member.label, "address": self.member.name}
+        return {"member": self.member.label, "address": _address(self.member)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class MemberRemoved(Event):
         """Name of the member, why, number of the view."""
         return {
             "member": self.member.label,
-            "address": self.member.name,
+            "address": _address(self.member),
             "reason": str(self.reason),
             "view": self.view,
         }
@@ -162,6 +162,11 @@ class Notice(Event):
     def fields(self) -> dict[str, object]:
         """The details as given."""
         return self.details
+
+
+def _address(member: Member) -> str:
+    host, port = member.address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 ChannelOutput = Deliver | TicketDone | Event

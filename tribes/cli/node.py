@@ -166,7 +166,7 @@ async def _run(config: NodeConfig) -> None:
             log.info(
                 "node ready",
                 node=config.name,
-                address=channel.local.name,
+                address="{}:{}".format(*channel.local.address),
                 group=f"{membership.address}:{membership.port}",
                 contexts=list(config.contexts) or "all",
             )
