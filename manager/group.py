@@ -138,6 +138,9 @@ class SessionGroup:
         return True
 
     def _hello(self, member: Member, now: float) -> None:
+        if not self.replicators and self._adopt is None:
+            # A channel without sessions is to others what a plain member is.
+            return
         hello = Hello(self._name, list(self.replicators), member not in self._contexts)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:

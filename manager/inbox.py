@@ -15,9 +15,21 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["COMMIT_OVERHEAD_BYTES", "INBOX_MAX_BYTES", "Commit", "CommitResult", "Inbox", "Waiter"]
+__all__ = [
+    "BATCH_ENTRIES",
+    "COMMIT_OVERHEAD_BYTES",
+    "INBOX_MAX_BYTES",
+    "Batch",
+    "Commit",
+    "CommitResult",
+    "Inbox",
+    "Waiter",
+]
 
 INBOX_MAX_BYTES: Final = 8 * 1024 * 1024
+
+BATCH_ENTRIES: Final = 4096
+"""Commits that one `Inbox.take` gives at most, so that the core sees to its network in between."""
 
 COMMIT_OVERHEAD_BYTES: Final = 256
 """What a waiting commit is counted for beyond its delta: the objects around it."""
@@ -71,12 +83,27 @@ class Commit:
     waiter: Waiter | None = None
 
 
+@dataclass(slots=True)
+class Batch:
+    """What an inbox held, as the core takes it.
+
+    Attributes:
+        commits: Oldest first.
+        overflowed: Commits without deltas whose waiters wait for a merged record.
+        dirty: By context, the keys whose merged records must be sent from the table.
+    """
+
+    commits: list[Commit]
+    overflowed: list[Commit]
+    dirty: dict[str, list[str]]
+
+
 @final
 class Inbox:
     """Commits between the request threads and the core's thread.
 
     The core's side: after each wake-up, ``drain`` until it returns nothing, then ``take_dirty`` and
-    ``take_overflowed``.  The ``drain`` that leaves nothing disarms; the next content wakes again.
+    ``take_overflowed`` (``take`` does all three).  The ``drain`` that leaves nothing disarms; the next content wakes again.
 
     Args:
         lock: Guards everything; held for a few instructions.
@@ -191,6 +218,15 @@ class Inbox:
                 self.bytes -= sum(len(commit.delta) for commit in batch)
                 self.bytes -= COMMIT_OVERHEAD_BYTES * len(batch)
         return batch
+
+    def take(self, limit_entries: int = BATCH_ENTRIES) -> Batch | None:
+        """Take up to ``limit_entries`` commits and all that found no room; None when empty."""
+        commits = self.drain(limit_entries)
+        overflowed = self.take_overflowed() if self._overflowed else []
+        dirty = self.take_dirty() if self._dirty else {}
+        if not (commits or overflowed or dirty):
+            return None
+        return Batch(commits, overflowed, dirty)
 
     def take_dirty(self) -> dict[str, list[str]]:
         """Take the keys, by context, whose merged records must be sent from the table."""

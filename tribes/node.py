@@ -14,7 +14,7 @@ from tribes.channel.core import ChannelCore, Output
 from tribes.config.model import NodeConfig
 from tribes.manager.base import SessionManager
 from tribes.manager.group import SessionGroup
-from tribes.manager.inbox import Inbox
+from tribes.manager.inbox import Batch
 from tribes.manager.replication import Replicator
 from tribes.membership.change import MemberChange
 from tribes.membership.view import View
@@ -23,21 +23,19 @@ from tribes.wire.member import Member
 
 __all__ = ["NodeCore"]
 
-_DRAIN_MAX = 4096
-
 
 class NodeCore:
     """One member with its sessions, without sockets, clock, threads or randomness of its own.
 
-    The inputs that concern the network are those of :class:`ChannelCore` and are reached through
-    ``channel``; ``commits`` and the life cycle are here. After each input the driver performs
-    ``take_outputs()``, in order, and calls ``channel.timer`` no earlier than ``next_deadline``.
+    Its inputs are those of :class:`ChannelCore` (``datagram``, ``link_opened``, ``link_bytes``,
+    ``link_closed``, ``connect_failed``, ``writable``, ``probe_result``, ``send``, ``delivered``,
+    ``timer``) and ``commits``. After each input the driver performs ``take_outputs()``, in order,
+    and calls ``timer`` no earlier than ``next_deadline``.
 
     Args:
         config: The node's settings.
         local: The own record, with the address and port that others connect to.
         interceptors: The chain, first to last.
-        inbox: Where request threads leave their commits.
         make_manager: Makes the request side of a context.
         wall_ms: Wall clock in milliseconds.
         entropy: Gives n random bytes.
@@ -50,15 +48,13 @@ class NodeCore:
         local: Member,
         *,
         interceptors: Sequence[Interceptor],
-        inbox: Inbox,
         make_manager: Callable[[str], SessionManager],
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
     ) -> None:
         self.config = config
-        self.inbox = inbox
-        self.channel = ChannelCore(
+        self.channel = channel = ChannelCore(
             local,
             config.channel,
             interceptors,
@@ -67,6 +63,16 @@ class NodeCore:
             consume=self._consume,
             members_changed=self._members_changed,
         )
+        self.datagram = channel.datagram
+        self.link_opened = channel.link_opened
+        self.link_bytes = channel.link_bytes
+        self.link_closed = channel.link_closed
+        self.connect_failed = channel.connect_failed
+        self.writable = channel.writable
+        self.probe_result = channel.probe_result
+        self.send = channel.send
+        self.delivered = channel.delivered
+        self.timer = channel.timer
         self._make_manager = make_manager
         self._randrange = randrange
         self.sessions = SessionGroup(
@@ -89,7 +95,7 @@ class NodeCore:
 
     @property
     def next_deadline(self) -> float:
-        """Monotonic seconds at which ``channel.timer`` wants to be called."""
+        """Monotonic seconds at which ``timer`` wants to be called; infinity for never."""
         return self.channel.next_deadline
 
     @property
@@ -100,11 +106,8 @@ class NodeCore:
     @property
     def is_drained(self) -> bool:
         """True when nothing is on its way to any member, and no member is known to be behind."""
-        return (
-            not len(self.inbox)
-            and self.channel.is_idle
-            and all(r.is_quiet for r in self.sessions.replicators.values())
-        )
+        replicators = self.sessions.replicators.values()
+        return self.channel.is_idle and all(each.is_quiet for each in replicators)
 
     @property
     def has_outputs(self) -> bool:
@@ -123,16 +126,14 @@ class NodeCore:
     def stop(self, now: float) -> None:
         """Leave the group; wait for ``is_drained`` before to lose nothing."""
         self.sessions.stop()
-        self.commits(now)
         self.channel.stop(now)
 
-    def commits(self, now: float) -> None:
-        """The inbox has something: spread it."""
-        while batch := self.inbox.drain(_DRAIN_MAX):
-            self.sessions.commits(batch, now)
-        overflowed, dirty = self.inbox.take_overflowed(), self.inbox.take_dirty()
-        if overflowed or dirty:
-            self.sessions.overflowed(overflowed, dirty, now)
+    def commits(self, batch: Batch, now: float) -> None:
+        """Spread what request threads have left in the inbox."""
+        if batch.commits:
+            self.sessions.commits(batch.commits, now)
+        if batch.overflowed or batch.dirty:
+            self.sessions.overflowed(batch.overflowed, batch.dirty, now)
 
     def _consume(self, data: ChannelData, now: float) -> bool:
         return self.sessions.consume(data, now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import dataclasses
 import random
 import socket
 import struct
@@ -12,7 +14,9 @@ from typing import Any
 import pytest
 import trio
 
+from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
 from tribes.channel.outputs import Event
+from tribes.channel.tickets import Outgoing
 from tribes.config.model import NodeConfig
 from tribes.errors import (
     ChannelClosedError,
@@ -21,6 +25,7 @@ from tribes.errors import (
     LocalProtocolError,
     RemoteProcessError,
 )
+from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.data import ChannelData
 
@@ -340,3 +345,41 @@ async def test_quiet_group_opens_no_connections(make_config: MakeConfig) -> None
         assert a.shell.links_opened + b.shell.links_opened == opened
         # Each has tested the other once, and keeps one connection to it.
         assert opened <= 8
+
+
+class Rot13(Interceptor):
+    """A user's interceptor: changes what is on the wire and changes it back."""
+
+    def send(self, message: Outgoing, now: float, next: SendNext) -> None:  # noqa: A002
+        """On the way down."""
+        data = dataclasses.replace(message.data, message=_rot13(message.data.message))
+        next(Outgoing(data, message.destinations, message.ticket), now)
+
+    def receive(self, message: ChannelData, now: float, next: ReceiveNext) -> None:  # noqa: A002
+        """On the way up."""
+        next(dataclasses.replace(message, message=_rot13(message.message)), now)
+
+
+def _rot13(data: bytes) -> bytes:
+    return codecs.encode(data.decode("latin-1"), "rot13").encode("latin-1")
+
+
+async def test_users_extend_the_chain(make_config: MakeConfig) -> None:
+    """An interceptor of one's own stands where it was put: its bytes are on the wire."""
+    plain: list[bytes] = []
+    changed: list[bytes] = []
+
+    def stack() -> list[Interceptor]:
+        return [MessageDispatchInterceptor(), Rot13(), TcpFailureDetector()]
+
+    async with (
+        GroupChannel(make_config("a"), interceptors=stack()) as a,
+        GroupChannel(make_config("b"), interceptors=stack()) as b,
+        GroupChannel(make_config("c")) as c,
+    ):
+        b.add_message_listener(lambda message: changed.append(message.message), inline=True)
+        c.add_message_listener(lambda message: plain.append(message.message), inline=True)
+        await together(a, b, c)
+        await a.send(b"hello", options=6)
+    assert changed == [b"hello"]
+    assert plain == [b"uryyb"]

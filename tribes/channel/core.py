@@ -30,14 +30,14 @@ from tribes.config.model import ChannelConfig
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
-    MemberUnreachableError,
     QueueFullError,
     RemoteProcessError,
     RemoteProtocolError,
 )
 from tribes.ids import UniqueId, make_unique_id
 from tribes.links.base import OutFrame
-from tribes.links.plain import PlainReceiver, PlainSender
+from tribes.links.plain import PlainReceiver
+from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.multicast import MulticastMembership
 from tribes.membership.view import View, ViewBuilder
@@ -56,9 +56,6 @@ _USE_ACK = int(SendOptions.USE_ACK)
 _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
 _DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
 _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
-
-_STRANGER_IDLE_S = 5.0
-"""How long a connection to a destination that is no member stays open without use."""
 
 
 class ChannelStatistics:
@@ -128,9 +125,14 @@ class ChannelCore:
             emit=self._outputs.append,
             changed=self._chain.on_members,
         )
-        self._senders: dict[Member, PlainSender] = {}
-        self._by_link: dict[int, PlainSender] = {}
-        self._attempts: dict[int, PlainSender] = {}
+        self._senders = SenderPool(
+            config.sender,
+            timers=self.timers,
+            emit=self._emit,
+            new_attempt=self._next_number,
+            is_member=self._views.__contains__,
+            lost=self._trouble,
+        )
         self._receivers: dict[int, PlainReceiver] = {}
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
@@ -164,12 +166,12 @@ class ChannelCore:
     @property
     def is_idle(self) -> bool:
         """True when no message is on its way to any member."""
-        return all(sender.is_idle for sender in self._senders.values())
+        return self._senders.is_idle
 
     @property
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each member, in bytes."""
-        return {member: sender.queued_bytes for member, sender in self._senders.items()}
+        return self._senders.queued_bytes
 
     @property
     def duplicates(self) -> int:
@@ -202,10 +204,7 @@ class ChannelCore:
         for interceptor in self._chain.interceptors:
             interceptor.stop(now)
         self.membership.stop(now)
-        error = ChannelClosedError("the channel was stopped")
-        for sender in list(self._senders.values()):
-            sender.close(error, now)
-        self._senders.clear()
+        self._senders.close(ChannelClosedError("the channel was stopped"), now)
         for link in list(self._receivers):
             self._emit(Close(link, flush=True))
         self._receivers.clear()
@@ -232,8 +231,7 @@ class ChannelCore:
             LocalProtocolError: No destination, the local member among them, or an option that is
                 not supported.
         """
-        self._counter += 1
-        number = self._counter
+        number = self._next_number()
         unique_id = make_unique_id(self._entropy(16))
         self._post(
             destinations,
@@ -333,9 +331,7 @@ class ChannelCore:
     ) -> None:
         """A connection is there: one asked for by ``Connect(attempt)``, or an accepted one."""
         if attempt is not None:
-            sender = self._attempts.pop(attempt)
-            self._by_link[link] = sender
-            sender.link_opened(link, now)
+            self._senders.link_opened(attempt, link, now)
             return
         if self._is_stopped or len(self._receivers) >= self.config.receiver.max_connections:
             self.statistics.connections_refused += 1
@@ -350,13 +346,13 @@ class ChannelCore:
 
     def connect_failed(self, attempt: int, why: Exception, now: float) -> None:
         """A connection asked for by ``Connect(attempt)`` could not be made."""
-        self._attempts.pop(attempt).connect_failed(why, now)
+        self._senders.connect_failed(attempt, why, now)
 
     def link_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes arrived on a connection."""
         receiver = self._receivers.get(link)
         if receiver is None:
-            sender = self._by_link.get(link)
+            sender = self._senders.of_link(link)
             if sender is not None:
                 sender.received(data, now)
             return
@@ -379,13 +375,11 @@ class ChannelCore:
                 # Who has lost the connection to us may have lost everything.
                 self._trouble(source, why or ConnectionResetError("connection closed"), now)
             return
-        sender = self._by_link.pop(link, None)
-        if sender is not None:
-            sender.link_closed(why, now)
+        self._senders.link_closed(link, why, now)
 
     def writable(self, link: int, total: int, now: float) -> None:
         """The operating system has taken ``total`` bytes of this connection so far."""
-        sender = self._by_link.get(link)
+        sender = self._senders.of_link(link)
         if sender is not None:
             sender.writable(total, now)
 
@@ -429,16 +423,14 @@ class ChannelCore:
         answer: Callable[[Exception | None, float], None],
     ) -> None:
         """Ask on a fresh connection whether a member is there; see :class:`ChainContext`."""
-        self._counter += 1
-        self._probes[self._counter] = answer
+        number = self._next_number()
+        self._probes[number] = answer
         data = b""
         if message:
             unique_id = make_unique_id(self._entropy(16))
             data = encode_data_frame(options, self._wall_ms(), unique_id, self._record, message)
         self._emit(
-            Probe(
-                self._counter, member.address, data, expect_reply, connect_timeout, reply_timeout
-            )
+            Probe(number, member.address, data, expect_reply, connect_timeout, reply_timeout)
         )
 
     # The way down.
@@ -452,7 +444,7 @@ class ChannelCore:
         ticket = message.ticket
         for member in message.destinations:
             self.statistics.frames_sent += 1
-            self._sender(member, now).enqueue(
+            self._senders.get(member, now).enqueue(
                 OutFrame(frame, needs_ack=needs_ack, settle=self._settler(ticket, member)), now
             )
 
@@ -465,43 +457,6 @@ class ChannelCore:
                 self._trouble(member, error, now)
 
         return settle
-
-    def _sender(self, member: Member, now: float) -> PlainSender:
-        sender = self._senders.get(member)
-        if sender is None:
-            sender = self._senders[member] = PlainSender(
-                member,
-                self.config.sender,
-                timers=self.timers,
-                emit=self._emit,
-                connect=self._begin_attempt,
-                lost=self._trouble,
-            )
-            if member not in self._views:
-                self._watch_stranger(member, now)
-        return sender
-
-    def _watch_stranger(self, member: Member, now: float) -> None:
-        def look(then: float) -> None:
-            sender = self._senders.get(member)
-            if sender is None or member in self._views:
-                return
-            if sender.is_idle:
-                self._drop_sender(member, then)
-            else:
-                self._watch_stranger(member, then)
-
-        self.timers.at(now + _STRANGER_IDLE_S, look)
-
-    def _begin_attempt(self, member: Member) -> int:
-        self._counter += 1
-        self._attempts[self._counter] = self._senders[member]
-        return self._counter
-
-    def _drop_sender(self, member: Member, now: float) -> None:
-        sender = self._senders.pop(member, None)
-        if sender is not None:
-            sender.close(MemberUnreachableError(f"{member.name} is no longer a member"), now)
 
     # The way up.
 
@@ -574,15 +529,14 @@ class ChannelCore:
             self._outcomes.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
-            self._drop_sender(member, now)
+            self._senders.drop(member, now)
             return
         if not self._views.add(member, now):
             self._emit(MemberUpdated(member))
             self._notify(change, now)
             return
         self._emit(MemberAdded(member, self.view.number))
-        if self.config.sender.keep_connected:
-            self._sender(member, now).connect(now)
+        self._senders.member_added(member, now)
         self._notify(change, now)
 
     def _notify(self, change: MemberChange, now: float) -> None:
@@ -593,7 +547,11 @@ class ChannelCore:
         if not self._is_stopped and member in self._views:
             self._chain.on_trouble(self._views.get(member) or member, why, now)
 
+    def _next_number(self) -> int:
+        self._counter += 1
+        return self._counter
+
     def _emit(self, output: Output) -> None:
         if isinstance(output, Close):
-            self._by_link.pop(output.link, None)
+            self._senders.forget_link(output.link)
         self._outputs.append(output)

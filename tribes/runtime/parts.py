@@ -125,7 +125,6 @@ def make_shell(
             config,
             local,
             interceptors=default_interceptors() if interceptors is None else interceptors,
-            inbox=sessions.inbox,
             make_manager=sessions.manager,
             wall_ms=wall_ms,
             entropy=os.urandom,
@@ -134,6 +133,7 @@ def make_shell(
         )
         shell = Shell(
             core,
+            inbox=sessions.inbox,
             listener=listener,
             receiver=receiver,
             sender=sender,

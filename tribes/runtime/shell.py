@@ -22,6 +22,7 @@ import trio
 
 from tribes.channel.core import Output
 from tribes.channel.outputs import Deliver, Event, TicketDone
+from tribes.manager.inbox import Inbox
 from tribes.node import NodeCore
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.member import Member
@@ -80,6 +81,7 @@ class Shell:
 
     Args:
         core: The node.
+        inbox: Where request threads leave their commits.
         listener: A listening TCP socket.
         receiver: The UDP socket that hears the group.
         sender: The UDP socket that heartbeats leave by.
@@ -92,6 +94,7 @@ class Shell:
         self,
         core: NodeCore,
         *,
+        inbox: Inbox,
         listener: socket.socket,
         receiver: socket.socket,
         sender: socket.socket,
@@ -100,6 +103,7 @@ class Shell:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core = core
+        self._inbox = inbox
         self.now = now
         self._listener = listener
         self._receiver = receiver
@@ -152,7 +156,7 @@ class Shell:
     async def drain(self, timeout: float) -> bool:
         """Wait until every member has what was sent to it; False when that took too long."""
         with trio.move_on_after(timeout):
-            while not self.core.is_drained:
+            while len(self._inbox) or not self.core.is_drained:
                 await self.changed()
             return True
         return False
@@ -173,8 +177,8 @@ class Shell:
 
     def commits(self) -> None:
         """The inbox has something."""
-        if self._nursery is not None:
-            self.core.commits(self.now())
+        while self._nursery is not None and (batch := self._inbox.take()) is not None:
+            self.core.commits(batch, self.now())
             self.pump()
 
     async def send(
@@ -184,7 +188,7 @@ class Shell:
 
         Cancelling is safe: the message may still arrive, and its outcome is dropped.
         """
-        number, unique_id = self.core.channel.send(destinations, payload, options, self.now())
+        number, unique_id = self.core.send(destinations, payload, options, self.now())
         waiter = self._tickets[number] = _Waiter()
         self.pump()
         if waiter.faulty is None:
@@ -284,7 +288,7 @@ class Shell:
                 await trio.sleep_forever()
             now = self.now()
             if now >= self.core.next_deadline:
-                self.core.channel.timer(now)
+                self.core.timer(now)
                 self.pump()
             else:
                 self._timer_at = self.core.next_deadline
@@ -309,7 +313,7 @@ class Shell:
                 break
             except OSError:
                 continue
-            self.core.channel.datagram(data, (addr[0], addr[1]), self.now())
+            self.core.datagram(data, (addr[0], addr[1]), self.now())
         self.pump()
 
     # Connections.
@@ -339,7 +343,7 @@ class Shell:
             else:
                 self._open(sock, output.address, output.attempt)
                 return
-        self.core.channel.connect_failed(output.attempt, error, self.now())
+        self.core.connect_failed(output.attempt, error, self.now())
         self.pump()
 
     def _open(self, sock: socket.socket, peer: tuple[str, int], attempt: int | None) -> None:
@@ -352,7 +356,7 @@ class Shell:
         link = _Link(self.links_opened, sock)
         self._links[link.number] = link
         self._nursery.start_soon(self._read, link)
-        self.core.channel.link_opened(link.number, self.now(), peer=peer, attempt=attempt)
+        self.core.link_opened(link.number, self.now(), peer=peer, attempt=attempt)
         self.pump()
 
     async def _read(self, link: _Link) -> None:
@@ -372,7 +376,7 @@ class Shell:
                 break
             if not data:
                 break
-            self.core.channel.link_bytes(link.number, data, self.now())
+            self.core.link_bytes(link.number, data, self.now())
             self.pump()
         self._lost(link, why)
 
@@ -382,7 +386,7 @@ class Shell:
             self._hear_waiting()
         if link.number in self._links:
             self._close(link)
-            self.core.channel.link_closed(link.number, why, self.now())
+            self.core.link_closed(link.number, why, self.now())
             self.pump()
 
     def _flush(self, link: _Link) -> None:
@@ -407,7 +411,7 @@ class Shell:
         if count:
             link.sent += count
             self.bytes_written += count
-            self.core.channel.writable(link.number, link.sent, self.now())
+            self.core.writable(link.number, link.sent, self.now())
         return True
 
     async def _write(self, link: _Link) -> None:
@@ -441,7 +445,7 @@ class Shell:
     async def _probe(self, output: Probe) -> None:
         error = await _ask(output)
         if self._nursery is not None:
-            self.core.channel.probe_result(output.probe, error, self.now())
+            self.core.probe_result(output.probe, error, self.now())
             self.pump()
 
     # Deliveries.
@@ -450,10 +454,10 @@ class Shell:
         try:
             pending = self._listeners.deliver(output)
         except Exception as error:
-            self.core.channel.delivered(output.token, error, self.now())
+            self.core.delivered(output.token, error, self.now())
             return
         if pending is None:
-            self.core.channel.delivered(output.token, None, self.now())
+            self.core.delivered(output.token, None, self.now())
         elif self._nursery is not None:
             self._nursery.start_soon(self._await_delivery, output.token, pending)
 
@@ -463,7 +467,7 @@ class Shell:
             await pending
         except Exception as why:
             error = why
-        self.core.channel.delivered(token, error, self.now())
+        self.core.delivered(token, error, self.now())
         self.pump()
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 import threading
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
@@ -63,7 +62,7 @@ class FakeTime:
 def make_manager(
     *,
     actor: int = 1,
-    time: FakeTime | None = None,
+    clocks: FakeTime | None = None,
     seed: int = 0,
     inbox_bytes: int = 2**30,
     codec: ValueCodec | None = None,
@@ -74,23 +73,23 @@ def make_manager(
 
     Args:
         actor: Of its clock.
-        time: Its clocks; by default ones that stand still.
+        clocks: Its clocks; by default ones that stand still.
         seed: Of its session ids.
         inbox_bytes: Bound of its inbox.
         codec: For its values.
         context: Its name.
         settings: Passed on to `SessionManager`.
     """
-    time = time or FakeTime()
+    clocks = clocks or FakeTime()
     inbox = Inbox(threading.Lock(), max_bytes=inbox_bytes)
     return SessionManager(
         context,
         SessionTable(threading.Lock(), inbox),
-        Clock(time.wall_ms, actor, threading.Lock()),
+        Clock(clocks.wall_ms, actor, threading.Lock()),
         inbox=inbox,
         codec=codec or ValueCodec(),
         entropy=random.Random(seed).randbytes,
-        monotonic=time.monotonic,
+        monotonic=clocks.monotonic,
         **settings,
     )
 
@@ -159,14 +158,14 @@ def records(
 _zones = st.sampled_from(
     [
         None,
-        timezone.utc,
+        UTC,
         timezone(timedelta(hours=-3, minutes=-30)),
         timezone(timedelta(microseconds=1), "odd"),
         ZoneInfo("Europe/Berlin"),
     ]
 )
 _folds = st.integers(0, 1)
-_scalars = (
+_hashable = (
     st.none()
     | st.booleans()
     | st.integers()
@@ -180,5 +179,23 @@ _scalars = (
     | st.dates()
     | st.timedeltas()
     | st.builds(datetime.replace, st.datetimes(timezones=_zones), fold=_folds)
-    | st.builds(time.replace, st.times(timezones=_zones.filter(_is_fixed := lambda z: z is None or isinstance(z, timezone))), fold=_folds)
+    | st.builds(time.replace, st.times(timezones=_zones), fold=_folds)
 )
+# A signalling NaN can be stored, but has no hash.
+_keys = _hashable.filter(lambda value: not (isinstance(value, Decimal) and value.is_snan()))
+_nested_keys = _keys | st.tuples(_keys, _keys) | st.frozensets(_keys, max_size=3)
+
+
+def session_values() -> st.SearchStrategy[Any]:
+    """Return values that a session can hold, of every built-in type, nested."""
+    return st.recursive(
+        _hashable,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.lists(inner, max_size=4).map(tuple)
+            | st.dictionaries(_nested_keys, inner, max_size=4)
+            | st.sets(_nested_keys, max_size=4)
+            | st.frozensets(_nested_keys, max_size=4)
+        ),
+        max_leaves=12,
+    )

@@ -268,7 +268,6 @@ class SimNode:
             self.config,
             local,
             interceptors=self._make_interceptors(),
-            inbox=self._inbox,
             make_manager=self.manager,
             wall_ms=self.wall_ms,
             entropy=self._entropy.randbytes,
@@ -332,7 +331,7 @@ class SimNode:
     def send(self, payload: bytes, to: Iterable[SimNode], options: int) -> int:
         """Send a message; its outcome appears in ``done`` under the returned ticket."""
         members = [node.core.local for node in to]
-        ticket, _ = self.core.channel.send(members, payload, options, self.world.now)
+        ticket, _ = self.core.send(members, payload, options, self.world.now)
         self.pump()
         return ticket
 
@@ -351,7 +350,8 @@ class SimNode:
         incarnation = self.incarnation
 
         def drain() -> None:
-            self.core.commits(self.world.now)
+            while (batch := self._inbox.take()) is not None:
+                self.core.commits(batch, self.world.now)
             self.pump()
 
         self.world.at(0.0, lambda: self._enter(incarnation, drain))
@@ -378,7 +378,7 @@ class SimNode:
         now = self.world.now
         if now >= self.core.next_deadline:
             self.world.note(self.name, "timer")
-            self.core.channel.timer(now)
+            self.core.timer(now)
         self.pump()
 
     def heard(self, data: bytes, incarnation: int) -> None:
@@ -386,7 +386,7 @@ class SimNode:
 
         def event() -> None:
             self.world.note(self.name, "datagram", data)
-            self.core.channel.datagram(data, ("127.0.0.1", 0), self.world.now)
+            self.core.datagram(data, ("127.0.0.1", 0), self.world.now)
             self.pump()
 
         self._enter(incarnation, event)
@@ -441,7 +441,7 @@ class SimNode:
                 self.on_message(output.message)
             except Exception as why:
                 error = why
-        self.core.channel.delivered(output.token, error, self.world.now)
+        self.core.delivered(output.token, error, self.world.now)
 
     # TCP.
 
@@ -450,7 +450,7 @@ class SimNode:
         target = world.at_address(output.address)
 
         def failed(error: Exception) -> None:
-            self.core.channel.connect_failed(output.attempt, error, world.now)
+            self.core.connect_failed(output.attempt, error, world.now)
             self.pump()
 
         if target is None or not (world.reaches(self, target) and world.reaches(target, self)):
@@ -477,7 +477,7 @@ class SimNode:
     def _opened(self, end: _End) -> None:
         self._ends[end.link] = end
         self.world.note(self.name, "opened")
-        self.core.channel.link_opened(
+        self.core.link_opened(
             end.link, self.world.now, peer=("127.0.0.1", 0), attempt=end.attempt
         )
         self.pump()
@@ -494,7 +494,7 @@ class SimNode:
 
         def taken() -> None:
             if end.link in self._ends:
-                self.core.channel.writable(end.link, total, self.world.now)
+                self.core.writable(end.link, total, self.world.now)
                 self.pump()
 
         self.world.at(0.0, lambda: self._enter(incarnation, taken))
@@ -534,10 +534,10 @@ class SimNode:
         if data is None:
             del self._ends[end.link]
             self.world.note(self.name, "closed")
-            self.core.channel.link_closed(end.link, None, self.world.now)
+            self.core.link_closed(end.link, None, self.world.now)
         else:
             self.world.note(self.name, "bytes", data)
-            self.core.channel.link_bytes(end.link, data, self.world.now)
+            self.core.link_bytes(end.link, data, self.world.now)
         self.pump()
         if end.backlog:
             self.world.at(0.0, lambda: self._read(end))
@@ -547,7 +547,7 @@ class SimNode:
         target = world.at_address(output.address)
 
         def answer(error: Exception | None) -> None:
-            self.core.channel.probe_result(output.probe, error, world.now)
+            self.core.probe_result(output.probe, error, world.now)
             self.pump()
 
         def reply(error: Exception | None, after: float) -> None:

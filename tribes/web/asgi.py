@@ -154,7 +154,9 @@ class SessionMiddleware:
         waiter = async_waiter() if self._waits else None
         outcome = self.manager.commit(session, waiter)
         for name, error in outcome.failed.items():
-            log.error("session attribute not stored", attribute=name, error=str(error))
+            if name not in held.failed:
+                held.failed.add(name)
+                log.error("session attribute not stored", attribute=name, error=str(error))
         if waiter is None or outcome.version is None:
             return
         result = await waiter.wait(self._wait_s)

@@ -19,11 +19,13 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "is_sealed", "session")
+    __slots__ = ("_manager", "failed", "is_sealed", "session")
 
     def __init__(self, manager: SessionManager, session: Session | None) -> None:
         self._manager = manager
         self.session = session
+        self.failed: set[str] = set()
+        """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False
         """Set once the response head has left: no cookie can tell of a session made later."""
 

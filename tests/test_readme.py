@@ -1,0 +1,46 @@
+"""What the README shows works as shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_embedding_snippet_counts_visits() -> None:
+    """The Starlette application of the README keeps a session."""
+    names: dict[str, Any] = {}
+    exec(compile(snippets()[0], "README.md", "exec"), names)
+    transport = httpx.ASGITransport(names["app"])
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            assert [(await client.get("/")).text for _ in range(3)] == [
+                "visit 1",
+                "visit 2",
+                "visit 3",
+            ]
+    finally:
+        await trio.to_thread.run_sync(names["node"].stop)
+
+
+def test_embedding_takes_ten_lines() -> None:
+    """No more than the README's reader was promised."""
+    lines = [line for line in snippets()[0].splitlines() if line.strip()]
+    assert len(lines) <= 10
+
+
+def test_pictures_and_links_are_there() -> None:
+    """Every relative link of the README names a file."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text()):
+        assert (README.parent / target).exists(), target
