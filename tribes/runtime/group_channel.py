@@ -14,6 +14,7 @@ from tribes.channel.outputs import Event
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
+from tribes.manager.expiry import SessionExpired
 from tribes.membership.view import View
 from tribes.runtime.listeners import (
     ListenerRegistry,
@@ -67,7 +68,9 @@ class GroupChannel:
         self._interceptors = interceptors
         self._drain_timeout = drain_timeout
         self._listeners = ListenerRegistry(
-            max_threads=self.config.channel.receiver.max_threads, watch=watch
+            max_threads=self.config.channel.receiver.max_threads,
+            watch=watch,
+            expired=self._session_expired,
         )
         self._stack: AsyncExitStack | None = None
         self._shell: Shell | None = None
@@ -113,6 +116,9 @@ class GroupChannel:
                 await self._shell.drain(self._drain_timeout)
             finally:
                 nursery.cancel_scope.cancel()
+
+    def _session_expired(self, event: SessionExpired) -> None:
+        self.sessions.manager(event.context).notify_destroyed(event.key, "expired")
 
     @property
     def shell(self) -> Shell:

@@ -21,6 +21,7 @@ import trio
 
 from tribes.channel.outputs import Deliver, Event, MemberAdded, MemberRemoved, MemberUpdated
 from tribes.errors import LocalProtocolError
+from tribes.manager.expiry import SessionExpired
 from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
 
@@ -35,7 +36,7 @@ MembershipListener = Callable[[MemberAdded | MemberUpdated | MemberRemoved], Any
 """Gets one change of the membership, in order."""
 
 EVENTS_MAX = 1024
-"""Events that wait for slow membership listeners; beyond, the oldest are dropped and counted."""
+"""Events that wait for slow listeners; beyond, the oldest are dropped and counted."""
 
 handled_source: ContextVar[Member | None] = ContextVar("handled_source", default=None)
 """The member whose message the current code is processing."""
@@ -63,15 +64,21 @@ class ListenerRegistry:
     Args:
         max_threads: Worker threads that synchronous listeners may use at once.
         watch: Sees every event of the core at once, before any listener.
+        expired: Called in a worker thread for every session that this node has expired.
     """
 
     def __init__(
-        self, *, max_threads: int, watch: Callable[[Event], None] | None = None
+        self,
+        *,
+        max_threads: int,
+        watch: Callable[[Event], None] | None = None,
+        expired: Callable[[SessionExpired], None] | None = None,
     ) -> None:
         self._messages: list[_Registered] = []
         self._members: list[MembershipListener] = []
         self._limiter = trio.CapacityLimiter(max_threads)
         self._watch = watch
+        self._expired = expired
         self._events: deque[Event] = deque()
         self._wake = trio.Event()
         self.dropped_events = 0
@@ -145,7 +152,8 @@ class ListenerRegistry:
         log.info(event.name, **event.fields())
         if self._watch is not None:
             self._watch(event)
-        if self._members and isinstance(event, MemberAdded | MemberUpdated | MemberRemoved):
+        is_change = isinstance(event, MemberAdded | MemberUpdated | MemberRemoved)
+        if (is_change and self._members) or (self._expired and isinstance(event, SessionExpired)):
             self._events.append(event)
             if len(self._events) > EVENTS_MAX:
                 self._events.popleft()
@@ -153,16 +161,20 @@ class ListenerRegistry:
             self._wake.set()
 
     async def run(self) -> None:
-        """Call membership listeners, one event after the other, until cancelled."""
+        """Call the listeners of events, one event after the other, until cancelled."""
         while True:
             while self._events:
                 event = self._events.popleft()
+                if isinstance(event, SessionExpired):
+                    if self._expired is not None:
+                        await self._tell(self._expired, event)
+                    continue
                 for listener in tuple(self._members):
                     await self._tell(listener, event)
             self._wake = trio.Event()
             await self._wake.wait()
 
-    async def _tell(self, listener: MembershipListener, event: Any) -> None:
+    async def _tell(self, listener: Callable[[Any], Any], event: Event) -> None:
         # The boundary to the users' code: what it raises costs that call, not the channel.
         try:
             if inspect.iscoroutinefunction(listener):
@@ -170,4 +182,4 @@ class ListenerRegistry:
             else:
                 await trio.to_thread.run_sync(listener, event, limiter=self._limiter)
         except Exception:
-            log.exception("membership listener failed", listener=repr(listener))
+            log.exception("listener failed", listener=repr(listener))

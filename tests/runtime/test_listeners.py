@@ -1,0 +1,73 @@
+"""Events reach listeners in order, whatever one of them does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from tribes.channel.outputs import MemberAdded, Notice
+from tribes.errors import LocalProtocolError
+from tribes.manager.expiry import SessionExpired
+from tribes.runtime.listeners import EVENTS_MAX, ListenerRegistry
+from tribes.wire.data import ChannelData
+from tribes.wire.member import Member
+
+MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(16))
+
+
+async def test_expired_sessions_are_told_to_the_manager_in_a_worker_thread() -> None:
+    """The destroyed listeners are users' code: they never run in the channel's loop."""
+    told: list[tuple[str, bool]] = []
+
+    def expired(event: SessionExpired) -> None:
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            told.append((event.key, True))
+
+    registry = ListenerRegistry(max_threads=1, expired=expired)
+    registry.event(SessionExpired("app", "KEY"))
+    registry.event(Notice("something else"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(registry.run)
+        with trio.fail_after(5):
+            while not told:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert told == [("KEY", True)]
+
+
+async def test_slow_listener_costs_the_oldest_events_and_they_are_counted() -> None:
+    """What waits is bounded."""
+    registry = ListenerRegistry(max_threads=1)
+    registry.add_membership_listener(lambda event: None)
+    for number in range(EVENTS_MAX + 5):
+        registry.event(MemberAdded(MEMBER, number))
+    assert registry.dropped_events == 5
+
+
+def test_listener_is_registered_once_and_not_in_an_impossible_way() -> None:
+    """Twice, or a coroutine function inline, is a mistake that is told at once."""
+    registry = ListenerRegistry(max_threads=1)
+
+    def plain(message: ChannelData) -> None:
+        del message
+
+    async def coroutine(message: ChannelData) -> None:
+        del message
+
+    registry.add_message_listener(plain)
+    with pytest.raises(LocalProtocolError, match="registered already"):
+        registry.add_message_listener(plain)
+    with pytest.raises(LocalProtocolError, match="coroutine"):
+        registry.add_message_listener(coroutine, inline=True)
+    registry.remove_message_listener(plain)
+    registry.add_message_listener(plain)
+    heard: list[Any] = []
+    registry.add_membership_listener(heard.append)
+    registry.add_membership_listener(heard.append)
+    registry.remove_membership_listener(heard.append)
+    registry.event(MemberAdded(MEMBER, 1))
+    assert heard == []
