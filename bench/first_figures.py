@@ -22,8 +22,16 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from tribes import ChannelConfig, ChannelData, GroupChannel, MembershipConfig, NodeConfig
-from tribes import ManagerConfig, ReceiverConfig, SenderConfig
+from tribes import (
+    ChannelConfig,
+    ChannelData,
+    GroupChannel,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    ReceiverConfig,
+    SenderConfig,
+)
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.waiters import ThreadWaiter
 
@@ -61,7 +69,7 @@ async def sends(group_port: int, seconds: float, size: int) -> dict[str, list[fl
     found: dict[str, list[float]] = {}
     message = bytes(size)
     async with GroupChannel(config("bench", group_port, 8)) as channel:
-        while not channel.members:
+        while not channel.members:  # noqa: ASYNC110 - nothing tells
             await trio.sleep(0.01)
 
         async def send_for(options: int, tasks: int) -> float:

@@ -9,12 +9,15 @@ past the queue.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from tribes.channel.chain import Interceptor, SendNext
 from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import ChannelClosedError, QueueFullError
-from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
+
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
 
 __all__ = ["MessageDispatch15Interceptor", "MessageDispatchInterceptor"]
 

@@ -1,25 +1,29 @@
 """Believe no membership service before the member itself was asked.
 
-Tomcat's ``TcpFailureDetector`` (tribes-wire §7.9): a member that is announced is connected to before
-it counts, and one that fell silent or whose connection broke is connected to before it is dropped.
-A crash is so noticed by the refused connection within milliseconds instead of after ``drop_time``.
+Tomcat's ``TcpFailureDetector`` (tribes-wire §7.9): a member that is announced is connected to
+before it counts, and one that fell silent or whose connection broke is connected to before it is
+dropped. A crash is so noticed by the refused connection within milliseconds instead of after
+``drop_time``.
 
-The difference: Tomcat's default only tests whether a connection can be made, which a stopped or hung
-process still allows, since the kernel accepts for it; such a member stays for ever. Here the default
-demands an answer (``perform_read_test``).
+The difference: Tomcat's default only tests whether a connection can be made, which a stopped or
+hung process still allows, since the kernel accepts for it; such a member stays for ever. Here the
+default demands an answer (``perform_read_test``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tribes.channel.chain import Interceptor, MembersNext, ReceiveNext
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
-from tribes.timers import Timer
-from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
+
+if TYPE_CHECKING:
+    from tribes.timers import Timer
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
 
 __all__ = ["TcpFailureDetector"]
 
@@ -40,7 +44,8 @@ class TcpFailureDetector(Interceptor):
         perform_send_test: Write the test message once connected (``performSendTest``).
         perform_read_test: Demand its acknowledgement (``performReadTest``; on, unlike Tomcat's).
         read_test_timeout: Milliseconds for the acknowledgement (``readTestTimeout``; Tomcat 5000).
-        remove_suspects_timeout: Accepted for Tomcat's sake (``removeSuspectsTimeout``). Tomcat stops
+        remove_suspects_timeout: Accepted for Tomcat's sake (``removeSuspectsTimeout``). Tomcat
+        stops
             testing a silent member after these seconds; here it is tested for as long as it is
             silent, or nobody would notice when it stops answering.
     """
@@ -161,9 +166,7 @@ class TcpFailureDetector(Interceptor):
             return
         if member not in self._suspects:
             return
-        self._retest[member] = self.context.timers.at(
-            now + _RETEST_S, lambda _: self._test(member)
-        )
+        self._retest[member] = self.context.timers.at(now + _RETEST_S, lambda _: self._test(member))
 
     def _is_worth_another(self, member: Member) -> bool:
         resets = self._resets[member] = self._resets.get(member, 0) + 1

@@ -11,17 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
-from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import Event
 from tribes.errors import RemoteProtocolError
-from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
 
-from .base import SessionManager
 from .messages import ExpireAnswer, ExpireAsk, Pairs
 from .record import Life, Parsed, bare, deciseconds, from_wire, header, pack, to_wire
 from .session_ids import partition_of
+
+if TYPE_CHECKING:
+    from tribes.channel.core import ChannelCore
+    from tribes.wire.member import Member
+
+    from .base import SessionManager
 
 __all__ = ["Expiry", "SessionExpired", "owner_of"]
 
@@ -220,4 +224,3 @@ class Expiry:
             self._channel.event(SessionExpired(self._manager.context, key))
         if pairs:
             self._spread(pairs, now)
-

@@ -7,17 +7,21 @@ Tomcat) gets no session and is asked for none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tribes.channel.core import ChannelCore
 from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange
-from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
 
 from .inbox import Commit, CommitResult
 from .messages import CONTEXTS_MAX, Hello, decode_message, is_manager_message
-from .replication import Replicator
+
+if TYPE_CHECKING:
+    from tribes.channel.core import ChannelCore
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
+
+    from .replication import Replicator
 
 __all__ = ["SessionGroup"]
 

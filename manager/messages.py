@@ -170,10 +170,11 @@ def decode_message(payload: bytes) -> ManagerMessage:
     if not isinstance(fields, list) or not fields:
         raise RemoteProtocolError("a manager message is an array")
     try:
-        return _READERS[fields[0]](*fields[1:])
+        message: ManagerMessage = _READERS[fields[0]](*fields[1:])
     except (KeyError, TypeError, ValueError) as error:
         # Which reader it was, and which field, says the message of the error itself.
         raise RemoteProtocolError(f"malformed manager message: {error}") from error
+    return message
 
 
 def _flat(pairs: Pairs) -> list[str | bytes]:

@@ -3,22 +3,18 @@
 Commits of request threads arrive in batches; what waits becomes one ``DELTAS`` message to all
 members that run the context (group commit). A delta that a member did not take is not lost: its key
 is dirty for that member, and the merged record is sent until it was taken. Waiting commits end when
-every member answered or after ``commit_timeout``, whichever comes first, with the exact members that
-are missing.
+every member answered or after ``commit_timeout``, whichever comes first, with the exact members
+that are missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import Notice
-from tribes.channel.tickets import Ticket
-from tribes.config.model import ManagerConfig
-from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
 
-from .base import SessionManager
 from .expiry import Expiry
 from .inbox import Commit, CommitResult
 from .messages import (
@@ -33,6 +29,14 @@ from .messages import (
 from .record import deciseconds, to_wire
 from .session_ids import PARTITIONS
 from .transfer import Transfer
+
+if TYPE_CHECKING:
+    from tribes.channel.core import ChannelCore
+    from tribes.channel.tickets import Ticket
+    from tribes.config.model import ManagerConfig
+    from tribes.wire.member import Member
+
+    from .base import SessionManager
 
 __all__ = ["Replicator", "ReplicatorStatistics"]
 

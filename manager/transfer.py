@@ -1,9 +1,9 @@
 """How replicas become equal: join, heal and repair are one exchange of digests and records.
 
-A node that wants to be complete sends its digests, partition by partition, to every member that runs
-the context; each sends the records of the partitions that differ (DESIGN §5.5). A joining node is a
-target of live changes before it asks, and asks every member, so a change is with it directly, or was
-made at a member that it asks afterwards: nothing falls between.
+A node that wants to be complete sends its digests, partition by partition, to every member that
+runs the context; each sends the records of the partitions that differ (DESIGN §5.5). A joining node
+is a target of live changes before it asks, and asks every member, so a change is with it directly,
+or was made at a member that it asks afterwards: nothing falls between.
 
 Afterwards each node compares one window of partitions a second with one other member, so whatever a
 lost message left different is found again.
@@ -12,18 +12,22 @@ lost message left different is found again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import Notice
 from tribes.errors import RemoteProtocolError
-from tribes.timers import Timer
-from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
 
-from .base import SessionManager
 from .messages import Digests, Pairs, Records
 from .record import deciseconds, from_wire, header, to_wire
 from .session_ids import PARTITIONS
+
+if TYPE_CHECKING:
+    from tribes.channel.core import ChannelCore
+    from tribes.timers import Timer
+    from tribes.wire.member import Member
+
+    from .base import SessionManager
 
 __all__ = ["Transfer", "TransferStatistics"]
 

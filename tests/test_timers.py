@@ -9,7 +9,8 @@ from tribes.timers import Timers
 
 def test_earliest_runs_first_and_ties_keep_their_order() -> None:
     """Due callbacks run by deadline, and in the order set where deadlines are equal."""
-    timers, ran = Timers(), []
+    timers = Timers()
+    ran: list[str] = []
     timers.at(2.0, lambda now: ran.append("late"))
     timers.at(1.0, lambda now: ran.append("first"))
     timers.at(1.0, lambda now: ran.append("second"))
@@ -23,7 +24,8 @@ def test_earliest_runs_first_and_ties_keep_their_order() -> None:
 
 def test_cancelled_timer_neither_runs_nor_wakes() -> None:
     """A cancelled deadline is not the next one and its callback is never called."""
-    timers, ran = Timers(), []
+    timers = Timers()
+    ran: list[float] = []
     timer = timers.at(1.0, ran.append)
     timer.cancel()
     assert not timer.is_armed
@@ -34,7 +36,8 @@ def test_cancelled_timer_neither_runs_nor_wakes() -> None:
 
 def test_callback_that_sets_a_due_timer_cannot_hold_up_the_call() -> None:
     """A timer set for now by a callback waits for the next call."""
-    timers, ran = Timers(), []
+    timers = Timers()
+    ran: list[float] = []
 
     def again(now: float) -> None:
         ran.append(now)

@@ -149,7 +149,9 @@ class AttributeNotEncodableError(SessionError, TypeError):
 
 
 class AttributeUnreadableError(SessionError, KeyError):
-    """An attribute's stored bytes cannot be decoded here. They stay stored and go on replicating."""
+    """An attribute's stored bytes cannot be decoded here. They stay stored and go on
+    replicating.
+    """
 
     def __str__(self) -> str:
         return Exception.__str__(self)

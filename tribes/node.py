@@ -8,18 +8,21 @@ outputs; neither holds a rule of its own (DESIGN §2.2, 2.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from tribes.channel.chain import Interceptor
 from tribes.channel.core import ChannelCore, Output
-from tribes.config.model import NodeConfig
-from tribes.manager.base import SessionManager
 from tribes.manager.group import SessionGroup
-from tribes.manager.inbox import Batch
 from tribes.manager.replication import Replicator
-from tribes.membership.change import MemberChange
-from tribes.membership.view import View
-from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
+    from tribes.config.model import NodeConfig
+    from tribes.manager.base import SessionManager
+    from tribes.manager.inbox import Batch
+    from tribes.membership.change import MemberChange
+    from tribes.membership.view import View
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
 
 __all__ = ["NodeCore"]
 

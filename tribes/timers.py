@@ -63,8 +63,9 @@ class Timers:
         return heap[0][0] if heap else inf
 
     def run_due(self, now: float) -> None:
-        """Run every timer that is due. One that a callback sets for ``now`` waits for the next call,
-        so that this call always ends."""
+        """Run every timer that is due. One that a callback sets for ``now`` waits for the next
+        call, so that this call always ends.
+        """
         last = self._sequence
         later: list[tuple[float, int, Timer]] = []
         heap = self._heap

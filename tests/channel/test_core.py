@@ -91,26 +91,20 @@ def test_send_is_done_when_every_destination_acknowledged() -> None:
     core.link_bytes(10, ACK_FRAME, 0.1)
     assert not [o for o in core.take_outputs() if isinstance(o, TicketDone)]
     core.link_bytes(11, ACK_FRAME, 0.2)
-    assert [o for o in core.take_outputs() if isinstance(o, TicketDone)] == [
-        TicketDone(ticket, {})
-    ]
+    assert [o for o in core.take_outputs() if isinstance(o, TicketDone)] == [TicketDone(ticket, {})]
 
 
 def test_faulty_members_are_exact() -> None:
     """The member whose listener failed is named; the healthy one is not."""
     core = make()
     heard(core, ONE, TWO)
-    for link, connect in enumerate(
-        [o for o in core.take_outputs() if isinstance(o, Connect)], 10
-    ):
+    for link, connect in enumerate([o for o in core.take_outputs() if isinstance(o, Connect)], 10):
         core.link_opened(link, 0.0, peer=connect.address, attempt=connect.attempt)
     core.send((ONE, TWO), b"hello", 6, 0.0)
     core.link_bytes(10, FAIL_ACK_FRAME, 0.1)
     core.link_bytes(11, ACK_FRAME, 0.1)
     done = [o for o in core.take_outputs() if isinstance(o, TicketDone)]
-    assert {m: type(e).__name__ for m, e in done[0].faulty.items()} == {
-        ONE: "RemoteProcessError"
-    }
+    assert {m: type(e).__name__ for m, e in done[0].faulty.items()} == {ONE: "RemoteProcessError"}
 
 
 def test_destination_listed_twice_gets_one_copy() -> None:
@@ -301,9 +295,7 @@ class Troubles(Interceptor):
 def test_end_of_a_connection_that_only_tested_us_is_no_trouble() -> None:
     """Two failure detectors would otherwise ask each other back for ever."""
     troubles = Troubles()
-    core = ChannelCore(
-        LOCAL, ChannelConfig(), [troubles], wall_ms=lambda: 1000, entropy=Counter()
-    )
+    core = ChannelCore(LOCAL, ChannelConfig(), [troubles], wall_ms=lambda: 1000, entropy=Counter())
     core.start(0.0)
     heard(core, ONE)
     core.link_opened(5, 0.0, peer=("127.0.0.1", 9))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from tribes.channel.chain import ChainContext
 from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import QueueFullError, SendTimeoutError
 from tribes.interceptors import MessageDispatch15Interceptor, MessageDispatchInterceptor
 from tribes.timers import Timers
 from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import ChainContext
 
 MEMBERS = tuple(
     Member(host=b"\x7f\x00\x00\x01", port=4000 + i, unique_id=bytes([i]) * 16) for i in (1, 2)
@@ -27,7 +29,7 @@ class Dispatch:
         self.released: list[str] = []
         self.settled: list[tuple[str, dict[Member, Exception]]] = []
         self.it = MessageDispatchInterceptor(**settings)
-        self.it.attach(cast(ChainContext, SimpleNamespace(timers=self.timers)))
+        self.it.attach(cast("ChainContext", SimpleNamespace(timers=self.timers)))
 
     def send(self, name: str, *, options: int = 9, size: int = 10, now: float = 0.0) -> None:
         ticket = Ticket(
@@ -37,9 +39,7 @@ class Dispatch:
         )
         message = name.encode().ljust(size, b".")
         data = ChannelData(options, 0, bytes(16), MEMBERS[0], message)
-        self.it.send(
-            Outgoing(data, MEMBERS, ticket), now, lambda m, now: self.below.append(m)
-        )
+        self.it.send(Outgoing(data, MEMBERS, ticket), now, lambda m, now: self.below.append(m))
 
     def complete(self, index: int, error: Exception | None = None) -> None:
         self.below[index].ticket.settle(MEMBERS[0], error, 1.0)

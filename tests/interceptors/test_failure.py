@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tribes.channel.outputs import Event
 from tribes.interceptors import TcpFailureDetector
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.timers import Timers
 from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
+
+if TYPE_CHECKING:
+    from tribes.channel.outputs import Event
 
 LOCAL = Member(host=b"\x7f\x00\x00\x01", port=4000, unique_id=bytes(16))
 OTHER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes([1]) * 16)
@@ -122,9 +125,7 @@ def test_crash_is_told_by_the_refused_connection() -> None:
     channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
     assert len(channel.probes) == 1
     channel.answer(REFUSED)
-    assert channel.reported == [
-        MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)
-    ]
+    assert channel.reported == [MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)]
     assert channel.forgotten == [OTHER]
 
 
@@ -155,7 +156,7 @@ def test_silent_member_that_answers_is_kept_and_asked_again() -> None:
     assert len(channel.probes) == 2
     channel.answer(NO_ANSWER, 5.3)
     assert channel.reported == [SILENT]
-    assert channel.detector.suspects == ()
+    assert len(channel.detector.suspects) == 0
 
 
 def test_heartbeat_of_a_suspect_clears_it() -> None:
@@ -164,7 +165,7 @@ def test_heartbeat_of_a_suspect_clears_it() -> None:
     channel.change(SILENT, 3.1)
     channel.answer(None, 3.2)
     channel.change(ADDED, 3.5)
-    assert channel.detector.suspects == ()
+    assert len(channel.detector.suspects) == 0
     channel.timers.run_due(100.0)
     assert len(channel.probes) == 1
     assert channel.reported == []
@@ -237,9 +238,7 @@ def test_reset_connection_is_tried_again_before_the_member_counts_as_dead() -> N
         now += pause
         channel.timers.run_due(now)
     channel.answer(reset, now)
-    assert channel.reported == [
-        MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)
-    ]
+    assert channel.reported == [MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)]
 
 
 def test_member_that_answers_after_a_reset_is_kept() -> None:

@@ -215,7 +215,7 @@ def test_full_queue_refuses_at_once_and_keeps_what_is_there() -> None:
 
 
 def test_write_window_bounds_what_stands_with_the_driver() -> None:
-    """However much waits, little more than the window is handed over before the kernel took some."""
+    """However much waits, little more than the window is handed over at a time."""
     peer = connected()
     for i in range(40):
         peer.put(f"f{i}", size=65536)

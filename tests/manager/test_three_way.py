@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from tribes.manager.three_way import ABSENT, merge_values
 from tribes.testing.manager_strategies import session_values

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tribes.config.model import MembershipConfig
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.membership.multicast import MulticastMembership
 from tribes.timers import Timers
 from tribes.wire.member import Member, decode_member, encode_member
-from tribes.wire.outputs import Datagram
+
+if TYPE_CHECKING:
+    from tribes.wire.outputs import Datagram
 
 
 def member(port: int, **fields: object) -> Member:

@@ -9,13 +9,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
-from tribes.channel.outputs import Event
 from tribes.channel.tickets import Outgoing
 from tribes.config.model import NodeConfig
 from tribes.errors import (
@@ -27,14 +26,17 @@ from tribes.errors import (
 )
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.runtime.group_channel import GroupChannel
-from tribes.wire.data import ChannelData
+
+if TYPE_CHECKING:
+    from tribes.channel.outputs import Event
+    from tribes.wire.data import ChannelData
 
 MakeConfig = Callable[..., NodeConfig]
 
 
 async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
     with trio.fail_after(within):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nothing tells
             await trio.sleep(0.005)
 
 
@@ -275,7 +277,9 @@ async def test_random_datagrams_do_not_disturb_the_membership(make_config: MakeC
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
             for size in (0, 1, 13, 77, 1000):
                 for prefix in (b"", b"TRIBES-B\x01\x00"):
-                    sock.sendto(prefix + noise.randbytes(size), (membership.address, membership.port))
+                    sock.sendto(
+                        prefix + noise.randbytes(size), (membership.address, membership.port)
+                    )
         statistics = a.shell.core.channel.membership.statistics
         await until(lambda: statistics.malformed + statistics.ignored >= 10)
         received = statistics.heartbeats_received

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -11,8 +11,10 @@ from tribes.channel.outputs import MemberAdded, Notice
 from tribes.errors import LocalProtocolError
 from tribes.manager.expiry import SessionExpired
 from tribes.runtime.listeners import EVENTS_MAX, ListenerRegistry
-from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.wire.data import ChannelData
 
 MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(16))
 
@@ -33,7 +35,7 @@ async def test_expired_sessions_are_told_to_the_manager_in_a_worker_thread() -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(registry.run)
         with trio.fail_after(5):
-            while not told:
+            while not told:  # noqa: ASYNC110 - nothing tells
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert told == [("KEY", True)]

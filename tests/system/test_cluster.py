@@ -27,9 +27,7 @@ def test_600_increments_round_robin_end_at_600(cluster: Any, make_user: Any) -> 
     assert sorted(answer["members"]) == list(NODES)
 
 
-def test_kill_of_the_node_that_answered_last_loses_nothing(
-    cluster: Any, make_user: Any
-) -> None:
+def test_kill_of_the_node_that_answered_last_loses_nothing(cluster: Any, make_user: Any) -> None:
     """``kill -9`` right after an answer: the next node goes on from that answer."""
     cluster.start(*NODES)
     user = make_user()
@@ -70,9 +68,7 @@ def test_killed_node_comes_back_and_has_the_session(cluster: Any, make_user: Any
     cluster.wait_members("n1", list(NODES), within=5)
 
 
-def test_node_that_joins_under_write_load_has_every_session(
-    cluster: Any, make_load: Any
-) -> None:
+def test_node_that_joins_under_write_load_has_every_session(cluster: Any, make_load: Any) -> None:
     """A fourth node starts while users write to the other three: it knows each of them, and all."""
     cluster.start(*NODES)
     load = make_load(users=60)
@@ -91,9 +87,7 @@ def test_node_that_joins_under_write_load_has_every_session(
         assert len(user.created) == 1
 
 
-def test_node_that_is_asked_to_leave_under_load_costs_nothing(
-    cluster: Any, make_load: Any
-) -> None:
+def test_node_that_is_asked_to_leave_under_load_costs_nothing(cluster: Any, make_load: Any) -> None:
     """SIGTERM of one node: no request to the others fails and no answered write is lost."""
     cluster.start(*NODES)
     load = make_load(users=40)

@@ -23,7 +23,9 @@ def start(world: World, names: str, options: int = 6, **manager: Any) -> list[Si
     return nodes
 
 
-def write(node: SimNode, name: str, value: object, session_id: str | None = None) -> Any:
+def write(
+    node: SimNode, name: str, value: object, session_id: str | None = None
+) -> tuple[str, Any]:
     """One request: find or create, change, commit; returns session id and waiter."""
     manager = node.manager()
     session = manager.create() if session_id is None else manager.find(session_id)
@@ -110,7 +112,7 @@ def test_sequential_writes_over_all_nodes_lose_nothing() -> None:
     nodes = start(world, "abc")
     session_id, waiter = write(nodes[0], "count", 1)
     for turn in range(1, 600):
-        world.run_until(world.now + 1, lambda: waiter.result is not None)
+        world.run_until(world.now + 1, lambda w=waiter: w.result is not None)  # type: ignore[misc]
         node = nodes[turn % 3]
         seen = read(node, session_id)
         assert seen == {"count": turn}
@@ -138,9 +140,7 @@ def test_joiner_under_write_load_has_every_session() -> None:
     """While others write, a node starts: afterwards it holds exactly what they hold."""
     world = World(7)
     a, b, c = start(world, "abc", options=8)
-    ids = []
-    for i in range(300):
-        ids.append(write((a, b, c)[i % 3], "n", i)[0])
+    ids = [write((a, b, c)[i % 3], "n", i)[0] for i in range(300)]
     world.run(0.1)
     d = world.start("d", config(8))
     for i in range(300):
@@ -178,9 +178,7 @@ def test_partition_heals_and_both_sides_writes_survive() -> None:
     world.heal()
     world.run(6)
     assert {tuple(node.names()) for node in nodes} == {tuple("abcd")}
-    assert [read(node, session_id) for node in nodes] == [
-        {"before": 0, "left": 1, "right": 2}
-    ] * 4
+    assert [read(node, session_id) for node in nodes] == [{"before": 0, "left": 1, "right": 2}] * 4
     assert [read(node, new) for node in nodes] == [{"new": 3}] * 4
     assert len(digests(nodes)) == 1
 
@@ -240,6 +238,7 @@ def test_member_that_hangs_delays_a_commit_by_the_timeout_at_most() -> None:
     world = World(13)
     a, b, c = nodes = start(world, "abc", commit_timeout=500)
     c.pause()
+    waiter: Any
     session_id, waiter = write(a, "x", 1)
     world.run(0.49)
     assert waiter.result is None
@@ -280,7 +279,7 @@ def test_one_hour_of_clock_skew_loses_nothing() -> None:
     a = world.start("a", config(), clock_offset_ms=3_600_000)
     b = world.start("b", config())
     world.run(2)
-    session_id, waiter = write(a, "x", "ahead")
+    session_id, _ = write(a, "x", "ahead")
     world.run(0.1)
     write(b, "x", "behind, later", session_id)
     world.run(0.1)

@@ -71,7 +71,8 @@ class Answer:
     @property
     def session_cookie(self) -> str:
         assert len(self.cookies) == 1
-        return self.cookies[0].partition(";")[0].partition("=")[2]
+        value: str = self.cookies[0].partition(";")[0].partition("=")[2]
+        return value
 
 
 def ask(
@@ -182,7 +183,9 @@ def ask_with(node: BackgroundNode, settings: CookieSettings) -> Answer:
     return Answer(sent)
 
 
-@pytest.mark.parametrize("offered", ["A" * 32, "junk", "a" * 31, "0" * 64, "../x", "A" * 32 + ".n1"])
+@pytest.mark.parametrize(
+    "offered", ["A" * 32, "junk", "a" * 31, "0" * 64, "../x", "A" * 32 + ".n1"]
+)
 def test_unknown_id_is_never_adopted(node: BackgroundNode, offered: str) -> None:
     """Whoever offers an id that does not exist gets another one."""
     assert ask(node, count, cookie=offered).session_cookie != offered

@@ -1,22 +1,24 @@
 """The interceptor chain: what users put between their messages and the wire.
 
-The first interceptor is the first on the way down (send) and the last on the way up (receive), as in
-a Tomcat configuration. Interceptors are synchronous and own no clock, socket or randomness; whatever
-they want done they say through their :class:`ChainContext`. What an interceptor itself sends enters
-the chain just below it.
+The first interceptor is the first on the way down (send) and the last on the way up (receive), as
+in a Tomcat configuration. Interceptors are synchronous and own no clock, socket or randomness;
+whatever they want done they say through their :class:`ChainContext`. What an interceptor itself
+sends enters the chain just below it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tribes.channel.outputs import Event
 from tribes.channel.tickets import Outgoing
 from tribes.membership.change import MemberChange
-from tribes.timers import Timers
 from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.channel.outputs import Event
+    from tribes.timers import Timers
+    from tribes.wire.member import Member
 
 __all__ = ["Chain", "ChainContext", "Interceptor"]
 
@@ -93,11 +95,13 @@ class Interceptor:
 
     def on_trouble(self, member: Member, why: Exception, now: float) -> None:
         """A connection to a member broke, or a message to it failed for another reason than its
-        listener. A hint only."""
+        listener. A hint only.
+        """
 
     def wants(self, options: int) -> bool:
         """Whether a message with these options asks for this interceptor (Tomcat:
-        ``okToProcess``)."""
+        ``okToProcess``).
+        """
         return not self.option_flag or options & self.option_flag == self.option_flag
 
 

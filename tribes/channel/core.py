@@ -5,13 +5,14 @@ the time, and after each one takes and performs the outputs; see :mod:`tribes.wi
 :mod:`tribes.channel.outputs`. An input never re-enters.
 
 The way down: ``send`` → interceptors → one frame per destination → its :class:`PeerSender`.
-The way up: ``link_bytes`` → frames → duplicates out → interceptors in reverse → the consumers inside
-the core (session managers) or a ``Deliver`` for the listeners → acknowledgement.
+The way up: ``link_bytes`` → frames → duplicates out → interceptors in reverse → the consumers
+inside the core (session managers) or a ``Deliver`` for the listeners → acknowledgement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tribes.channel.chain import Chain, Interceptor
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
@@ -26,7 +27,6 @@ from tribes.channel.outputs import (
     TicketDone,
 )
 from tribes.channel.tickets import Outgoing, Ticket
-from tribes.config.model import ChannelConfig
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
@@ -47,6 +47,9 @@ from tribes.wire.member import Member, encode_member
 from tribes.wire.options import SendOptions, wire_options
 from tribes.wire.outputs import Close, NetworkOutput, Probe
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
+
+if TYPE_CHECKING:
+    from tribes.config.model import ChannelConfig
 
 __all__ = ["ChannelCore", "ChannelStatistics", "Output"]
 
@@ -199,7 +202,8 @@ class ChannelCore:
 
     def stop(self, now: float) -> None:
         """Leave the group in good order. What is still queued fails; wait for ``is_idle`` before
-        to lose nothing."""
+        to lose nothing.
+        """
         self._is_stopped = True
         for interceptor in self._chain.interceptors:
             interceptor.stop(now)
@@ -303,9 +307,7 @@ class ChannelCore:
             self._chain.send(Outgoing(data, targets, made), now)
         return made
 
-    def _user_ticket(
-        self, number: int, unique_id: UniqueId, targets: tuple[Member, ...]
-    ) -> Ticket:
+    def _user_ticket(self, number: int, unique_id: UniqueId, targets: tuple[Member, ...]) -> Ticket:
         # Whether the caller had gone on before the outcome was known decides how failures are told.
         told: list[dict[Member, Exception]] = []
 
@@ -448,9 +450,7 @@ class ChannelCore:
                 OutFrame(frame, needs_ack=needs_ack, settle=self._settler(ticket, member)), now
             )
 
-    def _settler(
-        self, ticket: Ticket, member: Member
-    ) -> Callable[[Exception | None, float], None]:
+    def _settler(self, ticket: Ticket, member: Member) -> Callable[[Exception | None, float], None]:
         def settle(error: Exception | None, now: float) -> None:
             ticket.settle(member, error, now)
             if error is not None and not isinstance(error, RemoteProcessError | QueueFullError):

@@ -9,7 +9,8 @@ Rules of this file:
    ``max_threads`` sources have one under way.
 3. What waits per source is bounded. Beyond the bound its connections are not read until half of it
    is worked off.
-4. A frame that was received before (same source, id and message bytes) is not delivered again; it is
+4. A frame that was received before (same source, id and message bytes) is not delivered again; it
+is
    answered with the outcome of the first.
 """
 
@@ -17,15 +18,18 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from tribes.channel.outputs import Deliver
-from tribes.config.model import ReceiverConfig
 from tribes.errors import LocalProtocolError
-from tribes.links.plain import AckSlot, PlainReceiver
-from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
 from tribes.wire.outputs import NetworkOutput, Pause, Resume
+
+if TYPE_CHECKING:
+    from tribes.config.model import ReceiverConfig
+    from tribes.links.plain import AckSlot, PlainReceiver
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
 
 __all__ = ["DeliveryQueue", "Inbound", "Outcomes"]
 
@@ -141,7 +145,9 @@ class DeliveryQueue:
         if (
             link is not None
             and link not in source.paused
-            and (len(source.waiting) > config.pending_max or source.bytes > config.pending_max_bytes)
+            and (
+                len(source.waiting) > config.pending_max or source.bytes > config.pending_max_bytes
+            )
         ):
             source.paused.add(link)
             self.pauses += 1

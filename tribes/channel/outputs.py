@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tribes.membership.change import RemovalReason
-from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
+if TYPE_CHECKING:
+    from tribes.membership.change import RemovalReason
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
 
 __all__ = [
     "ChannelOutput",
@@ -37,7 +39,8 @@ class Deliver:
 @dataclass(slots=True)
 class TicketDone:
     """A ``send`` returns now: everything its options promise holds for all destinations but the
-    ``faulty`` ones."""
+    ``faulty`` ones.
+    """
 
     ticket: int
     faulty: dict[Member, Exception]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
+if TYPE_CHECKING:
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
 
 __all__ = ["Outgoing", "Ticket"]
 
@@ -81,9 +83,7 @@ class Outgoing:
 
     __slots__ = ("data", "destinations", "ticket")
 
-    def __init__(
-        self, data: ChannelData, destinations: tuple[Member, ...], ticket: Ticket
-    ) -> None:
+    def __init__(self, data: ChannelData, destinations: tuple[Member, ...], ticket: Ticket) -> None:
         self.data = data
         self.destinations = destinations
         self.ticket = ticket

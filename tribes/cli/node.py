@@ -175,4 +175,3 @@ async def _run(config: NodeConfig) -> None:
                 break
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
         log.info("node left", sessions=sessions)
-

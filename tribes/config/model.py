@@ -1,8 +1,8 @@
 """The configuration of a node, as typed data. It builds nothing and touches no network.
 
-Names are Python's (``drop_time``); every docstring line gives Tomcat's attribute where there is one.
-Times are milliseconds, as in Tomcat, unless the name says otherwise. Unknown keys are refused by
-:func:`msgspec.convert`, so a typing error never passes in silence.
+Names are Python's (``drop_time``); every docstring line gives Tomcat's attribute where there is
+one. Times are milliseconds, as in Tomcat, unless the name says otherwise. Unknown keys are refused
+by :func:`msgspec.convert`, so a typing error never passes in silence.
 """
 
 from __future__ import annotations

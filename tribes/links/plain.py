@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tribes.config.model import SenderConfig
 from tribes.errors import (
     ChannelError,
     MemberUnreachableError,
@@ -27,11 +27,14 @@ from tribes.errors import (
     RemoteProtocolError,
     SendTimeoutError,
 )
-from tribes.links.base import OutFrame
-from tribes.timers import Timer, Timers
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
-from tribes.wire.member import Member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
+
+if TYPE_CHECKING:
+    from tribes.config.model import SenderConfig
+    from tribes.links.base import OutFrame
+    from tribes.timers import Timer, Timers
+    from tribes.wire.member import Member
 
 __all__ = ["AckSlot", "PlainReceiver", "PlainSender"]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tribes.config.model import SenderConfig
 from tribes.errors import MemberUnreachableError
-from tribes.links.base import PeerSender
 from tribes.links.plain import PlainSender
-from tribes.timers import Timers
-from tribes.wire.member import Member
-from tribes.wire.outputs import NetworkOutput
+
+if TYPE_CHECKING:
+    from tribes.config.model import SenderConfig
+    from tribes.links.base import PeerSender
+    from tribes.timers import Timers
+    from tribes.wire.member import Member
+    from tribes.wire.outputs import NetworkOutput
 
 __all__ = ["SenderPool"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tribes.wire.member import Member
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
 
 __all__ = ["ChangeKind", "MemberChange", "RemovalReason"]
 

@@ -8,12 +8,10 @@ failure detector above asks it before anybody else is told.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tribes.config.model import MembershipConfig
 from tribes.errors import RemoteProtocolError
-from tribes.membership.change import MemberChange
 from tribes.membership.table import MembershipTable
-from tribes.timers import Timer, Timers
 from tribes.wire.member import (
     MEMBER_BEGIN,
     SHUTDOWN_COMMAND,
@@ -23,6 +21,11 @@ from tribes.wire.member import (
     patch_alive,
 )
 from tribes.wire.outputs import Datagram
+
+if TYPE_CHECKING:
+    from tribes.config.model import MembershipConfig
+    from tribes.membership.change import MemberChange
+    from tribes.timers import Timer, Timers
 
 __all__ = ["MulticastMembership", "MulticastStatistics"]
 

@@ -8,9 +8,12 @@ the reference reports a farewell of members it never knew, this table does not.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
-from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
 
 __all__ = ["MembershipTable"]
 

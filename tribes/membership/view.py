@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tribes.wire.member import Member
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
 
 __all__ = ["View", "ViewBuilder"]
 

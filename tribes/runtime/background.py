@@ -10,20 +10,23 @@ import atexit
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from tribes.channel.chain import Interceptor
-from tribes.channel.outputs import Event
-from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, LocalProtocolError
-from tribes.manager.base import SessionManager
-from tribes.manager.values import ValueCodec
-from tribes.membership.view import View
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.parts import Sessions
-from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
+    from tribes.channel.outputs import Event
+    from tribes.config.model import NodeConfig
+    from tribes.manager.base import SessionManager
+    from tribes.manager.values import ValueCodec
+    from tribes.membership.view import View
+    from tribes.wire.member import Member
 
 __all__ = ["BackgroundNode"]
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 
-from tribes.channel.chain import Interceptor
-from tribes.channel.outputs import Event
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
-from tribes.manager.expiry import SessionExpired
-from tribes.membership.view import View
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -23,10 +18,18 @@ from tribes.runtime.listeners import (
     handled_source,
 )
 from tribes.runtime.parts import Sessions, make_shell
-from tribes.runtime.shell import Shell
-from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tribes.channel.chain import Interceptor
+    from tribes.channel.outputs import Event
+    from tribes.manager.expiry import SessionExpired
+    from tribes.membership.view import View
+    from tribes.runtime.shell import Shell
+    from tribes.wire.data import ChannelData
 
 __all__ = ["GroupChannel"]
 
@@ -220,7 +223,8 @@ class GroupChannel:
 
     def add_membership_listener(self, listener: MembershipListener) -> None:
         """Call ``listener(event)`` with every ``MemberAdded``, ``MemberUpdated`` and
-        ``MemberRemoved``, in order."""
+        ``MemberRemoved``, in order.
+        """
         self._listeners.add_membership_listener(listener)
 
     def remove_membership_listener(self, listener: MembershipListener) -> None:

@@ -14,7 +14,7 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
@@ -23,7 +23,9 @@ from tribes.channel.outputs import Deliver, Event, MemberAdded, MemberRemoved, M
 from tribes.errors import LocalProtocolError
 from tribes.manager.expiry import SessionExpired
 from tribes.wire.data import ChannelData
-from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
 
 __all__ = ["ListenerRegistry", "MembershipListener", "MessageListener", "handled_source"]
 
@@ -120,9 +122,7 @@ class ListenerRegistry:
     def deliver(self, message: Deliver) -> Awaitable[None] | None:
         """Hand a message over; see :class:`tribes.runtime.shell.Listeners`."""
         data = message.message
-        chosen = [
-            known for known in self._messages if known.accept is None or known.accept(data)
-        ]
+        chosen = [known for known in self._messages if known.accept is None or known.accept(data)]
         if not chosen:
             return None
         if all(known.inline for known in chosen):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from tribes.channel.chain import Interceptor
 from tribes.config.model import NodeConfig, check_config
 from tribes.ids import make_unique_id
 from tribes.manager.base import SessionManager
@@ -19,11 +18,16 @@ from tribes.manager.inbox import Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
-from tribes.runtime.listeners import ListenerRegistry
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender
 from tribes.runtime.stacks import default_interceptors
 from tribes.wire.member import Member, host_octets
+
+if TYPE_CHECKING:
+    import socket
+
+    from tribes.channel.chain import Interceptor
+    from tribes.runtime.listeners import ListenerRegistry
 
 __all__ = ["Sessions", "make_shell"]
 
@@ -65,9 +69,7 @@ class Sessions:
         settings = self._config.manager
         return SessionManager(
             context,
-            SessionTable(
-                threading.Lock(), self.inbox, max_inactive_s=settings.max_inactive_s
-            ),
+            SessionTable(threading.Lock(), self.inbox, max_inactive_s=settings.max_inactive_s),
             self.clock,
             inbox=self.inbox,
             codec=self._codec,

@@ -15,18 +15,20 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import trio
 
-from tribes.channel.core import Output
 from tribes.channel.outputs import Deliver, Event, TicketDone
-from tribes.manager.inbox import Inbox
-from tribes.node import NodeCore
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
-from tribes.wire.member import Member
 from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+
+if TYPE_CHECKING:
+    from tribes.channel.core import Output
+    from tribes.manager.inbox import Inbox
+    from tribes.node import NodeCore
+    from tribes.wire.member import Member
 
 __all__ = ["Listeners", "Shell"]
 
@@ -453,7 +455,7 @@ class Shell:
     def _deliver(self, output: Deliver) -> None:
         try:
             pending = self._listeners.deliver(output)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - users' code: the sender is told
             self.core.delivered(output.token, error, self.now())
             return
         if pending is None:
@@ -465,7 +467,7 @@ class Shell:
         error: Exception | None = None
         try:
             await pending
-        except Exception as why:
+        except Exception as why:  # noqa: BLE001 - users' code: the sender is told
             error = why
         self.core.delivered(token, error, self.now())
         self.pump()

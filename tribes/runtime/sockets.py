@@ -1,4 +1,6 @@
-"""The sockets of a node: opened with the options of its configuration, closed by who opened them."""
+"""The sockets of a node: opened with the options of its configuration, closed by who opened
+them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,12 @@ import errno
 import ipaddress
 import socket
 import struct
+from typing import TYPE_CHECKING
 
-from tribes.config.model import MembershipConfig, ReceiverConfig
 from tribes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tribes.config.model import MembershipConfig, ReceiverConfig
 
 __all__ = ["listen", "multicast_receiver", "multicast_sender"]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tribes.channel.chain import Interceptor
+from typing import TYPE_CHECKING
+
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
 
 __all__ = ["default_interceptors"]
 

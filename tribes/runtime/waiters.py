@@ -10,14 +10,16 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 import sniffio
 import trio
 
 from tribes.errors import LocalProtocolError
-from tribes.manager.inbox import CommitResult
+
+if TYPE_CHECKING:
+    from tribes.manager.inbox import CommitResult
 
 __all__ = ["AsyncioWaiter", "ThreadWaiter", "TrioWaiter", "async_waiter", "in_thread"]
 

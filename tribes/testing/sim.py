@@ -23,12 +23,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tribes.channel.chain import Interceptor
-from tribes.channel.core import Output
 from tribes.channel.outputs import Deliver, Event, TicketDone
 from tribes.config.model import NodeConfig
 from tribes.ids import make_unique_id
@@ -39,9 +37,13 @@ from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
-from tribes.wire.data import ChannelData
 from tribes.wire.member import Member, host_octets
 from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
+    from tribes.channel.core import Output
+    from tribes.wire.data import ChannelData
 
 __all__ = ["SimNode", "SimWaiter", "World"]
 
@@ -87,7 +89,7 @@ class World:
     """
 
     def __init__(self, seed: int = 0, *, latency: float = 0.0003, jitter: float = 0.0005) -> None:
-        self.random = Random(seed)  # noqa: S311 (reproducible on purpose)
+        self.random = Random(seed)
         self.now = 0.0
         self.latency = latency
         self.jitter = jitter
@@ -254,7 +256,7 @@ class SimNode:
         self._ends, self._stalled, self._waiting = {}, set(), []
         self._timer_at = float("inf")
         self._managers: dict[str, SessionManager] = {}
-        self._entropy = Random(world.random.getrandbits(64))  # noqa: S311
+        self._entropy = Random(world.random.getrandbits(64))
         self._clock = Clock(self.wall_ms, self._entropy.getrandbits(32), nullcontext())
         self._inbox = Inbox(nullcontext())
         self._inbox.wake = self._wake
@@ -314,9 +316,7 @@ class SimNode:
             settings = self.config.manager
             manager = self._managers[context] = SessionManager(
                 context,
-                SessionTable(
-                    nullcontext(), self._inbox, max_inactive_s=settings.max_inactive_s
-                ),
+                SessionTable(nullcontext(), self._inbox, max_inactive_s=settings.max_inactive_s),
                 self._clock,
                 inbox=self._inbox,
                 codec=ValueCodec(),
@@ -439,7 +439,7 @@ class SimNode:
         if self.on_message is not None:
             try:
                 self.on_message(output.message)
-            except Exception as why:
+            except Exception as why:  # noqa: BLE001 - users' code: the sender is told
                 error = why
         self.core.delivered(output.token, error, self.world.now)
 
@@ -477,9 +477,7 @@ class SimNode:
     def _opened(self, end: _End) -> None:
         self._ends[end.link] = end
         self.world.note(self.name, "opened")
-        self.core.link_opened(
-            end.link, self.world.now, peer=("127.0.0.1", 0), attempt=end.attempt
-        )
+        self.core.link_opened(end.link, self.world.now, peer=("127.0.0.1", 0), attempt=end.attempt)
         self.pump()
         self._read(end)
 

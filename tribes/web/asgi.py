@@ -8,18 +8,20 @@ answer can rely on the copies that the send options promise (DESIGN §5.4, 6).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from tribes.errors import ConfigError
-from tribes.manager.base import SessionManager
-from tribes.manager.session import Session
-from tribes.runtime.background import BackgroundNode
 from tribes.runtime.waiters import async_waiter, in_thread
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
 from tribes.web.request_session import RequestSession
 from tribes.wire.options import SendOptions
+
+if TYPE_CHECKING:
+    from tribes.manager.base import SessionManager
+    from tribes.manager.session import Session
+    from tribes.runtime.background import BackgroundNode
 
 __all__ = ["SessionMiddleware"]
 
@@ -165,9 +167,7 @@ class SessionMiddleware:
         elif result.missing:
             log.warning("session not on all members", missing=dict(result.missing))
 
-    def _set_cookie(
-        self, held: RequestSession, offered: str, *, is_secure: bool
-    ) -> bytes | None:
+    def _set_cookie(self, held: RequestSession, offered: str, *, is_secure: bool) -> bytes | None:
         session = held.session
         if session is None:
             return None

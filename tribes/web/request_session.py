@@ -7,11 +7,13 @@ sets no cookie. Writing, or asking for the id, makes it.
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionError
-from tribes.manager.base import SessionManager
-from tribes.manager.session import Session
+
+if TYPE_CHECKING:
+    from tribes.manager.base import SessionManager
+    from tribes.manager.session import Session
 
 __all__ = ["RequestSession"]
 

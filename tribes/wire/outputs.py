@@ -15,7 +15,8 @@ __all__ = ["Close", "Connect", "Datagram", "NetworkOutput", "Pause", "Probe", "R
 @dataclass(slots=True)
 class Datagram:
     """Send ``data`` as one UDP datagram to the membership group. Loss is normal, errors are not
-    reported back."""
+    reported back.
+    """
 
     data: bytes
 

@@ -40,9 +40,7 @@ _CAUSES: dict[type[Exception], str] = {
 def membership_behaviour(vector: Vector) -> None:
     """A sequence of heartbeat records leaves the membership that the reference has."""
     inputs = vector["inputs"]
-    table = MembershipTable(
-        decode_member(bytes.fromhex(inputs["local_record_hex"])), drop_time=1e9
-    )
+    table = MembershipTable(decode_member(bytes.fromhex(inputs["local_record_hex"])), drop_time=1e9)
     for step, (heartbeat, after) in enumerate(
         zip(inputs["heartbeats"], vector["after_each"], strict=True)
     ):
@@ -115,9 +113,9 @@ class _ScriptedPeer:
 def sender_behaviour(vector: Vector) -> None:
     """A scripted peer: the outcome, and how many frames and connections it took.
 
-    Where the reference reports silence after about 5 s, whatever its timeout, the configured timeout
-    is expected here (tribes-wire §8.6 asks for that). A fail-ack is retried as the reference does,
-    which is a setting here.
+    Where the reference reports silence after about 5 s, whatever its timeout, the configured
+    timeout is expected here (tribes-wire §8.6 asks for that). A fail-ack is retried as the
+    reference does, which is a setting here.
     """
     inputs = vector["inputs"]
     config = SenderConfig(
@@ -167,9 +165,7 @@ def sender_behaviour(vector: Vector) -> None:
         expect("seconds until settled", inputs["timeout"] / 1000, round(elapsed, 3))
 
 
-def _perform(
-    sender: PlainSender, peer: _ScriptedPeer, output: NetworkOutput, now: float
-) -> None:
+def _perform(sender: PlainSender, peer: _ScriptedPeer, output: NetworkOutput, now: float) -> None:
     if isinstance(output, Connect):
         peer.connections += 1
         sender.link_opened(peer.connections, now)

@@ -1,0 +1,211 @@
+"""From what a request did to a new record and a delta, on whatever record is there by then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tribes.manager.changes import Built, Change, build_delta
+from tribes.manager.merge import expired, merge
+from tribes.manager.record import (
+    WHOLE,
+    Entry,
+    Kind,
+    Life,
+    Namespace,
+    Parsed,
+    Reading,
+    Record,
+    equal_state,
+    from_wire,
+    header,
+    pack,
+    parse,
+)
+from tribes.manager.values import ValueCodec
+
+CODEC = ValueCodec()
+CREATED, ACCESS, HLC, NOW = 1000, 1100, 1200, 50
+ATTRIBUTE = int(Namespace.ATTRIBUTE)
+
+
+def entry(name: str, value: Any, *, hlc: int = ACCESS, actor: int = 1) -> Entry:
+    return Entry(ATTRIBUTE, Kind.LAST_WRITER, name.encode(), CODEC.encode(value), hlc, actor)
+
+
+def record_of(*entries: Entry, access: int = ACCESS) -> Record:
+    places = {(e.namespace, e.name): e for e in entries}
+    return pack(Parsed(Life.LIVE, WHOLE, CREATED, access, 0, places))
+
+
+def change(name: str, value: Any, seen: Entry | None = None) -> Change:
+    return Change(ATTRIBUTE, name.encode(), Kind.LAST_WRITER, CODEC.encode(value), seen)
+
+
+def removal(name: str, seen: Entry | None = None) -> Change:
+    return Change(ATTRIBUTE, name.encode(), Kind.TOMBSTONE, b"", seen)
+
+
+def build(changes: list[Change], snapshot: Record | None, current: Record | None) -> Built | None:
+    return build_delta(
+        changes,
+        None if snapshot is None else Reading(snapshot),
+        current,
+        created=CREATED,
+        hlc=HLC,
+        actor=7,
+        now_ds=NOW,
+        flags=WHOLE if snapshot is None else 0,
+        codec=CODEC,
+    )
+
+
+def built(changes: list[Change], snapshot: Record | None, current: Record | None) -> Built:
+    result = build(changes, snapshot, current)
+    assert result is not None
+    if current is not None:
+        assert equal_state(result.record, merge(current, from_wire(result.delta, NOW)))
+    return result
+
+
+def values(record: Record) -> dict[str, Any]:
+    return {
+        name.decode(): CODEC.decode(e.value)
+        for (_, name), e in parse(record).entries.items()
+        if e.kind != Kind.TOMBSTONE
+    }
+
+
+def test_a_new_session_is_its_own_delta_and_whole() -> None:
+    result = built([change("a", 1)], None, None)
+    assert equal_state(from_wire(result.delta, NOW), result.record)
+    known = header(result.record)
+    assert (known.flags & WHOLE, known.created, known.access, known.last_seen) == (
+        WHOLE,
+        CREATED,
+        HLC,
+        NOW,
+    )
+    assert values(result.record) == {"a": 1}
+
+
+def test_a_delta_has_what_changed_with_the_version_that_was_seen() -> None:
+    seen = entry("a", 1)
+    record = record_of(seen, entry("b", 2))
+    result = built([change("a", 5, seen)], record, record)
+    delta = parse(from_wire(result.delta, NOW))
+    assert list(delta.entries.values()) == [
+        Entry(ATTRIBUTE, 0, b"a", CODEC.encode(5), HLC, 7, ACCESS)
+    ]
+    assert not delta.flags & WHOLE
+    assert values(result.record) == {"a": 5, "b": 2}
+
+
+def test_what_is_already_so_is_not_written() -> None:
+    seen = entry("a", 1)
+    record = record_of(seen)
+    assert build([change("a", 1, seen), removal("never")], record, record) is None
+    assert build([], record, record) is None
+
+
+def test_another_requests_change_survives() -> None:
+    """The new record is built from the present one, not from the one that was read."""
+    seen = entry("a", 1)
+    snapshot = record_of(seen)
+    current = record_of(seen, entry("b", 2, hlc=1150, actor=2), access=1150)
+    result = built([change("a", 5, seen)], snapshot, current)
+    assert values(result.record) == {"a": 5, "b": 2}
+    assert result.conflicts == 0
+
+
+def test_two_changes_of_one_value_are_joined_if_that_is_clear() -> None:
+    seen = entry("cart", ["x"])
+    snapshot = record_of(seen)
+    current = record_of(entry("cart", ["x", "theirs"], hlc=1150, actor=2), access=1150)
+    result = built([change("cart", ["x", "mine"], seen)], snapshot, current)
+    assert values(result.record) == {"cart": ["x", "theirs", "mine"]}
+    assert result.conflicts == 0
+    assert result.writes[0].base == 1150, "their version has been seen, then"
+
+
+def test_otherwise_the_later_write_wins_and_is_counted() -> None:
+    seen = entry("n", 1)
+    snapshot = record_of(seen)
+    current = record_of(entry("n", 2, hlc=1150, actor=2), access=1150)
+    result = built([change("n", 3, seen)], snapshot, current)
+    assert values(result.record) == {"n": 3}
+    assert result.conflicts == 1
+    assert result.writes[0].base == ACCESS, "their version has not been seen"
+
+
+def test_two_creations_of_one_dict_are_joined() -> None:
+    snapshot = record_of()
+    current = record_of(entry("d", {"a": 1}, hlc=1150, actor=2), access=1150)
+    result = built([change("d", {"b": 2})], snapshot, current)
+    assert values(result.record) == {"d": {"a": 1, "b": 2}}
+
+
+def test_the_same_change_twice_is_written_once() -> None:
+    snapshot = record_of()
+    current = record_of(entry("d", {"a": 1}, hlc=1150, actor=2), access=1150)
+    assert build([change("d", {"a": 1})], snapshot, current) is None
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "expected", "conflicts"),
+    [(None, 2, {}, 1), (2, None, {"n": 2}, 1), (None, None, {}, 0)],
+)
+def test_a_removal_against_a_change_is_a_conflict(
+    mine: int | None, theirs: int | None, expected: dict[str, int], conflicts: int
+) -> None:
+    seen = entry("n", 1)
+    other = (
+        Entry(ATTRIBUTE, Kind.TOMBSTONE, b"n", b"", 1150, 2)
+        if theirs is None
+        else entry("n", theirs, hlc=1150, actor=2)
+    )
+    wish = removal("n", seen) if mine is None else change("n", mine, seen)
+    result = build([wish], record_of(seen), record_of(other, access=1150))
+    assert values(record_of(other) if result is None else result.record) == expected
+    assert (0 if result is None else result.conflicts) == conflicts
+
+
+def test_what_cannot_be_decoded_here_cannot_be_joined() -> None:
+    seen = entry("d", {})
+    other = Entry(ATTRIBUTE, Kind.LAST_WRITER, b"d", b"\xc1", 1150, 2)
+    result = built([change("d", {"a": 1}, seen)], record_of(seen), record_of(other, access=1150))
+    assert result.conflicts == 1
+    assert values(result.record) == {"d": {"a": 1}}
+    newer = Entry(ATTRIBUTE, 3, b"d", b"", 1150, 2)
+    result = built([change("d", {"a": 1}, seen)], record_of(seen), record_of(newer, access=1150))
+    assert result.conflicts == 1
+
+
+def test_a_write_to_an_expired_session_revives_it() -> None:
+    record = record_of(entry("a", 1))
+    result = built([change("b", 2)], record, expired(record))
+    assert header(result.record).life == Life.LIVE
+    assert values(result.record) == {"a": 1, "b": 2}
+
+
+def test_a_use_of_an_expired_session_revives_it_too() -> None:
+    record = record_of(entry("a", 1))
+    result = built([], record, expired(record))
+    assert header(result.record).life == Life.LIVE
+    assert parse(from_wire(result.delta, NOW)).entries == {}
+
+
+def test_a_session_that_left_the_table_travels_whole() -> None:
+    record = record_of(entry("a", 1))
+    result = built([change("b", 2)], record, None)
+    assert values(from_wire(result.delta, NOW)) == {"a": 1, "b": 2}
+    assert header(from_wire(result.delta, NOW)).flags & WHOLE
+    assert build([], record, None) is None
+
+
+def test_many_and_large_changes_take_the_long_way_to_the_same_end() -> None:
+    record = record_of(entry("a", 1))
+    changes = [change(f"n{n}", bytes(9000) if n == 3 else n) for n in range(20)]
+    result = built(changes, record, record)
+    assert len(values(result.record)) == 21

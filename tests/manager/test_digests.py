@@ -1,0 +1,97 @@
+"""Partition digests: lazily right, whatever happened between two questions."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tribes.manager.digests import PartitionDigests
+from tribes.manager.merge import digest
+from tribes.manager.record import Life, Parsed, Record, header, pack, with_access
+from tribes.manager.session_ids import PARTITIONS, partition_of
+from tribes.testing.manager_strategies import records
+
+KEYS = ["0010", "0011", "FFF0", "FFF1", "other"]
+
+
+class Store:
+    """A dictionary whose changes the digests hear of, as the table does it."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.digests = PartitionDigests(threading.Lock(), self.records.get)
+
+    def set(self, key: str, record: Record | None) -> None:
+        self.digests.changed(key, self.records.get(key))
+        if record is None:
+            self.records.pop(key, None)
+        else:
+            self.records[key] = record
+
+    def expected(self, partition: int) -> int:
+        present = {k: r for k, r in self.records.items() if partition_of(k) == partition}
+        return sum(digest(key, record) for key, record in present.items()) % 2**64
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), st.none() | records(), st.booleans()), max_size=20),
+)
+def test_a_digest_is_the_sum_of_what_is_there(
+    steps: list[tuple[str, Record | None, bool]],
+) -> None:
+    store = Store()
+    for key, record, ask in steps:
+        store.set(key, record)
+        if ask:
+            assert store.digests.of(partition_of(key)) == store.expected(partition_of(key))
+    for key in KEYS:
+        assert store.digests.of(partition_of(key)) == store.expected(partition_of(key))
+    assert store.digests.unsettled == 0
+    total = sum(store.expected(p) for p in {partition_of(key) for key in KEYS})
+    assert store.digests.total() == total % 2**64
+
+
+def test_a_use_settles_without_hashing_and_changes_nothing() -> None:
+    store = Store()
+    record = _record()
+    store.set("0010", record)
+    before = store.digests.of(1)
+    store.set("0010", with_access(record, header(record).access, 9))
+    assert store.digests.unsettled == 1
+    assert store.digests.of(1) == before != 0
+    assert store.digests.total() == before
+    store.set("0010", None)
+    assert store.digests.of(1) == 0
+
+
+def _record() -> Record:
+    return pack(Parsed(Life.LIVE, 0, 1, 2, 0))
+
+
+def test_changes_while_a_digest_is_computed_are_counted_once() -> None:
+    """Request threads go on writing while the core asks."""
+    store = Store()
+    lock = threading.Lock()
+    store.digests = PartitionDigests(lock, store.records.get)
+    chance = random.Random(1)
+    variants = [with_access(_record(), 5, n) for n in range(3)]
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            key = f"00{chance.randrange(4)}{chance.randrange(9)}"
+            with lock:
+                store.set(key, chance.choice([None, *variants]))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(300):
+        store.digests.of(chance.randrange(4))
+    stop.set()
+    thread.join()
+    for partition in range(4):
+        assert store.digests.of(partition) == store.expected(partition)
+    assert store.digests.of(PARTITIONS - 1) == 0
