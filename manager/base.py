@@ -176,6 +176,9 @@ class SessionManager:
         Args:
             session: From this manager; perhaps invalidated by the request.
             waiter: Told when the other members have the change; not kept if nothing changed.
+
+        Raises:
+            SessionLimitError: The session would have more than 65,535 entries; nothing is changed.
         """
         if not session.is_valid:
             return self._end(session, waiter)

@@ -290,7 +290,12 @@ def pack_delta(
         last_seen: When, by the local clock.
         flags: ``WHOLE`` for a session's creation.
         writes: Entries with this hlc and actor, of different names; they get sorted in place.
+
+    Raises:
+        SessionLimitError: More than 65,535 entries.
     """
+    if len(writes) > ENTRIES_MAX:
+        raise SessionLimitError(f"a session holds at most {ENTRIES_MAX} entries")
     writes.sort(key=place_of)
     ahead = hlc - created
     large = []

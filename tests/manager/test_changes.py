@@ -167,7 +167,7 @@ def test_a_removal_against_a_change_is_a_conflict(
     )
     wish = removal("n", seen) if mine is None else change("n", mine, seen)
     result = build([wish], record_of(seen), record_of(other, access=1150))
-    assert values(record_of(other) if result is None else result.record) == expected
+    assert values(record_of(other, access=1150) if result is None else result.record) == expected
     assert (0 if result is None else result.conflicts) == conflicts
 
 

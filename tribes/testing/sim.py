@@ -57,6 +57,11 @@ class SimWaiter:
     def __init__(self) -> None:
         self.result: CommitResult | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is known."""
+        return self.result is not None
+
     def resolve(self, result: CommitResult) -> None:
         """Called by the core."""
         self.result = result
