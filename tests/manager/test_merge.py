@@ -47,7 +47,6 @@ from tribes.testing.manager_strategies import START_HLC, START_MS, entries, reco
 
 CREATED = START_HLC
 LIVE = (Life.LIVE,)
-SAME = {"created": CREATED, "lives": LIVE}
 
 
 def attribute(name: str, value: bytes, hlc: int, actor: int = 1, base: int = 0) -> Entry:
@@ -112,7 +111,7 @@ def test_shuffled_deltas_of_one_live_session_end_in_the_same_bytes(
     )
 
 
-@given(records(**SAME), records(**SAME))
+@given(records(created=CREATED, lives=LIVE), records(created=CREATED, lives=LIVE))
 def test_the_fast_way_gives_the_bytes_of_the_slow_way(a: Record, b: Record) -> None:
     fast, slow = merge(a, b), merge_slowly(a, b)
     assert fast == slow

@@ -1,21 +1,36 @@
-"""The ``tribes`` command."""
+"""The ``tribes`` command. Each subcommand is imported when it is used."""
 
 from __future__ import annotations
 
-import click
+from importlib import import_module
 
-from tribes.cli.demo import demo, demo_node
-from tribes.cli.node import node
+import click
 
 __all__ = ["main"]
 
+_COMMANDS = {
+    "node": "tribes.cli.node",
+    "demo": "tribes.cli.demo",
+    "demo-node": "tribes.cli.demo",
+}
+"""Where each command is. By name, so that only who uses a command pays for what it imports."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tribes")
 def main() -> None:
     """Session replication for Python: members of a group keep web sessions alive together."""
-
-
-main.add_command(node)
-main.add_command(demo)
-main.add_command(demo_node)

@@ -1,0 +1,149 @@
+"""Plans from seeds, for long runs: swarms of faults rather than all of them all the time.
+
+Each plan first draws which kinds of faults it has at all (swarm testing: Groce et al., ISSTA 2012),
+how often they come and how long they last. A plan with everything in it finds less than many that
+each go far in one direction: a group that is always partitioned never fills a queue.
+
+One node, drawn per plan, never loses its memory, so that an acknowledged write always has a copy
+that nothing promised away; whoever else crashes is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Final
+
+from tribes.errors import ConfigError
+from tribes.testing.plan import ACTIONS, Plan, Step
+
+__all__ = ["draw_plan"]
+
+_TAKES_NODES: Final = {
+    "crash": 1,
+    "crash_during_send": 1,
+    "crash_keep_sockets": 1,
+    "restart": 1,
+    "leave": 1,
+    "drain": 1,
+    "mass_restart": 1,
+    "pause": 1,
+    "throttle": 1,
+    "delay": 2,
+    "cut": 2,
+    "flap": 2,
+    "bridge": 3,
+    "no_multicast": 1,
+    "no_tcp": 2,
+    "clog": 2,
+    "half_open": 2,
+    "reset": 2,
+    "reset_mid_frame": 2,
+    "corrupt": 2,
+    "truncate": 2,
+    "oversize": 2,
+    "clock_step": 1,
+    "clock_drift": 1,
+    "disk_full": 1,
+}
+"""How many nodes an action takes; those not named take none, or (partition) a drawn number."""
+
+LOSES_MEMORY: Final = frozenset(
+    (
+        "crash",
+        "crash_during_send",
+        "crash_keep_sockets",
+        "restart",
+        "leave",
+        "drain",
+        "mass_restart",
+    )
+)
+
+_OPTIONS: Final = (6, 6, 6, 2, 8, 8, 10, 0)
+
+
+def draw_plan(
+    seed: int,
+    *,
+    members: int | None = None,
+    seconds: float = 10.0,
+    settle: float = 10.0,
+    faults: Sequence[str] | None = None,
+) -> Plan:
+    """Draw a plan.
+
+    Args:
+        seed: Equal seeds give equal plans.
+        members: How many nodes; None: drawn, 2 to 6.
+        seconds: Virtual seconds under faults.
+        settle: Virtual seconds after them.
+        faults: The kinds to choose from; None: all of them.
+
+    Raises:
+        ConfigError: A kind is none of :data:`ACTIONS`.
+    """
+    unknown = sorted(set(faults or ()) - ACTIONS.keys())
+    if unknown:
+        raise ConfigError(
+            f"{', '.join(unknown)}: no such fault; there are {', '.join(ACTIONS)}", key="faults"
+        )
+    random = Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
+    count = members or random.choice((2, 3, 3, 3, 4, 5, 6))
+    kinds = [k for k in (faults if faults is not None else ACTIONS) if _fits(k, count)]
+    swarm = [kind for kind in kinds if random.random() < 0.25]
+    anchor = random.randrange(count)
+    steps: list[Step] = []
+    if swarm:
+        pause = random.choice((0.3, 1.0, 3.0))
+        at = random.uniform(1.0, 2.5)
+        while at < seconds:
+            steps.append(_step(random, random.choice(swarm), at, count, anchor))
+            at += random.expovariate(1 / pause)
+    return Plan(
+        seed=seed,
+        members=count,
+        seconds=seconds,
+        settle=settle,
+        send_options=random.choice(_OPTIONS),
+        clients=random.choice((1, 3, 6)),
+        think=random.choice((0.05, 0.2, 0.5)),
+        routing=random.choice(("sticky", "random")),
+        max_inactive_s=random.choice((1800, 1800, 3)),
+        messages_per_s=random.choice((0.0, 1.0, 5.0)),
+        steps=tuple(steps),
+    )
+
+
+def _fits(kind: str, members: int) -> bool:
+    if kind in LOSES_MEMORY or kind == "partition":
+        return members >= 2
+    return _TAKES_NODES.get(kind, 0) <= members
+
+
+def _step(random: Random, kind: str, at: float, members: int, anchor: int) -> Step:
+    seconds = random.choice((0.2, 1.0, 2.0, 5.0))
+    value = 0.0
+    nodes: tuple[int, ...]
+    others = [node for node in range(members) if node != anchor]
+    if kind == "mass_restart":
+        nodes = (anchor,)
+    elif kind in LOSES_MEMORY:
+        nodes = (random.choice(others),)
+    elif kind == "partition":
+        nodes = tuple(sorted(random.sample(range(members), random.randint(1, members - 1))))
+    else:
+        nodes = tuple(random.sample(range(members), _TAKES_NODES.get(kind, 0)))
+    if kind in ("drop", "duplicate", "reorder"):
+        value = random.choice((0.05, 0.2, 0.5))
+    elif kind == "delay":
+        value = random.choice((0.01, 0.1, 0.5))
+    elif kind == "flap":
+        value = random.choice((0.1, 0.4))
+    elif kind == "throttle":
+        value = random.choice((10.0, 100.0))
+    elif kind == "clock_step":
+        value = random.choice((-3_600_000.0, -1000.0, 1000.0, 3_600_000.0))
+    elif kind == "clock_drift":
+        value = random.choice((0.9, 1.1, 2.0))
+    return Step(round(at, 3), kind, nodes, value, seconds)
