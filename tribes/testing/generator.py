@@ -88,7 +88,7 @@ def draw_plan(
         raise ConfigError(
             f"{', '.join(unknown)}: no such fault; there are {', '.join(ACTIONS)}", key="faults"
         )
-    random = Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
+    random = Random(f"plan {seed}")
     count = members or random.choice((2, 3, 3, 3, 4, 5, 6))
     kinds = [k for k in (faults if faults is not None else ACTIONS) if _fits(k, count)]
     swarm = [kind for kind in kinds if random.random() < 0.25]

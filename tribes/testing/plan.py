@@ -10,12 +10,14 @@ leaving a step out of a plan never leaves half of it behind.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from tribes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["ACTIONS", "Plan", "Step", "load_plan"]
 

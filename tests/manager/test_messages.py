@@ -1,0 +1,98 @@
+"""Managers' messages: what is sent is what arrives; everything else is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tribes.errors import RemoteProtocolError
+from tribes.manager.messages import (
+    MAGIC,
+    Deltas,
+    Digests,
+    ExpireAnswer,
+    ExpireAsk,
+    Hello,
+    Records,
+    decode_message,
+    is_manager_message,
+)
+from tribes.testing.strategies import control_values
+from tribes.wire.codec import pack
+
+NAMES = st.text(max_size=20)
+PAIRS = st.lists(st.tuples(NAMES, st.binary(max_size=20)), max_size=5)
+NUMBERS = st.integers(0, 2**63)
+U64 = st.integers(0, 2**64 - 1)
+PARTITION = st.integers(0, 4095)
+
+MESSAGES = st.one_of(
+    st.builds(Hello, NAMES, st.lists(NAMES, max_size=5), st.booleans()),
+    st.builds(Deltas, NAMES, PAIRS),
+    st.builds(
+        Digests,
+        NAMES,
+        NUMBERS,
+        PARTITION,
+        PARTITION,
+        st.booleans(),
+        st.dictionaries(PARTITION, U64, max_size=5),
+    ),
+    st.builds(Records, NAMES, NUMBERS, PAIRS, st.booleans()),
+    st.builds(ExpireAsk, NAMES, NUMBERS, st.lists(st.tuples(NAMES, U64), max_size=5)),
+    st.builds(ExpireAnswer, NAMES, NUMBERS, PAIRS),
+)
+
+
+@given(MESSAGES)
+def test_decoding_gives_back_what_was_encoded(message: Any) -> None:
+    """Every kind, every field."""
+    payload = message.encode()
+    assert is_manager_message(payload)
+    assert decode_message(payload) == message
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_a_message_or_refused(data: bytes) -> None:
+    """Nothing else is ever raised."""
+    for payload in (data, MAGIC + data, MAGIC + b"\x01" + data):
+        try:
+            decode_message(payload)
+        except RemoteProtocolError:
+            pass
+
+
+@given(st.integers(0, 6), st.lists(control_values(), max_size=7))
+def test_fields_of_the_wrong_kind_are_refused(kind: int, fields: list[Any]) -> None:
+    """A well-formed array with anything in it is a message or refused."""
+    try:
+        decode_message(MAGIC + b"\x01" + pack([kind, *fields]))
+    except RemoteProtocolError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        MAGIC,
+        MAGIC + b"\x02" + pack([0, "n", [], True]),
+        MAGIC + b"\x01" + pack([]),
+        MAGIC + b"\x01" + pack([99]),
+        MAGIC + b"\x01" + pack([[0]]),
+        MAGIC + b"\x01" + pack([0, "n", [], True, 1]),
+        MAGIC + b"\x01" + pack([1, "app", ["key"]]),
+        MAGIC + b"\x01" + pack([1, "app", ["k" * 300, b""]]),
+        MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"123"]),
+        MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"\xff" * 10]),
+        MAGIC + b"\x01" + pack([4, "app", 1, ["key", -1]]),
+        MAGIC + b"\x01" + pack([4, "app", True, []]),
+    ],
+)
+def test_malformed_messages_are_refused(payload: bytes) -> None:
+    """Wrong version, kind, number, length or type of fields."""
+    with pytest.raises(RemoteProtocolError):
+        decode_message(payload)

@@ -1,0 +1,78 @@
+"""A node in a background thread: started, used from other threads, stopped, or refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from tribes.config.model import NodeConfig
+from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
+from tribes.runtime.background import BackgroundNode
+from tribes.runtime.waiters import ThreadWaiter
+
+MakeConfig = Callable[..., NodeConfig]
+
+
+def test_threads_of_two_processes_worth_of_nodes_share_sessions(make_config: MakeConfig) -> None:
+    """A commit waits for the other node; the other node's threads find it."""
+    a = BackgroundNode(make_config("a", contexts=("app",), send_options=6))
+    b = BackgroundNode(make_config("b", contexts=("app",), send_options=6))
+    a.start()
+    b.start()
+    try:
+        assert a.wait_joined()
+        assert b.wait_joined()
+        seen = threading.Event()
+        while not (a.view.members and b.view.members):
+            seen.wait(0.01)
+        for number in range(50):
+            session = a.manager("app").create()
+            session["number"] = number
+            waiter = ThreadWaiter()
+            a.manager("app").commit(session, waiter)
+            result = waiter.wait(5)
+            assert result is not None
+            assert (result.acked, dict(result.missing)) == (("b",), {})
+            found = b.manager("app").find(session.id)
+            assert found is not None
+            assert found["number"] == number
+    finally:
+        a.stop()
+        b.stop()
+    assert not a.is_running
+    assert not b.is_running
+
+
+def test_settings_that_cannot_work_are_told_by_start(make_config: MakeConfig) -> None:
+    """The error of the background thread is raised where start was called."""
+    config = msgspec.structs.replace(
+        make_config("a"),
+        channel=msgspec.structs.replace(
+            make_config("a").channel,
+            receiver=type(make_config("a").channel.receiver)(address="192.0.2.1"),
+        ),
+    )
+    node = BackgroundNode(config)
+    with pytest.raises(ConfigError, match="insecure"):
+        node.start()
+    assert node.wait_joined(1) is False
+    assert not node.is_running
+
+
+def test_misuse_is_told(make_config: MakeConfig) -> None:
+    """Unknown context, use before start, start twice; stop twice is fine."""
+    node = BackgroundNode(make_config("a", contexts=("app",)))
+    with pytest.raises(LocalProtocolError, match="'shop' is not in the node's contexts"):
+        node.manager("shop")
+    with pytest.raises(ChannelClosedError, match="has not been started"):
+        _ = node.view
+    assert node.wait_joined(0.01) is False
+    node.start()
+    with pytest.raises(LocalProtocolError, match="started once"):
+        node.start()
+    assert node.member_names == ["a"]
+    node.stop()
+    node.stop()
