@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["MessageDispatch15Interceptor", "MessageDispatchInterceptor"]
 
 
+MESSAGE_OVERHEAD_BYTES = 256
+"""What a queued message is counted for beyond its bytes: the frame and the objects around it."""
+
+
 class MessageDispatchInterceptor(Interceptor):
     """Releases the caller of a message with ``ASYNCHRONOUS`` set as soon as it is queued.
 
@@ -59,13 +63,10 @@ class MessageDispatchInterceptor(Interceptor):
 
     def _has_room(self, message: Outgoing) -> bool:
         # A message larger than the whole queue is let through when nothing else is there.
-        return (
-            not self.queued_bytes
-            or self.queued_bytes + len(message.data.message) <= self.max_queue_size
-        )
+        return not self.queued_bytes or self.queued_bytes + _size(message) <= self.max_queue_size
 
     def _admit(self, message: Outgoing, now: float, following: SendNext) -> None:
-        size = len(message.data.message)
+        size = _size(message)
         self.queued_bytes += size
 
         def gone(faulty: dict[Member, Exception], then: float) -> None:
@@ -100,6 +101,10 @@ class MessageDispatchInterceptor(Interceptor):
         while self._waiting and self._has_room(self._waiting[0][0]):
             message, following = self._waiting.popleft()
             self._admit(message, now, following)
+
+
+def _size(message: Outgoing) -> int:
+    return len(message.data.message) + MESSAGE_OVERHEAD_BYTES
 
 
 MessageDispatch15Interceptor = MessageDispatchInterceptor

@@ -12,6 +12,7 @@ default demands an answer (``perform_read_test``).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,20 @@ __all__ = ["TcpFailureDetector"]
 
 _RETEST_S = 1.0
 """Seconds between two tests of a member that is silent but still answers."""
+
+TESTS_MAX = 64
+"""Tests under way at once; each takes a connection. The others wait, members before strangers."""
+
+_OWN_SHORTAGES = frozenset(
+    (
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOBUFS,
+        errno.EADDRNOTAVAIL,
+    )
+)
+"""Errors that say that no test could be made, and nothing about the member."""
 
 _RESETS_MAX = 3
 _RESET_PAUSE_S = 0.05
@@ -70,6 +85,8 @@ class TcpFailureDetector(Interceptor):
         self._announced: dict[Member, Member] = {}
         self._suspects: dict[Member, float] = {}
         self._under_test: set[Member] = set()
+        self._waiting: dict[Member, None] = {}
+        self._waiting_strangers: dict[Member, None] = {}
         self._retest: dict[Member, Timer] = {}
         self._resets: dict[Member, int] = {}
         self._up: MembersNext | None = None
@@ -123,6 +140,10 @@ class TcpFailureDetector(Interceptor):
     def _test(self, member: Member) -> None:
         if member in self._under_test or self.context.is_shut_down():
             return
+        if len(self._under_test) >= TESTS_MAX:
+            queue = self._waiting if member in self._verified else self._waiting_strangers
+            queue[member] = None
+            return
         self._under_test.add(member)
         expect_reply = self.perform_send_test and self.perform_read_test
         options = self.option_flag | int(SendOptions.BYTE_MESSAGE)
@@ -138,24 +159,40 @@ class TcpFailureDetector(Interceptor):
             answer=self._answer(member),
         )
 
+    def _test_waiting(self) -> None:
+        # Members before strangers: a flood of made-up heartbeats must not delay a suspicion.
+        for queue in (self._waiting, self._waiting_strangers):
+            while queue and len(self._under_test) < TESTS_MAX:
+                member = next(iter(queue))
+                del queue[member]
+                if member in self._verified or member in self._announced:
+                    self._test(member)
+
     def _answer(self, member: Member) -> Callable[[Exception | None, float], None]:
         def answer(error: Exception | None, now: float) -> None:
             self._under_test.discard(member)
             if error is None:
                 self._resets.pop(member, None)
                 self._alive(member, now)
+            elif isinstance(error, OSError) and error.errno in _OWN_SHORTAGES:
+                self._test_later(member, now + _RETEST_S)
             elif isinstance(error, ConnectionRefusedError):
                 self._dead(member, RemovalReason.CRASHED, now)
             elif isinstance(error, ConnectionError) and self._is_worth_another(member):
                 pause = _RESET_PAUSE_S * 2 ** (self._resets[member] - 1)
-                self._retest[member] = self.context.timers.at(
-                    now + pause, lambda _: self._test(member)
-                )
+                self._test_later(member, now + pause)
             else:
                 silent = isinstance(error, TimeoutError)
                 self._dead(member, RemovalReason.SILENT if silent else RemovalReason.CRASHED, now)
+            self._test_waiting()
 
         return answer
+
+    def _test_later(self, member: Member, when: float) -> None:
+        timer = self._retest.get(member)
+        if timer is not None:
+            timer.cancel()
+        self._retest[member] = self.context.timers.at(when, lambda _: self._test(member))
 
     def _alive(self, member: Member, now: float) -> None:
         announced = self._announced.pop(member, None)
@@ -166,7 +203,7 @@ class TcpFailureDetector(Interceptor):
             return
         if member not in self._suspects:
             return
-        self._retest[member] = self.context.timers.at(now + _RETEST_S, lambda _: self._test(member))
+        self._test_later(member, now + _RETEST_S)
 
     def _is_worth_another(self, member: Member) -> bool:
         resets = self._resets[member] = self._resets.get(member, 0) + 1

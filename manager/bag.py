@@ -20,11 +20,13 @@ from tribes.errors import (
 )
 
 from .changes import Change
-from .record import NAME_MAX_BYTES, Entry, Kind, Reading, read_entry
+from .record import NAME_MAX_BYTES, Kind, read_entry
 from .values import is_immutable
 
 if TYPE_CHECKING:
+    from .changes import Built
     from .layout import Span
+    from .record import Reading
     from .values import ValueCodec
 
 __all__ = ["Bag"]
@@ -33,11 +35,12 @@ _LAST_WRITER: Final = int(Kind.LAST_WRITER)
 _TOMBSTONE: Final = int(Kind.TOMBSTONE)
 
 
-class _Removed:
+class _Mark:
     pass
 
 
-_REMOVED: Final = _Removed()
+_REMOVED: Final = _Mark()
+_MISSING: Final = _Mark()
 
 
 @final
@@ -72,16 +75,16 @@ class Bag(MutableMapping[str, Any]):
         self._index: dict[bytes, Span] | None = None
         self._values: dict[str, Any] = {}  # decoded, assigned, or _REMOVED
         self._assigned: dict[str, None] = {}
-        self._mutable: dict[str, Entry] = {}  # read, and perhaps changed in place since
+        # Read, and perhaps changed in place since: where it was read, and as what.
+        self._mutable: dict[str, tuple[Reading, bytes]] = {}
         self.is_closed = False
 
     def __getitem__(self, name: str) -> Any:
         if self.is_closed:
             raise SessionInvalidError("the session was invalidated")
-        try:
-            value = self._values[name]
-        except KeyError:
-            value = self._load(name)
+        value = self._values.get(name, _MISSING)
+        if value is _MISSING:
+            return self._load(name)
         if value is _REMOVED:
             raise KeyError(name)
         return value
@@ -134,7 +137,7 @@ class Bag(MutableMapping[str, Any]):
         values = self._values
         names = []
         for raw, span in self._spans().items():
-            if not self._is_tombstone(span):
+            if self._reading is not None and self._reading.main[span[0]] & 15 != _TOMBSTONE:
                 name = raw.decode()
                 if values.get(name) is not _REMOVED:
                     names.append(name)
@@ -152,35 +155,27 @@ class Bag(MutableMapping[str, Any]):
     def _spans(self) -> dict[bytes, Span]:
         index = self._index
         if index is None:
-            index = self._index = {}
-            if self._reading is not None:
-                main, namespace = self._reading.main, self._namespace
-                for span in self._reading.spans:
-                    if main[span[0]] >> 4 == namespace:
-                        index[main[span[1] : span[2]]] = span
+            reading = self._reading
+            index = self._index = {} if reading is None else reading.index(self._namespace)
         return index
-
-    def _is_tombstone(self, span: Span) -> bool:
-        return self._reading is None or self._reading.main[span[0]] & 15 == _TOMBSTONE
 
     def _stored(self, name: object) -> Span | None:
         """Find an entry that has a value."""
-        if not isinstance(name, str):
+        reading = self._reading
+        if reading is None or not isinstance(name, str):
             return None
+        index = self._index
+        if index is None:
+            index = self._spans()
         try:
-            span = self._spans().get(name.encode())
+            span = index.get(name.encode())
         except UnicodeEncodeError:
             return None
-        return None if span is None or self._is_tombstone(span) else span
-
-    def _entry(self, span: Span | None) -> Entry | None:
-        if span is None or self._reading is None:
-            return None
-        return read_entry(self._reading.record, span)
+        return None if span is None or reading.main[span[0]] & 15 == _TOMBSTONE else span
 
     def _load(self, name: str) -> Any:
-        span = self._stored(name)
         reading = self._reading
+        span = self._stored(name)
         if span is None or reading is None:
             raise KeyError(name)
         kind = reading.main[span[0]] & 15
@@ -196,7 +191,7 @@ class Bag(MutableMapping[str, Any]):
             raise AttributeUnreadableError(f"{name!r}: {error}") from error
         self._values[name] = value
         if not is_immutable(value):
-            self._mutable[name] = read_entry(reading.record, span)
+            self._mutable[name] = reading, raw
         return value
 
     # The commit.
@@ -204,32 +199,29 @@ class Bag(MutableMapping[str, Any]):
     def changes(self, failed: dict[str, Exception]) -> list[Change]:
         """Return what is to be written; what cannot be encoded goes to ``failed`` instead."""
         found: list[Change] = []
-        values = self._values
+        values, namespace, encode = self._values, self._namespace, self._codec.encode
         for name in self._assigned:
             value = values[name]
-            raw_name = name.encode()
-            seen = self._mutable.get(name)
-            if seen is None:
-                seen = self._entry(self._spans().get(raw_name))
+            seen_in = self._mutable[name][0] if name in self._mutable else self._reading
             if value is _REMOVED:
-                found.append(Change(self._namespace, raw_name, _TOMBSTONE, b"", seen))
+                found.append(Change(namespace, name.encode(), _TOMBSTONE, b"", seen_in))
                 continue
             try:
-                raw = self._codec.encode(value)
+                raw = encode(value)
             except AttributeNotEncodableError as error:
                 failed[name] = error
             else:
-                found.append(Change(self._namespace, raw_name, _LAST_WRITER, raw, seen))
-        for name, seen in self._mutable.items():
+                found.append(Change(namespace, name.encode(), _LAST_WRITER, raw, seen_in))
+        for name, (seen_in, seen) in self._mutable.items():
             if name in self._assigned:
                 continue
             try:
-                raw = self._codec.encode(values[name])
+                raw = encode(values[name])
             except AttributeNotEncodableError as error:
                 failed[name] = error
                 continue
-            if raw != seen.value and raw != self._canonical(seen.value):
-                found.append(Change(self._namespace, seen.name, _LAST_WRITER, raw, seen))
+            if raw != seen and raw != self._canonical(seen):
+                found.append(Change(namespace, name.encode(), _LAST_WRITER, raw, seen_in))
         return found
 
     def _canonical(self, raw: bytes) -> bytes:
@@ -237,24 +229,23 @@ class Bag(MutableMapping[str, Any]):
         # Reading alone must not rewrite it.
         return self._codec.encode(self._codec.decode(raw))
 
-    def committed(self, reading: Reading, changes: list[Change], writes: list[Entry]) -> None:
+    def committed(self, reading: Reading, changes: list[Change], built: Built) -> None:
         """Go on from the record that was committed.
 
-        What was read, and not written, stays as it was read.  What another request's change was
-        merged into is read again when it is touched.
+        What was read and might be changed in place stays as it was read, with the version it had;
+        what was joined with another request's change is read again when it is touched.
         """
-        written = {entry.name: entry for entry in writes if entry.namespace == self._namespace}
+        values = self._values
         for change in changes:
             if change.namespace != self._namespace:
                 continue
             name = change.name.decode()
             self._assigned.pop(name, None)
             self._mutable.pop(name, None)
-            entry = written.get(change.name, change.seen)
-            if change.kind == _TOMBSTONE or entry is None or entry.value != change.value:
-                self._values.pop(name, None)
-            elif name in self._values and not is_immutable(self._values[name]):
-                self._mutable[name] = entry
+            if change.kind == _TOMBSTONE or (change.namespace, change.name) in built.joined:
+                values.pop(name, None)
+            elif name in values and not is_immutable(values[name]):
+                self._mutable[name] = reading, change.value
         self._reading = reading
         self._index = None
 

@@ -28,7 +28,17 @@ from .cursor import KeyCursor
 from .inbox import Commit, Waiter
 from .listeners import SessionListener, SessionListeners
 from .merge import destroyed
-from .record import WHOLE, Life, Record, bare, deciseconds, header, main_of, to_wire
+from .record import (
+    WHOLE,
+    Life,
+    Record,
+    bare,
+    deciseconds,
+    header,
+    life_and_access,
+    main_of,
+    to_wire,
+)
 from .session import Session
 from .session_ids import SessionIds
 from .statistics import ManagerStatistics
@@ -194,12 +204,13 @@ class SessionManager:
             current = table.get(key)
             hlc = clock.next()
             if current is not None:
-                known = header(current)
-                if known.life == _DESTROYED:
+                life, access = life_and_access(current)
+                if life == _DESTROYED:
                     session.close()
                     return CommitOutcome(None, failed, is_gone=True)
-                if hlc <= known.access:
-                    clock.observe(known.access)
+                if hlc <= access:
+                    # Merged by somebody who did not tell the clock.
+                    clock.observe(access)
                     continue
             built = build_delta(
                 changes,
@@ -223,7 +234,7 @@ class SessionManager:
         self._commits += 1
         self._commit_conflicts += built.conflicts
         old_id = session.rotated_from
-        session.committed(built.record, changes, built.writes)
+        session.committed(changes, built)
         if old_id is not None:
             self._listeners.id_changed(session, old_id)
         return CommitOutcome(hlc, failed)

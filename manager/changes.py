@@ -6,12 +6,28 @@ at that moment, so it can be called again when another request, or a peer's delt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from tribes.errors import AttributeNotEncodableError, AttributeUnreadableError
 
-from .merge import write
-from .record import Entry, Kind, Life, Namespace, Reading, Record, pack_delta, parse, to_wire
+from .merge import merge
+from .record import (
+    Entry,
+    Kind,
+    Life,
+    Namespace,
+    Reading,
+    Record,
+    header,
+    main_of,
+    pack_delta,
+    parse,
+    slot_of,
+    to_wire,
+)
+from .splice import rewrite
 from .three_way import ABSENT, merge_values
 
 if TYPE_CHECKING:
@@ -26,7 +42,7 @@ _KNOWN_KINDS: Final = (_LAST_WRITER, _TOMBSTONE)
 _CONTAINER: Final = int(Namespace.CONTAINER)
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One entry that a request wants to be different.
 
     Attributes:
@@ -34,30 +50,30 @@ class Change(NamedTuple):
         name: Of the entry.
         kind: ``LAST_WRITER``, or ``TOMBSTONE`` to remove it.
         value: Encoded.
-        seen: The entry as the request saw it, if there was one.
+        seen_in: The record in which the request saw the entry, or that it was not there.
     """
 
     namespace: int
     name: bytes
     kind: int
     value: bytes
-    seen: Entry | None
+    seen_in: Reading | None
 
 
-class Built(NamedTuple):
+class Built(msgspec.Struct, frozen=True, gc=False):
     """A commit, ready to be swapped in.
 
     Attributes:
         record: The session's new record.
         delta: What the other members get, in wire form.
-        writes: The entries that were written.
+        joined: (namespace, name) of the changes that were joined with another's.
         conflicts: Writes of others, unseen by this request, that it overwrites.
     """
 
     record: Record
     delta: bytes
-    writes: list[Entry]
-    conflicts: int
+    joined: frozenset[tuple[int, bytes]] = frozenset()
+    conflicts: int = 0
 
 
 def build_delta(
@@ -87,17 +103,25 @@ def build_delta(
 
     Returns:
         None if the record is live and already is as the request wants it.
+
+    Raises:
+        SessionLimitError: There would be more than 65,535 entries.
     """
-    if snapshot is not None and (current is None or current is snapshot.record):
-        reading: Reading | None = snapshot
-        entries = None
-    else:
-        reading = None if current is None else Reading(current)
-        entries = {} if current is None else parse(current).entries
+    if snapshot is not None and current is snapshot.record:
+        built = _build_fast(changes, snapshot, hlc, actor, now_ds)
+        if built is not None:
+            return None if built.record is current else built
+    before = current
+    if before is None and snapshot is not None:
+        before = snapshot.record
+    entries = {} if before is None else parse(before).entries
     writes: list[Entry] = []
+    joined = set()
     conflicts = 0
-    for namespace, name, kind, value, seen in changes:
-        present = seen if entries is None else entries.get((namespace, name))
+    for change in changes:
+        namespace, name, kind, value = change.namespace, change.name, change.kind, change.value
+        seen = None if change.seen_in is None else change.seen_in.entry(namespace, name)
+        present = entries.get((namespace, name))
         base = 0 if seen is None else seen.hlc
         if present is None or present.kind == _TOMBSTONE:
             if kind == _TOMBSTONE and not value:
@@ -108,21 +132,45 @@ def build_delta(
             merged = _merge_parallel(seen, kind, value, present, codec)
             if merged is None:
                 conflicts += 1
-            elif merged == (present.kind, present.value):
-                continue
             else:
+                joined.add((namespace, name))
+                if merged == (present.kind, present.value):
+                    continue
                 (kind, value), base = merged, present.hlc
         writes.append(Entry(namespace, kind, name, value, hlc, actor, base))
-    if reading is None:
+    if before is None:
         record = pack_delta(created, hlc, actor, now_ds, flags, writes)
-        return Built(record, to_wire(record, now_ds), writes, 0)
-    if not writes and reading.main[1] == _LIVE:
+        return Built(record, to_wire(record, now_ds))
+    if not writes and main_of(before)[1] == _LIVE:
         return None
-    record, delta = write(reading, writes, hlc=hlc, actor=actor, now_ds=now_ds)
-    if current is None:
-        # A session that left this table may be in no other either: then all of it must travel.
-        delta = to_wire(record, now_ds)
-    return Built(record, delta, writes, conflicts)
+    delta = pack_delta(header(before).created, hlc, actor, now_ds, 0, writes)
+    record = merge(before, delta)
+    # A session that left this table may be in no other either: then all of it must travel.
+    wire = to_wire(delta if before is current else record, now_ds)
+    return Built(record, wire, frozenset(joined), conflicts)
+
+
+def _build_fast(
+    changes: list[Change], snapshot: Reading, hlc: int, actor: int, now_ds: int
+) -> Built | None:
+    """Build a commit of attributes that nothing came between; None if it is not that simple."""
+    for change in changes:
+        if change.namespace or change.seen_in is not snapshot:
+            return None
+    if len(changes) > 1:
+        changes = sorted(changes, key=_name_of)
+    built = rewrite(snapshot, changes, hlc, actor.to_bytes(4, "big"), slot_of(now_ds))
+    if built is None:
+        return None
+    main, delta = built
+    record = snapshot.record
+    if isinstance(record, bytes):
+        return Built(main, delta)
+    return Built(record if main is snapshot.main else (main, record[1]), delta)
+
+
+def _name_of(change: Change) -> bytes:
+    return change.name
 
 
 def _merge_parallel(

@@ -31,6 +31,8 @@ __all__ = ["Expiry", "SessionExpired", "owner_of"]
 
 _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
 
+_SOON_S = 0.02
+
 ASK_MAX = 256
 """Sessions asked for in one message; more wait for the next look."""
 
@@ -131,6 +133,9 @@ class Expiry:
         if not self._is_running:
             return
         self._channel.timers.at(now + self._interval, self._look)
+        self._look_once(now)
+
+    def _look_once(self, now: float) -> None:
         manager, now_ds = self._manager, deciseconds(now)
         manager.sweep(manager.clock.wall_ms(), now_ds)
         keys: dict[str, int] = {}
@@ -141,6 +146,8 @@ class Expiry:
             if record is not None:
                 keys[key] = header(record).access
             if len(keys) >= ASK_MAX:
+                # There are more: go on as soon as the network had its turn.
+                self._channel.timers.at(now + _SOON_S, self._go_on)
                 break
         if not keys:
             return
@@ -161,6 +168,10 @@ class Expiry:
         self._channel.post(ask.waiting, message.encode(), _ACKED, now, settled=settled)
         timeout = 2 * self._channel.config.sender.timeout / 1000
         self._channel.timers.at(now + timeout, lambda then: self._drop(number))
+
+    def _go_on(self, now: float) -> None:
+        if self._is_running:
+            self._look_once(now)
 
     def _drop(self, number: int) -> None:
         ask = self._asks.pop(number, None)

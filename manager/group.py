@@ -163,9 +163,12 @@ class SessionGroup:
         if len(self._contexts) > 2 * CONTEXTS_MAX:
             self._forget_strangers()
         if source in self._channel.view:
-            self._connect(source, now)
             if hello.wants_reply:
+                for context, replicator in self.replicators.items():
+                    if context in hello.contexts:
+                        replicator.peer_forgot(source, now)
                 self._hello(source, now)
+            self._connect(source, now)
 
     def _forget_strangers(self) -> None:
         view = self._channel.view

@@ -31,6 +31,9 @@ INBOX_MAX_BYTES: Final = 8 * 1024 * 1024
 BATCH_ENTRIES: Final = 4096
 """Commits that one `Inbox.take` gives at most, so that the core sees to its network in between."""
 
+OVERFLOWED_MAX: Final = 10_000
+"""Waiters of commits that found no room; further ones are told so at once."""
+
 COMMIT_OVERHEAD_BYTES: Final = 256
 """What a waiting commit is counted for beyond its delta: the objects around it."""
 
@@ -103,7 +106,8 @@ class Inbox:
     """Commits between the request threads and the core's thread.
 
     The core's side: after each wake-up, ``drain`` until it returns nothing, then ``take_dirty`` and
-    ``take_overflowed`` (``take`` does all three).  The ``drain`` that leaves nothing disarms; the next content wakes again.
+    ``take_overflowed`` (``take`` does all three).  The ``drain`` that leaves nothing disarms; the
+    next content wakes again.
 
     Args:
         lock: Guards everything; held for a few instructions.
@@ -191,9 +195,13 @@ class Inbox:
             else:
                 self.overflowed += 1
                 self._dirty[commit.context, commit.key] = None
-                if commit.waiter is not None:
+                if commit.waiter is not None and len(self._overflowed) < OVERFLOWED_MAX:
                     commit.delta = b""
                     self._overflowed.append(commit)
+                elif commit.waiter is not None:
+                    # Nobody seems to empty this inbox: its core is not running.
+                    why = {"*": "the inbox is full and the channel does not empty it"}
+                    commit.waiter.resolve(CommitResult(commit.version, (), why))
             if self._is_armed or self._wake is None:
                 return False
             self._is_armed = True

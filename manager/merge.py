@@ -29,15 +29,11 @@ from .layout import (
     ACCESS_AT,
     ACTORS_AT,
     CREATED_AT,
-    HAS_CONTAINER,
     HEADER,
-    LARGE_VALUE_BYTES,
     LAYOUT,
     SEEN_AT,
     SEEN_BIAS,
-    U32,
     WIDE,
-    entry_bytes,
     walk,
 )
 from .record import (
@@ -47,18 +43,12 @@ from .record import (
     Life,
     Namespace,
     Parsed,
-    Reading,
     Record,
-    header,
     main_of,
     pack,
-    pack_delta,
     parse,
-    place_of,
-    slot_of,
-    to_wire,
 )
-from .splice import Patch, actor_index, patches_of, splice
+from .splice import patches_of, splice
 
 __all__ = [
     "TOMBSTONES_MAX",
@@ -69,7 +59,6 @@ __all__ = [
     "lost_updates",
     "merge",
     "prune",
-    "write",
 ]
 
 TOMBSTONE_AGE_MS: Final = 60 * 60 * 1000
@@ -81,8 +70,6 @@ SPLICE_MAX: Final = 8
 """Entries of a delta up to which copying byte ranges beats taking both records apart."""
 
 _VERSION = Struct(">QIBH")
-_FIRST: Final = b"\0"
-_CONTAINER: Final = int(Namespace.CONTAINER)
 _LIVE: Final = int(Life.LIVE)
 _DESTROYED: Final = int(Life.DESTROYED)
 _APPLICATION: Final = (int(Namespace.ATTRIBUTE), int(Namespace.NOTE))
@@ -134,55 +121,6 @@ def _with_main(record: Record, main: bytes) -> Record:
     if isinstance(record, bytes):
         return main
     return record if main is record[0] else (main, record[1])
-
-
-def write(
-    reading: Reading, writes: list[Entry], *, hlc: int, actor: int, now_ds: int
-) -> tuple[Record, bytes]:
-    """Merge what one writer writes at one moment: the short way through `merge`.
-
-    Args:
-        reading: The record; not destroyed.
-        writes: Entries of that hlc and actor, of different names; they get sorted in place.
-        hlc: Greater than the record's access version.
-        actor: Who writes.
-        now_ds: The local monotonic clock in deciseconds.
-
-    Returns:
-        The record with the writes, used at ``hlc``, and the delta in wire form.
-    """
-    main = reading.main
-    index = actor_index(main, U32.pack(actor))
-    if main[1] == _LIVE and index >= 0 and 0 < len(writes) <= SPLICE_MAX:
-        writes.sort(key=place_of)
-        created = int.from_bytes(main[CREATED_AT:ACCESS_AT], "big")
-        access = hlc.to_bytes(8, "big")
-        ahead = hlc - created
-        flags = 0
-        patches: list[Patch] = []
-        pieces = [b"", U32.pack(actor)]
-        for entry in writes:
-            place, base = (entry.namespace, entry.name), entry.base
-            if place[0] == _CONTAINER:
-                flags = HAS_CONTAINER
-            if len(entry.value) > LARGE_VALUE_BYTES:
-                break
-            head = place[0] << 4 | entry.kind
-            written = entry_bytes(
-                head, _FIRST, ahead, hlc - base if base else 0, place[1], entry.value
-            )
-            patches.append((place, head, index, ahead, written[2:]))
-            pieces.append(written)
-        else:
-            seen = U32.pack(slot_of(now_ds))
-            joined = splice(main, reading.spans, patches, flags, access, seen)
-            if joined is not None:
-                count = len(writes)
-                pieces[0] = HEADER.pack(LAYOUT, _LIVE, flags, 1, count, created, hlc, 0)
-                return _with_main(reading.record, joined), b"".join(pieces)
-    created = header(reading.record).created
-    delta = pack_delta(created, hlc, actor, now_ds, 0, writes)
-    return merge(reading.record, delta), to_wire(delta, now_ds)
 
 
 def _merge_parsed(a: Record, b: Record) -> Record:

@@ -50,6 +50,7 @@ from .layout import (
     Namespace,
     Span,
     entry_bytes,
+    index_attributes,
     read_version,
     walk,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "equal_state",
     "from_wire",
     "header",
+    "life_and_access",
     "main_of",
     "pack",
     "pack_delta",
@@ -151,6 +153,12 @@ def header(record: Record) -> Header:
     main = record if isinstance(record, bytes) else record[0]
     _, life, flags, _, entries, created, access, last_seen = HEADER.unpack_from(main)
     return Header(life, flags, entries, created, access, last_seen - SEEN_BIAS)
+
+
+def life_and_access(record: Record) -> tuple[int, int]:
+    """Read just these, for the commit loop."""
+    main = record if isinstance(record, bytes) else record[0]
+    return main[1], int.from_bytes(main[ACCESS_AT:SEEN_AT], "big")
 
 
 def with_access(record: Record, access: int, last_seen: int) -> Record:
@@ -324,19 +332,44 @@ def place_of(entry: Entry) -> tuple[int, bytes]:
 class Reading:
     """A record that is being read: finds its entries once, when they are first asked for."""
 
-    __slots__ = ("_spans", "main", "record")
+    __slots__ = ("_attributes", "_spans", "attributes_end", "main", "record")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.main = record if isinstance(record, bytes) else record[0]
+        self.attributes_end = 0
+        self._attributes: dict[bytes, Span] | None = None
         self._spans: list[Span] | None = None
 
     @property
+    def attributes(self) -> dict[bytes, Span]:
+        """Where the attributes lie in ``main``, up to ``attributes_end``, which it sets."""
+        found = self._attributes
+        if found is None:
+            found, self.attributes_end = index_attributes(self.main)
+            self._attributes = found
+        return found
+
+    @property
     def spans(self) -> list[Span]:
-        """Where the entries lie in ``main``."""
+        """Where all entries lie in ``main``."""
         if self._spans is None:
             self._spans = walk(self.main)
         return self._spans
+
+    def index(self, namespace: int) -> dict[bytes, Span]:
+        """Return where the entries of one namespace lie, by name."""
+        if namespace == 0:
+            return self.attributes
+        main = self.main
+        return {
+            main[span[1] : span[2]]: span for span in self.spans if main[span[0]] >> 4 == namespace
+        }
+
+    def entry(self, namespace: int, name: bytes) -> Entry | None:
+        """Decode one entry, if it is there."""
+        span = self.index(namespace).get(name)
+        return None if span is None else read_entry(self.record, span)
 
 
 def to_wire(record: Record, now_ds: int) -> bytes:

@@ -1,8 +1,8 @@
 """The side of a Delta manager that lives in the core: what goes to the other members, and when.
 
 Commits of request threads arrive in batches; what waits becomes one ``DELTAS`` message to all
-members that run the context (group commit). A delta that a member did not take is not lost: its key
-is dirty for that member, and the merged record is sent until it was taken. Waiting commits end when
+members that run the context (group commit). A delta that a member did not take is not lost, see
+:mod:`tribes.manager.repair`. Waiting commits end when
 every member answered or after ``commit_timeout``, whichever comes first, with the exact members
 that are missing.
 """
@@ -27,7 +27,7 @@ from .messages import (
     Records,
 )
 from .record import deciseconds, to_wire
-from .session_ids import PARTITIONS
+from .repair import Repair
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -44,11 +44,6 @@ BATCH_MAX = 256
 BATCH_MAX_BYTES = 64 * 1024
 """Bounds of one DELTAS message (DESIGN §4.2); a longer delta travels alone."""
 
-DIRTY_MAX = 10_000
-"""Keys remembered per member that misses changes; beyond, everything is compared."""
-
-_REPAIR_FIRST_S = 0.5
-_REPAIR_MAX_S = 5.0
 _TOUCH_S = 1.0
 
 _USE_ACK = int(SendOptions.USE_ACK)
@@ -65,7 +60,7 @@ class ReplicatorStatistics:
         "deltas_received",
         "messages_received",
         "messages_sent",
-        "repaired",
+        "too_large",
         "touches_sent",
     )
 
@@ -75,18 +70,8 @@ class ReplicatorStatistics:
         self.messages_sent = 0
         self.messages_received = 0
         self.deltas_received = 0
-        self.repaired = 0
+        self.too_large = 0
         self.touches_sent = 0
-
-
-class _Peer:
-    __slots__ = ("backoff", "dirty", "is_repairing", "needs_sync")
-
-    def __init__(self) -> None:
-        self.dirty: dict[str, None] = {}
-        self.needs_sync = False
-        self.is_repairing = False
-        self.backoff = _REPAIR_FIRST_S
 
 
 class _Flight:
@@ -132,11 +117,11 @@ class Replicator:
         self.expiry = Expiry(
             manager, channel, interval=config.expiry_interval / 1000, spread=self._spread
         )
+        self.repair = Repair(manager, channel)
         self._channel = channel
         self._options = config.channel_send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
         self._commit_timeout = config.commit_timeout / 1000
-        self._peers: dict[Member, _Peer] = {}
         self._targets: tuple[Member, ...] = ()
         self._is_running = False
 
@@ -146,14 +131,9 @@ class Replicator:
         return self._targets
 
     @property
-    def dirty(self) -> dict[Member, int]:
-        """How many sessions each member is known to be behind with."""
-        return {m: len(p.dirty) for m, p in self._peers.items() if p.dirty or p.needs_sync}
-
-    @property
     def is_quiet(self) -> bool:
         """True when every change known here was taken by every member."""
-        return not any(p.dirty or p.needs_sync or p.is_repairing for p in self._peers.values())
+        return self.repair.is_quiet
 
     def start(self, now: float) -> None:
         """Begin to replicate."""
@@ -167,23 +147,30 @@ class Replicator:
         self._is_running = False
         self.transfer.stop()
         self.expiry.stop()
+        self.repair.stop()
 
     def peer_up(self, member: Member, now: float) -> None:
         """A member runs this context: from here on it gets every change."""
-        if member in self._peers:
+        if member in self._targets:
             return
-        self._peers[member] = _Peer()
-        self._targets = tuple(self._peers)
+        self._targets = (*self._targets, member)
+        self.repair.peer_up(member)
         self.expiry.peer_up(member)
         self.transfer.peer_up(member, now)
 
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone, or does not run this context any more."""
-        if self._peers.pop(member, None) is None:
+        if member not in self._targets:
             return
-        self._targets = tuple(self._peers)
+        self._targets = tuple(target for target in self._targets if target != member)
+        self.repair.peer_down(member)
         self.transfer.peer_down(member, now)
         self.expiry.peer_down(member, now)
+
+    def peer_forgot(self, member: Member, now: float) -> None:
+        """A member had taken this node for gone: what it changed meanwhile is not here."""
+        if member in self._targets:
+            self.transfer.pull(member, now)
 
     # The way out.
 
@@ -194,6 +181,9 @@ class Replicator:
         size = 0
         for commit in batch:
             length = len(commit.delta)
+            if length > self.transfer.record_max_bytes:
+                self._too_large(commit)
+                continue
             if group and (size + length > BATCH_MAX_BYTES or len(group) >= BATCH_MAX):
                 self._send(group, now)
                 group, size = [], 0
@@ -205,13 +195,25 @@ class Replicator:
     def mark_dirty(self, keys: list[str], now: float) -> None:
         """Changes that found no room in the inbox: every member gets the merged records later."""
         for member in self._targets:
-            self._mark(member, keys, now)
+            self.repair.mark(member, keys, now)
 
     def overflowed(self, commits: list[Commit]) -> None:
         """Commits that found no room in the inbox: they are on no other member yet."""
         full = "the inbox was full; the session is sent later"
         missing = {m.label: full for m in self._targets} if self._waits else {}
         self._resolve(commits, (), missing)
+
+    def _too_large(self, commit: Commit) -> None:
+        self.statistics.too_large += 1
+        why = (
+            f"the change has {len(commit.delta)} bytes; members read at most "
+            f"{self.transfer.record_max_bytes} (receiver.frame_max_bytes)"
+        )
+        self._channel.event(
+            Notice("session too large to replicate", {"context": commit.context, "why": why})
+        )
+        missing = {m.label: why for m in self._targets} if self._waits else {}
+        self._resolve([commit], (), missing)
 
     def _send(self, commits: list[Commit], now: float) -> None:
         targets = self._targets
@@ -225,7 +227,7 @@ class Replicator:
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             for member in faulty:
-                self._mark(member, [commit.key for commit in commits], then)
+                self.repair.mark(member, [commit.key for commit in commits], then)
             self._land(flight, faulty)
 
         if not self._waits:
@@ -269,7 +271,7 @@ class Replicator:
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             for member in faulty:
-                self._mark(member, [key for key, _ in pairs], then)
+                self.repair.mark(member, [key for key, _ in pairs], then)
 
         payload = Deltas(self.manager.context, pairs).encode()
         self._channel.post(targets, payload, self._options, now, settled=settled)
@@ -286,83 +288,6 @@ class Replicator:
             payload = Deltas(self.manager.context, pairs[start : start + BATCH_MAX]).encode()
             if self._targets:
                 self._channel.post(self._targets, payload, _ASYNC, now)
-
-    # Repair of what a member did not take.
-
-    def _mark(self, member: Member, keys: list[str], now: float) -> None:
-        peer = self._peers.get(member)
-        if peer is None:
-            return
-        peer.dirty.update(dict.fromkeys(keys))
-        if len(peer.dirty) > DIRTY_MAX:
-            peer.dirty.clear()
-            peer.needs_sync = True
-        if not peer.is_repairing:
-            peer.is_repairing = True
-            self._channel.timers.at(
-                now + peer.backoff, lambda then: self._repair(member, peer, then)
-            )
-
-    def _repair(self, member: Member, peer: _Peer, now: float) -> None:
-        if self._peers.get(member) is not peer or not self._is_running:
-            return
-        if peer.needs_sync:
-            peer.needs_sync = False
-            self._channel.event(
-                Notice(
-                    "replica compared whole",
-                    {"context": self.manager.context, "member": member.label},
-                )
-            )
-            self._offer_everything(member, now)
-        keys: list[str] = []
-        pairs: Pairs = []
-        size = 0
-        now_ds = deciseconds(now)
-        for key in peer.dirty:
-            record = self.manager.table.get(key)
-            keys.append(key)
-            if record is not None:
-                pairs.append((key, to_wire(record, now_ds)))
-                size += len(pairs[-1][1])
-            if len(keys) >= BATCH_MAX or size >= BATCH_MAX_BYTES:
-                break
-        for key in keys:
-            # What changes while the records travel is marked again if it is lost.
-            del peer.dirty[key]
-        if not pairs:
-            peer.is_repairing = bool(peer.dirty)
-            if peer.dirty:
-                self._channel.timers.at(now, lambda then: self._repair(member, peer, then))
-            return
-
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            if faulty:
-                peer.dirty.update(dict.fromkeys(keys))
-                peer.backoff = min(2 * peer.backoff, _REPAIR_MAX_S)
-            else:
-                self.statistics.repaired += len(keys)
-                peer.backoff = _REPAIR_FIRST_S
-            peer.is_repairing = bool(peer.dirty or peer.needs_sync)
-            if peer.is_repairing:
-                wait = peer.backoff if faulty else 0.0
-                self._channel.timers.at(then + wait, lambda when: self._repair(member, peer, when))
-
-        message = Records(self.manager.context, 0, pairs, True)
-        self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
-
-    def _offer_everything(self, member: Member, now: float) -> None:
-        table = self.manager.table
-        digests = {p: d for p in range(PARTITIONS) if (d := table.partition_digest(p))}
-        message = Digests(self.manager.context, 0, 0, PARTITIONS - 1, True, digests)
-
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            peer = self._peers.get(member)
-            if faulty and peer is not None:
-                peer.needs_sync = True
-                self._mark(member, [], then)
-
-        self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
 
     # The way in.
 

@@ -14,7 +14,7 @@ from tribes.errors import SessionInvalidError
 from tribes.ids import SessionId, SessionKey
 
 from .bag import Bag
-from .changes import Change
+from .changes import Built, Change
 from .clock import hlc_to_ms
 from .container import (
     AUTH_TYPE,
@@ -26,7 +26,7 @@ from .container import (
     id_entry_name,
     retired_value,
 )
-from .record import Entry, Kind, Namespace, Reading, Record, header
+from .record import Kind, Namespace, Reading, Record, header
 
 if TYPE_CHECKING:
     from .session_ids import SessionIds
@@ -324,15 +324,17 @@ class Session(MutableMapping[str, Any]):
             changes.append(Change(_CONTAINER, MAX_INACTIVE, _LAST_WRITER, idle, None))
         return changes
 
-    def committed(self, record: Record, changes: list[Change], writes: list[Entry]) -> None:
+    def committed(self, changes: list[Change], built: Built) -> None:
         """Go on from the record that was committed."""
-        self.reading = Reading(record)
+        self.reading = reading = Reading(built.record)
         self.rotated_from = None
         self._own_changes = None
         self._ids = None
-        for bag in (self._attributes, self._notes, self._container):
-            if bag is not None:
-                bag.committed(self.reading, changes, writes)
+        self._attributes.committed(reading, changes, built)
+        if self._notes is not None:
+            self._notes.committed(reading, changes, built)
+        if self._container is not None:
+            self._container.committed(reading, changes, built)
 
     def _write(self, name: bytes, kind: int, value: bytes) -> None:
         if self._own_changes is None:

@@ -1,12 +1,14 @@
-"""Merging a few entries into a record by copying byte ranges (DESIGN §5.3, the fast path).
+"""Changing a few entries of a record by copying byte ranges: the fast paths of DESIGN §5.3 and 5.4.
 
-Most merges replace one entry of a record whose writers are all known: then everything else stays as
-it is, byte for byte, and need not be decoded.  Whatever is not that simple is left to `merge`.
+Most changes replace one entry of a record whose writers are all known: then everything else stays
+as it is, byte for byte, and need not be decoded.  `splice` does that for a peer's delta, `rewrite`
+for a commit here, whose delta it makes along the way.  Whatever is not that simple is left to
+`merge`; both give the same bytes.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .layout import (
     ACCESS_AT,
@@ -14,19 +16,31 @@ from .layout import (
     COUNT,
     CREATED_AT,
     ENTRIES_MAX,
+    HEADER,
+    LARGE_VALUE_BYTES,
+    LAYOUT,
     SEEN_AT,
     SMALL,
     WIDE,
+    Kind,
     Span,
     read_version,
+    varint,
     walk,
 )
 
-__all__ = ["Patch", "actor_index", "patches_of", "splice"]
+if TYPE_CHECKING:
+    from .changes import Change
+    from .record import Reading
+
+__all__ = ["Patch", "actor_index", "patches_of", "rewrite", "splice"]
 
 Patch: TypeAlias = tuple[tuple[int, bytes], int, int, int, bytes]
 """An entry to be spliced in: (namespace, name), head, actor index, hlc - created, and everything
 after the actor index as it is written."""
+
+_TOMBSTONE: Final = int(Kind.TOMBSTONE)
+_FIRST: Final = SMALL[0]
 
 
 def actor_index(main: bytes, actor: bytes) -> int:
@@ -128,3 +142,87 @@ def _still_used(main: bytes, spans: list[Span], replaced: list[int]) -> bool:
     """Tell whether every actor of the replaced entries also wrote an entry that stays."""
     gone = {main[start + 1] for start in replaced}
     return gone <= {main[span[0] + 1] for span in spans if span[0] not in replaced}
+
+
+def rewrite(
+    reading: Reading, changes: list[Change], hlc: int, actor: bytes, slot: int
+) -> tuple[bytes, bytes] | None:
+    """Apply a request's changes of attributes to the very record that it read.
+
+    Args:
+        reading: The record.
+        changes: Of attributes, in the order of their names.
+        hlc: Of the writes, greater than the record's access version.
+        actor: Who writes, 4 bytes.
+        slot: When, as ``last_seen`` is written (`record.slot_of`).
+
+    Returns:
+        The new main part and the delta in wire form (the record's own main part, and nothing, if
+        all is as it was); or None if only the long way gives the canonical bytes.
+    """
+    main = reading.main
+    _, life, flags, actors, count, created, _, seen = HEADER.unpack_from(main)
+    if life or actors == WIDE:
+        return None
+    index = 0 if main[ACTORS_AT : ACTORS_AT + 4] == actor else actor_index(main, actor)
+    if index < 0:
+        return None
+    attributes = reading.attributes
+    ahead = hlc - created
+    version = ahead.to_bytes((ahead.bit_length() + 7) >> 3, "big")
+    first = len(version) << 4
+    pieces, body = [b""], [b"", actor]
+    copied = ACTORS_AT
+    for change in changes:
+        name, kind, value = change.name, change.kind, change.value
+        size, length = len(value), len(name)
+        span = attributes.get(name)
+        if span is None:
+            if kind == _TOMBSTONE:
+                continue
+            start = end = _place_for(name, reading)
+            base = b""
+            count += 1
+        else:
+            start, _, value_at, end, large = span
+            if main[start] == kind and (main[value_at:end] == value or kind == _TOMBSTONE):
+                continue
+            if large >= 0 or main[start + 1] != index:
+                return None
+            middle = start + 3 + (main[start + 2] >> 4)
+            back = ahead - int.from_bytes(main[start + 3 : middle], "big")
+            base = back.to_bytes((back.bit_length() + 7) >> 3, "big")
+        if size > LARGE_VALUE_BYTES:
+            return None
+        content = b"".join(
+            (
+                SMALL[first | len(base)],
+                version,
+                base,
+                SMALL[length] if length < 128 else varint(length),
+                SMALL[size] if size < 128 else varint(size),
+                name,
+                value,
+            )
+        )
+        pieces += (main[copied:start], SMALL[kind], SMALL[index], content)
+        body += (SMALL[kind], _FIRST, content)
+        copied = end
+    written = len(pieces) >> 2
+    if not written:
+        return main, b""
+    if count > ENTRIES_MAX:
+        return None
+    seen = slot if slot > seen else seen
+    pieces[0] = HEADER.pack(LAYOUT, 0, flags, actors, count, created, hlc, seen)
+    pieces.append(main[copied:])
+    body[0] = HEADER.pack(LAYOUT, 0, 0, 1, written, created, hlc, 0)
+    return b"".join(pieces), b"".join(body)
+
+
+def _place_for(name: bytes, reading: Reading) -> int:
+    """Return where an attribute that is not there yet belongs."""
+    for other, span in reading.attributes.items():
+        if other > name:
+            return span[0]
+    return reading.attributes_end

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tribes.channel.outputs import Notice
-from tribes.errors import RemoteProtocolError
+from tribes.errors import RemoteProcessError, RemoteProtocolError
 from tribes.wire.options import SendOptions
 
 from .messages import Digests, Pairs, Records
@@ -34,8 +34,16 @@ __all__ = ["Transfer", "TransferStatistics"]
 RECORDS_MAX_BYTES = 256 * 1024
 """Records of one message; the next one leaves when this one was processed."""
 
+_MESSAGE_ROOM_BYTES = 4096
+"""What a message of records needs beyond them: context, keys, lengths."""
+
 WINDOW_PARTITIONS = 256
 """Partitions compared per second once a node has joined: all of them every 16 s."""
+
+_PULL_AGAIN_S = 1.0
+
+SERVING_STRANGERS_MAX = 1000
+"""Askers that are not (yet) members here and get more than one message of records."""
 
 PULL_SILENCE_S = 5.0
 """A member that owes records and sends none for so long is not waited for."""
@@ -53,6 +61,7 @@ class TransferStatistics:
         "records_received",
         "records_refused",
         "records_sent",
+        "records_too_large",
     )
 
     def __init__(self) -> None:
@@ -62,6 +71,7 @@ class TransferStatistics:
         self.records_sent = 0
         self.records_received = 0
         self.records_refused = 0
+        self.records_too_large = 0
 
 
 class _Pull:
@@ -103,6 +113,7 @@ class Transfer:
         self._timeout = timeout
         self._peers: dict[Member, None] = {}
         self._pulls: dict[int, _Pull] = {}
+        self._owed: dict[Member, None] = {}
         self._serving: dict[Member, int] = {}
         self._sync = 0
         self._cursor = 0
@@ -131,11 +142,13 @@ class Transfer:
         """A member is gone: whoever else has its sessions is asked too, or was already."""
         self._peers.pop(member, None)
         self._serving.pop(member, None)
+        self._owed.pop(member, None)
         for sync in [s for s, pull in self._pulls.items() if pull.member == member]:
             self._give_up(sync, "it is gone", now)
 
     def pull(self, member: Member, now: float) -> None:
         """Ask one member for the records of all partitions that differ."""
+        self._owed.pop(member, None)
         self._sync += 1
         sync = self._sync
         self._pulls[sync] = _Pull(member, now)
@@ -155,7 +168,7 @@ class Transfer:
         pull = self._pulls.get(sync)
         if pull is None:
             return
-        if now - pull.heard >= PULL_SILENCE_S:
+        if now >= pull.heard + PULL_SILENCE_S:
             self._give_up(sync, f"it sent nothing for {PULL_SILENCE_S:g} s", now)
         else:
             self._channel.timers.at(
@@ -165,6 +178,12 @@ class Transfer:
     def _give_up(self, sync: int, why: str, now: float) -> None:
         pull = self._pulls.pop(sync)
         self.statistics.pulls_failed += 1
+        if pull.member in self._peers:
+            # It has what this node may lack: ask it again, for as long as it is a member.
+            self._owed[pull.member] = None
+            self._channel.timers.at(
+                now + _PULL_AGAIN_S, lambda then: self._again(pull.member, then)
+            )
         self._channel.event(
             Notice(
                 "state transfer given up",
@@ -173,14 +192,18 @@ class Transfer:
         )
         self._look(now)
 
+    def _again(self, member: Member, now: float) -> None:
+        if member in self._owed:
+            self.pull(member, now)
+
     def _look(self, now: float) -> None:
         if self.is_joined:
             return
         elapsed = now - self._started
-        if elapsed >= self._timeout:
-            self.is_complete = not self._pulls
-        elif self._pulls or elapsed < self._join_window - 1e-6:
-            if self._pulls:
+        if now >= self._started + self._timeout:
+            self.is_complete = not (self._pulls or self._owed)
+        elif self._pulls or self._owed or now < self._started + self._join_window:
+            if self._pulls or self._owed:
                 when = self._started + self._timeout
                 self._channel.timers.at(when, self._look)
             return
@@ -197,6 +220,11 @@ class Transfer:
             )
         )
 
+    @property
+    def record_max_bytes(self) -> int:
+        """The longest record that can travel."""
+        return self._channel.message_max_bytes - RECORDS_MAX_BYTES - _MESSAGE_ROOM_BYTES
+
     # The side that has records.
 
     def on_digests(self, source: Member, message: Digests, now: float) -> None:
@@ -209,7 +237,8 @@ class Transfer:
             self._channel.post((source,), answer.encode(), _ACKED, now)
         if differing or message.sync:
             self._sync += 1
-            self._serving[source] = self._sync
+            if source in self._peers or len(self._serving) < SERVING_STRANGERS_MAX:
+                self._serving[source] = self._sync
             records = self._records_of(differing, deciseconds(now))
             self._serve(source, message.sync, self._sync, records, now)
 
@@ -225,8 +254,14 @@ class Transfer:
         for partition in partitions:
             for key in table.keys_of(partition):
                 record = table.get(key)
-                if record is not None:
-                    yield key, to_wire(record, now_ds)
+                if record is None:
+                    continue
+                data = to_wire(record, now_ds)
+                if len(data) > self.record_max_bytes:
+                    # No member could read it. Its writer was told; all others shall have theirs.
+                    self.statistics.records_too_large += 1
+                    continue
+                yield key, data
 
     def _serve(
         self,
@@ -251,7 +286,9 @@ class Transfer:
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             # A newer request of the same member replaces this one.
-            if not faulty and not done and self._serving.get(target) == serving:
+            # Refused records cost only themselves; a member that does not answer asks again.
+            lost = any(not isinstance(why, RemoteProcessError) for why in faulty.values())
+            if not lost and not done and self._serving.get(target) == serving:
                 self._serve(target, sync, serving, records, then)
 
         message = Records(self._manager.context, sync, pairs, done)
@@ -267,8 +304,9 @@ class Transfer:
         try:
             self.merge(message.pairs, now)
         finally:
+            # Whether or not all of it could be merged: the member has sent what it has.
             if pull is not None and pull.member == source and message.done:
-                del self._pulls[message.sync]
+                self._pulls.pop(message.sync, None)
                 self.statistics.pulls_done += 1
                 self._look(now)
 

@@ -385,7 +385,8 @@ def test_what_the_parent_writes_the_node_command_reads(monkeypatch: pytest.Monke
     command = node_command(spec)
     assert command[:4] == [sys.executable, "-m", "tribes", "demo-node"]
     assert CliRunner().invoke(demo_node, command[4:]).exit_code == 0
-    assert calls == [("follows",), ("node-2", 8081, 45564, "http://127.0.0.1:9000", peers)]
+    run = ("node-2", 8081, 45564, "http://127.0.0.1:9000", peers, "127.0.0.1")
+    assert calls == [("follows",), run]
 
 
 def test_the_node_command_refuses_peers_it_cannot_read() -> None:

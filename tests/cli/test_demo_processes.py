@@ -53,11 +53,11 @@ def with_sessions(app):
         await app({{**scope, "session": session}}, receive, send_cookie)
     return wrapped
 
-def run_node(name, http_port, multicast_port, control_url, peers):
+def run_node(name, http_port, multicast_port, control_url, peers, address):
     app = with_sessions(make_app(name, lambda: [name], control_url, peers))
     if os.environ.get("DEAF"):
         uvicorn.Server.handle_exit = lambda self, number, frame: print("asked to leave")
-    uvicorn.run(app, host="127.0.0.1", port=http_port, log_level="warning")
+    uvicorn.run(app, host=address, port=http_port, log_level="warning")
 
 fake = types.ModuleType("tribes.cli.demo_node")
 fake.run_node = run_node

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import QueueFullError, SendTimeoutError
 from tribes.interceptors import MessageDispatch15Interceptor, MessageDispatchInterceptor
+from tribes.interceptors.dispatch import MESSAGE_OVERHEAD_BYTES
 from tribes.timers import Timers
 from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
@@ -55,7 +56,7 @@ def test_caller_goes_on_before_any_member_has_the_message() -> None:
     dispatch.send("a")
     assert dispatch.released == ["a"]
     assert dispatch.settled == []
-    assert dispatch.it.queued_bytes == 10
+    assert dispatch.it.queued_bytes == 10 + MESSAGE_OVERHEAD_BYTES
     dispatch.complete(0)
     assert dispatch.settled == [("a", {})]
     assert dispatch.it.queued_bytes == 0
@@ -81,7 +82,7 @@ def test_failures_after_release_reach_the_settled_outcome() -> None:
 
 def test_full_queue_makes_callers_wait_in_order() -> None:
     """Who finds no room is released when there is some, first come first served."""
-    dispatch = Dispatch(max_queue_size=25)
+    dispatch = Dispatch(max_queue_size=2 * (10 + MESSAGE_OVERHEAD_BYTES))
     for name in "abcd":
         dispatch.send(name)
     assert dispatch.released == ["a", "b"]

@@ -14,6 +14,7 @@ from tribes.errors import (
     SessionLimitError,
 )
 from tribes.manager.bag import Bag
+from tribes.manager.changes import Built
 from tribes.manager.record import Entry, Kind, Life, Parsed, Reading, pack
 from tribes.manager.values import ValueCodec
 
@@ -62,6 +63,11 @@ def bag(codec: Any) -> Bag:
     return Bag(0, Reading(pack(parsed)), codec)
 
 
+def seen(change: Change) -> Entry | None:
+    assert change.seen_in is not None
+    return change.seen_in.entry(change.namespace, change.name)
+
+
 def changes(bag: Bag) -> dict[str, Change]:
     failed: dict[str, Exception] = {}
     found = bag.changes(failed)
@@ -94,7 +100,7 @@ def test_a_change_in_place_is_seen(bag: Bag, codec: Any) -> None:
     found = changes(bag)
     assert list(found) == ["cart"]
     assert codec.real.decode(found["cart"].value) == ["a", "b"]
-    assert found["cart"].seen == entry("cart", codec.real.encode(["a"]))
+    assert seen(found["cart"]) == entry("cart", codec.real.encode(["a"]))
 
 
 def test_reading_alone_is_no_change(bag: Bag) -> None:
@@ -106,8 +112,8 @@ def test_an_assignment_carries_what_was_there(bag: Bag, codec: Any) -> None:
     bag["n"] = 2
     bag["fresh"] = [1]
     found = changes(bag)
-    assert found["n"].seen == entry("n", codec.real.encode(1))
-    assert found["fresh"].seen is None
+    assert seen(found["n"]) == entry("n", codec.real.encode(1))
+    assert seen(found["fresh"]) is None
     assert bag["n"] == 2
     assert "fresh" in bag
     assert set(bag) == {*STORED, "bad", "newer", "fresh"}
@@ -195,25 +201,40 @@ def test_after_a_commit_it_goes_on_from_there(bag: Bag, codec: Any) -> None:
     bag["bad"] = {"fixed": True}
     found = list(changes(bag).values())
     writes = [Entry(c.namespace, c.kind, c.name, c.value, 200, 1) for c in found]
-    parsed = Parsed(Life.LIVE, 0, 0, 200, 0, {(e.namespace, e.name): e for e in writes})
-    bag.committed(Reading(pack(parsed)), found, writes)
+    record = pack(Parsed(Life.LIVE, 0, 0, 200, 0, {(e.namespace, e.name): e for e in writes}))
+    bag.committed(Reading(record), found, Built(record, b""))
     assert changes(bag) == {}
     assert set(bag) == {"cart", "n", "bad"}
     cart.append("c")
     bag["bad"]["more"] = 1
     again = changes(bag)
     assert set(again) == {"cart", "bad"}
-    assert again["cart"].seen is not None
-    assert again["cart"].seen.hlc == 200
+    was = seen(again["cart"])
+    assert was is not None
+    assert was.hlc == 200
     assert codec.real.decode(again["cart"].value) == ["a", "b", "c"]
+
+
+def test_what_was_read_before_a_commit_keeps_the_version_that_it_had(bag: Bag, codec: Any) -> None:
+    """Another request's write that came between has not been seen by who holds the old value."""
+    cart = bag["cart"]
+    bag["n"] = 2
+    found = list(changes(bag).values())
+    theirs = Entry(0, 0, b"cart", codec.real.encode(["theirs"]), 150, 2)
+    record = pack(Parsed(Life.LIVE, 0, 0, 200, 0, {(0, b"cart"): theirs}))
+    bag.committed(Reading(record), found, Built(record, b""))
+    cart.append("mine")
+    was = seen(changes(bag)["cart"])
+    assert was is not None
+    assert was.hlc == 50
 
 
 def test_what_another_change_was_joined_with_is_read_again(bag: Bag, codec: Any) -> None:
     bag["cart"].append("mine")
     found = list(changes(bag).values())
     joined = Entry(0, 0, b"cart", codec.real.encode(["a", "theirs", "mine"]), 200, 1)
-    parsed = Parsed(Life.LIVE, 0, 0, 200, 0, {(0, b"cart"): joined})
-    bag.committed(Reading(pack(parsed)), found, [joined])
+    record = pack(Parsed(Life.LIVE, 0, 0, 200, 0, {(0, b"cart"): joined}))
+    bag.committed(Reading(record), found, Built(record, b"", frozenset({(0, b"cart")})))
     assert bag["cart"] == ["a", "theirs", "mine"]
     assert changes(bag) == {}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tribes.manager.changes import Built, Change, build_delta
 from tribes.manager.merge import expired, merge
@@ -24,6 +26,7 @@ from tribes.manager.record import (
     parse,
 )
 from tribes.manager.values import ValueCodec
+from tribes.testing.manager_strategies import START_HLC, records
 
 CODEC = ValueCodec()
 CREATED, ACCESS, HLC, NOW = 1000, 1100, 1200, 50
@@ -39,18 +42,31 @@ def record_of(*entries: Entry, access: int = ACCESS) -> Record:
     return pack(Parsed(Life.LIVE, WHOLE, CREATED, access, 0, places))
 
 
-def change(name: str, value: Any, seen: Entry | None = None) -> Change:
-    return Change(ATTRIBUTE, name.encode(), Kind.LAST_WRITER, CODEC.encode(value), seen)
+class Wish(NamedTuple):
+    """A change without the record that it is based on."""
+
+    name: str
+    kind: int
+    value: bytes
+    namespace: int
 
 
-def removal(name: str, seen: Entry | None = None) -> Change:
-    return Change(ATTRIBUTE, name.encode(), Kind.TOMBSTONE, b"", seen)
+def change(name: str, value: Any, *, namespace: int = ATTRIBUTE) -> Wish:
+    return Wish(name, Kind.LAST_WRITER, CODEC.encode(value), namespace)
 
 
-def build(changes: list[Change], snapshot: Record | None, current: Record | None) -> Built | None:
+def removal(name: str) -> Wish:
+    return Wish(name, Kind.TOMBSTONE, b"", ATTRIBUTE)
+
+
+def build(wishes: list[Wish], snapshot: Record | None, current: Record | None) -> Built | None:
+    reading = None if snapshot is None else Reading(snapshot)
     return build_delta(
-        changes,
-        None if snapshot is None else Reading(snapshot),
+        [
+            Change(wish.namespace, wish.name.encode(), wish.kind, wish.value, reading)
+            for wish in wishes
+        ],
+        reading,
         current,
         created=CREATED,
         hlc=HLC,
@@ -61,8 +77,8 @@ def build(changes: list[Change], snapshot: Record | None, current: Record | None
     )
 
 
-def built(changes: list[Change], snapshot: Record | None, current: Record | None) -> Built:
-    result = build(changes, snapshot, current)
+def built(wishes: list[Wish], snapshot: Record | None, current: Record | None) -> Built:
+    result = build(wishes, snapshot, current)
     assert result is not None
     if current is not None:
         assert equal_state(result.record, merge(current, from_wire(result.delta, NOW)))
@@ -75,6 +91,10 @@ def values(record: Record) -> dict[str, Any]:
         for (_, name), e in parse(record).entries.items()
         if e.kind != Kind.TOMBSTONE
     }
+
+
+def entry_of(record: Record, name: str) -> Entry:
+    return parse(record).entries[ATTRIBUTE, name.encode()]
 
 
 def test_a_new_session_is_its_own_delta_and_whole() -> None:
@@ -93,7 +113,7 @@ def test_a_new_session_is_its_own_delta_and_whole() -> None:
 def test_a_delta_has_what_changed_with_the_version_that_was_seen() -> None:
     seen = entry("a", 1)
     record = record_of(seen, entry("b", 2))
-    result = built([change("a", 5, seen)], record, record)
+    result = built([change("a", 5)], record, record)
     delta = parse(from_wire(result.delta, NOW))
     assert list(delta.entries.values()) == [
         Entry(ATTRIBUTE, 0, b"a", CODEC.encode(5), HLC, 7, ACCESS)
@@ -105,7 +125,7 @@ def test_a_delta_has_what_changed_with_the_version_that_was_seen() -> None:
 def test_what_is_already_so_is_not_written() -> None:
     seen = entry("a", 1)
     record = record_of(seen)
-    assert build([change("a", 1, seen), removal("never")], record, record) is None
+    assert build([change("a", 1), removal("never")], record, record) is None
     assert build([], record, record) is None
 
 
@@ -114,7 +134,7 @@ def test_another_requests_change_survives() -> None:
     seen = entry("a", 1)
     snapshot = record_of(seen)
     current = record_of(seen, entry("b", 2, hlc=1150, actor=2), access=1150)
-    result = built([change("a", 5, seen)], snapshot, current)
+    result = built([change("a", 5)], snapshot, current)
     assert values(result.record) == {"a": 5, "b": 2}
     assert result.conflicts == 0
 
@@ -123,20 +143,22 @@ def test_two_changes_of_one_value_are_joined_if_that_is_clear() -> None:
     seen = entry("cart", ["x"])
     snapshot = record_of(seen)
     current = record_of(entry("cart", ["x", "theirs"], hlc=1150, actor=2), access=1150)
-    result = built([change("cart", ["x", "mine"], seen)], snapshot, current)
+    result = built([change("cart", ["x", "mine"])], snapshot, current)
     assert values(result.record) == {"cart": ["x", "theirs", "mine"]}
     assert result.conflicts == 0
-    assert result.writes[0].base == 1150, "their version has been seen, then"
+    assert result.joined == {(ATTRIBUTE, b"cart")}
+    assert entry_of(result.record, "cart").base == 1150, "their version has been seen, then"
 
 
 def test_otherwise_the_later_write_wins_and_is_counted() -> None:
     seen = entry("n", 1)
     snapshot = record_of(seen)
     current = record_of(entry("n", 2, hlc=1150, actor=2), access=1150)
-    result = built([change("n", 3, seen)], snapshot, current)
+    result = built([change("n", 3)], snapshot, current)
     assert values(result.record) == {"n": 3}
     assert result.conflicts == 1
-    assert result.writes[0].base == ACCESS, "their version has not been seen"
+    assert result.joined == frozenset()
+    assert entry_of(result.record, "n").base == ACCESS, "their version has not been seen"
 
 
 def test_two_creations_of_one_dict_are_joined() -> None:
@@ -165,7 +187,7 @@ def test_a_removal_against_a_change_is_a_conflict(
         if theirs is None
         else entry("n", theirs, hlc=1150, actor=2)
     )
-    wish = removal("n", seen) if mine is None else change("n", mine, seen)
+    wish = removal("n") if mine is None else change("n", mine)
     result = build([wish], record_of(seen), record_of(other, access=1150))
     assert values(record_of(other, access=1150) if result is None else result.record) == expected
     assert (0 if result is None else result.conflicts) == conflicts
@@ -174,11 +196,11 @@ def test_a_removal_against_a_change_is_a_conflict(
 def test_what_cannot_be_decoded_here_cannot_be_joined() -> None:
     seen = entry("d", {})
     other = Entry(ATTRIBUTE, Kind.LAST_WRITER, b"d", b"\xc1", 1150, 2)
-    result = built([change("d", {"a": 1}, seen)], record_of(seen), record_of(other, access=1150))
+    result = built([change("d", {"a": 1})], record_of(seen), record_of(other, access=1150))
     assert result.conflicts == 1
     assert values(result.record) == {"d": {"a": 1}}
     newer = Entry(ATTRIBUTE, 3, b"d", b"", 1150, 2)
-    result = built([change("d", {"a": 1}, seen)], record_of(seen), record_of(newer, access=1150))
+    result = built([change("d", {"a": 1})], record_of(seen), record_of(newer, access=1150))
     assert result.conflicts == 1
 
 
@@ -209,3 +231,41 @@ def test_many_and_large_changes_take_the_long_way_to_the_same_end() -> None:
     changes = [change(f"n{n}", bytes(9000) if n == 3 else n) for n in range(20)]
     result = built(changes, record, record)
     assert len(values(result.record)) == 21
+
+
+@given(st.data())
+def test_the_fast_way_gives_the_bytes_of_the_slow_way(data: st.DataObject) -> None:
+    """A commit of attributes that nothing came between is spliced, every other one is merged."""
+    snapshot = data.draw(records(created=START_HLC, lives=(Life.LIVE,)))
+    names = [e.name for e in parse(snapshot).entries.values() if e.namespace == ATTRIBUTE]
+    some_name = st.sampled_from([*names, b"new", b"a", b"zzz", b"n" * 200])
+    some_value = st.binary(max_size=5) | st.sampled_from([b"v" * 200, b"v" * 9000])
+    drawn = data.draw(st.dictionaries(some_name, st.none() | some_value, max_size=4))
+    actor = data.draw(st.sampled_from([1, 2, 0x01010101, 2**32 - 1]))
+    hlc = header(snapshot).access + data.draw(st.integers(1, 2**33))
+    reading = Reading(snapshot)
+
+    def run(seen_in: Reading) -> Built | None:
+        changes = [
+            Change(ATTRIBUTE, name, Kind.TOMBSTONE, b"", seen_in)
+            if value is None
+            else Change(ATTRIBUTE, name, Kind.LAST_WRITER, value, seen_in)
+            for name, value in drawn.items()
+        ]
+        return build_delta(
+            changes,
+            reading,
+            snapshot,
+            created=0,
+            hlc=hlc,
+            actor=actor,
+            now_ds=NOW,
+            flags=0,
+            codec=CODEC,
+        )
+
+    fast, slow = run(reading), run(Reading(snapshot))
+    assert fast == slow
+    if fast is not None:
+        assert pack(parse(fast.record)) == fast.record
+        assert equal_state(fast.record, merge(snapshot, from_wire(fast.delta, NOW)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,13 +73,47 @@ def _record() -> Record:
     return pack(Parsed(Life.LIVE, 0, 1, 2, 0))
 
 
+class LockWithAVisitor:
+    """A lock before whose n-th taking another thread comes in between."""
+
+    def __init__(self, visits: dict[int, Callable[[], None]]) -> None:
+        self.visits = visits
+        self.taken = 0
+
+    def __enter__(self) -> None:
+        self.taken += 1
+        self.visits.pop(self.taken, lambda: None)()
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize("taking", [1, 2, 3])
+def test_a_change_at_any_moment_of_the_computing_is_counted_once(taking: int) -> None:
+    store = Store()
+    one = _record()
+    other = pack(Parsed(Life.EXPIRED, 0, 1, 2, 0))
+    store.set("0010", one)
+
+    def visit() -> None:
+        store.set("0010", None)
+        store.set("0010", other)
+        store.set("0011", one)
+
+    store.digests = PartitionDigests(LockWithAVisitor({taking: visit}), store.records.get)
+    store.digests.changed("0010", None)
+    for _ in range(3):
+        store.digests.of(1)
+    assert store.digests.of(1) == store.expected(1)
+
+
 def test_changes_while_a_digest_is_computed_are_counted_once() -> None:
     """Request threads go on writing while the core asks."""
     store = Store()
     lock = threading.Lock()
     store.digests = PartitionDigests(lock, store.records.get)
     chance = random.Random(1)
-    variants = [with_access(_record(), 5, n) for n in range(3)]
+    variants = [pack(Parsed(life, 0, 2, 2, 0)) for life in Life]
     stop = threading.Event()
 
     def write() -> None:

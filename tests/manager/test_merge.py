@@ -20,7 +20,6 @@ from tribes.manager.merge import (
     lost_updates,
     merge,
     prune,
-    write,
 )
 from tribes.manager.merge import _merge_parsed as merge_slowly
 from tribes.manager.record import (
@@ -31,7 +30,6 @@ from tribes.manager.record import (
     Life,
     Namespace,
     Parsed,
-    Reading,
     Record,
     bare,
     equal_state,
@@ -41,6 +39,7 @@ from tribes.manager.record import (
     pack,
     pack_delta,
     parse,
+    to_wire,
     with_access,
 )
 from tribes.testing.manager_strategies import START_HLC, START_MS, entries, records
@@ -130,13 +129,15 @@ def test_applying_a_delta_makes_a_replica_equal(data: st.DataObject) -> None:
     record = data.draw(records(created=CREATED, lives=LIVE))
     hlc = header(record).access + data.draw(st.integers(1, 1000))
     drawn = data.draw(st.lists(entries(created=hlc, access=hlc), max_size=10))
-    writes = list({(e.namespace, e.name): e for e in drawn}.values())
     actor = data.draw(st.sampled_from([1, 2, 0x01010101, 77]))
-    writes = [Entry(e.namespace, e.kind, e.name, e.value, hlc, actor, 0) for e in writes]
-    new, delta = write(Reading(record), writes, hlc=hlc, actor=actor, now_ds=9)
-    replica = merge(record, from_wire(delta, 9))
-    assert equal_state(replica, new)
-    assert new == merge(record, pack_delta(CREATED, hlc, actor, 9, 0, writes))
+    writes = [Entry(e.namespace, e.kind, e.name, e.value, hlc, actor, 0) for e in drawn]
+    writes = list({(e.namespace, e.name): e for e in writes}.values())
+    delta = pack_delta(CREATED, hlc, actor, 9, 0, writes)
+    new = merge(record, delta)
+    assert equal_state(merge(record, from_wire(to_wire(delta, 9), 9)), new)
+    assert {place: parse(new).entries[place] for place in parse(delta).entries} == (
+        parse(delta).entries
+    )
 
 
 # Entries.

@@ -39,7 +39,7 @@ def test_asyncio_tasks_get_their_results_by_one_wake_up() -> None:
             calls.append(callback)
             return original(callback, *args, **kwargs)
 
-        loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
         resolve_in_thread(*waiters)
         assert len(calls) == 1
         assert [await waiter.wait(5) for waiter in waiters] == [RESULT] * 50

@@ -61,6 +61,14 @@ _DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
 _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
 
 
+SOURCES_PER_LINK_MAX = 64
+"""Members whose frames one connection may carry. Tribes' own connections carry one member's."""
+
+FRAME_ROOM_BYTES = 128 * 1024
+"""What a frame may need beyond its message: a member record has up to 64 KiB, and interceptors may
+add to a message."""
+
+
 class ChannelStatistics:
     """Counters of a channel, plain ints."""
 
@@ -155,6 +163,11 @@ class ChannelCore:
     def local(self) -> Member:
         """The own member record."""
         return self._local
+
+    @property
+    def message_max_bytes(self) -> int:
+        """The longest message that fits in a frame, given that the others are set like this one."""
+        return self.config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
 
     @property
     def view(self) -> View:
@@ -296,6 +309,11 @@ class ChannelCore:
             raise LocalProtocolError("a member does not send to itself")
         if options & _DATAGRAM:
             raise LocalProtocolError("data over UDP or multicast is not supported; clear the bits")
+        if len(payload) > self.message_max_bytes:
+            raise LocalProtocolError(
+                f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
+                f"{self.config.receiver.frame_max_bytes} bytes (receiver.frame_max_bytes)"
+            )
         made = ticket(targets)
         data = ChannelData(
             wire_options(options, is_bytes=True), self._wall_ms(), unique_id, self._local, payload
@@ -372,7 +390,7 @@ class ChannelCore:
         """A connection ended, and not because of an output ``Close``."""
         receiver = self._receivers.pop(link, None)
         if receiver is not None:
-            self.deliveries.link_closed(link)
+            self.deliveries.link_closed(receiver)
             for source in receiver.sources:
                 # Who has lost the connection to us may have lost everything.
                 self._trouble(source, why or ConnectionResetError("connection closed"), now)
@@ -381,6 +399,10 @@ class ChannelCore:
 
     def writable(self, link: int, total: int, now: float) -> None:
         """The operating system has taken ``total`` bytes of this connection so far."""
+        receiver = self._receivers.get(link)
+        if receiver is not None:
+            receiver.writable(total)
+            return
         sender = self._senders.of_link(link)
         if sender is not None:
             sender.writable(total, now)
@@ -463,10 +485,16 @@ class ChannelCore:
     def _frame(self, receiver: PlainReceiver, body: bytes, now: float) -> None:
         data = decode_body(body)
         self.statistics.frames_received += 1
+        if data.source == self._local:
+            raise RemoteProtocolError("a frame in this member's own name")
         if data.message not in _PROBE_PAYLOADS:
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
-            receiver.sources.add(data.source)
+            receiver.sources[data.source] = None
+            if len(receiver.sources) > SOURCES_PER_LINK_MAX:
+                raise RemoteProtocolError(
+                    f"frames of more than {SOURCES_PER_LINK_MAX} members on one connection"
+                )
         options = data.options
         slot = receiver.expect_ack() if options & _USE_ACK else None
         if slot is not None:
@@ -480,7 +508,7 @@ class ChannelCore:
             try:
                 self._chain.receive(data, now)
             except RemoteProtocolError as error:
-                inbound.error = error
+                inbound.has_failed = True
                 self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
             finally:
                 self._inbound = None
@@ -499,7 +527,7 @@ class ChannelCore:
             self.deliveries.put(data, Inbound(), None)
         else:
             receiver, inbound = self._inbound
-            self.deliveries.put(data, inbound, receiver.link)
+            self.deliveries.put(data, inbound, receiver)
 
     def _frame_finished(self, inbound: Inbound) -> None:
         inbound.finish()
@@ -515,7 +543,7 @@ class ChannelCore:
     def _reject(self, receiver: PlainReceiver, error: RemoteProtocolError) -> None:
         self.statistics.links_rejected += 1
         self._receivers.pop(receiver.link, None)
-        self.deliveries.link_closed(receiver.link)
+        self.deliveries.link_closed(receiver)
         self._emit(LinkRejected(receiver.peer, str(error)))
         self._emit(Close(receiver.link))
 
@@ -530,6 +558,7 @@ class ChannelCore:
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
             self._senders.drop(member, now)
+            self._close_receivers_of(member)
             return
         if not self._views.add(member, now):
             self._emit(MemberUpdated(member))
@@ -538,6 +567,16 @@ class ChannelCore:
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
         self._notify(change, now)
+
+    def _close_receivers_of(self, member: Member) -> None:
+        # A machine that lost its power never closes its connections.
+        for receiver in list(self._receivers.values()):
+            if member in receiver.sources:
+                del receiver.sources[member]
+                if not receiver.sources:
+                    del self._receivers[receiver.link]
+                    self.deliveries.link_closed(receiver)
+                    self._emit(Close(receiver.link, flush=True))
 
     def _notify(self, change: MemberChange, now: float) -> None:
         if self._members_changed is not None:

@@ -23,7 +23,6 @@ from zlib import crc32
 
 from tribes.channel.outputs import Deliver
 from tribes.errors import LocalProtocolError
-from tribes.wire.outputs import NetworkOutput, Pause, Resume
 
 if TYPE_CHECKING:
     from tribes.config.model import ReceiverConfig
@@ -40,18 +39,18 @@ _SOURCES_MAX = 1024
 class Inbound:
     """One received frame until its outcome is known."""
 
-    __slots__ = ("answers", "error", "is_done", "pending")
+    __slots__ = ("answers", "has_failed", "is_done", "pending")
 
     def __init__(self) -> None:
         self.answers: list[tuple[PlainReceiver, AckSlot]] = []
         self.pending = 0
-        self.error: Exception | None = None
+        self.has_failed = False
         self.is_done = False
 
     def answer_to(self, link: PlainReceiver, slot: AckSlot) -> None:
         """Acknowledge on this link, now if the outcome is known."""
         if self.is_done:
-            link.answer(slot, ok=self.error is None)
+            link.answer(slot, ok=not self.has_failed)
         else:
             self.answers.append((link, slot))
 
@@ -59,7 +58,7 @@ class Inbound:
         """The outcome is known: fill the acknowledgements that wait for it."""
         self.is_done = True
         for link, slot in self.answers:
-            link.answer(slot, ok=self.error is None)
+            link.answer(slot, ok=not self.has_failed)
 
 
 class Outcomes:
@@ -101,7 +100,7 @@ class _Source:
         self.waiting: deque[tuple[ChannelData, Inbound]] = deque()
         self.bytes = 0
         self.is_busy = False
-        self.paused: set[int] = set()
+        self.paused: dict[PlainReceiver, None] = {}
 
 
 class DeliveryQueue:
@@ -109,7 +108,7 @@ class DeliveryQueue:
 
     Args:
         config: ``max_threads`` and the bounds per source.
-        emit: Takes ``Deliver``, ``Pause`` and ``Resume``.
+        emit: Takes ``Deliver``.
         finished: Told when the last delivery of a frame ended.
     """
 
@@ -117,7 +116,7 @@ class DeliveryQueue:
         self,
         config: ReceiverConfig,
         *,
-        emit: Callable[[Deliver | NetworkOutput], None],
+        emit: Callable[[Deliver], None],
         finished: Callable[[Inbound], None],
     ) -> None:
         self._config = config
@@ -131,7 +130,7 @@ class DeliveryQueue:
         self.failed = 0
         self.pauses = 0
 
-    def put(self, data: ChannelData, inbound: Inbound, link: int | None) -> None:
+    def put(self, data: ChannelData, inbound: Inbound, link: PlainReceiver | None) -> None:
         """Queue one message; pause ``link`` when its source has too many waiting."""
         inbound.pending += 1
         source = self._sources.get(data.source)
@@ -149,9 +148,9 @@ class DeliveryQueue:
                 len(source.waiting) > config.pending_max or source.bytes > config.pending_max_bytes
             )
         ):
-            source.paused.add(link)
+            source.paused[link] = None
             self.pauses += 1
-            self._emit(Pause(link))
+            link.hold()
 
     def delivered_one(self, token: int, error: Exception | None) -> None:
         """The listeners are done with a delivery.
@@ -166,7 +165,7 @@ class DeliveryQueue:
         self.delivered += 1
         if error is not None:
             self.failed += 1
-            inbound.error = error
+            inbound.has_failed = True
         inbound.pending -= 1
         if not inbound.pending:
             self._finished(inbound)
@@ -181,10 +180,10 @@ class DeliveryQueue:
             waiting = self._ready.popleft()
             self._deliver(waiting, self._sources[waiting])
 
-    def link_closed(self, link: int) -> None:
+    def link_closed(self, link: PlainReceiver) -> None:
         """A connection is gone: nothing to resume."""
         for source in self._sources.values():
-            source.paused.discard(link)
+            source.paused.pop(link, None)
 
     @property
     def waiting(self) -> int:
@@ -211,6 +210,6 @@ class DeliveryQueue:
             len(source.waiting) <= config.pending_max // 2
             and source.bytes <= config.pending_max_bytes // 2
         ):
-            for link in sorted(source.paused):
-                self._emit(Resume(link))
+            for link in source.paused:
+                link.release()
             source.paused.clear()

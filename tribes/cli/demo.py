@@ -6,6 +6,7 @@ The first runs in the terminal (``demo_parent.py`` has its promises), the second
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import sys
@@ -83,20 +84,33 @@ def _parse_peers(_context: click.Context, _option: click.Parameter, text: str) -
     return {name: url for name, _, url in pairs}
 
 
+def _parse_address(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise click.BadParameter("write an IPv4 address") from None
+
+
 @click.command("demo-node", hidden=True)
 @click.option("--name", required=True)
 @click.option("--http-port", type=click.IntRange(1, 65535), required=True)
 @click.option("--multicast-port", type=click.IntRange(1, 65535), required=True)
 @click.option("--control-url", required=True)
 @click.option("--peers", callback=_parse_peers, required=True)
+@click.option("--address", callback=_parse_address, default="127.0.0.1")
 def demo_node(
-    name: str, http_port: int, multicast_port: int, control_url: str, peers: dict[str, str]
+    name: str,
+    http_port: int,
+    multicast_port: int,
+    control_url: str,
+    peers: dict[str, str],
+    address: str,
 ) -> None:
     """Run one node of the demo. ``tribes demo`` starts it and holds its stdin."""
     follow_parent()
     from .demo_node import run_node
 
-    run_node(name, http_port, multicast_port, control_url, peers)
+    run_node(name, http_port, multicast_port, control_url, peers, address)
 
 
 def follow_parent() -> None:

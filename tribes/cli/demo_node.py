@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Iterator, Mapping
 
 import uvicorn
@@ -14,6 +15,7 @@ from tribes.config.model import (
     ManagerConfig,
     MembershipConfig,
     NodeConfig,
+    ReceiverConfig,
 )
 from tribes.runtime.background import BackgroundNode
 from tribes.web.asgi import SessionMiddleware
@@ -25,23 +27,34 @@ _SYNCHRONOUS = 6
 
 
 def run_node(
-    name: str, http_port: int, multicast_port: int, control_url: str, peers: Mapping[str, str]
+    name: str,
+    http_port: int,
+    multicast_port: int,
+    control_url: str,
+    peers: Mapping[str, str],
+    address: str = "127.0.0.1",
 ) -> None:
     """Serve until SIGTERM, then leave the group in good order.
 
     Args:
         name: The node's name.
-        http_port: Where the page is, on 127.0.0.1.
+        http_port: Where the page is, at ``address``.
         multicast_port: The demo's own group, so that two demos do not meet.
         control_url: Where nodes are killed and started.
         peers: Name and address of every node of the demo.
+        address: What to listen on. The demo itself stays on loopback; another address is for
+            tests that put each node into a network namespace of its own.
     """
     set_up_logging("text", "info")
     node = BackgroundNode(
         NodeConfig(
             name=name,
             contexts=("demo",),
-            channel=ChannelConfig(membership=MembershipConfig(port=multicast_port)),
+            insecure=not ipaddress.ip_address(address).is_loopback,
+            channel=ChannelConfig(
+                membership=MembershipConfig(port=multicast_port, bind=address),
+                receiver=ReceiverConfig(address=address),
+            ),
             manager=ManagerConfig(channel_send_options=_SYNCHRONOUS),
         )
     )
@@ -50,7 +63,7 @@ def run_node(
     )
     config = uvicorn.Config(
         app,
-        host="127.0.0.1",
+        host=address,
         port=http_port,
         lifespan="on",
         log_level="warning",

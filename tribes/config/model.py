@@ -24,6 +24,10 @@ __all__ = [
 ]
 
 
+FRAME_MIN_BYTES = 1024 * 1024
+"""What nodes send each other in one message, with room to spare."""
+
+
 class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Shared settings of the configuration records: immutable, by keyword, strict."""
 
@@ -90,6 +94,7 @@ class SenderConfig(_Config, frozen=True):
         retry_failed_ack: Whether such a message is sent again, as Tomcat does. Off: the listener
             would run twice.
         queue_max_bytes: What may wait for one member; beyond it a message to it fails at once.
+            As much as the dispatch queue holds, so that asynchronous senders wait there for room.
         keep_connected: Whether a connection to every member is kept open. It costs nothing while
             idle and tells a crash by its end.
     """
@@ -98,7 +103,7 @@ class SenderConfig(_Config, frozen=True):
     max_retry_attempts: int = 1
     throw_on_failed_ack: bool = True
     retry_failed_ack: bool = False
-    queue_max_bytes: int = 4 * 1024 * 1024
+    queue_max_bytes: int = 64 * 1024 * 1024
     keep_connected: bool = True
 
 
@@ -172,9 +177,14 @@ def check_config(config: NodeConfig) -> None:
     _port("channel.receiver.port", receiver.port, lowest=0)
     _positive("channel.receiver.max_threads", receiver.max_threads)
     _positive("channel.receiver.max_connections", receiver.max_connections)
-    _positive("channel.receiver.frame_max_bytes", receiver.frame_max_bytes)
+    if receiver.frame_max_bytes < FRAME_MIN_BYTES:
+        raise ConfigError(
+            f"must be at least {FRAME_MIN_BYTES}, found {receiver.frame_max_bytes}",
+            key="channel.receiver.frame_max_bytes",
+        )
     _positive("channel.sender.timeout", config.channel.sender.timeout)
     _positive("manager.commit_timeout", config.manager.commit_timeout)
+    _positive("manager.expiry_interval", config.manager.expiry_interval)
     group = _ip("channel.membership.address", membership.address)
     if not group.is_multicast:
         raise ConfigError(

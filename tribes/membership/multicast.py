@@ -63,6 +63,8 @@ class MulticastMembership:
         changed: Callable[[MemberChange, float], None],
     ) -> None:
         self.table = MembershipTable(local, config.drop_time / 1000)
+        self.decode: Callable[[bytes], Member] = decode_member
+        """Reads a record; the simulator, whose nodes all hear the same bytes, puts a cache here."""
         self.statistics = MulticastStatistics()
         self._local = local
         self._record = encode_member(local)
@@ -107,8 +109,12 @@ class MulticastMembership:
             self.statistics.ignored += 1
             return
         try:
-            record = decode_member(data)
+            record = self.decode(data)
         except RemoteProtocolError:
+            self.statistics.malformed += 1
+            return
+        if not 1 <= record.port <= 65535 or len(record.host) not in (4, 16):
+            # Well-formed, but nobody can be there.
             self.statistics.malformed += 1
             return
         self.statistics.heartbeats_received += 1

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["MembershipTable"]
 
 
+MEMBERS_MAX = 1000
+"""Members that are kept; a flood of made-up heartbeats ends here."""
+
+
 class _Entry:
     __slots__ = ("heard", "member")
 
@@ -38,6 +42,8 @@ class MembershipTable:
         self._local = local
         self._drop_time = drop_time
         self._entries: dict[Member, _Entry] = {}
+        self.refused = 0
+        """Heartbeats of members that found no place."""
         self._by_address: dict[tuple[bytes, int], Member] = {}
 
     def heard(self, record: Member, now: float) -> list[MemberChange]:
@@ -49,6 +55,9 @@ class MembershipTable:
         entry = self._entries.get(record)
         if entry is not None:
             return self._refresh(entry, record, now)
+        if len(self._entries) >= MEMBERS_MAX:
+            self.refused += 1
+            return []
         changes = []
         address = (record.host, record.port)
         previous = self._by_address.get(address)

@@ -82,6 +82,8 @@ class ListenerRegistry:
         self._watch = watch
         self._expired = expired
         self._events: deque[Event] = deque()
+        # As many as there are sessions at most: destroyed events are never dropped (DESIGN §5.5).
+        self._expiries: deque[SessionExpired] = deque()
         self._wake = trio.Event()
         self.dropped_events = 0
 
@@ -154,7 +156,10 @@ class ListenerRegistry:
             self._watch(event)
         is_change = isinstance(event, MemberAdded | MemberUpdated | MemberRemoved)
         if (is_change and self._members) or (self._expired and isinstance(event, SessionExpired)):
-            self._events.append(event)
+            if isinstance(event, SessionExpired):
+                self._expiries.append(event)
+            else:
+                self._events.append(event)
             if len(self._events) > EVENTS_MAX:
                 self._events.popleft()
                 self.dropped_events += 1
@@ -163,14 +168,13 @@ class ListenerRegistry:
     async def run(self) -> None:
         """Call the listeners of events, one event after the other, until cancelled."""
         while True:
-            while self._events:
-                event = self._events.popleft()
-                if isinstance(event, SessionExpired):
-                    if self._expired is not None:
-                        await self._tell(self._expired, event)
-                    continue
-                for listener in tuple(self._members):
-                    await self._tell(listener, event)
+            while self._events or self._expiries:
+                if self._events:
+                    event = self._events.popleft()
+                    for listener in tuple(self._members):
+                        await self._tell(listener, event)
+                if self._expiries and self._expired is not None:
+                    await self._tell(self._expired, self._expiries.popleft())
             self._wake = trio.Event()
             await self._wake.wait()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from tribes.config.model import NodeConfig, check_config
 from tribes.ids import make_unique_id
@@ -48,8 +49,9 @@ class Sessions:
         self._codec = codec or ValueCodec()
         self._managers: dict[str, SessionManager] = {}
         self._lock = threading.Lock()
-        self.clock = Clock(wall_ms, int.from_bytes(os.urandom(4), "big"), threading.Lock())
+        self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         self.inbox = Inbox(threading.Lock())
+        _forkable.add(self)
 
     def manager(self, context: str) -> SessionManager:
         """The manager of a context; the same object for the same name."""
@@ -79,6 +81,23 @@ class Sessions:
             session_id_length=settings.session_id_length,
             max_active_sessions=settings.max_active_sessions,
         )
+
+
+_forkable: WeakSet[Sessions] = WeakSet()
+
+
+def _new_actor() -> int:
+    return int.from_bytes(os.urandom(4), "big")
+
+
+def _after_fork_in_child() -> None:
+    # Two processes with one actor would give different writes the same version.
+    for sessions in _forkable:
+        sessions.clock.actor = _new_actor()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def wall_ms() -> int:

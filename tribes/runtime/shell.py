@@ -122,6 +122,7 @@ class Shell:
         self._timer_scope: trio.CancelScope | None = None
         self._timer_at = inf
         self._nursery: trio.Nursery | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
         self._is_pumping = False
         self._changed = trio.Event()
 
@@ -135,11 +136,13 @@ class Shell:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._token = trio.lowlevel.current_trio_token()
                 nursery.start_soon(self._accept)
                 nursery.start_soon(self._hear)
                 nursery.start_soon(self._keep_time)
                 self.core.start(self.now())
                 self.pump()
+                self.commits()
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -179,9 +182,16 @@ class Shell:
 
     def commits(self) -> None:
         """The inbox has something."""
-        while self._nursery is not None and (batch := self._inbox.take()) is not None:
-            self.core.commits(batch, self.now())
-            self.pump()
+        if self._nursery is None:
+            return
+        batch = self._inbox.take()
+        if batch is None:
+            return
+        self.core.commits(batch, self.now())
+        self.pump()
+        if len(self._inbox) and self._token is not None:
+            # The network has its turn before the next batch.
+            self._token.run_sync_soon(self.commits, idempotent=True)
 
     async def send(
         self, destinations: tuple[Member, ...], payload: bytes, options: int
@@ -340,7 +350,8 @@ class Shell:
         with trio.move_on_after(output.timeout):
             try:
                 sock = await _connect_socket(output.address)
-            except OSError as why:
+            except (OSError, OverflowError, ValueError) as why:
+                # The latter two: an address that a peer made up.
                 error = why
             else:
                 self._open(sock, output.address, output.attempt)
@@ -353,7 +364,10 @@ class Shell:
             sock.close()
             return
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # On a connection that is gone already these may fail; the reader task finds out.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.links_opened += 1
         link = _Link(self.links_opened, sock)
         self._links[link.number] = link
@@ -517,7 +531,7 @@ async def _ask(probe: Probe) -> Exception | None:
                 return None
             return ConnectionResetError("it closed the connection instead of answering")
         return error
-    except OSError as why:
+    except (OSError, OverflowError, ValueError) as why:
         return why
     finally:
         if sock is not None:

@@ -134,9 +134,12 @@ class SessionMiddleware:
 
         try:
             await self.app(scope, receive, send_with_cookie)
-        finally:
-            # Changes made while the body was sent, or by a handler that raised.
-            await self._commit(held)
+        except BaseException:
+            if held.is_sealed or not held.needs_cookie:
+                await self._commit(held)
+            raise
+        # Changes made while the body was sent.
+        await self._commit(held)
 
     def _find(self, scope: Scope) -> tuple[str, Session | None]:
         """The cookie's value and its session; the first value that names one counts."""

@@ -10,10 +10,11 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionError
+from tribes.manager.session import Session
 
 if TYPE_CHECKING:
+    from tribes.ids import SessionId
     from tribes.manager.base import SessionManager
-    from tribes.manager.session import Session
 
 __all__ = ["RequestSession"]
 
@@ -77,9 +78,10 @@ class RequestSession(MutableMapping[str, Any]):
     # Session.
 
     def __getattr__(self, name: str) -> Any:
-        # Whatever else a session can do, on the session itself.
-        if name.startswith("__"):
-            raise AttributeError(name)
+        # Whatever else a session can do, on the session itself. A template engine asks for any
+        # name as an attribute first; that must not make a session for everybody who looks.
+        if name.startswith("_") or not hasattr(Session, name):
+            raise AttributeError(f"a session has no attribute {name!r}")
         return getattr(self._made(), name)
 
     @property
@@ -87,10 +89,33 @@ class RequestSession(MutableMapping[str, Any]):
         """Whether there is a session, made by this request or before."""
         return self.session is not None
 
+    @property
+    def needs_cookie(self) -> bool:
+        """Whether the client must be told a new id, or nobody can use the session.
+
+        When a handler raises before the response head, its cookie never leaves: a session that it
+        began, or a change of the id that it made, is then not stored, and neither is the rest.
+        """
+        session = self.session
+        return session is not None and (session.is_new or session.rotated_from is not None)
+
     def invalidate(self) -> None:
         """Log out: end the session on every node. Without a session nothing happens."""
         if self.session is not None:
             self.session.invalidate()
+
+    def rotate_id(self, grace_s: int = 30) -> SessionId:
+        """Give the session a new id, at a login with ``grace_s=0``; see :class:`Session`.
+
+        Raises:
+            SessionError: The response head was sent: no cookie could tell the client.
+        """
+        if self.is_sealed:
+            raise SessionError(
+                "the id cannot change after the response head was sent: rotate it before the "
+                "response starts"
+            )
+        return self._made().rotate_id(grace_s)
 
     def __repr__(self) -> str:
         return f"RequestSession({self.session!r})"

@@ -1,4 +1,4 @@
-"""Findings of a review: each test states the expected behaviour and fails today."""
+"""What a review of the whole found: each test states the expected behaviour and failed then."""
 
 from __future__ import annotations
 
@@ -13,31 +13,29 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from tribes.channel.core import ChannelCore
-from tribes.channel.outputs import MemberRemoved, Notice, SendFailed, TicketDone
+from tribes.channel.outputs import MemberRemoved, SendFailed, TicketDone
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
-    SenderConfig,
 )
 from tribes.errors import QueueFullError, RemoteProtocolError, TribesError
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.manager.inbox import Commit, Inbox
-from tribes.manager.messages import Deltas, Digests
-from tribes.manager.record import Entry, Life, Parsed, from_wire, pack, to_wire
+from tribes.manager.messages import Digests
 from tribes.manager.transfer import Transfer
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
-from tribes.runtime.shell import _ask
-from tribes.testing.sim import EPOCH_MS, SimWaiter, World
+from tribes.testing.sim import SimWaiter, World
 from tribes.web.request_session import RequestSession
 from tribes.wire.data import encode_data_frame
 from tribes.wire.member import Member, encode_member
-from tribes.wire.outputs import Close, Connect, Pause, Probe, Write
+from tribes.wire.outputs import Close, Connect, Pause, Probe
 
 
 def member(port: int, uid: int | None = None, **fields: Any) -> Member:
@@ -124,7 +122,7 @@ def test_a_frame_that_names_us_as_its_source_costs_the_connection_only() -> None
 
 @pytest.mark.parametrize("port", [70_000, -1])
 def test_a_heartbeat_with_an_impossible_port_is_counted_as_malformed(port: int) -> None:
-    """A datagram whose member record has a port that cannot exist must not end the node; today the
+    """A datagram whose member record has a port that cannot exist must not end the node; once the
     failure detector's probe of it raises OverflowError in the nursery of the shell.
     """
 
@@ -137,25 +135,6 @@ def test_a_heartbeat_with_an_impossible_port_is_counted_as_malformed(port: int) 
             await trio.sleep(0.2)
 
     trio.run(main)
-
-
-def test_a_session_id_that_is_no_text_refuses_the_record() -> None:
-    """A record whose container entry names an id that is not UTF-8 is a RemoteProtocolError;
-    today UnicodeDecodeError leaves the core and ends the node.
-    """
-    world = World(1)
-    node = world.start("a", sim_config())
-    world.run(2)
-    hlc = (EPOCH_MS + 10) << 8
-    parsed = Parsed(Life.LIVE, 1, hlc, hlc, 0, {})
-    parsed.put(Entry(1, 0, b"id:\xff\xfe", b"A", hlc, 5, 0))
-    wire = to_wire(pack(parsed), 0)
-    body = Deltas("app", [("ABC123", wire)]).encode()
-    node.core.link_opened(999, world.now, peer=("127.0.0.1", 5))
-    try:
-        node.core.link_bytes(999, frame(ONE, 3, body), world.now)
-    except UnicodeDecodeError as error:
-        pytest.fail(f"left the core: {error!r}")
 
 
 # 2. Own shortage taken for others' death.
@@ -183,7 +162,7 @@ def test_our_own_shortage_is_not_the_death_of_a_member(code: int) -> None:
 
 
 def test_refused_messages_are_not_kept() -> None:
-    """What a peer sent and this node refused is garbage afterwards; today the error in
+    """What a peer sent and this node refused is garbage afterwards; once the error in
     ``Outcomes`` keeps its traceback, and with it the message, 256 times per source.
     """
 
@@ -215,8 +194,9 @@ def test_sources_named_on_one_connection_are_bounded() -> None:
     for number in range(5000):
         core.link_bytes(1, frame(member(5000, uid=number), 1, b"x", uid=number), 0.0)
         core.take_outputs()
-    assert len(core._receivers[1].sources) <= 1024
-    assert core.deliveries.waiting <= 1024
+    assert not core._receivers
+    assert core.statistics.links_rejected == 1
+    assert core.deliveries.waiting <= 64
 
 
 def test_a_paused_connection_stays_paused_while_any_of_its_sources_is_over() -> None:
@@ -312,9 +292,9 @@ def test_commits_leave_the_loop_time_for_the_network() -> None:
 
             async def other() -> None:
                 nonlocal ran_at
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 while done == 0:
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
                 ran_at = done
 
             async with trio.open_nursery() as nursery:
@@ -327,7 +307,7 @@ def test_commits_leave_the_loop_time_for_the_network() -> None:
 
 
 def test_a_comparison_that_found_the_queue_full_is_tried_again() -> None:
-    """needs_sync with a full queue: the whole comparison is tried until it got through. Today
+    """needs_sync with a full queue: the whole comparison is tried until it got through. Once
     the member stays ``needs_sync`` without a timer, and every drain takes its whole timeout.
     """
     world = World(3)
@@ -345,8 +325,8 @@ def test_a_comparison_that_found_the_queue_full_is_tried_again() -> None:
             return None
         return post(destinations, payload, options, now, **more)
 
-    a.core.channel.post = posts
-    replicator._mark(target, [f"{n:032X}" for n in range(10_001)], world.now)
+    a.core.channel.post = posts  # type: ignore[method-assign]
+    replicator.repair.mark(target, [f"{n:032X}" for n in range(10_001)], world.now)
     a.pump()
     world.run(3)
     full[0] = False
@@ -371,7 +351,11 @@ def test_a_node_whose_donor_fell_silent_does_not_say_that_it_is_complete() -> No
         timers=timers, event=events.append, post=lambda *args, **more: posts.append(args)
     )
     transfer = Transfer(
-        a.manager(), channel, randrange=lambda n: 0, join_window=1.0, timeout=60.0  # type: ignore[arg-type]
+        a.manager(),
+        channel,  # type: ignore[arg-type]
+        randrange=lambda n: 0,
+        join_window=1.0,
+        timeout=60.0,
     )
     transfer.start(0.0)
     transfer.peer_up(ONE, 0.1)
@@ -383,7 +367,7 @@ def test_a_node_whose_donor_fell_silent_does_not_say_that_it_is_complete() -> No
 
 def test_an_asynchronous_burst_waits_for_room_and_is_not_lost() -> None:
     """Option 8: a message is in the dispatch queue (64 MiB), or its caller waits for room and is
-    told. Today 4 MiB on their way to one member make the rest fail after ``send`` has returned.
+    told. Once 4 MiB on their way to one member make the rest fail after ``send`` has returned.
     """
     core = make(MessageDispatchInterceptor())
     core.datagram(encode_member(ONE), ("127.0.0.1", 1), 0.0)
@@ -399,7 +383,7 @@ def test_an_asynchronous_burst_waits_for_room_and_is_not_lost() -> None:
 
 def test_one_oversized_session_does_not_hurt_the_others() -> None:
     """A value that no peer accepts (above frame_max_bytes) is refused at its writer, and the link
-    stays. Today it breaks the connection again and again, for ever.
+    stays. Once it breaks the connection again and again, for ever.
     """
     world = World(5)
     a, b = world.start("a", sim_config(6)), world.start("b", sim_config(6))
@@ -427,7 +411,7 @@ def test_a_resumed_member_is_up_to_date_soon() -> None:
 
 
 def test_expiry_keeps_up_with_what_is_created() -> None:
-    """3,000 sessions idle for too long are gone in 5 looks; today 256 a second, whatever comes."""
+    """3,000 sessions idle for too long are gone in 5 looks; once 256 a second, whatever comes."""
     world = World(2)
     a = world.start("a", sim_config(8, max_inactive_s=5))
     world.run(2)
@@ -458,7 +442,7 @@ def test_commits_made_before_the_start_are_spread_at_the_start() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_workers_forked_from_one_parent_are_different_actors() -> None:
-    """gunicorn --preload: the node is made before the fork and started in each worker. Equal
+    """Gunicorn --preload: the node is made before the fork and started in each worker. Equal
     actors make equal versions of different writes, which no merge and no digest ever tells apart.
     """
     node = BackgroundNode(real_config())
@@ -489,3 +473,162 @@ def test_looking_at_a_name_makes_no_session() -> None:
     assert held.session is None
     held.is_sealed = True
     assert getattr(held, "user", None) is None
+
+
+# 6. One bad record stops a whole transfer.
+
+
+def test_one_oversized_session_does_not_stop_a_join() -> None:
+    """A record that cannot travel costs only itself: a joining node gets all others. Once the
+    transfer ends there, the node says that it has joined, and the partitions behind the bad record
+    in its window are never sent.
+    """
+    world = World(6)
+    a = world.start("a", sim_config(8))
+    world.run(3)
+    big = a.manager().create()
+    big["x"] = bytes(17 * 1024 * 1024)
+    a.manager().commit(big)
+    ids = [write(a, "x", bytes(1000))[0] for _ in range(3000)]
+    b = world.start("b", sim_config(8))
+    world.run(120)
+    missing = [i for i in ids if b.manager().find(i) is None]
+    assert not missing, f"{len(missing)} of {len(ids)}"
+
+
+def test_one_refused_record_does_not_stop_a_join() -> None:
+    """A record that the receiver refuses (here: a clock 25 h ahead) costs only itself, as
+    ``Transfer.merge`` says: the donor goes on with the next message.
+    """
+    world = World(7)
+    a = world.start("a", sim_config(8))
+    world.run(3)
+    ids = [write(a, "x", bytes(3000))[0] for _ in range(3000)]
+    a.clock_offset_ms = 25 * 3600 * 1000
+    write(a, "x", 1)
+    a.clock_offset_ms = 0
+    b = world.start("b", sim_config(8))
+    world.run(4.5)  # the transfer itself takes milliseconds; nothing is compared in between
+    missing = [i for i in ids if b.manager().find(i) is None]
+    assert not missing, f"{len(missing)} of {len(ids)}"
+
+
+def test_the_silence_of_a_donor_ends_at_its_deadline() -> None:
+    """A timer that runs at the moment it was set for does its work. Once ``now - heard >= 5`` is
+    false by rounding at ``now = heard + 5`` and the timer is set to the same moment for ever: a
+    simulated world hangs, a real one spins until its clock moves on.
+    """
+    from tribes.timers import Timers
+
+    world = World(1)
+    manager = world.start("a", sim_config()).manager()
+    random = Random(1)
+    for _ in range(100):
+        timers = Timers()
+        channel: Any = SimpleNamespace(
+            timers=timers, event=lambda _: None, post=lambda *_, **__: None
+        )
+        transfer = Transfer(manager, channel, randrange=lambda _: 0, join_window=1.0, timeout=60.0)
+        start = 1000 * random.random()
+        transfer.start(start)
+        transfer.stop()
+        transfer.peer_up(ONE, start + random.random())
+        for _ in range(100):
+            timers.run_due(timers.next_deadline)
+            if not transfer._pulls:
+                break
+        assert not transfer._pulls
+
+
+# 7. More of the web layer and of the events.
+
+
+def run_request(manager: Any, node: Any, handler: Any, cookie: str) -> list[Any]:
+    import asyncio
+
+    from tribes.web.asgi import SessionMiddleware
+
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await handler(scope["session"], send)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(b"cookie", b"JSESSIONID=" + cookie.encode())]}
+    with contextlib.suppress(RuntimeError):
+        asyncio.run(SessionMiddleware(app, node)(scope, None, send))  # type: ignore[arg-type]
+    return sent
+
+
+def fake_node(manager: Any) -> Any:
+    return SimpleNamespace(config=sim_config(8), is_running=True, manager=lambda _: manager)
+
+
+def test_a_login_that_fails_does_not_take_the_id_away() -> None:
+    """A handler rotates the id and raises before the head: the old one stays valid.
+
+    The client never hears of the new one: an outer error page answers, past the middleware.
+    """
+    world = World(1)
+    a = world.start("a", sim_config(8))
+    session_id, _ = write(a, "x", 1)
+
+    async def login(session: Any, send: Any) -> None:
+        session.rotate_id(0)
+        raise RuntimeError("database is down")
+
+    run_request(a.manager(), fake_node(a.manager()), login, session_id)
+    world.run(1)
+    assert a.manager().find(session_id) is not None
+
+
+def test_the_id_cannot_be_rotated_after_the_head() -> None:
+    """As for a session that begins too late: no cookie can tell the client the new id."""
+    world = World(1)
+    a = world.start("a", sim_config(8))
+    session_id, _ = write(a, "x", 1)
+
+    async def late(session: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with contextlib.suppress(TribesError):
+            session.rotate_id(0)
+        await send({"type": "http.response.body", "body": b""})
+
+    run_request(a.manager(), fake_node(a.manager()), late, session_id)
+    world.run(1)
+    assert a.manager().find(session_id) is not None
+
+
+def test_no_destroyed_event_is_dropped_behind_a_slow_listener() -> None:
+    """DESIGN 5.5: never zero destroyed events while a copy lives. A listener slower than the
+    expiry must not cost others their events, nor the membership listeners theirs.
+    """
+    from tribes.manager.expiry import SessionExpired
+    from tribes.runtime.listeners import ListenerRegistry
+
+    async def main() -> int:
+        told: list[str] = []
+        registry = ListenerRegistry(max_threads=1, expired=lambda event: told.append(event.key))
+        for number in range(1500):
+            registry.event(SessionExpired("app", f"{number:032X}"))
+        with trio.move_on_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(registry.run)
+                while registry._events or registry._expiries:  # noqa: ASYNC110 - nothing tells
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        return len(told)
+
+    assert trio.run(main) >= 1499
+
+
+def test_a_flood_of_heartbeats_does_not_start_any_number_of_probes() -> None:
+    """Each new record is asked on a connection of its own; how many at once has a bound, or a few
+    thousand datagrams take all descriptors of the web process.
+    """
+    core = make(TcpFailureDetector())
+    for number in range(3000):
+        core.datagram(encode_member(member(1 + number, uid=number)), ("127.0.0.1", 1), 0.0)
+    assert sum(isinstance(o, Probe) for o in core.take_outputs()) <= 256

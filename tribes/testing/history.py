@@ -1,0 +1,244 @@
+"""What clients and nodes did in a simulated run: appended while it goes on, judged afterwards.
+
+A history knows nothing of a world: it can be written to a file, read back and checked elsewhere, or
+made by hand to test a check. Nodes are named by incarnation, ``"a#1"``; a process that starts again
+is another one. Times are seconds of the world.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+__all__ = ["SETTLE_S", "Copies", "Delivery", "Fault", "History", "Op", "Send", "Version"]
+
+Version: TypeAlias = tuple[int, int]
+"""hlc and actor of a write."""
+
+SETTLE_S: Final = 8.0
+"""Seconds after the last fault in which nothing is promised: detection, reconnection, repair."""
+
+_OPENS: Final = frozenset(("partition", "disturb"))
+_ENDS: Final = frozenset(("crash", "stop"))
+
+
+class Op(msgspec.Struct, array_like=True):
+    """One request of a client.
+
+    Attributes:
+        number: Its place in the history; operations are numbered in the order in which they began.
+        client: Who asked.
+        node: The incarnation that served it, or should have.
+        kind: create, write, append, counter, set_add, read, touch, rotate, invalidate; lost, when
+            the session was not found.
+        key: The session; empty if there was none.
+        begin: When the node served it: reading and committing are one moment there.
+        name: The attribute.
+        generation: How often the id that the client sent had been rotated.
+        limit: Seconds that the session may be idle; 0: for ever.
+        seen: The value of the attribute before.
+        seen_version: Its version.
+        value: What was written.
+        version: Version of the write; None if nothing was committed.
+        acked: The incarnations that confirmed to have processed it.
+        missing: Members that did not, with the reason; key "" for a reason of the client's.
+        end: When the client got its answer or gave up.
+        settled: When the commit's waiter was resolved; None: it was not, or there was none.
+        outcome: open, ok, unknown (given up, or the node crashed), failed (nothing was done).
+    """
+
+    number: int
+    client: str
+    node: str
+    kind: str
+    key: str
+    begin: float
+    name: str = ""
+    generation: int = 0
+    limit: int = 0
+    seen: Any = None
+    seen_version: Version | None = None
+    value: Any = None
+    version: Version | None = None
+    acked: tuple[str, ...] = ()
+    missing: dict[str, str] = {}
+    end: float | None = None
+    settled: float | None = None
+    outcome: str = "open"
+
+    @property
+    def is_done(self) -> bool:
+        """True when a node really did something: neither refused nor lost."""
+        return self.outcome != "failed" and self.kind != "lost"
+
+
+class Send(msgspec.Struct, array_like=True):
+    """One raw message: ``sequence`` counts the messages of one sender incarnation.
+
+    ``failing`` names the receivers (names, not incarnations) whose listener raises; ``faulty`` is
+    the outcome of the ticket, by incarnation the class of the error.
+    """
+
+    number: int
+    sender: str
+    sequence: int
+    targets: tuple[str, ...]
+    option: int
+    begin: float
+    failing: tuple[str, ...] = ()
+    end: float | None = None
+    faulty: dict[str, str] = {}
+
+
+class Delivery(msgspec.Struct, array_like=True, frozen=True):
+    """A listener got a raw message; ``failed`` if it raised."""
+
+    sender: str
+    sequence: int
+    receiver: str
+    time: float
+    failed: bool = False
+
+
+class Fault(msgspec.Struct, array_like=True, frozen=True):
+    """Something happened to nodes or network.
+
+    Kinds: start, crash, stop, pause, resume, partition, heal, disturb (anything else that lasts
+    until the next heal), and present: the node was there and joined when the history began.
+    """
+
+    time: float
+    kind: str
+    nodes: tuple[str, ...] = ()
+
+
+class Copies(msgspec.Struct, array_like=True, frozen=True):
+    """At this time these incarnations held the same sessions and attributes."""
+
+    time: float
+    nodes: tuple[str, ...]
+
+
+class _Stored(msgspec.Struct):
+    ops: list[Op]
+    sends: list[Send]
+    deliveries: list[Delivery]
+    faults: list[Fault]
+    copies: list[Copies]
+
+
+class History:
+    """An append-only record of a run."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.sends: list[Send] = []
+        self.deliveries: list[Delivery] = []
+        self.faults: list[Fault] = []
+        self.copies: list[Copies] = []
+        self.waiting: dict[int, Op] = {}
+        """Operations whose commit's waiter is not resolved yet."""
+        self.deaths: dict[str, float] = {}
+        """When each incarnation ended."""
+        self.state: dict[str, Any] = {}
+        """What online checks remember; no part of the record."""
+        self._times: list[float] = []
+        self._is_split: list[bool] = []
+
+    # Writing.
+
+    def op(self, client: str, node: str, kind: str, key: str, begin: float, **fields: Any) -> Op:
+        """Append an operation that begins."""
+        made = Op(len(self.ops), client, node, kind, key, begin, **fields)
+        self.ops.append(made)
+        return made
+
+    def finish(self, op: Op, outcome: str, end: float) -> None:
+        """The client goes on; only the first call counts."""
+        if op.end is None:
+            op.outcome, op.end = outcome, end
+
+    def settle(self, op: Op, acked: tuple[str, ...], missing: dict[str, str], time: float) -> None:
+        """The waiter of an operation was resolved."""
+        self.waiting.pop(op.number, None)
+        op.acked, op.missing, op.settled = acked, missing, time
+
+    def send(
+        self,
+        sender: str,
+        sequence: int,
+        targets: tuple[str, ...],
+        option: int,
+        begin: float,
+        failing: tuple[str, ...] = (),
+    ) -> Send:
+        """Append a raw message."""
+        made = Send(len(self.sends), sender, sequence, targets, option, begin, failing)
+        self.sends.append(made)
+        return made
+
+    def deliver(
+        self, sender: str, sequence: int, receiver: str, time: float, *, failed: bool = False
+    ) -> None:
+        """Append the delivery of a raw message."""
+        self.deliveries.append(Delivery(sender, sequence, receiver, time, failed))
+
+    def fault(self, time: float, kind: str, *nodes: str) -> None:
+        """Append a fault, or the end of one."""
+        self._note(Fault(time, kind, nodes))
+
+    def equal_copies(self, time: float, *nodes: str) -> None:
+        """Note that these incarnations hold the same now."""
+        self.copies.append(Copies(time, nodes))
+
+    def _note(self, fault: Fault) -> None:
+        self.faults.append(fault)
+        if fault.kind == "present":
+            return
+        was = bool(self._is_split) and self._is_split[-1]
+        self._times.append(fault.time)
+        self._is_split.append(fault.kind in _OPENS or (was and fault.kind != "heal"))
+        if fault.kind in _ENDS:
+            self.deaths.update(dict.fromkeys(fault.nodes, fault.time))
+
+    # Asking.
+
+    @property
+    def last_fault(self) -> float:
+        """When the last fault began or ended."""
+        return self._times[-1] if self._times else 0.0
+
+    def is_calm(self, begin: float, end: float, *, settle: float = SETTLE_S) -> bool:
+        """Whether nothing went wrong from ``settle`` seconds before ``begin`` until ``end``."""
+        before = bisect_right(self._times, begin - settle)
+        if before != bisect_right(self._times, end):
+            return False
+        return not (before and self._is_split[before - 1])
+
+    def is_dead(self, incarnation: str, time: float) -> bool:
+        """Whether an incarnation had ended by a time."""
+        return self.deaths.get(incarnation, float("inf")) <= time
+
+    # Keeping.
+
+    def to_json(self) -> bytes:
+        """The record as JSON, arrays for objects."""
+        stored = _Stored(self.ops, self.sends, self.deliveries, self.faults, self.copies)
+        return msgspec.json.encode(stored)
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> History:
+        """Read a record back.
+
+        Raises:
+            msgspec.ValidationError: It is none.
+        """
+        stored = msgspec.json.decode(data, type=_Stored)
+        made = cls()
+        made.ops, made.sends, made.deliveries = stored.ops, stored.sends, stored.deliveries
+        made.copies = stored.copies
+        for fault in stored.faults:
+            made._note(fault)
+        return made

@@ -1,0 +1,231 @@
+"""What must be true of every run, however it was disturbed (DESIGN §8).
+
+=====================  ===========================================================================
+`check_now`            while a run goes on, often: order, duplicates, inventions, bounds, and that
+                       no logged-out session comes back
+`check_history`        afterwards, in linear time: `check_reads`, `check_state`, `check_sends`
+`check_converged`      some time after the last fault: one view, equal copies, nothing blocked
+=====================  ===========================================================================
+
+Each demands only what is promised, and says in its documentation what and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from tribes.interceptors import MessageDispatchInterceptor
+from tribes.manager.record import Life, header
+from tribes.manager.repair import DIRTY_MAX
+from tribes.testing.message_checks import DeliveryCheck, check_sends
+from tribes.testing.observer import incarnation
+from tribes.testing.session_checks import check_reads, check_state
+from tribes.testing.violation import SessionState, Violation, WorldState
+
+if TYPE_CHECKING:
+    from tribes.testing.history import History, Op
+    from tribes.testing.sim import SimNode, World
+
+__all__ = [
+    "SessionState",
+    "Violation",
+    "WorldState",
+    "check_converged",
+    "check_history",
+    "check_now",
+    "check_reads",
+    "check_sends",
+    "check_state",
+]
+
+_READ_MESSAGES: Final = 4096
+"""Short messages that one read of a connection may bring before the pause takes effect."""
+_DRAIN_S: Final = 1.0
+_SWEEP_SLACK: Final = 10_000
+
+
+class _Online:
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.deliveries = DeliveryCheck(history)
+        self.looked = 0
+        self.ended: dict[str, Op] = {}
+        self.learned: dict[tuple[str, str], None] = {}
+        self.told: set[tuple[str, ...]] = set()
+
+
+def check_now(world: World, history: History, context: str = "app") -> list[Violation]:
+    """Check what must hold at every moment; each violation is reported once.
+
+    - Of the deliveries since the last call: see `DeliveryCheck`.
+    - ``logged out``: a node on which a session of an invalidation was once seen destroyed does not
+      have it live again. (It may forget it after 24 h; then it is in no table.)
+    - ``bound``: what waits stays within its setting, with the one message or read on top that the
+      setting allows: commits in the inbox, bytes in the dispatch queue, bytes per peer, messages
+      waiting for the listeners, keys that a peer misses, and remembered destroyed sessions.
+
+    Args:
+        world: The cluster, between two events.
+        history: Its history.
+        context: The web application.
+    """
+    online = history.state.get("online")
+    if not isinstance(online, _Online):
+        online = history.state["online"] = _Online(history)
+    found = online.deliveries()
+    for op in history.ops[online.looked :]:
+        if op.kind == "invalidate" and op.version is not None:
+            online.ended[op.key] = op
+    online.looked = len(history.ops)
+    for node in world.nodes.values():
+        if not node.is_alive:
+            continue
+        where = incarnation(node)
+        table = node.manager(context).table
+        for key, op in online.ended.items():
+            record = table.get(key)
+            if record is None:
+                continue
+            if header(record).life == Life.DESTROYED:
+                online.learned[where, key] = None
+            elif header(record).life == Life.LIVE and (where, key) in online.learned:
+                text = f"{where} has a session live again that it knew to be logged out"
+                found.append(Violation("logged out", text, (f"op {op.number}", where), world.now))
+        for what, value, limit in _bounds(node, context):
+            if value > limit:
+                text = f"{where}: {what} is {value}, allowed are {limit}"
+                found.append(Violation("bound", text, (where, what), world.now))
+    fresh = [v for v in found if v.invariant not in ("bound", "logged out")]
+    for each in found:
+        if each.invariant in ("bound", "logged out"):
+            mark = (each.invariant, *each.witness)
+            if mark not in online.told:
+                online.told.add(mark)
+                fresh.append(each)
+    return fresh
+
+
+def _bounds(node: SimNode, context: str) -> Iterator[tuple[str, int, int]]:
+    manager, channel = node.manager(context), node.core.channel
+    config = channel.config
+    largest = config.receiver.frame_max_bytes
+    inbox = manager.inbox
+    yield "bytes in the inbox", inbox.peak_bytes, inbox.max_bytes
+    for interceptor in channel._chain.interceptors:
+        if isinstance(interceptor, MessageDispatchInterceptor):
+            # A message larger than the queue is let through when nothing else is there.
+            limit = max(interceptor.max_queue_size, largest)
+            yield "bytes in the dispatch queue", interceptor.queued_bytes, limit
+    for member, queued in channel.queued_bytes.items():
+        limit = max(config.sender.queue_max_bytes, largest)
+        yield f"bytes queued for {member.label}", queued, limit
+    for member, source in channel.deliveries._sources.items():
+        limit = config.receiver.pending_max + _READ_MESSAGES
+        yield f"messages waiting from {member.label}", len(source.waiting), limit
+    replicator = node.core.sessions.replicators.get(context)
+    if replicator is not None:
+        for member, keys in replicator.repair.dirty.items():
+            yield f"keys that {member.label} misses", keys, DIRTY_MAX
+    destroyed = manager.table.count(Life.DESTROYED)
+    limit = manager.sweeper.destroyed_max + _SWEEP_SLACK
+    yield "destroyed sessions in the table", destroyed, limit
+
+
+def check_history(history: History, world_state: WorldState) -> list[Violation]:
+    """Check a run that is over: reads against writes, the end state, tickets against deliveries.
+
+    Args:
+        history: The run.
+        world_state: What the nodes hold now; `check_state` takes them for converged.
+    """
+    return [
+        *check_reads(history),
+        *check_state(history, world_state),
+        *check_sends(history, world_state.time),
+        *DeliveryCheck(history)(),
+    ]
+
+
+def check_converged(
+    world: World,
+    nodes: Iterable[SimNode],
+    heal_time: float,
+    limit_s: float,
+    *,
+    history: History | None = None,
+    context: str = "app",
+) -> list[Violation]:
+    """Check that the cluster is whole again, ``limit_s`` after the last fault ended.
+
+    To tell a message that never arrives from one that is just on its way, the world runs on, for a
+    second at most, until every queue is empty and all copies are equal. Whatever load there was
+    must have stopped by then.
+
+    - ``one view``: every live node sees exactly the live nodes.
+    - ``equal copies``: all have the same digest, which covers lives and the versions of entries.
+    - ``required copies``: a session that is live on one is live on all.
+    - ``drained``: nothing is on its way, and no member is known to miss anything.
+    - ``blocked``: no request on a live node still waits for its commit's result.
+
+    Args:
+        world: The cluster.
+        nodes: Those that must be in it; dead ones are left out, paused ones are not.
+        heal_time: When the last fault ended.
+        limit_s: How long the cluster may take to recover.
+        history: Tells which requests wait; None: that is not checked.
+        context: The web application.
+
+    Raises:
+        ValueError: It is too early to demand anything.
+    """
+    if world.now < heal_time + limit_s:
+        raise ValueError(f"{world.now:.3f} s is less than {limit_s:g} s after {heal_time:.3f} s")
+    live = [node for node in nodes if node.is_alive]
+
+    def digests() -> set[int]:
+        return {node.manager(context).table.root_digest() for node in live}
+
+    def is_quiet() -> bool:
+        return all(node.core.is_drained for node in live) and len(digests()) == 1
+
+    world.run_until(world.now + _DRAIN_S, is_quiet)
+    now, found = world.now, []
+    expected = sorted(node.name for node in live)
+    for node in live:
+        if node.names() != expected:
+            text = f"{node.name} sees {', '.join(node.names())} instead of {', '.join(expected)}"
+            found.append(Violation("one view", text, (node.name,), now))
+        if not node.core.is_drained:
+            text = f"{node.name} still has something for another member"
+            found.append(Violation("drained", text, (node.name,), now))
+    if len(digests()) > 1:
+        different = tuple(f"{n.name}: {n.manager(context).table.root_digest():x}" for n in live)
+        found.append(Violation("equal copies", "the digests differ", different, now))
+    found += _check_copies(live, context, now)
+    if history is not None:
+        running = {incarnation(node): node for node in live}
+        for op in history.waiting.values():
+            if op.node in running:
+                timeout = running[op.node].config.manager.commit_timeout / 1000
+                if now - op.begin > timeout + _DRAIN_S:
+                    text = f"a request on {op.node} has waited since {op.begin:.3f} s"
+                    found.append(Violation("blocked", text, (f"op {op.number}",), now))
+    return found
+
+
+def _check_copies(live: list[SimNode], context: str, now: float) -> list[Violation]:
+    held = {}
+    for node in live:
+        table = node.manager(context).table
+        keys = table.keys()
+        records = ((key, table.get(key)) for key in keys)
+        held[node.name] = {k for k, r in records if r is not None and header(r).life == Life.LIVE}
+    found = []
+    every = set().union(*held.values())
+    for name, keys_held in held.items():
+        for key in sorted(every - keys_held):
+            holder = next(other for other, keys in held.items() if key in keys)
+            text = f"{name} lacks session {key[:8]}…, which is live on {holder}"
+            found.append(Violation("required copies", text, (name, holder, key[:8]), now))
+    return found

@@ -1,0 +1,316 @@
+"""The driver of a :class:`NodeCore` in virtual time.
+
+It does what the trio shell does, in the same order: an input, then the core's outputs, then the
+bytes they put on connections, until there is nothing left. What a process can't do while it is
+stopped or slow waits in its machine's kernel, with a kernel's bounds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from tribes.channel.outputs import Deliver, Event, TicketDone
+from tribes.testing.sim.clocks import MachineClock
+from tribes.testing.sim.probes import ProbeClient
+from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+
+if TYPE_CHECKING:
+    from tribes.node import NodeCore
+    from tribes.testing.sim.ends import End
+    from tribes.testing.sim.process import Process
+    from tribes.testing.sim.sockets import Sockets
+    from tribes.testing.sim.world import World
+    from tribes.wire.data import ChannelData
+    from tribes.wire.member import Member
+
+__all__ = ["Driver"]
+
+INPUT_COST_S = 50e-6
+"""CPU time of one input, in seconds, times ``throttle``."""
+
+DATAGRAM_QUEUE = 256
+"""Datagrams that a kernel keeps for a process that doesn't read; more are dropped."""
+
+
+class Driver:
+    """Inputs and outputs of the process on a simulated machine.
+
+    Args:
+        world: Where it lives.
+        name: Its name.
+        port: Its TCP port.
+        clock_offset_ms: How far its wall clock is ahead of the world's.
+    """
+
+    def __init__(self, world: World, name: str, port: int, clock_offset_ms: int) -> None:
+        self.world = world
+        self.name = name
+        self.clock = MachineClock(lambda: world.now, clock_offset_ms)
+        """Its wall clock and its monotonic clock."""
+        self.incarnation = 0
+        """Goes up with every start and every end of the process."""
+        self.is_alive = False
+        self.is_paused = False
+        self.throttle = 1.0
+        """How many times slower than normal its processor is. At 1.0 inputs cost no time; else
+        each costs ``INPUT_COST_S`` times this, and the next one waits."""
+        self.delivery_s = 0.0
+        """Seconds that its listeners take for a message."""
+        self.datagrams_dropped = 0
+        """Datagrams that its kernel had no room for."""
+        self.events: list[tuple[float, Event]] = []
+        self.messages: list[ChannelData] = []
+        """What the listeners got, over all incarnations."""
+        self.on_message: Callable[[ChannelData], None] | None = None
+        """A listener; may raise, as users' do."""
+        self.done: dict[int, dict[Member, Exception]] = {}
+        """Outcome of each ``send`` by its ticket."""
+        self.process: Process
+        self.core: NodeCore
+        self.sockets: Sockets
+        self._backlog: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_working = False
+        self._datagrams: deque[bytes] = deque()
+        self._dirty: dict[End, None] = {}
+        self._timer_at = inf
+        self._is_pumping = False
+        self._dies_in_send = False
+        self._drain_until: float | None = None
+
+    def _forget(self) -> None:
+        # A new process: nothing of the old one is left.
+        self._backlog.clear()
+        self._datagrams.clear()
+        self._dirty = {}
+        self._timer_at = inf
+        self._is_working = self._dies_in_send = False
+        self._drain_until = None
+
+    # Its end, by which some outputs are cut short.
+
+    def _is_drained(self) -> bool:
+        return not len(self.process.inbox) and self.core.is_drained
+
+    def _leave(self) -> None:
+        self._drain_until = None
+        self.core.stop(self.clock.monotonic())
+        self.pump()
+        if self.is_alive:
+            self._die("stopped")
+
+    def _die(self, how: str, keep_sockets: bool = False) -> None:
+        self.world.note(self.name, "die", how.encode())
+        self.world.observe(self.name, "crash", how)
+        self.is_alive = False
+        self.incarnation += 1
+        self._forget()
+        self.sockets.orphan(keep_sockets)
+
+    # Inputs: at once, or in their turn when the process is stopped or slow.
+
+    def enter(self, work: Callable[..., None], *args: Any) -> None:
+        """Let the process do something now, or when it can."""
+        if not self.is_alive:
+            return
+        if not (self.is_paused or self._backlog or self._is_working or self.throttle != 1.0):
+            work(*args)
+            return
+        self._backlog.append((work, args))
+        if not self.is_paused and not self._is_working:
+            self._is_working = True
+            self._next_work()
+
+    def _next_work(self) -> None:
+        delay = 0.0
+        if self.throttle != 1.0:
+            delay = INPUT_COST_S * self.throttle
+        self.world.schedule(delay, self._work, self.incarnation)
+
+    def _work(self, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            return
+        if self.is_paused:
+            self._is_working = False
+            return
+        while self._backlog:
+            work, args = self._backlog.popleft()
+            work(*args)
+            if incarnation != self.incarnation:
+                return
+            if self.throttle != 1.0 and self._backlog:
+                self._next_work()
+                return
+        self._is_working = False
+
+    def after(self, delay: float, work: Callable[..., None], *args: Any) -> None:
+        """Let the process do something later, if it is still the same one then."""
+        self.world.schedule(delay, self._later, self.incarnation, work, args)
+
+    def _later(self, incarnation: int, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+        if incarnation == self.incarnation:
+            self.enter(work, *args)
+
+    def wake(self) -> None:
+        """A request thread has left something in the inbox."""
+        self.after(0.0, self._commits)
+
+    def _commits(self) -> None:
+        while (batch := self.process.inbox.take()) is not None:
+            self.core.commits(batch, self.clock.monotonic())
+        self.pump()
+
+    def heard(self, data: bytes, incarnation: int) -> None:
+        """A datagram of the group arrived at the machine."""
+        if incarnation != self.incarnation:
+            return
+        if not (self.is_paused or self._backlog or self._is_working or self.throttle != 1.0):
+            self._hear(data)
+            self.pump()
+        elif len(self._datagrams) >= DATAGRAM_QUEUE:
+            self.datagrams_dropped += 1
+        else:
+            self._datagrams.append(data)
+            self.enter(self._hear_next)
+
+    def _hear_next(self) -> None:
+        if self._datagrams:
+            self._hear(self._datagrams.popleft())
+            self.pump()
+
+    def _hear(self, data: bytes) -> None:
+        world = self.world
+        world.note(self.name, "datagram", data)
+        if world.observers:
+            world.observe(self.name, "datagram", data)
+        self.core.datagram(data, ("127.0.0.1", 0), self.clock.monotonic())
+
+    def hear_waiting(self) -> None:
+        """Take in the datagrams that wait: a leaving member says so before it closes."""
+        while self._datagrams:
+            self._hear(self._datagrams.popleft())
+
+    def probe_answered(self, probe: int, error: Exception | None) -> None:
+        """A probe of this process has its result."""
+        self.world.note(self.name, "probe", str(error).encode())
+        self.core.probe_result(probe, error, self.clock.monotonic())
+        self.pump()
+
+    def mark_dirty(self, end: End) -> None:
+        """Something waits to be written; :meth:`pump` does it."""
+        self._dirty[end] = None
+
+    # Time.
+
+    def _arm(self) -> None:
+        deadline = self.core.next_deadline
+        if deadline >= self._timer_at:
+            return
+        self._timer_at = deadline
+        delay = max(0.0, self.clock.true_time_of(deadline) - self.world.now)
+        self.world.schedule(delay, self._later, self.incarnation, self._timer, ())
+
+    def _timer(self) -> None:
+        self._timer_at = inf
+        now, deadline = self.clock.monotonic(), self.core.next_deadline
+        if deadline - now < 1e-9:
+            # Not before its time, but for rounding.
+            self.world.note(self.name, "timer")
+            self.core.timer(max(now, deadline))
+        self.pump()
+
+    # Outputs.
+
+    def pump(self) -> None:
+        """Perform the core's outputs, and the outputs of what that causes."""
+        if self._is_pumping or not self.is_alive:
+            return
+        self._is_pumping = True
+        core, incarnation = self.core, self.incarnation
+        try:
+            while True:
+                while core.has_outputs:
+                    for output in core.take_outputs():
+                        perform = _PERFORM.get(type(output))
+                        if perform is not None:
+                            perform(self, output)
+                        else:
+                            self._event(output)
+                        if incarnation != self.incarnation:
+                            return
+                if not self._dirty:
+                    break
+                dirty, self._dirty = self._dirty, {}
+                if self._dies_in_send:
+                    self._die_in_send(list(dirty))
+                    return
+                for end in dirty:
+                    self.sockets.flush(end)
+        finally:
+            self._is_pumping = False
+        if self._drain_until is not None and self._is_drained():
+            self._leave()
+        else:
+            self._arm()
+
+    def _die_in_send(self, dirty: list[End]) -> None:
+        random = self.world.random
+        last = random.randrange(len(dirty))
+        for end in dirty[:last]:
+            self.sockets.flush(end)
+        end = dirty[last]
+        data = b"".join(end.pending)
+        if data:
+            end.pending[:] = [data[: random.randrange(len(data))]]
+            self.world.streams.write(end)
+        self._die("crashed during a send")
+
+    def _event(self, output: Any) -> None:
+        self.world.note(self.name, output.name)
+        self.world.observe(self.name, "event", output)
+        self.events.append((self.world.now, output))
+
+    def _datagram(self, output: Datagram) -> None:
+        self.world.network.multicast(self, output.data)
+
+    def _ticket_done(self, output: TicketDone) -> None:
+        self.done[output.ticket] = output.faulty
+
+    def _probe(self, output: Probe) -> None:
+        ProbeClient(self, output).start()
+
+    def _deliver(self, output: Deliver) -> None:
+        error: Exception | None = None
+        incarnation = self.incarnation
+        self.world.observe(self.name, "deliver", output.message)
+        self.messages.append(output.message)
+        if self.on_message is not None:
+            try:
+                self.on_message(output.message)
+            except Exception as why:  # noqa: BLE001 - users' code: the sender is told
+                error = why
+            if incarnation != self.incarnation:
+                return
+        if self.delivery_s:
+            self.after(self.delivery_s, self._delivered, output.token, error)
+        else:
+            self.core.delivered(output.token, error, self.clock.monotonic())
+
+    def _delivered(self, token: int, error: Exception | None) -> None:
+        self.core.delivered(token, error, self.clock.monotonic())
+        self.pump()
+
+
+_PERFORM: dict[type, Callable[[Driver, Any], None]] = {
+    Datagram: Driver._datagram,
+    Write: lambda node, output: node.sockets.write(output),
+    Connect: lambda node, output: node.sockets.connect(output),
+    Close: lambda node, output: node.sockets.close(output),
+    Pause: lambda node, output: node.sockets.pause(output),
+    Resume: lambda node, output: node.sockets.resume(output),
+    Probe: Driver._probe,
+    Deliver: Driver._deliver,
+    TicketDone: Driver._ticket_done,
+}

@@ -1,0 +1,101 @@
+"""The ends of simulated connections, and who holds them."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Protocol
+
+__all__ = ["ACCEPT_BACKLOG", "RETRY_FIRST_S", "End", "EndOwner", "Listener", "Mark"]
+
+ACCEPT_BACKLOG = 128
+"""Connections that a kernel makes for a process that doesn't accept; more get no answer."""
+
+RETRY_FIRST_S = 0.2
+"""Seconds until a segment that got lost is sent again."""
+
+
+class Mark(Enum):
+    """What ends a stream."""
+
+    FIN = "fin"
+    RST = "rst"
+
+
+class EndOwner(Protocol):
+    """A process that holds ends of connections."""
+
+    def readable(self, end: End) -> None:
+        """Something has arrived at the end's ``inbox``."""
+
+    def writable(self, end: End) -> None:
+        """The kernel may take more bytes."""
+
+
+class End:
+    """One end of a connection: the socket of one machine and the queue towards the other end."""
+
+    __slots__ = (
+        "deferred",
+        "epoch",
+        "flight",
+        "inbox",
+        "inbox_bytes",
+        "incarnation",
+        "is_acking",
+        "is_open",
+        "is_queued",
+        "is_read_paused",
+        "is_reset",
+        "is_stalled",
+        "last_arrival",
+        "link",
+        "machine",
+        "other",
+        "owner",
+        "peer",
+        "pending",
+        "retry",
+        "sent",
+        "unacked",
+    )
+
+    def __init__(self, machine: str, owner: EndOwner, incarnation: int) -> None:
+        self.machine = machine
+        self.owner = owner
+        self.incarnation = incarnation
+        self.other: End
+        self.peer = ("127.0.0.1", 0)
+        self.link = 0
+        """The core's name of it."""
+        self.is_open = True
+        self.is_reset = False
+        # Towards the other end.
+        self.pending: list[bytes] = []
+        """What the process wants to write and the kernel has not taken."""
+        self.sent = 0
+        self.unacked = 0
+        self.deferred = 0
+        self.is_acking = False
+        self.flight: deque[bytes | Mark] = deque()
+        self.last_arrival = 0.0
+        self.is_stalled = False
+        self.epoch = 0
+        self.retry = RETRY_FIRST_S
+        # From the other end.
+        self.inbox: deque[bytes | Mark] = deque()
+        self.inbox_bytes = 0
+        self.is_read_paused = False
+        self.is_queued = False
+
+
+class Listener(Protocol):
+    """A listening socket, of a node or of a child that its dead process left behind."""
+
+    machine: str
+
+    def admit(self, port: int) -> End | None:
+        """Make the accepting end of a new connection; None when the backlog is full."""
+
+    def accept(self, end: End) -> None:
+        """The connection is there."""

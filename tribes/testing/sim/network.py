@@ -1,0 +1,190 @@
+"""Who reaches whom, how fast, and what becomes of datagrams.
+
+Everything is set per ordered pair of machines: what holds from a to b says nothing about b to a.
+Machines are named; the empty name is a host outside the cluster, which reaches everybody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tribes.testing.sim.driver import Driver
+    from tribes.testing.sim.world import World
+
+__all__ = ["Link", "Network"]
+
+REORDER_HOLD_S = 2.0
+"""How long a held datagram waits for another one to overtake it."""
+
+RECORDED_DATAGRAMS = 4096
+"""How many datagrams ``World.recorded_datagrams`` keeps for replays."""
+
+
+class Link:
+    """What the network does with everything that one machine sends to another.
+
+    Attributes:
+        delay: Seconds added to every transmission.
+        jitter: Seconds, up to which a random time is added to every transmission.
+        loss: Share of the datagrams that get lost; a segment of a stream is sent again instead,
+            after a retransmission timeout.
+        duplicate: Share of the datagrams that arrive twice.
+        reorder: Share of the datagrams that are held back until a later one has overtaken them.
+    """
+
+    __slots__ = (
+        "delay",
+        "duplicate",
+        "held",
+        "is_cut",
+        "jitter",
+        "loss",
+        "reorder",
+        "source",
+        "target",
+    )
+
+    def __init__(self, source: Driver, target: Driver) -> None:
+        self.source = source
+        self.target = target
+        self.delay = 0.0
+        self.jitter = 0.0
+        self.loss = 0.0
+        self.duplicate = 0.0
+        self.reorder = 0.0
+        self.is_cut = False
+        self.held: deque[bytes] = deque()
+
+    def reset(self) -> None:
+        """Take everything back but the cut."""
+        self.delay = self.jitter = self.loss = self.duplicate = self.reorder = 0.0
+
+
+class Network:
+    """Links between machines, and the multicast group.
+
+    Args:
+        world: Its time, randomness and nodes.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.multicast_blocked: set[str] = set()
+        self.tcp_blocked: set[frozenset[str] | tuple[str, str]] = set()
+        self.recorded: deque[bytes] = deque(maxlen=RECORDED_DATAGRAMS)
+        self._world = world
+        self._links: dict[tuple[str, str], Link] = {}
+        self._routes: dict[str, list[Link]] = {}
+
+    # Links.
+
+    def add(self, node: Driver) -> None:
+        """A machine is plugged in."""
+        for other in [*self._world.nodes.values(), node]:
+            self._connect(node, other)
+            if other is not node:
+                self._connect(other, node)
+
+    def _connect(self, source: Driver, target: Driver) -> None:
+        link = self._links[source.name, target.name] = Link(source, target)
+        self._routes.setdefault(source.name, []).append(link)
+
+    def link(self, source: str, target: str) -> Link:
+        """The link from one machine to another."""
+        return self._links[source, target]
+
+    def links(self) -> Iterator[Link]:
+        """Every link between two different machines, in the order of their start."""
+        return (link for link in self._links.values() if link.source is not link.target)
+
+    def partition(self, groups: Iterable[Iterable[str]]) -> None:
+        """Cut exactly the links between the groups; who is in none is alone."""
+        side = {name: i for i, group in enumerate(groups) for name in group}
+        for (a, b), link in self._links.items():
+            link.is_cut = a != b and side.get(a, f"-{a}") != side.get(b, f"-{b}")
+
+    def reaches(self, source: str, target: str) -> bool:
+        """Whether a packet from one machine arrives at another."""
+        link = self._links.get((source, target))
+        return link is None or not link.is_cut
+
+    def reaches_by_tcp(self, source: str, target: str) -> bool:
+        """Whether a segment of a stream does."""
+        link = self._links.get((source, target))
+        if link is None:
+            return True
+        blocked = self.tcp_blocked
+        return not link.is_cut and not (
+            blocked and ((source, target) in blocked or frozenset((source, target)) in blocked)
+        )
+
+    def delay(self, source: str, target: str) -> float:
+        """Seconds that one transmission takes."""
+        world = self._world
+        random = world.random.random
+        delay = world.latency + world.jitter * random()
+        link = self._links.get((source, target))
+        if link is not None:
+            delay += link.delay
+            if link.jitter:
+                delay += link.jitter * random()
+        return delay
+
+    def loss(self, source: str, target: str) -> float:
+        """Share of the packets that get lost on a link."""
+        link = self._links.get((source, target))
+        return 0.0 if link is None else link.loss
+
+    # Datagrams.
+
+    def multicast(self, source: Driver, data: bytes) -> None:
+        """Send one datagram to every machine, the sender's included."""
+        self.recorded.append(data)
+        blocked = self.multicast_blocked
+        if source.name in blocked:
+            return
+        world = self._world
+        for link in self._routes[source.name]:
+            if link.is_cut or not link.target.is_alive or link.target.name in blocked:
+                continue
+            loss = world.loss + link.loss
+            if loss and world.random.random() < loss:
+                continue
+            self._send(link, data)
+
+    def _send(self, link: Link, data: bytes) -> None:
+        world, target = self._world, link.target
+        random = world.random.random
+        if link.reorder and random() < link.reorder:
+            link.held.append(data)
+            world.schedule(REORDER_HOLD_S, self._release, link, data)
+            return
+        delay = world.latency + world.jitter * random() + link.delay
+        if link.jitter:
+            delay += link.jitter * random()
+        world.schedule(delay, target.heard, data, target.incarnation)
+        if link.duplicate and random() < link.duplicate:
+            again = delay + world.latency * random()
+            world.schedule(again, target.heard, data, target.incarnation)
+        if link.held:
+            # Behind the one that overtakes, whatever its way took.
+            for late in link.held:
+                world.schedule(delay + world.latency, target.heard, late, target.incarnation)
+            link.held.clear()
+
+    def _release(self, link: Link, data: bytes) -> None:
+        # Nothing came that could have overtaken it. The oldest equal one is meant: order is kept.
+        for held in link.held:
+            if held is data:
+                link.held.remove(held)
+                link.target.heard(data, link.target.incarnation)
+                return
+
+    def inject(self, data: bytes, targets: Iterable[Driver]) -> None:
+        """A datagram from a host outside the cluster."""
+        for target in targets:
+            if target.is_alive and target.name not in self.multicast_blocked:
+                delay = self.delay("", target.name)
+                self._world.schedule(delay, target.heard, data, target.incarnation)

@@ -1,0 +1,174 @@
+"""A simulated machine with one node process: what tests do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from tribes.ids import UniqueId
+from tribes.testing.sim.disk import Disk
+from tribes.testing.sim.driver import Driver
+from tribes.testing.sim.process import Process, SimWaiter, default_stack
+from tribes.testing.sim.sockets import Sockets
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
+    from tribes.config.model import NodeConfig
+    from tribes.manager.base import SessionManager
+    from tribes.testing.sim.world import World
+
+__all__ = ["SimNode", "SimWaiter"]
+
+SEND_CRASH_WAIT_S = 1.0
+"""How long ``crash(during_send=True)`` waits for a write to die in, in seconds."""
+
+
+class SimNode(Driver):
+    """One simulated machine with one node process on it.
+
+    Args:
+        world: Where it lives.
+        name: Its name.
+        config: Settings of the node.
+        port: Its TCP port.
+        interceptors: Makes its chain; None: the default one.
+        clock_offset_ms: How far its wall clock is ahead of the world's.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        config: NodeConfig,
+        port: int,
+        *,
+        interceptors: Callable[[], list[Interceptor]] | None = None,
+        clock_offset_ms: int = 0,
+    ) -> None:
+        super().__init__(world, name, port, clock_offset_ms)
+        self.config = config
+        """Settings of its next start."""
+        self.disk: Disk = Disk()
+        """Files by name; they survive every crash."""
+        self.sockets = Sockets(self, port)
+        self.make_interceptors = interceptors or default_stack
+
+    # What tests do.
+
+    @property
+    def port(self) -> int:
+        """Its TCP port: another one after a restart while a child holds the old one."""
+        return self.sockets.port
+
+    @property
+    def clock_offset_ms(self) -> int:
+        """How far its wall clock is ahead of the world's, in ms."""
+        return self.clock.offset_ms
+
+    @clock_offset_ms.setter
+    def clock_offset_ms(self, offset_ms: int) -> None:
+        self.clock.offset_ms = offset_ms
+
+    @property
+    def disk_full(self) -> bool:
+        """While true, writes to ``disk`` raise ``OSError`` with ``ENOSPC``."""
+        return self.disk.is_full
+
+    @disk_full.setter
+    def disk_full(self, is_full: bool) -> None:
+        self.world.fault(self.name, f"disk full {is_full}")
+        self.disk.is_full = is_full
+
+    def start(self, *, same_id: bool = False) -> None:
+        """Start the process: empty memory, and a new unique id unless ``same_id``."""
+        if self.is_alive:
+            self._die("killed")
+        world = self.world
+        old = UniqueId(self.process.local.unique_id) if same_id and self.incarnation else None
+        self.incarnation += 1
+        self.is_alive, self.is_paused = True, False
+        self._forget()
+        self.sockets.listen()
+        self.process = Process(self, unique_id=old)
+        self.core = self.process.core
+        world.note(self.name, "start")
+        world.observe(self.name, "start", self.process.local)
+        self.core.start(self.clock.monotonic())
+        self.pump()
+
+    def restart(self, same_id: bool = False) -> None:
+        """Start again, in good order where the process still runs: its memory is lost."""
+        if self.is_alive:
+            self.stop()
+        self.start(same_id=same_id)
+
+    def stop(self, drain: float = 0.0) -> None:
+        """Leave the group in good order.
+
+        Args:
+            drain: Seconds to wait at most until every member has what was sent to it.
+        """
+        if not self.is_alive:
+            return
+        if drain > 0 and not self._is_drained():
+            self._drain_until = self.world.now + drain
+            self.after(drain, self._leave)
+        else:
+            self._leave()
+
+    def crash(self, keep_sockets: bool = False, during_send: bool = False) -> None:
+        """``kill -9``: memory is gone, the disk stays, the machine closes the connections.
+
+        Args:
+            keep_sockets: A forked child holds the sockets, so nobody is told: connections are
+                made and bytes taken, and nothing answers. ``sockets.release()`` ends the child.
+            during_send: Die in the middle of the next write, with a part of its outputs done and a
+                part of its bytes handed over; after ``SEND_CRASH_WAIT_S`` without a write anyway.
+        """
+        if not self.is_alive:
+            return
+        if during_send:
+            self._dies_in_send = True
+            incarnation = self.incarnation
+            self.world.schedule(SEND_CRASH_WAIT_S, self._die_at_last, incarnation)
+        else:
+            self._die("crashed, sockets kept" if keep_sockets else "crashed", keep_sockets)
+
+    def _die_at_last(self, incarnation: int) -> None:
+        if incarnation == self.incarnation:
+            self._die("crashed")
+
+    def pause(self) -> None:
+        """``SIGSTOP``: the machine goes on accepting, the process does nothing."""
+        self.world.fault(self.name, "pause", kind="pause")
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """``SIGCONT``: what arrived meanwhile is worked off in order."""
+        if not self.is_alive or not self.is_paused:
+            return
+        self.world.fault(self.name, "resume", kind="resume")
+        self.is_paused = False
+        if self._backlog and not self._is_working:
+            self._is_working = True
+            self.world.schedule(0.0, self._work, self.incarnation)
+
+    def manager(self, context: str = "app") -> SessionManager:
+        """The session manager of a context."""
+        return self.process.manager(context)
+
+    def send(self, payload: bytes, to: Iterable[SimNode], options: int) -> int:
+        """Send a message; its outcome appears in ``done`` under the returned ticket."""
+        members = [node.core.local for node in to]
+        ticket, _ = self.core.send(members, payload, options, self.clock.monotonic())
+        self.pump()
+        return ticket
+
+    def names(self) -> list[str]:
+        """Names of the members that this node sees, itself included, sorted."""
+        seen = [member.payload.decode() for member in self.core.view.members]
+        return sorted([self.name, *seen])
+
+    def wall_ms(self) -> int:
+        """The node's wall clock, in ms since 1970."""
+        return self.clock.wall_ms()

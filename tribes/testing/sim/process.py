@@ -1,0 +1,97 @@
+"""What a simulated process has in its memory: the core, the managers, their clock and inbox."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from random import Random
+from typing import TYPE_CHECKING
+
+from tribes.ids import UniqueId, make_unique_id
+from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
+from tribes.manager.base import SessionManager
+from tribes.manager.clock import Clock
+from tribes.manager.inbox import CommitResult, Inbox
+from tribes.manager.table import SessionTable
+from tribes.manager.values import ValueCodec
+from tribes.node import NodeCore
+from tribes.wire.member import Member, host_octets
+
+if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
+    from tribes.testing.sim.node import SimNode
+
+__all__ = ["Process", "SimWaiter", "default_stack"]
+
+
+class SimWaiter:
+    """Notes the result of a commit."""
+
+    def __init__(self) -> None:
+        self.result: CommitResult | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is known."""
+        return self.result is not None
+
+    def resolve(self, result: CommitResult) -> None:
+        """Called by the core."""
+        self.result = result
+
+
+def default_stack() -> list[Interceptor]:
+    """The interceptors of a node that names none."""
+    return [MessageDispatchInterceptor(), TcpFailureDetector()]
+
+
+class Process:
+    """One incarnation of a node.
+
+    Args:
+        node: The machine it runs on.
+        unique_id: 16 bytes; None: new ones.
+    """
+
+    def __init__(self, node: SimNode, *, unique_id: UniqueId | None) -> None:
+        self._node = node
+        self._entropy = Random(node.world.random.getrandbits(64))
+        self._clock = Clock(node.wall_ms, self._entropy.getrandbits(32), nullcontext())
+        self.inbox = Inbox(nullcontext())
+        self.inbox.wake = node.wake
+        self._managers: dict[str, SessionManager] = {}
+        fresh = make_unique_id(self._entropy.randbytes(16))
+        self.local = Member(
+            host=host_octets("127.0.0.1"),
+            port=node.port,
+            unique_id=fresh if unique_id is None else unique_id,
+            payload=node.name.encode(),
+        )
+        self.core = NodeCore(
+            node.config,
+            self.local,
+            interceptors=node.make_interceptors(),
+            make_manager=self.manager,
+            wall_ms=node.wall_ms,
+            entropy=self._entropy.randbytes,
+            randrange=self._entropy.randrange,
+        )
+        self.core.channel.membership.decode = node.world.decode
+
+    def manager(self, context: str) -> SessionManager:
+        """The session manager of a context, made when first asked for."""
+        manager = self._managers.get(context)
+        if manager is None:
+            settings = self._node.config.manager
+            manager = self._managers[context] = SessionManager(
+                context,
+                SessionTable(nullcontext(), self.inbox, max_inactive_s=settings.max_inactive_s),
+                self._clock,
+                inbox=self.inbox,
+                codec=ValueCodec(),
+                entropy=self._entropy.randbytes,
+                monotonic=self._node.clock.monotonic,
+                max_inactive_s=settings.max_inactive_s,
+                session_id_length=settings.session_id_length,
+                max_active_sessions=settings.max_active_sessions,
+            )
+        return manager

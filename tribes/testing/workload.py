@@ -1,0 +1,377 @@
+"""Clients and senders that keep a simulated cluster busy and write down what they see.
+
+::
+
+    world = World(seed=1)
+    nodes = [world.start(name, config) for name in "abc"]
+    world.run(3)
+    work = Workload(world, clients=8, seed=1)
+    work.start()
+    world.run(20)
+    work.stop()
+    world.run(10)
+    assert not check_history(work.history, WorldState.of(world))
+
+Every written value is unique, so whoever reads one knows which write it was; lists, sets and
+counters are read and written back, so each shows which writes its own had seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from tribes.manager.record import Namespace, parse
+from tribes.testing.history import History, Op, Version
+from tribes.testing.observer import Observer, incarnation
+from tribes.testing.sim import SimNode, SimWaiter, World
+
+if TYPE_CHECKING:
+    from tribes.manager.inbox import CommitResult
+    from tribes.manager.session import Session
+
+__all__ = ["MIX", "Workload"]
+
+MIX: Final[Mapping[str, float]] = {
+    "write": 4,
+    "append": 3,
+    "counter": 2,
+    "set_add": 1,
+    "read": 3,
+    "touch": 1,
+    "rotate": 0.4,
+    "invalidate": 0.3,
+    "abandon": 0.3,
+}
+"""How often clients do what, relative to each other. ``abandon`` forgets the session."""
+
+_NAMES: Final = 4
+_TAGS_MAX: Final = 30
+"""Tags of one list or set; then the next one begins, so that checking stays linear."""
+_FAILING_SHARE: Final = 0.1
+
+
+class _Browser:
+    """What the tabs of one browser share: the session's cookie."""
+
+    __slots__ = ("appends", "generation", "id", "key", "limit")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.id: str | None = None
+        self.key = ""
+        self.generation = 0
+        self.limit = 0
+        self.appends = 0
+
+
+class _Client:
+    __slots__ = ("browser", "home", "name", "number")
+
+    def __init__(self, name: str, browser: _Browser) -> None:
+        self.name = name
+        self.browser = browser
+        self.home: SimNode | None = None
+        self.number = 0
+
+
+class _Waiter(SimWaiter):
+    """Tells the workload the result of a commit the moment it comes."""
+
+    def __init__(self, workload: Workload, op: Op) -> None:
+        super().__init__()
+        self.workload = workload
+        self.op = op
+        self.names = {n.name: incarnation(n) for n in workload.world.nodes.values()}
+
+    def resolve(self, result: CommitResult) -> None:
+        super().resolve(result)
+        self.workload._resolved(self.op, result, self.names)
+
+
+class Workload:
+    """Clients of one web application and senders of raw messages.
+
+    Args:
+        world: The cluster; nodes may come and go.
+        clients: How many; each asks, waits for the answer, thinks, asks again.
+        context: The web application.
+        mix: Weights of what clients do, see `MIX`; a client without a session creates one.
+        routing: ``sticky`` keeps to a node until that refuses; ``random`` asks any.
+        think_s: Seconds between answer and next question, on average.
+        send_options: Options of the raw messages.
+        messages_per_s: Raw messages of the whole cluster.
+        seed: Everything random comes from it; the world's randomness is not used.
+        tabs: Clients that share one session and do not wait for each other.
+        client_timeout_s: After which a client gives up.
+        short_limit_s: Idle limit of the sessions that may expire during the run.
+        short_share: The share of such sessions.
+        history: To go on with one; None: a new one.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        clients: int,
+        context: str = "app",
+        mix: Mapping[str, float] | None = None,
+        routing: Literal["sticky", "random"] = "sticky",
+        think_s: float = 0.2,
+        send_options: Sequence[int] = (0, 2, 6, 8, 10),
+        messages_per_s: float = 10.0,
+        seed: int = 0,
+        tabs: int = 1,
+        client_timeout_s: float = 3.0,
+        short_limit_s: int = 5,
+        short_share: float = 0.2,
+        history: History | None = None,
+    ) -> None:
+        self.world = world
+        self.history = History() if history is None else history
+        self.observer = Observer(world, self.history, context)
+        self.observer.died.append(self._died)
+        self._context = context
+        mix = MIX if mix is None else mix
+        self._kinds, self._weights = list(mix), list(mix.values())
+        self._routing = routing
+        self._think = think_s
+        self._send_options = tuple(send_options)
+        self._messages_per_s = messages_per_s
+        self._random = Random(seed)
+        self._timeout = client_timeout_s
+        self._short = short_limit_s, short_share
+        browsers = [_Browser() for _ in range(-(-clients // tabs))]
+        self._clients = [_Client(f"c{i}", browsers[i // tabs]) for i in range(clients)]
+        self._under_way: dict[int, tuple[_Client, str]] = {}
+        self._is_running = False
+        self._round = 0
+
+    def start(self) -> None:
+        """Begin; each client within its first think time."""
+        self._is_running = True
+        self._round += 1
+        for client in self._clients:
+            self._think_then_ask(client)
+        if self._messages_per_s > 0 and self._send_options:
+            self._pause_then_send()
+
+    def stop(self) -> None:
+        """No more questions and messages; those under way end as they will."""
+        self._is_running = False
+        self._round += 1
+
+    # Clients.
+
+    def _think_then_ask(self, client: _Client) -> None:
+        turn = self._round
+
+        def ask() -> None:
+            if self._is_running and turn == self._round:
+                self._ask(client)
+
+        self.world.at(self._random.expovariate(1 / self._think), ask)
+
+    def _ask(self, client: _Client) -> None:
+        browser = client.browser
+        kind = "create"
+        if browser.id is not None:
+            kind = self._random.choices(self._kinds, self._weights)[0]
+        if kind == "abandon":
+            browser.forget()
+            kind = "create"
+        node = self._route(client)
+        if node is None or not node.is_alive or node.is_paused:
+            self._refused(client, kind, node)
+        elif kind == "create":
+            self._create(client, node)
+        else:
+            self._serve(client, node, kind)
+
+    def _route(self, client: _Client) -> SimNode | None:
+        nodes = list(self.world.nodes.values())
+        if not nodes:
+            return None
+        if self._routing == "random" or client.home is None:
+            client.home = nodes[self._random.randrange(len(nodes))]
+        return client.home
+
+    def _refused(self, client: _Client, kind: str, node: SimNode | None) -> None:
+        client.home = None
+        where = "" if node is None else incarnation(node)
+        now = self.world.now
+        op = self.history.op(client.name, where, kind, client.browser.key, now)
+        op.missing = {"": "refused"}
+        self.history.finish(op, "failed", now)
+        self._think_then_ask(client)
+
+    def _create(self, client: _Client, node: SimNode) -> None:
+        browser, manager = client.browser, node.manager(self._context)
+        session = manager.create()
+        limit, share = self._short
+        if self._random.random() < share:
+            session.max_inactive = limit
+        browser.forget()
+        browser.id, browser.key = session.id, session.key
+        browser.limit = max(session.max_inactive, 0)
+        op = self._op(client, node, "create")
+        self._commit(client, node, op, session)
+
+    def _serve(self, client: _Client, node: SimNode, kind: str) -> None:
+        browser, manager = client.browser, node.manager(self._context)
+        assert browser.id is not None
+        session = manager.find(browser.id)
+        if session is None:
+            op = self._op(client, node, "lost")
+            self.history.finish(op, "failed", self.world.now)
+            browser.forget()
+            self._think_then_ask(client)
+            return
+        op = self._op(client, node, kind)
+        if kind == "rotate":
+            session.rotate_id(grace_s=0)
+            session.principal = f"user of {client.name}"
+            browser.id = session.id
+            browser.generation += 1
+            op.value = browser.generation
+        elif kind == "invalidate":
+            session.invalidate()
+            browser.forget()
+        elif kind != "touch":
+            self._use(client, session, op)
+        self._commit(client, node, op, session)
+
+    def _use(self, client: _Client, session: Session, op: Op) -> None:
+        """Read an attribute and, unless the request only reads, write it."""
+        client.number += 1
+        tag = f"{client.name}.{client.number}"
+        browser, chance = client.browser, self._random
+        current = browser.appends // _TAGS_MAX
+        kind = op.kind
+        if kind == "read":
+            names = [f"w{chance.randrange(_NAMES)}", "count", f"list{current}", f"set{current}"]
+            op.name = chance.choice(names)
+            op.seen, op.seen_version = plain(session.get(op.name)), version_of(session, op.name)
+            return
+        op.name = {
+            "write": f"w{chance.randrange(_NAMES)}",
+            "counter": "count",
+            "append": f"list{current}",
+            "set_add": f"set{current}",
+        }[kind]
+        seen: Any = session.get(op.name)
+        op.seen, op.seen_version = plain(seen), version_of(session, op.name)
+        value: Any = tag
+        if kind == "counter":
+            value = (seen or 0) + 1
+        elif kind == "append":
+            value = [*(seen or ()), tag]
+            browser.appends += 1
+        elif kind == "set_add":
+            value = {*(seen or ()), tag}
+            browser.appends += 1
+        session[op.name] = value
+        op.value = plain(value)
+
+    def _op(self, client: _Client, node: SimNode, kind: str) -> Op:
+        browser = client.browser
+        return self.history.op(
+            client.name,
+            incarnation(node),
+            kind,
+            browser.key,
+            self.world.now,
+            generation=browser.generation,
+            limit=browser.limit,
+        )
+
+    def _commit(self, client: _Client, node: SimNode, op: Op, session: Session) -> None:
+        history, now = self.history, self.world.now
+        manager = node.manager(self._context)
+        self._under_way[op.number] = client, op.node
+        history.waiting[op.number] = op
+        outcome = manager.commit(session, _Waiter(self, op))
+        if outcome.version is None:
+            # Nothing changed, or it had ended: nobody waits.
+            history.waiting.pop(op.number, None)
+            if outcome.is_gone:
+                op.missing = {"": "gone"}
+            self._end(op, "failed" if outcome.is_gone else "ok")
+            return
+        op.version = outcome.version, manager.clock.actor
+        self.world.at(max(0.0, now + self._timeout - self.world.now), lambda: self._give_up(op))
+
+    def _resolved(self, op: Op, result: CommitResult, names: dict[str, str]) -> None:
+        missing = dict(result.missing)
+        acked = tuple(names.get(n, f"{n}#?") for n in result.acked if n not in missing)
+        self.history.settle(op, acked, missing, self.world.now)
+        self._end(op, "ok")
+
+    def _give_up(self, op: Op) -> None:
+        if op.end is None:
+            self._end(op, "unknown")
+
+    def _died(self, ended: str) -> None:
+        for number, (_, node) in list(self._under_way.items()):
+            if node == ended:
+                op = self.history.ops[number]
+                self.history.waiting.pop(number, None)
+                self._end(op, "unknown")
+        for number, op in list(self.history.waiting.items()):
+            if op.node == ended:
+                del self.history.waiting[number]
+
+    def _end(self, op: Op, outcome: str) -> None:
+        known = self._under_way.pop(op.number, None)
+        if known is None:
+            return
+        client = known[0]
+        self.history.finish(op, outcome, self.world.now)
+        if outcome == "unknown":
+            client.home = None
+            if op.kind in ("create", "rotate") and client.browser.key == op.key:
+                # Its cookie never came.
+                client.browser.forget()
+        self._think_then_ask(client)
+
+    # Raw messages.
+
+    def _pause_then_send(self) -> None:
+        turn = self._round
+
+        def send() -> None:
+            if self._is_running and turn == self._round:
+                self._send()
+                self._pause_then_send()
+
+        self.world.at(self._random.expovariate(self._messages_per_s), send)
+
+    def _send(self) -> None:
+        chance = self._random
+        nodes = list(self.world.nodes.values())
+        senders = [node for node in nodes if node.is_alive and not node.is_paused]
+        if not senders or len(nodes) < 2:
+            return
+        sender = chance.choice(senders)
+        others = [node for node in nodes if node is not sender]
+        targets = chance.sample(others, chance.randint(1, len(others)))
+        failing: tuple[str, ...] = ()
+        if chance.random() < _FAILING_SHARE:
+            failing = (chance.choice(targets).name,)
+        self.observer.send(sender, targets, chance.choice(self._send_options), failing)
+
+
+def version_of(session: Session, name: str) -> Version | None:
+    """Version of the attribute that a session read."""
+    if session.reading is None:
+        return None
+    entry = parse(session.reading.record).entries.get((int(Namespace.ATTRIBUTE), name.encode()))
+    return None if entry is None else (entry.hlc, entry.actor)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can carry it."""
+    return sorted(value) if isinstance(value, set | frozenset) else value
