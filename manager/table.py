@@ -95,7 +95,8 @@ class SessionTable:
         self.get = self._records.get
         self._aliases = Aliases()
         self._digests = PartitionDigests(lock, self.get)
-        self._partitions: dict[int, list[str]] = {}
+        # Tuples, because the garbage collector does not look into tuples of text again and again.
+        self._partitions: dict[int, tuple[str, ...]] = {}
         # The keys that are not live, by life, in the order in which they died.
         self._dead: dict[int, dict[str, None]] = {_EXPIRED: {}, _DESTROYED: {}}
         self._limits: dict[str, int] = {}
@@ -202,7 +203,10 @@ class SessionTable:
                 return False
             self._digests.changed(key, expected)
             del self._records[key]
-            self._partitions[partition_of(key)].remove(key)
+            partition = partition_of(key)
+            keys = self._partitions[partition]
+            at = keys.index(key)
+            self._partitions[partition] = keys[:at] + keys[at + 1 :]
             if main[1]:
                 del self._dead[main[1]][key]
             self._limits.pop(key, None)
@@ -310,7 +314,8 @@ class SessionTable:
     def _file(self, key: str, expected: Record | None, was: int, life: int) -> None:
         """Keep the lists of keys: a session appeared or changed its life."""
         if expected is None:
-            self._partitions.setdefault(partition_of(key), []).append(key)
+            partition = partition_of(key)
+            self._partitions[partition] = (*self._partitions.get(partition, ()), key)
             self.created += life == _LIVE
         elif was != _LIVE:
             del self._dead[was][key]

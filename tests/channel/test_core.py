@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tribes.channel.chain import Interceptor
+from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
 from tribes.channel.core import ChannelCore
-from tribes.channel.outputs import Deliver, LinkRejected, MemberAdded, MemberRemoved, TicketDone
+from tribes.channel.outputs import (
+    Deliver,
+    LinkRejected,
+    MemberAdded,
+    MemberRemoved,
+    Notice,
+    TicketDone,
+)
 from tribes.config.model import ChannelConfig, ReceiverConfig
 from tribes.errors import LocalProtocolError
 from tribes.membership.change import RemovalReason
-from tribes.wire.data import encode_data_frame
+from tribes.wire.data import ChannelData, encode_data_frame
 from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME
 from tribes.wire.member import SHUTDOWN_COMMAND, Member, encode_member
 from tribes.wire.outputs import Close, Connect, Pause, Resume, Write
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
+
+if TYPE_CHECKING:
+    from tribes.channel.tickets import Outgoing
 
 
 def member(port: int, **fields: object) -> Member:
@@ -306,3 +318,30 @@ def test_end_of_a_connection_that_only_tested_us_is_no_trouble() -> None:
     core.link_bytes(6, frame(ONE, 0, b"data"), 0.2)
     core.link_closed(6, None, 0.3)
     assert troubles.members == [ONE]
+
+
+class Broken(Interceptor):
+    """A user's interceptor with a bug in each direction."""
+
+    def send(self, message: Outgoing, now: float, next: SendNext) -> None:  # noqa: A002
+        raise ZeroDivisionError("down")
+
+    def receive(self, message: ChannelData, now: float, next: ReceiveNext) -> None:  # noqa: A002
+        raise ZeroDivisionError("up")
+
+
+def test_bug_in_an_interceptor_costs_one_message() -> None:
+    """Its sender is told, the event says where it happened, and the channel goes on."""
+    core = ChannelCore(LOCAL, ChannelConfig(), [Broken()], wall_ms=lambda: 0, entropy=Counter())
+    core.start(0.0)
+    core.link_opened(5, 0.0, peer=("127.0.0.1", 9))
+    core.take_outputs()
+    core.link_bytes(5, frame(ONE, 6, b"x"), 0.0)
+    notice, answer = core.take_outputs()
+    assert isinstance(notice, Notice)
+    assert "test_core.py" in str(notice.details["at"])
+    assert answer == Write(5, [FAIL_ACK_FRAME])
+    core.send((ONE,), b"x", 0, 0.0)
+    _, done = core.take_outputs()
+    assert isinstance(done, TicketDone)
+    assert isinstance(done.faulty[ONE], ZeroDivisionError)

@@ -23,6 +23,7 @@ from tribes.channel.outputs import (
     MemberAdded,
     MemberRemoved,
     MemberUpdated,
+    Notice,
     SendFailed,
     TicketDone,
 )
@@ -322,7 +323,11 @@ class ChannelCore:
         if self._is_stopped:
             made.fail(ChannelClosedError("the channel was stopped"), now)
         else:
-            self._chain.send(Outgoing(data, targets, made), now)
+            try:
+                self._chain.send(Outgoing(data, targets, made), now)
+            except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
+                self._emit(_bug("message not sent", error))
+                made.fail(error, now)
         return made
 
     def _user_ticket(self, number: int, unique_id: UniqueId, targets: tuple[Member, ...]) -> Ticket:
@@ -510,6 +515,9 @@ class ChannelCore:
             except RemoteProtocolError as error:
                 inbound.has_failed = True
                 self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
+            except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
+                inbound.has_failed = True
+                self._emit(_bug("message not processed", error))
             finally:
                 self._inbound = None
             if not inbound.pending:
@@ -594,3 +602,13 @@ class ChannelCore:
         if isinstance(output, Close):
             self._senders.forget_link(output.link)
         self._outputs.append(output)
+
+
+def _bug(what: str, error: Exception) -> Notice:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    where = ""
+    if traceback is not None:
+        where = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+    return Notice(what, {"error": repr(error), "at": where})
