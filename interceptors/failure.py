@@ -55,7 +55,8 @@ class TcpFailureDetector(Interceptor):
     """Verifies every change of the membership by a connection of its own.
 
     Args:
-        connect_timeout: Milliseconds for the connection (``connectTimeout``).
+        connect_timeout: Milliseconds for the connection (``connectTimeout``; Tomcat 1000, which is
+            just when TCP repeats a lost connection request: one lost packet removed a member).
         perform_send_test: Write the test message once connected (``performSendTest``).
         perform_read_test: Demand its acknowledgement (``performReadTest``; on, unlike Tomcat's).
         read_test_timeout: Milliseconds for the acknowledgement (``readTestTimeout``; Tomcat 5000).
@@ -68,7 +69,7 @@ class TcpFailureDetector(Interceptor):
     def __init__(
         self,
         *,
-        connect_timeout: int = 1000,
+        connect_timeout: int = 1500,
         perform_send_test: bool = True,
         perform_read_test: bool = True,
         read_test_timeout: int = 1000,
@@ -197,6 +198,7 @@ class TcpFailureDetector(Interceptor):
     def _alive(self, member: Member, now: float) -> None:
         announced = self._announced.pop(member, None)
         if announced is not None:
+            self._replace(announced, now)
             self._verified[member] = announced
             if self._up is not None:
                 self._up(MemberChange(ChangeKind.ADDED, announced), now)
@@ -204,6 +206,14 @@ class TcpFailureDetector(Interceptor):
         if member not in self._suspects:
             return
         self._test_later(member, now + _RETEST_S)
+
+    def _replace(self, newcomer: Member, now: float) -> None:
+        # One port has one owner. A member that fell silent below and whose successor answers the
+        # tests in its place would otherwise stay for ever.
+        address = (newcomer.host, newcomer.port)
+        for member in list(self._verified):
+            if member != newcomer and (member.host, member.port) == address:
+                self._remove(member, RemovalReason.REPLACED, now)
 
     def _is_worth_another(self, member: Member) -> bool:
         resets = self._resets[member] = self._resets.get(member, 0) + 1

@@ -26,7 +26,7 @@ from .values import is_immutable
 if TYPE_CHECKING:
     from .changes import Built
     from .layout import Span
-    from .record import Reading
+    from .reading import Reading
     from .values import ValueCodec
 
 __all__ = ["Bag"]
@@ -220,13 +220,13 @@ class Bag(MutableMapping[str, Any]):
             except AttributeNotEncodableError as error:
                 failed[name] = error
                 continue
-            if raw != seen and raw != self._canonical(seen):
+            if raw != seen and (self._codec.is_canonical or raw != self._canonical(seen)):
                 found.append(Change(namespace, name.encode(), _LAST_WRITER, raw, seen_in))
         return found
 
     def _canonical(self, raw: bytes) -> bytes:
-        # A node with other versions of the registered classes may have written it differently.
-        # Reading alone must not rewrite it.
+        # A node with another version of a registered class may have written it differently, with
+        # fewer fields.  Reading alone must not rewrite it.
         return self._codec.encode(self._codec.decode(raw))
 
     def committed(self, reading: Reading, changes: list[Change], built: Built) -> None:

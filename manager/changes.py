@@ -13,12 +13,12 @@ import msgspec
 from tribes.errors import AttributeNotEncodableError, AttributeUnreadableError
 
 from .merge import merge
+from .reading import Reading
 from .record import (
     Entry,
     Kind,
     Life,
     Namespace,
-    Reading,
     Record,
     header,
     main_of,

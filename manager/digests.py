@@ -58,8 +58,9 @@ class PartitionDigests:
 
     def of(self, partition: int) -> int:
         """Return the digest of one partition; an empty one has 0."""
-        self._sort()
-        return self._settle(partition)
+        if self._unsorted:
+            self._sort()
+        return self._settle(partition) if partition in self._pending else self._sums[partition]
 
     def total(self) -> int:
         """Return the sum of all digests. Settles everything: for tests and tools."""

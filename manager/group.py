@@ -92,6 +92,11 @@ class SessionGroup:
             for replicator in self.replicators.values():
                 replicator.peer_down(member, now)
 
+    def link_lost(self, member: Member, now: float) -> None:
+        """A connection to a member broke: it may lack what was on it."""
+        for replicator in self.replicators.values():
+            replicator.link_lost(member, now)
+
     def commits(self, batch: list[Commit], now: float) -> None:
         """Spread what request threads committed, context by context."""
         for replicator, commits in self._by_context(batch):

@@ -108,6 +108,13 @@ class Repair:
             debt.is_under_way = True
             self._later(member, debt, now + debt.backoff)
 
+    def compare(self, member: Member, now: float) -> None:
+        """A member may have missed changes of sessions that nobody can name."""
+        debt = self._debts.get(member)
+        if debt is not None:
+            debt.needs_sync = True
+            self.mark(member, (), now)
+
     def _later(self, member: Member, debt: _Debt, when: float) -> None:
         self._channel.timers.at(when, lambda then: self._pay(member, debt, then))
 

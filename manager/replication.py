@@ -172,6 +172,11 @@ class Replicator:
         if member in self._targets:
             self.transfer.pull(member, now)
 
+    def link_lost(self, member: Member, now: float) -> None:
+        """A connection to a member broke. Without acknowledgements nobody knows what was lost."""
+        if not self._options & _USE_ACK:
+            self.repair.compare(member, now)
+
     # The way out.
 
     def commits(self, batch: list[Commit], now: float) -> None:

@@ -26,7 +26,8 @@ from .container import (
     id_entry_name,
     retired_value,
 )
-from .record import Kind, Namespace, Reading, Record, header
+from .reading import Reading
+from .record import Kind, Namespace, Record, header
 
 if TYPE_CHECKING:
     from .session_ids import SessionIds

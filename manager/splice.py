@@ -31,7 +31,7 @@ from .layout import (
 
 if TYPE_CHECKING:
     from .changes import Change
-    from .record import Reading
+    from .reading import Reading
 
 __all__ = ["Patch", "actor_index", "patches_of", "rewrite", "splice"]
 

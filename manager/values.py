@@ -98,6 +98,11 @@ class ValueCodec:
             for depth in range(EXTENSIONS_DEPTH_MAX + 1)
         ]
 
+    @property
+    def is_canonical(self) -> bool:
+        """True while every value has one encoding: no dataclass, which may grow, is registered."""
+        return not self._shapes
+
     def register(self, cls: C, *, name: str | None = None) -> C:
         """Make values of an enum or a dataclass storable, under a name that never changes.
 

@@ -65,6 +65,7 @@ class NodeCore:
             entropy=entropy,
             consume=self._consume,
             members_changed=self._members_changed,
+            link_lost=self._link_lost,
         )
         self.datagram = channel.datagram
         self.link_opened = channel.link_opened
@@ -143,6 +144,9 @@ class NodeCore:
 
     def _members_changed(self, change: MemberChange, now: float) -> None:
         self.sessions.on_members(change, now)
+
+    def _link_lost(self, member: Member, now: float) -> None:
+        self.sessions.link_lost(member, now)
 
     def _replicator(self, context: str) -> Replicator:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.

@@ -104,9 +104,8 @@ class Nodes:
                 *("--multicast-port", str(self.place.multicast_port())),
                 *("--control-url", "http://127.0.0.1:1", "--peers", f"{name}={self.url(name)}"),
             ]
-            self.processes[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
+            # The nodes' logs go where pytest catches them, and shows them if the test fails.
+            self.processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2)
         for name in names:
             self._wait_ready(name)
 

@@ -90,7 +90,7 @@ def test_announced_member_counts_once_it_answered() -> None:
             "message": FAILURE_DETECTOR_PAYLOAD,
             "options": 3,
             "expect_reply": True,
-            "connect_timeout": 1.0,
+            "connect_timeout": 1.5,
             "reply_timeout": 1.0,
         }
     ]
@@ -250,3 +250,17 @@ def test_member_that_answers_after_a_reset_is_kept() -> None:
         channel.timers.run_due(1.05)
         channel.answer(None, 1.1)
     assert channel.reported == []
+
+
+def test_silent_member_whose_successor_answers_in_its_place_is_removed() -> None:
+    """A restart on the same port while heartbeats were lost leaves no ghost behind."""
+    channel = with_member()
+    channel.change(SILENT, 3.1)
+    channel.answer(None, 3.2)
+    successor = OTHER.replace(unique_id=bytes([9]) * 16)
+    channel.change(MemberChange(ChangeKind.ADDED, successor), 4.0)
+    channel.answer(None, 4.1)
+    assert channel.reported == [
+        MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.REPLACED),
+        MemberChange(ChangeKind.ADDED, successor),
+    ]

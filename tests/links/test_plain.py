@@ -139,7 +139,7 @@ def test_fail_ack_can_be_retried_as_the_reference_does() -> None:
     peer.put("a", ack=True)
     peer.take()
     peer.sender.received(FAIL_ACK_FRAME, 0.1)
-    assert peer.take() == [Close(1), Connect(2, MEMBER.address, 3.0)]
+    assert peer.take() == [Close(1, abort=True), Connect(2, MEMBER.address, 3.0)]
     peer.sender.link_opened(2, 0.2)
     assert peer.written() == ["a"]
     peer.sender.received(FAIL_ACK_FRAME, 0.3)
@@ -187,7 +187,7 @@ def test_silent_member_fails_at_the_deadline_and_its_connection_is_closed() -> N
     peer.timers.run_due(3.0)
     assert peer.names() == [("a", "SendTimeoutError")]
     assert isinstance(peer.settled[0][1], SendTimeoutError)
-    assert peer.take() == [Close(1), Connect(2, MEMBER.address, 3.0)]
+    assert peer.take() == [Close(1, abort=True), Connect(2, MEMBER.address, 3.0)]
     peer.sender.link_opened(2, 3.1)
     assert peer.written() == ["b"]
     peer.timers.run_due(4.0)
@@ -230,11 +230,11 @@ def test_closing_fails_what_is_left_with_the_given_reason() -> None:
     peer = connected()
     peer.put("a", ack=True)
     peer.put("b")
-    peer.sender.close(MemberUnreachableError("gone"), 1.0)
+    peer.sender.close(MemberUnreachableError("gone"), 1.0, abort=True)
     assert peer.names() == [("a", "MemberUnreachableError"), ("b", "MemberUnreachableError")]
     peer.put("c")
     assert peer.names()[-1] == ("c", "MemberUnreachableError")
-    assert Close(1) in peer.take()
+    assert Close(1, abort=True) in peer.take()
 
 
 def test_kept_connection_is_opened_again_after_a_pause_that_grows() -> None:
@@ -257,7 +257,7 @@ def test_junk_instead_of_an_acknowledgement_breaks_the_connection() -> None:
     peer.put("a", ack=True)
     peer.take()
     peer.sender.received(b"HTTP/1.1 400", 0.1)
-    assert Close(1) in peer.take()
+    assert Close(1, abort=True) in peer.take()
     assert peer.names() == []
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -537,7 +538,6 @@ def test_threads_and_a_peer_lose_nothing() -> None:
         keys.append(session.key)
     counts: list[dict[str, int]] = [dict.fromkeys(keys, 0) for _ in range(threads)]
     versions: list[dict[str, int]] = [{} for _ in range(threads)]
-    failures: list[BaseException] = []
     done = threading.Event()
     commits: list[Commit] = []
     remote: list[tuple[str, bytes]] = []
@@ -545,19 +545,16 @@ def test_threads_and_a_peer_lose_nothing() -> None:
     def work(number: int) -> None:
         chance = random.Random(number)
         name, mine = f"t{number}", counts[number]
-        try:
-            for _ in range(COMMITS):
-                key = keys[chance.randrange(sessions)]
-                session = manager.find(key)
-                assert session is not None
-                assert session.get(name, 0) == mine[key], "a thread reads its own writes"
-                mine[key] += 1
-                session[name] = mine[key]
-                outcome = manager.commit(session)
-                assert outcome.version is not None
-                versions[number][key] = outcome.version
-        except BaseException as error:  # noqa: BLE001 - told to the test's thread
-            failures.append(error)
+        for _ in range(COMMITS):
+            key = keys[chance.randrange(sessions)]
+            session = manager.find(key)
+            assert session is not None
+            assert session.get(name, 0) == mine[key], "a thread reads its own writes"
+            mine[key] += 1
+            session[name] = mine[key]
+            outcome = manager.commit(session)
+            assert outcome.version is not None
+            versions[number][key] = outcome.version
 
     def peer() -> None:
         chance = random.Random(99)
@@ -585,18 +582,15 @@ def test_threads_and_a_peer_lose_nothing() -> None:
             commits.extend(inbox.drain(256))
             time.sleep(0)
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    other = threading.Thread(target=peer)
-    for thread in (*workers, other):
-        thread.start()
-    for thread in workers:
-        thread.join()
-    done.set()
-    other.join()
-    assert failures == []
+    with ThreadPoolExecutor(threads + 1) as pool:
+        other = pool.submit(peer)
+        workers = [pool.submit(work, number) for number in range(threads)]
+        wait(workers)
+        done.set()
+        for one in (*workers, other):
+            one.result()
     while batch := inbox.drain(256):
         commits.extend(batch)
-    assert inbox.overflowed == 0
 
     total = 0
     for key in keys:
@@ -610,10 +604,15 @@ def test_threads_and_a_peer_lose_nothing() -> None:
                 assert entry.hlc == versions[number][key]
                 total += counts[number][key]
     assert total == threads * COMMITS
-    assert len(commits) == total + sessions
+    assert len(commits) + inbox.overflowed == total + sessions
 
     replica = SessionTable(threading.Lock(), Inbox(threading.Lock()))
     deltas = [(commit.key, commit.delta) for commit in commits] + remote
+    for late in inbox.take_dirty().get("shop", []):
+        # On a busy machine the core may come too late for some deltas.
+        merged = manager.table.get(late)
+        assert merged is not None
+        deltas.append((late, to_wire(merged, 0)))
     random.Random(7).shuffle(deltas)
     for session_key, delta in deltas:
         replica.merge_in(session_key, from_wire(delta, 0))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tribes.manager.changes import Built, Change, build_delta
 from tribes.manager.merge import expired, merge
+from tribes.manager.reading import Reading
 from tribes.manager.record import (
     WHOLE,
     Entry,
@@ -17,7 +18,6 @@ from tribes.manager.record import (
     Life,
     Namespace,
     Parsed,
-    Reading,
     Record,
     equal_state,
     from_wire,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tribes.errors import LocalProtocolError, RemoteProtocolError, SessionLimitError
 from tribes.manager.layout import ACTORS_AT, WIDE, walk
+from tribes.manager.reading import Reading
 from tribes.manager.record import (
     ENTRIES_MAX,
     HAS_CONTAINER,
@@ -18,7 +19,6 @@ from tribes.manager.record import (
     Life,
     Namespace,
     Parsed,
-    Reading,
     Record,
     bare,
     deciseconds,

@@ -7,12 +7,12 @@ import pytest
 from tribes.manager.changes import Change
 from tribes.manager.layout import walk
 from tribes.manager.merge import merge
+from tribes.manager.reading import Reading
 from tribes.manager.record import (
     Entry,
     Kind,
     Life,
     Parsed,
-    Reading,
     from_wire,
     main_of,
     pack,

@@ -103,6 +103,8 @@ class ChannelCore:
         consume: Offered every message before the listeners; True when it was taken. Runs inside
             the core, so it is for this package's managers only. It may raise RemoteProtocolError.
         members_changed: Told every change of the view, inside the core.
+        link_lost: Told when a connection to a member broke, inside the core: what was sent without
+            acknowledgement may not have arrived.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class ChannelCore:
         entropy: Callable[[int], bytes],
         consume: Callable[[ChannelData, float], bool] | None = None,
         members_changed: Callable[[MemberChange, float], None] | None = None,
+        link_lost: Callable[[Member, float], None] | None = None,
     ) -> None:
         self.timers = Timers()
         self.statistics = ChannelStatistics()
@@ -124,6 +127,7 @@ class ChannelCore:
         self._entropy = entropy
         self._consume = consume
         self._members_changed = members_changed
+        self._link_lost = link_lost
         self._record = encode_member(local)
         self._outputs: list[Output] = []
         self._views = ViewBuilder()
@@ -143,7 +147,7 @@ class ChannelCore:
             emit=self._emit,
             new_attempt=self._next_number,
             is_member=self._views.__contains__,
-            lost=self._trouble,
+            lost=self._sender_lost,
         )
         self._receivers: dict[int, PlainReceiver] = {}
         self._outcomes = Outcomes()
@@ -562,7 +566,6 @@ class ChannelCore:
         if change.kind is ChangeKind.REMOVED:
             if not self._views.remove(member):
                 return
-            self._outcomes.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
             self._senders.drop(member, now)
@@ -589,6 +592,11 @@ class ChannelCore:
     def _notify(self, change: MemberChange, now: float) -> None:
         if self._members_changed is not None:
             self._members_changed(change, now)
+
+    def _sender_lost(self, member: Member, why: Exception, now: float) -> None:
+        self._trouble(member, why, now)
+        if self._link_lost is not None and member in self._views:
+            self._link_lost(member, now)
 
     def _trouble(self, member: Member, why: Exception, now: float) -> None:
         if not self._is_stopped and member in self._views:

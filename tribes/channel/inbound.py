@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DeliveryQueue", "Inbound", "Outcomes"]
 
-_OUTCOMES_PER_SOURCE = 256
+_OUTCOMES_PER_SOURCE = 1024
 _SOURCES_MAX = 1024
+"""Outcomes are kept beyond a member's removal: it may have been taken for gone while a frame of its
+was under way, and send that frame again."""
 
 
 class Inbound:
@@ -87,10 +89,6 @@ class Outcomes:
         if len(recent) > _OUTCOMES_PER_SOURCE:
             recent.popitem(last=False)
         return inbound, True
-
-    def forget(self, source: Member) -> None:
-        """A member is gone; a later incarnation has another id."""
-        self._sources.pop(source, None)
 
 
 class _Source:

@@ -62,8 +62,11 @@ class PeerSender(Protocol):
     def link_closed(self, why: Exception | None, now: float) -> None:
         """The connection ended, and not by this side."""
 
-    def close(self, why: Exception, now: float) -> None:
-        """Fail whatever is still here with ``why`` and give the connection back."""
+    def close(self, why: Exception, now: float, *, abort: bool) -> None:
+        """Fail whatever is still here with ``why`` and give the connection back.
+
+        With ``abort`` what the kernel still has is thrown away: nothing shall arrive any more.
+        """
 
     @property
     def is_idle(self) -> bool:

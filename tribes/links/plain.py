@@ -10,7 +10,8 @@ Rules of this file:
    broken connection: by default it is not retried, since the listener would run twice.
 4. A frame that is not complete at its deadline has failed. If it was the one under way the
    connection is closed, because a late acknowledgement could be taken for the next frame's.
-5. Only the connection that failed is closed.
+5. Only the connection that failed is closed, and it is reset: what the kernel still holds of it would
+   arrive behind frames that went by the next connection.
 """
 
 from __future__ import annotations
@@ -129,13 +130,13 @@ class PlainSender:
         if self._link is None:
             self._connect()
 
-    def close(self, why: Exception, now: float) -> None:
+    def close(self, why: Exception, now: float, *, abort: bool) -> None:
         """Fail whatever is still here with ``why`` and give the connection back."""
         self._closed = True
         for timer in (self._deadline, self._reconnect):
             if timer is not None:
                 timer.cancel()
-        self._drop_link()
+        self._drop_link(abort=abort)
         for frame in self._take_all():
             self._settle(frame, why, now)
 
@@ -264,9 +265,9 @@ class PlainSender:
             return
         self._settle(frame, error, now)
 
-    def _drop_link(self) -> None:
+    def _drop_link(self, *, abort: bool = True) -> None:
         if self._link is not None:
-            self._emit(Close(self._link))
+            self._emit(Close(self._link, abort=abort))
             self._link = None
 
     def _take_begun(self) -> list[OutFrame]:

@@ -76,16 +76,24 @@ class SenderPool:
             self.get(member, now).connect(now)
 
     def drop(self, member: Member, now: float) -> None:
-        """A member is gone: what waits for it fails."""
+        """A member is gone: what waits for it fails, and what is on its way is taken back.
+
+        Frames do not name their destination; late ones would reach its successor on the same port,
+        behind what that was sent.
+        """
+        self._drop(member, now, abort=True)
+
+    def _drop(self, member: Member, now: float, *, abort: bool) -> None:
         sender = self._senders.pop(member, None)
         if sender is not None:
-            sender.close(MemberUnreachableError(f"{member.name} is no longer a member"), now)
+            why = MemberUnreachableError(f"{member.name} is no longer a member")
+            sender.close(why, now, abort=abort)
 
     def close(self, why: Exception, now: float) -> None:
         """Fail whatever waits, for everybody."""
         senders, self._senders = self._senders, {}
         for sender in senders.values():
-            sender.close(why, now)
+            sender.close(why, now, abort=False)
 
     @property
     def is_idle(self) -> bool:
@@ -133,7 +141,7 @@ class SenderPool:
             if sender is None or self._is_member(member):
                 return
             if sender.is_idle:
-                self.drop(member, then)
+                self._drop(member, then, abort=False)
             else:
                 self._watch(member, then)
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -37,6 +38,9 @@ log = structlog.get_logger("tribes")
 _READ_BYTES = 256 * 1024
 _DATAGRAMS_AT_ONCE = 64
 _ACCEPT_PAUSE_S = 0.1
+
+_LINGER_RESET = struct.pack("ii", 1, 0)
+"""``struct linger``: on, zero seconds. Closing then resets the connection."""
 
 
 class Listeners(Protocol):
@@ -448,6 +452,9 @@ class Shell:
             return
         if output.flush and link.pending:
             self._send_now(link)
+        if output.abort:
+            with contextlib.suppress(OSError):
+                link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         self._close(link)
 
     def _close(self, link: _Link) -> None:

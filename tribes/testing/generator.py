@@ -17,7 +17,7 @@ from typing import Final
 from tribes.errors import ConfigError
 from tribes.testing.plan import ACTIONS, Plan, Step
 
-__all__ = ["draw_plan"]
+__all__ = ["DEFAULT_FAULTS", "draw_plan"]
 
 _TAKES_NODES: Final = {
     "crash": 1,
@@ -60,6 +60,10 @@ LOSES_MEMORY: Final = frozenset(
     )
 )
 
+DEFAULT_FAULTS: Final = tuple(action for action in ACTIONS if action != "corrupt")
+"""What is drawn from unless told otherwise. A flipped bit inside a message goes unnoticed on a plain
+link, as in Tomcat: TCP's checksum is all there is."""
+
 _OPTIONS: Final = (6, 6, 6, 2, 8, 8, 10, 0)
 
 
@@ -78,7 +82,7 @@ def draw_plan(
         members: How many nodes; None: drawn, 2 to 6.
         seconds: Virtual seconds under faults.
         settle: Virtual seconds after them.
-        faults: The kinds to choose from; None: all of them.
+        faults: The kinds to choose from; None: :data:`DEFAULT_FAULTS`.
 
     Raises:
         ConfigError: A kind is none of :data:`ACTIONS`.
@@ -90,7 +94,7 @@ def draw_plan(
         )
     random = Random(f"plan {seed}")
     count = members or random.choice((2, 3, 3, 3, 4, 5, 6))
-    kinds = [k for k in (faults if faults is not None else ACTIONS) if _fits(k, count)]
+    kinds = [k for k in (faults if faults is not None else DEFAULT_FAULTS) if _fits(k, count)]
     swarm = [kind for kind in kinds if random.random() < 0.25]
     anchor = random.randrange(count)
     steps: list[Step] = []

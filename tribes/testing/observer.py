@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tribes.testing.history import History, Send
@@ -15,6 +15,10 @@ __all__ = ["MessageFailedError", "Observer", "incarnation", "payload_of"]
 
 _MARK = b"workload"
 _COPIES_S = 0.5
+_KINDS = frozenset(("start", "crash", "pause", "resume", "fault"))
+_IN_ORDER = frozenset(("stopped",))
+_HARMLESS = frozenset(("disk", "inject", "stranger", "mass"))
+"""Nothing that healthy nodes say to each other suffers from these."""
 
 
 class MessageFailedError(Exception):
@@ -46,9 +50,10 @@ class _Tickets(dict[int, "dict[Member, Exception]"]):
 class Observer:
     """Writes what happens to nodes and network into a history.
 
-    It stands between the world's methods and their callers, so faults are noted whoever causes
-    them; what does not go through ``start``, ``crash``, ``stop``, ``pause``, ``resume``,
-    ``partition`` and ``heal`` must be noted with `History.fault`.
+    The world tells it of starts, ends, pauses and of all faults that are methods of the world, so
+    these are noted whoever causes them; what is set directly (``loss``, the fields of a link, its
+    blocked sets) must be noted with `History.fault`, as ``disturb``. A disturbance lasts until the
+    world's ``heal`` or ``calm``.
 
     Args:
         world: What to watch.
@@ -66,67 +71,54 @@ class Observer:
         self._early: dict[tuple[str, int], tuple[float, dict[Member, Exception]]] = {}
         self._is_sending = False
         self._listeners: dict[str, Callable[[ChannelData], None] | None] = {}
+        self._running: dict[str, str] = {}
         for node in list(world.nodes.values()):
             self._observe(node)
             if node.is_alive:
                 joined = node.core.is_joined
+                self._running[node.name] = incarnation(node)
                 history.fault(world.now, "present" if joined else "start", incarnation(node))
-        self._wrap_world()
+        world.observers.append(self._happened)
         world.at(_COPIES_S, self._compare)
 
     # Nodes and network.
 
-    def _wrap_world(self) -> None:
-        world, history = self.world, self.history
-        start = world.start
+    def _happened(self, now: float, name: str, kind: str, detail: object) -> None:
+        """Take what the world tells; it tells far more than this, so the common case leaves."""
+        if kind not in _KINDS:
+            return
+        if kind == "fault":
+            self._network(now, str(detail))
+            return
+        node = self.world.nodes.get(name)
+        if node is None:
+            return
+        if name not in self._listeners:
+            self._observe(node)
+        if kind == "start":
+            where = self._running[name] = incarnation(node)
+            self.history.fault(now, kind, where)
+        elif kind == "crash":
+            ended = self._running.pop(name, None)
+            if ended is not None:
+                left = str(detail) in _IN_ORDER
+                self.history.fault(now, "stop" if left else "crash", ended)
+                for listener in self.died:
+                    listener(ended)
+        elif name in self._running:
+            self.history.fault(now, kind, self._running[name])
 
-        def starting(name: str, *args: Any, **changes: Any) -> SimNode:
-            is_new = name not in world.nodes
-            node = start(name, *args, **changes)
-            if is_new:
-                self._observe(node)
-                history.fault(world.now, "start", incarnation(node))
-            return node
-
-        _replace(world, "start", starting)
-        for kind in ("partition", "heal"):
-            self._wrap_network(kind)
-
-    def _wrap_network(self, kind: str) -> None:
-        original = getattr(self.world, kind)
-
-        def changed(*args: Any, **changes: Any) -> Any:
-            self.history.fault(self.world.now, kind)
-            return original(*args, **changes)
-
-        _replace(self.world, kind, changed)
+    def _network(self, now: float, what: str) -> None:
+        word = what.partition(" ")[0]
+        if word in ("partition", "heal"):
+            self.history.fault(now, word)
+        elif word not in _HARMLESS:
+            self.history.fault(now, "disturb")
 
     def _observe(self, node: SimNode) -> None:
         self._listeners[node.name] = node.on_message
         node.on_message = lambda data: self._message(node, data)
         node.done = _Tickets(lambda ticket, faulty: self._ticket(node, ticket, faulty))
-        for kind in ("start", "crash", "stop", "pause", "resume"):
-            self._wrap_node(node, kind)
-
-    def _wrap_node(self, node: SimNode, kind: str) -> None:
-        original = getattr(node, kind)
-
-        def changed(*args: Any, **changes: Any) -> Any:
-            before, was_alive = incarnation(node), node.is_alive
-            result = original(*args, **changes)
-            if kind in ("crash", "stop"):
-                if not was_alive:
-                    return result
-                self.history.fault(self.world.now, kind, before)
-                for listener in self.died:
-                    listener(before)
-            else:
-                if kind == "start" and was_alive:
-                    self.history.fault(self.world.now, "crash", before)
-                self.history.fault(self.world.now, kind, incarnation(node))
-            return result
-
-        _replace(node, kind, changed)
 
     def _compare(self) -> None:
         self.world.at(_COPIES_S, self._compare)
@@ -189,7 +181,3 @@ class Observer:
         self.history.deliver(sender, int(sequence), incarnation(node), self.world.now, failed=fails)
         if fails:
             raise MessageFailedError(f"message {sequence} of {sender} fails on purpose")
-
-
-def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
-    setattr(owner, name, function)

@@ -50,13 +50,18 @@ class Write:
 
 @dataclass(slots=True)
 class Close:
-    """Close a link, after trying to hand over what was written to it when ``flush`` is set.
+    """Close a link. No ``link_closed`` follows: who asks for the end knows of it.
 
-    No ``link_closed`` follows: who asks for the end knows of it.
+    Attributes:
+        link: Which one.
+        flush: Try to hand over first what was written to it.
+        abort: Reset the connection. What the kernel has taken and the peer has not got is thrown
+            away: what is sent again on another connection must not arrive late by this one.
     """
 
     link: int
     flush: bool = False
+    abort: bool = False
 
 
 @dataclass(slots=True)

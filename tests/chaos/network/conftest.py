@@ -25,7 +25,7 @@ _CLIENT = "client"
 _lans = itertools.count()
 
 
-class NotPermitted(Exception):
+class NotPermittedError(Exception):
     """This process may not make network namespaces, or the kernel has no bridge filter."""
 
 
@@ -63,7 +63,7 @@ class Lan:
             self._run("netns", "add", self._bridge)
             self.set_rules("ip daddr 192.0.2.1 drop", "numgen random mod 100 < 0 drop")
         except subprocess.CalledProcessError as error:
-            raise NotPermitted(error.stderr.strip()) from error
+            raise NotPermittedError(error.stderr.strip()) from error
         self.clear_rules()
         bridge = ("-n", self._bridge, "link")
         # Without snooping every multicast datagram goes to every port, as on a plain switch.
@@ -74,7 +74,7 @@ class Lan:
             self._run("netns", "add", inside)
             peer = ("peer", "name", "lan0", "netns", inside)
             self._run(*bridge, "add", "name", host, "type", "veth", *peer)
-            self._run(*bridge, "set", host, "master", "br0", "up")
+            self._run(*bridge, "set", "dev", host, "master", "br0", "up")
             self._run("-n", inside, "addr", "add", f"{self.address(host)}/24", "dev", "lan0")
             self._run("-n", inside, "link", "set", "lan0", "up")
             self._run("-n", inside, "link", "set", "lo", "up")
@@ -202,7 +202,7 @@ def make_lan(ip: str, needs: Callable[..., str]) -> Iterator[Callable[..., Lan]]
         def make(*hosts: str) -> Lan:
             try:
                 return stack.enter_context(Lan(ip, nft, hosts))
-            except NotPermitted as error:
+            except NotPermittedError as error:
                 pytest.skip(f"not here: no network namespaces with a bridge filter: {error}")
 
         yield make

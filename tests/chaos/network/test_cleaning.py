@@ -31,7 +31,9 @@ def test_a_network_that_cannot_be_made_leaves_nothing(make_lan: Any, list_namesp
     assert list_namespaces() == before
 
 
-def test_what_a_killed_run_left_is_swept(ip: str, list_namespaces: Any, sweep_namespaces: Any) -> None:
+def test_what_a_killed_run_left_is_swept(
+    ip: str, list_namespaces: Any, sweep_namespaces: Any
+) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     theirs, ours = f"tribes-{gone.pid}-0-a", f"tribes-{os.getpid()}-sweep-a"

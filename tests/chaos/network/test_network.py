@@ -1,4 +1,4 @@
-"""The network between nodes is cut, one way or both, loses packets, or carries one protocol only."""
+"""The network between nodes is cut, one way or both, loses packets, or carries one protocol."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def _heal(nodes: Any, load: Any, figure: Any) -> None:
 
 
 def _longest(ops: Any) -> float:
-    return max(op.end - op.begin for op in ops)
+    longest: float = max(op.end - op.begin for op in ops)
+    return longest
 
 
 def test_two_halves_go_on_apart_and_become_one(

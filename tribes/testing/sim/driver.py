@@ -205,7 +205,7 @@ class Driver:
     # Time.
 
     def _arm(self) -> None:
-        deadline = self.core.next_deadline
+        deadline = self.core.channel.timers.next_deadline
         if deadline >= self._timer_at:
             return
         self._timer_at = deadline
@@ -228,7 +228,7 @@ class Driver:
         if self._is_pumping or not self.is_alive:
             return
         self._is_pumping = True
-        core, incarnation = self.core, self.incarnation
+        core, incarnation = self.core.channel, self.incarnation
         try:
             while True:
                 while core.has_outputs:
@@ -284,7 +284,8 @@ class Driver:
     def _deliver(self, output: Deliver) -> None:
         error: Exception | None = None
         incarnation = self.incarnation
-        self.world.observe(self.name, "deliver", output.message)
+        if self.world.observers:
+            self.world.observe(self.name, "deliver", output.message)
         self.messages.append(output.message)
         if self.on_message is not None:
             try:

@@ -122,6 +122,10 @@ class Network:
 
     def delay(self, source: str, target: str) -> float:
         """Seconds that one transmission takes."""
+        return self.segment_delay(source, target, 0.0)
+
+    def segment_delay(self, source: str, target: str, retry: float) -> float:
+        """Seconds that a segment of a stream takes: a lost one is sent again after ``retry``."""
         world = self._world
         random = world.random.random
         delay = world.latency + world.jitter * random()
@@ -130,12 +134,9 @@ class Network:
             delay += link.delay
             if link.jitter:
                 delay += link.jitter * random()
+            if link.loss and random() < link.loss:
+                delay += retry
         return delay
-
-    def loss(self, source: str, target: str) -> float:
-        """Share of the packets that get lost on a link."""
-        link = self._links.get((source, target))
-        return 0.0 if link is None else link.loss
 
     # Datagrams.
 

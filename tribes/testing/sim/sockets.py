@@ -239,7 +239,8 @@ class Sockets:
         taken = self._streams.write(end)
         if taken and end.link in self.ends:
             node = self._node
-            node.world.observe(node.name, "write", (end.link, taken))
+            if node.world.observers:
+                node.world.observe(node.name, "write", (end.link, taken))
             node.core.writable(end.link, end.sent, node.clock.monotonic())
 
     def close(self, output: Close) -> None:
@@ -248,7 +249,7 @@ class Sockets:
         if end is not None:
             if output.flush:
                 self._streams.write(end)
-            self._streams.close(end)
+            self._streams.close(end, abort=output.abort)
 
     def pause(self, output: Pause) -> None:
         """Stop reading."""

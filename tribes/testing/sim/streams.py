@@ -217,10 +217,7 @@ class Streams:
     def _launch(self, end: End) -> None:
         world, network = self._world, self._network
         source, target = end.machine, end.other.machine
-        when = world.now + network.delay(source, target)
-        loss = network.loss(source, target)
-        if loss and world.random.random() < loss:
-            when += RETRY_FIRST_S
+        when = world.now + network.segment_delay(source, target, RETRY_FIRST_S)
         end.last_arrival = when = max(when, end.last_arrival)
         world.schedule_at(when, self._arrive, end, end.epoch)
 
@@ -326,6 +323,11 @@ class Streams:
             return
         end.is_open = False
         end.pending.clear()
+        if abort and end.is_stalled:
+            # It never left this machine, and now it never will.
+            end.flight.clear()
+            end.epoch += 1
+            end.is_stalled = False
         mark = Mark.RST if abort or end.inbox_bytes else Mark.FIN
         end.inbox.clear()
         end.inbox_bytes = 0

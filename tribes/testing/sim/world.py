@@ -60,7 +60,7 @@ class World:
         self.observers: list[Observer] = []
         self.log: list[str] | None = None
         """Set it to a list to get the lines of the event log, whose hash is ``digest``."""
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._sequence = 0
         self._links = 0
         self.decode: Callable[[bytes], Member] = lru_cache(DECODED_RECORDS)(decode_member)
@@ -112,16 +112,16 @@ class World:
         self.now = max(self.now, when)
         return False
 
-    def at(self, delay: float, event: Callable[[], None]) -> None:
+    def at(self, delay: float, event: Callable[[], object]) -> None:
         """Run ``event`` after ``delay`` seconds; ties in the order in which they were set."""
         self.schedule(delay, event)
 
-    def schedule(self, delay: float, event: Callable[..., None], *args: Any) -> None:
+    def schedule(self, delay: float, event: Callable[..., object], *args: Any) -> None:
         """Call ``event(*args)`` after ``delay`` seconds."""
         self._sequence += 1
         heapq.heappush(self._heap, (self.now + delay, self._sequence, event, args))
 
-    def schedule_at(self, when: float, event: Callable[..., None], *args: Any) -> None:
+    def schedule_at(self, when: float, event: Callable[..., object], *args: Any) -> None:
         """Call ``event(*args)`` at a time."""
         self._sequence += 1
         heapq.heappush(self._heap, (when, self._sequence, event, args))
