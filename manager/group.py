@@ -169,10 +169,12 @@ class SessionGroup:
             self._forget_strangers()
         if source in self._channel.view:
             if hello.wants_reply:
+                # In this order: once it has the answer we are a target of its changes again, and
+                # what it changed before is in the records that we ask for then.
+                self._hello(source, now)
                 for context, replicator in self.replicators.items():
                     if context in hello.contexts:
                         replicator.peer_forgot(source, now)
-                self._hello(source, now)
             self._connect(source, now)
 
     def _forget_strangers(self) -> None:

@@ -10,7 +10,8 @@ Rules of this file:
    broken connection: by default it is not retried, since the listener would run twice.
 4. A frame that is not complete at its deadline has failed. If it was the one under way the
    connection is closed, because a late acknowledgement could be taken for the next frame's.
-5. Only the connection that failed is closed, and it is reset: what the kernel still holds of it would
+5. Only the connection that failed is closed, and it is reset: what the kernel still holds of it
+would
    arrive behind frames that went by the next connection.
 """
 

@@ -32,13 +32,17 @@ def _seeds(_context: click.Context, _option: click.Parameter, text: str | None) 
     return range(int(match[1]), int(match[2]) + 1)
 
 
-def _faults(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+def _faults(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> list[str] | None:
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in ACTIONS]
     if unknown:
-        raise click.BadParameter(f"no such fault: {', '.join(unknown)}. There are {', '.join(ACTIONS)}")
+        raise click.BadParameter(
+            f"no such fault: {', '.join(unknown)}. There are {', '.join(ACTIONS)}"
+        )
     return names
 
 
@@ -51,7 +55,9 @@ def _faults(_context: click.Context, _option: click.Parameter, text: str | None)
     help="Virtual minutes under faults; default: ten seconds.",
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--seeds", callback=_seeds, metavar="A-B", help="Run one plan for each of these seeds.")
+@click.option(
+    "--seeds", callback=_seeds, metavar="A-B", help="Run one plan for each of these seeds."
+)
 @click.option("--faults", callback=_faults, metavar="NAME,…", help="Only these kinds; '' for none.")
 @click.option(
     "--plan",

@@ -12,14 +12,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tribes.config.model import ManagerConfig, NodeConfig
-from tribes.testing.history import History
 from tribes.testing.invariants import check_converged, check_history, check_now
-from tribes.testing.plan import Plan, Step
 from tribes.testing.sim import SimNode, World
 from tribes.testing.violation import Violation, WorldState
 from tribes.testing.workload import Workload
+
+if TYPE_CHECKING:
+    from tribes.testing.history import History
+    from tribes.testing.plan import Plan, Step
 
 __all__ = ["Outcome", "TimelineEntry", "run_plan"]
 
@@ -169,6 +172,7 @@ class _Run:
             node.throttle = 1.0
             node.disk_full = False
             node.clock.drift = 1.0
+            node.sockets.release()
             if node.is_paused:
                 node.resume()
             self._revive(node)

@@ -61,8 +61,8 @@ LOSES_MEMORY: Final = frozenset(
 )
 
 DEFAULT_FAULTS: Final = tuple(action for action in ACTIONS if action != "corrupt")
-"""What is drawn from unless told otherwise. A flipped bit inside a message goes unnoticed on a plain
-link, as in Tomcat: TCP's checksum is all there is."""
+"""What is drawn from unless told otherwise. A flipped bit inside a message goes unnoticed on a
+plain link, as in Tomcat: TCP's checksum is all there is."""
 
 _OPTIONS: Final = (6, 6, 6, 2, 8, 8, 10, 0)
 

@@ -7,9 +7,12 @@ from left to right, faults and broken promises marked.
 from __future__ import annotations
 
 import html
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tribes.testing.execute import Outcome, TimelineEntry
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tribes.testing.execute import Outcome, TimelineEntry
 
 __all__ = ["text_report", "write_html"]
 
@@ -99,10 +102,10 @@ def _drawing(outcome: Outcome) -> str:
         parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" stroke="#ddd"/>')
     for at, node, kind, text in outcome.timeline:
         colour = _COLOURS.get(kind)
-        number = lanes.get(node)
-        if colour is None or number is None or kind == "datagram":
+        place = lanes.get(node)
+        if colour is None or place is None or kind == "datagram":
             continue
-        y = lane * number + lane / 2
+        y = lane * place + lane / 2
         size = 2 if kind in _QUIET else 5
         label = html.escape(f"{at:.4f} {node} {kind} {text}"[:300])
         parts.append(
