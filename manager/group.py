@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.errors import RemoteProtocolError
-from tribes.membership.change import ChangeKind, MemberChange
+from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.wire.options import SendOptions
 
 from .inbox import Commit, CommitResult
@@ -62,7 +62,7 @@ class SessionGroup:
         for member in self._channel.view.members:
             if replicator.manager.context in self._contexts.get(member, ()):
                 replicator.peer_up(member, now)
-            self._hello(member, now)
+            self._hello(member, now, is_first=False)
 
     def start(self, now: float) -> None:
         """Begin."""
@@ -85,12 +85,14 @@ class SessionGroup:
         """The view changed."""
         member = change.member
         if change.kind is ChangeKind.ADDED:
-            self._hello(member, now)
+            self._hello(member, now, is_first=True)
             self._connect(member, now)
         elif change.kind is ChangeKind.REMOVED:
             self._contexts.pop(member, None)
             for replicator in self.replicators.values():
                 replicator.peer_down(member, now)
+                if change.reason is not RemovalReason.LEFT:
+                    replicator.peer_lost(now)
 
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke: it may lack what was on it."""
@@ -146,11 +148,11 @@ class SessionGroup:
         replicator.message(source, message, now)
         return True
 
-    def _hello(self, member: Member, now: float) -> None:
+    def _hello(self, member: Member, now: float, *, is_first: bool) -> None:
         if not self.replicators and self._adopt is None:
             # A channel without sessions is to others what a plain member is.
             return
-        hello = Hello(self._name, list(self.replicators), member not in self._contexts)
+        hello = Hello(self._name, list(self.replicators), is_first)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             if faulty and member in self._channel.view and self._is_running:
@@ -158,7 +160,7 @@ class SessionGroup:
 
         def again(then: float) -> None:
             if member in self._channel.view and self._is_running:
-                self._hello(member, then)
+                self._hello(member, then, is_first=is_first)
 
         self._channel.post((member,), hello.encode(), _ACKED, now, settled=settled)
 
@@ -167,15 +169,16 @@ class SessionGroup:
         self._contexts[source] = hello.contexts
         if len(self._contexts) > 2 * CONTEXTS_MAX:
             self._forget_strangers()
-        if source in self._channel.view:
-            if hello.wants_reply:
-                # In this order: once it has the answer we are a target of its changes again, and
-                # what it changed before is in the records that we ask for then.
-                self._hello(source, now)
-                for context, replicator in self.replicators.items():
-                    if context in hello.contexts:
-                        replicator.peer_forgot(source, now)
-            self._connect(source, now)
+        if source not in self._channel.view:
+            return
+        if hello.is_first:
+            # In this order: once it has the answer we are a target of its changes, and what it
+            # changed before is in the records that we ask for then.
+            self._hello(source, now, is_first=False)
+            for context, replicator in self.replicators.items():
+                if context in hello.contexts:
+                    replicator.peer_forgot(source, now)
+        self._connect(source, now)
 
     def _forget_strangers(self) -> None:
         view = self._channel.view

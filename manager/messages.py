@@ -4,7 +4,7 @@
 
     payload = 00 54 50 59 | u8 version (1) | msgpack array [kind, …]
 
-    HELLO          [0, name, [context …], wants_reply]
+    HELLO          [0, name, [context …], is_first]
     DELTAS         [1, context, [key, record, key, record …]]
     DIGESTS        [2, context, sync, first, last, mode, u16 partition + u64 digest …]
     RECORDS        [3, context, sync, [key, record …], done]
@@ -55,15 +55,22 @@ Pairs = list[tuple[str, bytes]]
 
 @dataclass(slots=True)
 class Hello:
-    """Who I am and which contexts I run."""
+    """Who I am and which contexts I run.
+
+    Attributes:
+        name: The node's name.
+        contexts: The applications whose sessions it holds.
+        is_first: The receiver has just become a member here, perhaps again: it answers, and if it
+            had the sender as a member all the time, it asks for what it missed.
+    """
 
     name: str
     contexts: list[str]
-    wants_reply: bool
+    is_first: bool
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([0, self.name, self.contexts, self.wants_reply])
+        return _PREFIX + pack([0, self.name, self.contexts, self.is_first])
 
 
 @dataclass(slots=True)
@@ -211,11 +218,11 @@ def _pairs(value: Any) -> Pairs:
     return list(zip(keys, records, strict=True))
 
 
-def _hello(name: Any, contexts: Any, wants_reply: Any) -> Hello:
+def _hello(name: Any, contexts: Any, is_first: Any) -> Hello:
     if not isinstance(contexts, list) or len(contexts) > CONTEXTS_MAX:
         raise ValueError(f"expected at most {CONTEXTS_MAX} contexts")
     names = [_text(context, NAME_MAX_CHARS) for context in contexts]
-    return Hello(_text(name, NAME_MAX_CHARS), names, _bool(wants_reply))
+    return Hello(_text(name, NAME_MAX_CHARS), names, _bool(is_first))
 
 
 def _deltas(context: Any, pairs: Any) -> Deltas:

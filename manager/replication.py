@@ -46,6 +46,9 @@ BATCH_MAX_BYTES = 64 * 1024
 
 _TOUCH_S = 1.0
 
+_LOST_S = 0.2
+"""Between the loss of a member and comparing with the rest: several may go together."""
+
 _USE_ACK = int(SendOptions.USE_ACK)
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
@@ -171,6 +174,15 @@ class Replicator:
         """A member had taken this node for gone: what it changed meanwhile is not here."""
         if member in self._targets:
             self.transfer.pull(member, now)
+
+    def peer_lost(self, now: float) -> None:
+        """A member went without a farewell: what it still owed others is with some and not with all."""
+        self._channel.timers.at(now + _LOST_S, self._compare_with_all)
+
+    def _compare_with_all(self, now: float) -> None:
+        if self._is_running:
+            for member in self._targets:
+                self.transfer.pull(member, now)
 
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke. Without acknowledgements nobody knows what was lost."""

@@ -162,9 +162,16 @@ class _Run:
         if self.timeline.maxlen and self.world.observers:
             nodes = ", ".join(f"n{number}" for number in step.nodes)
             self._note(self.world.now, nodes.partition(",")[0] or "*", "fault", _text(step, nodes))
+        self.history.fault(self.world.now, "disturb")
         undo = _ACTIONS[step.action](self, step)
-        if undo is not None and step.seconds:
-            self.world.at(step.seconds, undo)
+        if undo is None or not step.seconds:
+            return
+
+        def take_back() -> None:
+            self.history.fault(self.world.now, "disturb")
+            undo()
+
+        self.world.at(step.seconds, take_back)
 
     def _mend_all(self) -> None:
         self.world.calm()
