@@ -103,6 +103,7 @@ class _Run:
         self.plan = plan
         self.world = World(plan.seed)
         self.timeline: deque[TimelineEntry] = deque(maxlen=TIMELINE_MAX)
+        self._keeps_timeline = keep_timeline
         if keep_timeline:
             self.world.observers.append(self._note)
         config = NodeConfig(
@@ -159,7 +160,7 @@ class _Run:
     # Steps.
 
     def _begin(self, step: Step) -> None:
-        if self.timeline.maxlen and self.world.observers:
+        if self._keeps_timeline:
             nodes = ", ".join(f"n{number}" for number in step.nodes)
             self._note(self.world.now, nodes.partition(",")[0] or "*", "fault", _text(step, nodes))
         self.history.fault(self.world.now, "disturb")

@@ -17,9 +17,9 @@ from typing import Final
 from tribes.errors import ConfigError
 from tribes.testing.plan import ACTIONS, Plan, Step
 
-__all__ = ["DEFAULT_FAULTS", "draw_plan"]
+__all__ = ["DEFAULT_FAULTS", "NODES_TAKEN", "draw_plan"]
 
-_TAKES_NODES: Final = {
+NODES_TAKEN: Final = {
     "crash": 1,
     "crash_during_send": 1,
     "crash_keep_sockets": 1,
@@ -60,9 +60,9 @@ LOSES_MEMORY: Final = frozenset(
     )
 )
 
-DEFAULT_FAULTS: Final = tuple(action for action in ACTIONS if action != "corrupt")
-"""What is drawn from unless told otherwise. A flipped bit inside a message goes unnoticed on a
-plain link, as in Tomcat: TCP's checksum is all there is."""
+DEFAULT_FAULTS: Final = tuple(action for action in ACTIONS if action not in ("corrupt", "truncate"))
+"""What is drawn from unless told otherwise. TCP does not flip bits or lose bytes in the middle;
+where something does, a plain link does not notice everything, as Tomcat's does not."""
 
 _OPTIONS: Final = (6, 6, 6, 2, 8, 8, 10, 0)
 
@@ -122,7 +122,7 @@ def draw_plan(
 def _fits(kind: str, members: int) -> bool:
     if kind in LOSES_MEMORY or kind == "partition":
         return members >= 2
-    return _TAKES_NODES.get(kind, 0) <= members
+    return NODES_TAKEN.get(kind, 0) <= members
 
 
 def _step(random: Random, kind: str, at: float, members: int, anchor: int) -> Step:
@@ -137,7 +137,7 @@ def _step(random: Random, kind: str, at: float, members: int, anchor: int) -> St
     elif kind == "partition":
         nodes = tuple(sorted(random.sample(range(members), random.randint(1, members - 1))))
     else:
-        nodes = tuple(random.sample(range(members), _TAKES_NODES.get(kind, 0)))
+        nodes = tuple(random.sample(range(members), NODES_TAKEN.get(kind, 0)))
     if kind in ("drop", "duplicate", "reorder"):
         value = random.choice((0.05, 0.2, 0.5))
     elif kind == "delay":

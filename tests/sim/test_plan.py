@@ -1,0 +1,79 @@
+"""Plans are data: written, read back, and refused with the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from tribes.errors import ConfigError
+from tribes.testing.generator import DEFAULT_FAULTS, draw_plan
+from tribes.testing.plan import ACTIONS, Plan, Step, load_plan
+from tribes.testing.plan_strategies import plans
+
+
+@given(plans())
+def test_plan_survives_its_file(plan: Plan) -> None:
+    """What hypothesis draws can be run, written and read back."""
+    plan.check()
+    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / "tribes-plan-test.json"
+    path.write_text(plan.to_json())
+    try:
+        assert load_plan(path) == plan
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Input data was truncated"),
+        ('{"member": 3}', "unknown field `member`"),
+        ('{"members": "three"}', "Expected `int`"),
+        ('{"steps": [{"at": 1, "action": "burn"}]}', r"steps\[0\].action: 'burn' is none of"),
+        ('{"steps": [{"at": 1, "action": "crash", "nodes": [7]}]}', "numbered 0 to 2"),
+        ('{"steps": [{"at": -1, "action": "heal", "nodes": []}]}', "none of"),
+        ('{"members": 0}', "from 1 to 1000"),
+        ('{"routing": "best"}', "'sticky' or 'random'"),
+        ('{"seconds": -1}', "must not be negative"),
+    ],
+)
+def test_file_that_is_no_plan_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """The error names the file, the key and what is allowed."""
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_plan(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file_is_told(tmp_path: Path) -> None:
+    """No traceback of the operating system's error."""
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_plan(tmp_path / "none.json")
+
+
+def test_seeds_give_plans_and_every_fault_comes_up() -> None:
+    """Equal seeds, equal plans; a few hundred seeds use every kind of fault."""
+    assert draw_plan(7) == draw_plan(7)
+    drawn = [draw_plan(seed) for seed in range(400)]
+    for plan in drawn:
+        plan.check()
+    assert {step.action for plan in drawn for step in plan.steps} == set(DEFAULT_FAULTS)
+    assert {plan.members for plan in drawn} == {2, 3, 4, 5, 6}
+
+
+def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
+    """Only what was asked for is drawn."""
+    chosen = {step.action for seed in range(50) for step in draw_plan(seed, faults=["pause"]).steps}
+    assert chosen == {"pause"}
+    with pytest.raises(ConfigError, match="burn: no such fault"):
+        draw_plan(1, faults=["burn"])
+
+
+def test_every_action_is_explained() -> None:
+    """A step of each kind is a valid plan for enough nodes."""
+    for action in ACTIONS:
+        Plan(members=4, steps=(Step(1.0, action, (1, 2, 3)),)).check()
+        assert ACTIONS[action]
