@@ -176,8 +176,8 @@ class Replicator:
             self.transfer.pull(member, now)
 
     def peer_lost(self, now: float) -> None:
-        """A member went without a farewell: what it still owed others is with some and not with
-        all.""" self._channel.timers.at(now + _LOST_S, self._compare_with_all)
+        """A member went without a farewell: what it owed others is with some and not with all."""
+        self._channel.timers.at(now + _LOST_S, self._compare_with_all)
 
     def _compare_with_all(self, now: float) -> None:
         if self._is_running:
