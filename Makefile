@@ -17,7 +17,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-for-tribes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers vectors coverage build clean
+.PHONY: help setup demo test check lint format types layers vectors coverage mutants build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  \1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -76,6 +76,9 @@ vectors: $(READY)  ## replay what a real Tomcat sent (FILE=… for other vectors
 coverage: $(READY)  ## run the whole test suite and say which lines it missed
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report
+
+mutants: $(READY)  ## break the product on purpose and see that it is noticed (ARGS='--seeds 20')
+	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
 build: $(READY)  ## build sdist and wheel into dist/
 	@$(BIN)/python -m build --no-isolation

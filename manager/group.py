@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.errors import RemoteProtocolError
-from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
+from tribes.membership.change import ChangeKind, MemberChange
 from tribes.wire.options import SendOptions
 
 from .inbox import Commit, CommitResult
@@ -91,8 +91,7 @@ class SessionGroup:
             self._contexts.pop(member, None)
             for replicator in self.replicators.values():
                 replicator.peer_down(member, now)
-                if change.reason is not RemovalReason.LEFT:
-                    replicator.peer_lost(now)
+                replicator.peer_lost(now)
 
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke: it may lack what was on it."""

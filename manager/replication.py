@@ -49,6 +49,9 @@ _TOUCH_S = 1.0
 _LOST_S = 0.2
 """Between the loss of a member and comparing with the rest: several may go together."""
 
+_COMPARED_MAX = 8
+"""Members that are asked at once after a loss; the others' turn comes with the second's window."""
+
 _USE_ACK = int(SendOptions.USE_ACK)
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
@@ -176,12 +179,12 @@ class Replicator:
             self.transfer.pull(member, now)
 
     def peer_lost(self, now: float) -> None:
-        """A member went without a farewell: what it owed others is with some and not with all."""
-        self._channel.timers.at(now + _LOST_S, self._compare_with_all)
+        """A member went: what it still owed others is with some members and not with all."""
+        self._channel.timers.at(now + _LOST_S, self._compare_after_loss)
 
-    def _compare_with_all(self, now: float) -> None:
+    def _compare_after_loss(self, now: float) -> None:
         if self._is_running:
-            for member in self._targets:
+            for member in self._targets[:_COMPARED_MAX]:
                 self.transfer.pull(member, now)
 
     def link_lost(self, member: Member, now: float) -> None:

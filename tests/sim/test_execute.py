@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 SEEDS = int(os.environ.get("TRIBES_SIM_SEEDS", "120"))
 
-FIRST_SEED = int(time.time() // 86_400) * 10_000
-"""Other seeds every day; a failure names its own."""
+FIRST_SEED = int(os.environ.get("TRIBES_SIM_FIRST_SEED", "1"))
+"""Fixed unless told otherwise; `tribes sim --seeds` is for going further."""
 
 KNOWN = (38, 92, 109, 257, 261, 275, 349, 384, 504, 590, 911, 1031)
 """Seeds that found something once: each stands for a bug that is mended."""
@@ -42,7 +41,7 @@ def assert_kept(plan: Plan) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("part", range(6))
-def test_seeds_of_the_day_break_no_promise(part: int) -> None:
+def test_seeds_break_no_promise(part: int) -> None:
     """Swarms of faults on clusters of two to six nodes, checked in every way we have."""
     print(f"seeds {FIRST_SEED} to {FIRST_SEED + SEEDS - 1}, part {part}")
     for seed in range(FIRST_SEED + part, FIRST_SEED + SEEDS, 6):

@@ -19,6 +19,8 @@ _ASYNC: Final = int(SendOptions.ASYNCHRONOUS)
 
 ARRIVES_S: Final = 3.0
 """Within which a message to a healthy member is with its listener when nothing is wrong."""
+TIMEOUT_S: Final = 3.0
+"""``sender.timeout``: what is not acknowledged by then has failed, and may still come."""
 BLOCKED_S: Final = 10.0
 """After which a send counts as blocked: sender.timeout (3 s) and queue_timeout (3 s), and slack."""
 
@@ -75,12 +77,17 @@ class DeliveryCheck:
             return []
         if sequence > last:
             self._got[sender, receiver] = sequence, got
-        elif receiver not in send.faulty:
+        elif receiver not in send.faulty and not _has_timed_out(send, delivery):
             later = self._sends[sender, last]
             text = f"{receiver} got {what} after message {last}, sent later"
             facts = (fact, f"send {later.number}", receiver)
             return [Violation("order", text, facts, delivery.time)]
         return []
+
+
+def _has_timed_out(send: Send, delivery: Delivery) -> bool:
+    # An asynchronous send that fails later says so in an event and not by its ticket.
+    return bool(send.option & 8) and delivery.time - send.begin >= TIMEOUT_S
 
 
 def _is_target(send: Send, receiver: str) -> bool:
