@@ -48,9 +48,12 @@ class MessageDispatchInterceptor(Interceptor):
 
     def send(self, message: Outgoing, now: float, next: SendNext) -> None:  # noqa: A002
         """Queue an asynchronous message; pass any other on."""
-        if not self.wants(message.data.options):
+        if self._waiting:
+            # Nothing overtakes what waits for room, whatever its options.
+            self._wait(message, now, next)
+        elif not self.wants(message.data.options):
             next(message, now)
-        elif self._waiting or not self._has_room(message):
+        elif not self._has_room(message):
             self._wait(message, now, next)
         else:
             self._admit(message, now, next)
@@ -86,6 +89,7 @@ class MessageDispatchInterceptor(Interceptor):
         def give_up(then: float) -> None:
             if entry in self._waiting:
                 self._waiting.remove(entry)
+                self._admit_waiting(then)
                 self.rejected += 1
                 message.ticket.fail(
                     QueueFullError(
@@ -98,9 +102,16 @@ class MessageDispatchInterceptor(Interceptor):
         self.context.timers.at(now + self.queue_timeout / 1000, give_up)
 
     def _admit_waiting(self, now: float) -> None:
-        while self._waiting and self._has_room(self._waiting[0][0]):
-            message, following = self._waiting.popleft()
-            self._admit(message, now, following)
+        while self._waiting:
+            message, following = self._waiting[0]
+            is_asynchronous = self.wants(message.data.options)
+            if is_asynchronous and not self._has_room(message):
+                return
+            self._waiting.popleft()
+            if is_asynchronous:
+                self._admit(message, now, following)
+            else:
+                following(message, now)
 
 
 def _size(message: Outgoing) -> int:

@@ -128,3 +128,15 @@ def test_stopping_fails_what_waits_for_room() -> None:
 def test_old_name_is_the_same_interceptor() -> None:
     """Configurations for older Tomcats find it under the name with 15."""
     assert MessageDispatch15Interceptor is MessageDispatchInterceptor
+
+
+def test_synchronous_message_does_not_overtake_those_that_wait_for_room() -> None:
+    """It waits behind them and is not released before its time."""
+    dispatch = Dispatch(max_queue_size=10 + MESSAGE_OVERHEAD_BYTES)
+    dispatch.send("a")
+    dispatch.send("b")
+    dispatch.send("c", options=7)
+    assert dispatch.names() == ["a"]
+    dispatch.complete(0)
+    assert dispatch.names() == ["a", "b", "c"]
+    assert dispatch.released == ["a", "b"]

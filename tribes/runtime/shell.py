@@ -385,6 +385,8 @@ class Shell:
             try:
                 if not link.readable.is_set():
                     await link.readable.wait()
+                    # It may have been closed meanwhile.
+                    continue
                 await trio.lowlevel.wait_readable(link.sock)
                 data = link.sock.recv(_READ_BYTES)
             except BlockingIOError:

@@ -1,0 +1,199 @@
+"""Runs broken builds of the product in the simulator and says which were noticed.
+
+Each mutant has its process and at most so many plans; it is caught by the first violation, by an
+exception that leaves the core, or by a run that does not end. Before that, the sound build must
+pass plans of the same kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from typing import TYPE_CHECKING
+
+from tests.mutants.mutants import MUTANTS, Mutant
+from tribes.testing.execute import run_plan
+from tribes.testing.generator import draw_plan
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from tribes.testing.plan import Plan
+
+__all__ = ["Result", "check_sound", "hunt", "plan_for"]
+
+SOUND_SEEDS = 10
+PLAN_MAX_S = 30
+"""Seconds of this machine after which a run counts as endless."""
+ENOUGH = 0.95
+
+
+class _EndlessError(BaseException):
+    """Not an Exception, so that nothing in the product takes it for a user's error."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one mutant.
+
+    Attributes:
+        name: Of the mutant.
+        caught: Which invariant noticed it, or the exception; empty: it survived.
+        seeds: Plans that were run.
+        seconds: What they took.
+        unsound: What the sound build did wrong in plans of that kind; should be empty.
+    """
+
+    name: str
+    caught: str
+    seeds: int
+    seconds: float
+    unsound: str = ""
+
+
+def plan_for(mutant: Mutant, seed: int) -> Plan:
+    """Draw a plan that aims at a mutant."""
+    members = mutant.changes.get("members")
+    rest = {name: value for name, value in mutant.changes.items() if name != "members"}
+    plan = draw_plan(
+        seed,
+        members=members,
+        seconds=rest.get("seconds", 10.0),
+        faults=mutant.faults,
+    )
+    if mutant.options:
+        rest["send_options"] = mutant.options[seed % len(mutant.options)]
+    return msgspec.structs.replace(plan, **rest)
+
+
+def _profile(mutant: Mutant) -> str:
+    return repr((mutant.faults, mutant.options, sorted(mutant.changes.items()), mutant.stress))
+
+
+def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
+    """Run one plan; the name of what was noticed, or nothing."""
+    plan = plan_for(mutant, seed)
+    with mutant.patch(sound=sound):
+        try:
+            violations = run_plan(plan).violations
+        except Exception as error:  # noqa: BLE001 - whatever leaves the core is what we look for
+            return f"exception {type(error).__name__}"
+        except _EndlessError:
+            return "endless run"
+    return ", ".join(dict.fromkeys(violation.invariant for violation in violations))
+
+
+def check_sound(mutant: Mutant, seeds: int = SOUND_SEEDS) -> str:
+    """Run the sound build with a mutant's plans; what was wrong, or nothing."""
+    for seed in range(seeds):
+        if found := _outcome(mutant, seed, sound=True):
+            return f"seed {seed}: {found}"
+    return ""
+
+
+def hunt(mutant: Mutant, seeds: int, *, watch: bool = False) -> Result:
+    """Run a mutant until it is noticed in a plan that the sound build passes.
+
+    Args:
+        mutant: Which.
+        seeds: Plans, at most.
+        watch: End runs that do not end; needs the main thread, and SIGALRM for itself.
+    """
+    begin, unsound = time.perf_counter(), ""
+    watch = watch and hasattr(signal, "SIGALRM")
+    if watch:
+        signal.signal(signal.SIGALRM, _alarm)
+    for seed in range(seeds):
+        if watch:
+            signal.alarm(PLAN_MAX_S)
+        found = _outcome(mutant, seed, sound=False)
+        if watch:
+            signal.alarm(0)
+        if not found:
+            continue
+        if wrong := _outcome(mutant, seed, sound=True):
+            unsound = f"seed {seed}: {wrong}"
+            continue
+        return Result(mutant.name, found, seed + 1, time.perf_counter() - begin, unsound)
+    return Result(mutant.name, "", seeds, time.perf_counter() - begin, unsound)
+
+
+def _alarm(number: int, frame: FrameType | None) -> None:
+    raise _EndlessError
+
+
+def _work(order: tuple[int, int, bool]) -> Result:
+    index, seeds, is_first = order
+    mutant = MUTANTS[index]
+    unsound = check_sound(mutant) if is_first else ""
+    result = hunt(mutant, seeds, watch=True)
+    return replace(result, unsound=unsound or result.unsound)
+
+
+def _line(result: Result) -> str:
+    outcome = f"caught after {result.seeds} seeds: {result.caught}"
+    if not result.caught:
+        outcome = f"SURVIVED {result.seeds} seeds"
+    warning = f"  SOUND BUILD FAILED, {result.unsound}" if result.unsound else ""
+    return f"{result.name:<36} {outcome}{warning}"
+
+
+def main() -> int:
+    """Run the mutants; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="plans per mutant, at most")
+    parser.add_argument("--only", action="append", help="names of mutants; default: all")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    wanted = parser.parse_args()
+    names = {mutant.name for mutant in MUTANTS}
+    if unknown := set(wanted.only or ()) - names:
+        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [i for i, m in enumerate(MUTANTS) if not wanted.only or m.name in wanted.only]
+    results = []
+    with multiprocessing.Pool(wanted.jobs, maxtasksperchild=1) as pool:
+        # Mutants that are hunted with the same plans need only one look at the sound build.
+        firsts = {_profile(MUTANTS[index]): index for index in reversed(chosen)}
+        orders = [(i, wanted.seeds, firsts[_profile(MUTANTS[i])] == i) for i in chosen]
+        for result in pool.imap_unordered(_work, orders):
+            results.append(result)
+            print(_line(result), flush=True)
+    by_name = {result.name: result for result in results}
+    print(f"\n{'mutant':<36} {'noticed by':<26} {'seeds':>5} {'s':>6}")
+    unexplained: list[Mutant] = []
+    explained: list[Mutant] = []
+    unsound: list[Result] = []
+    for mutant in (MUTANTS[index] for index in chosen):
+        result = by_name[mutant.name]
+        print(
+            f"{mutant.name:<36} {result.caught or 'SURVIVED':<26} "
+            f"{result.seeds:>5} {result.seconds:>6.1f}"
+        )
+        if not result.caught:
+            (explained if mutant.reason else unexplained).append(mutant)
+        if result.unsound:
+            unsound.append(result)
+    survived = len(explained) + len(unexplained)
+    print()
+    for mutant in explained:
+        print(f"{mutant.name}: {mutant.text} Survived, since {mutant.reason}.")
+    for mutant in unexplained:
+        print(f"{mutant.name}: {mutant.text} SURVIVED, and nobody knows why.")
+    for result in unsound:
+        print(f"{result.name}: the sound build fails its plans, {result.unsound}")
+    print(f"{len(chosen) - survived} caught, {survived} survived of {len(chosen)}")
+    demanded = len(chosen) - len(explained)
+    return int(bool(unsound) or demanded - len(unexplained) < ENOUGH * demanded)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

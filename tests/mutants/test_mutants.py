@@ -1,0 +1,62 @@
+"""The invariants notice broken builds; `make mutants` runs all of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _load(name: str) -> Any:
+    """Load a module that lies beside this one."""
+    full = f"tribes_test_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[full] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[full]
+
+
+RUN = _load("run")
+MUTANTS = {mutant.name: mutant for mutant in RUN.MUTANTS}
+SEEDS = 20
+
+
+@pytest.mark.parametrize(
+    ("name", "invariant"),
+    [
+        ("ack before processing", "faulty list"),
+        ("faulty list empty", "faulty list"),
+        ("older version wins", ""),
+        ("tombstone skipped", ""),
+        ("first commit lost", ""),
+        ("core not woken", ""),
+    ],
+)
+def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
+    result = RUN.hunt(MUTANTS[name], SEEDS)
+    assert result.caught
+    assert invariant in result.caught
+
+
+def test_what_was_broken_is_whole_again() -> None:
+    for mutant in MUTANTS.values():
+        before = [vars(owner)[name] for owner, name, _ in mutant.patches]
+        with mutant.patch():
+            pass
+        assert before == [vars(owner)[name] for owner, name, _ in mutant.patches]
+
+
+def test_the_registry_is_large_enough_and_explains_itself() -> None:
+    assert len(MUTANTS) == len(RUN.MUTANTS) >= 40
+    assert all(mutant.text.endswith(".") for mutant in MUTANTS.values())
+    assert sum(not mutant.reason for mutant in MUTANTS.values()) >= 40
+
+
+def test_the_sound_build_passes_a_mutants_plans() -> None:
+    assert RUN.check_sound(MUTANTS["last record lost"], 3) == ""
