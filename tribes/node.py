@@ -17,7 +17,7 @@ from tribes.manager.replication import Replicator
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
-    from tribes.manager.base import SessionManager
+    from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Batch
     from tribes.membership.change import MemberChange
     from tribes.membership.view import View
@@ -51,7 +51,7 @@ class NodeCore:
         local: Member,
         *,
         interceptors: Sequence[Interceptor],
-        make_manager: Callable[[str], SessionManager],
+        make_manager: Callable[[str], DeltaManager],
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
@@ -151,10 +151,12 @@ class NodeCore:
     def _replicator(self, context: str) -> Replicator:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.
         window = 2 * self.config.channel.membership.frequency / 1000 + 0.2
-        return Replicator(
-            self._make_manager(context),
+        manager = self._make_manager(context)
+        manager.replicator = Replicator(
+            manager,
             self.channel,
             self.config.manager,
             randrange=self._randrange,
             join_window=window,
         )
+        return manager.replicator

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.config.model import NodeConfig
-    from tribes.manager.base import SessionManager
+    from tribes.manager.delta import DeltaManager
     from tribes.manager.values import ValueCodec
     from tribes.membership.view import View
     from tribes.wire.member import Member
@@ -107,7 +107,7 @@ class BackgroundNode:
                 pass
         thread.join(self._drain_timeout + 5)
 
-    def manager(self, context: str) -> SessionManager:
+    def manager(self, context: str) -> DeltaManager:
         """The session manager of a context.
 
         Raises:

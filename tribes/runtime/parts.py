@@ -13,8 +13,8 @@ from weakref import WeakSet
 
 from tribes.config.model import NodeConfig, check_config
 from tribes.ids import make_unique_id
-from tribes.manager.base import SessionManager
 from tribes.manager.clock import Clock
+from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
@@ -47,13 +47,13 @@ class Sessions:
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
         self._config = config
         self._codec = codec or ValueCodec()
-        self._managers: dict[str, SessionManager] = {}
+        self._managers: dict[str, DeltaManager] = {}
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         self.inbox = Inbox(threading.Lock())
         _forkable.add(self)
 
-    def manager(self, context: str) -> SessionManager:
+    def manager(self, context: str) -> DeltaManager:
         """The manager of a context; the same object for the same name."""
         with self._lock:
             manager = self._managers.get(context)
@@ -62,14 +62,14 @@ class Sessions:
             return manager
 
     @property
-    def managers(self) -> dict[str, SessionManager]:
+    def managers(self) -> dict[str, DeltaManager]:
         """All managers by context, as a copy."""
         with self._lock:
             return dict(self._managers)
 
-    def _make(self, context: str) -> SessionManager:
+    def _make(self, context: str) -> DeltaManager:
         settings = self._config.manager
-        return SessionManager(
+        return DeltaManager(
             context,
             SessionTable(threading.Lock(), self.inbox, max_inactive_s=settings.max_inactive_s),
             self.clock,

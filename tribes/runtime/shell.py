@@ -153,9 +153,10 @@ class Shell:
             self._leave()
 
     def _leave(self) -> None:
+        # No more tasks: what the core still asks for that would need one is not done.
+        self._nursery = None
         self.core.stop(self.now())
         self.pump()
-        self._nursery = None
         for link in list(self._links.values()):
             self._close(link)
         for sock in (self._listener, self._receiver, self._sender):
@@ -341,11 +342,12 @@ class Shell:
                 sock, addr = self._listener.accept()
             except BlockingIOError:
                 continue
+            except ConnectionAbortedError:
+                continue
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    # Out of descriptors or memory: try again when some may be back.
-                    log.warning("accept failed", error=os.strerror(error.errno))
-                    await trio.sleep(_ACCEPT_PAUSE_S)
+                # Out of descriptors or memory, most likely: try again when some may be back.
+                log.warning("accept failed", error=str(error))
+                await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
             self._open(sock, (addr[0], addr[1]), None)
 

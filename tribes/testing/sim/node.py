@@ -14,7 +14,7 @@ from tribes.testing.sim.sockets import Sockets
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
-    from tribes.manager.base import SessionManager
+    from tribes.manager.delta import DeltaManager
     from tribes.testing.sim.world import World
 
 __all__ = ["SimNode", "SimWaiter"]
@@ -153,7 +153,7 @@ class SimNode(Driver):
             self._is_working = True
             self.world.schedule(0.0, self._work, self.incarnation)
 
-    def manager(self, context: str = "app") -> SessionManager:
+    def manager(self, context: str = "app") -> DeltaManager:
         """The session manager of a context."""
         return self.process.manager(context)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tribes.ids import UniqueId, make_unique_id
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
-from tribes.manager.base import SessionManager
 from tribes.manager.clock import Clock
+from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
@@ -58,7 +58,7 @@ class Process:
         self._clock = Clock(node.wall_ms, self._entropy.getrandbits(32), nullcontext())
         self.inbox = Inbox(nullcontext())
         self.inbox.wake = node.wake
-        self._managers: dict[str, SessionManager] = {}
+        self._managers: dict[str, DeltaManager] = {}
         fresh = make_unique_id(self._entropy.randbytes(16))
         self.local = Member(
             host=host_octets("127.0.0.1"),
@@ -77,12 +77,12 @@ class Process:
         )
         self.core.channel.membership.decode = node.world.decode
 
-    def manager(self, context: str) -> SessionManager:
+    def manager(self, context: str) -> DeltaManager:
         """The session manager of a context, made when first asked for."""
         manager = self._managers.get(context)
         if manager is None:
             settings = self._node.config.manager
-            manager = self._managers[context] = SessionManager(
+            manager = self._managers[context] = DeltaManager(
                 context,
                 SessionTable(nullcontext(), self.inbox, max_inactive_s=settings.max_inactive_s),
                 self._clock,
