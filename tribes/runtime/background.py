@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from tribes.errors import ChannelClosedError, LocalProtocolError
+from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.parts import Sessions
 
@@ -91,7 +91,12 @@ class BackgroundNode:
             target=self._thread_main, name=f"tribes-{self.config.name or 'node'}", daemon=True
         )
         self._thread.start()
-        self._started.result(_START_TIMEOUT_S)
+        try:
+            self._started.result(_START_TIMEOUT_S)
+        except ConfigError:
+            # Its thread is at its end; nothing of it is left when the caller goes on.
+            self._thread.join(_START_TIMEOUT_S)
+            raise
         atexit.register(self.stop)
 
     def stop(self) -> None:
