@@ -205,7 +205,8 @@ def check_config(config: NodeConfig) -> None:
             raise ConfigError(
                 f"{text} is not a loopback address, and nothing protects the group there: whoever "
                 "reaches the port could read and change sessions. If the network itself is "
-                "trusted, add this line to the node's configuration:\n\n    insecure = true\n",
+                "trusted, add this line to the node's configuration (on the command line: "
+                "--insecure):\n\n    insecure = true\n",
                 key=key,
             )
 
