@@ -179,13 +179,16 @@ class Replicator:
             self.transfer.pull(member, now)
 
     def peer_lost(self, now: float) -> None:
-        """A member went: what it still owed others is with some members and not with all."""
+        """A member went: what it still owed others is with some members and not with all.
+
+        Some of those others may never have seen the member, so who saw it go offers what it has.
+        """
         self._channel.timers.at(now + _LOST_S, self._compare_after_loss)
 
     def _compare_after_loss(self, now: float) -> None:
         if self._is_running:
             for member in self._targets[:_COMPARED_MAX]:
-                self.transfer.pull(member, now)
+                self.transfer.pull(member, now, offers=True)
 
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke. Without acknowledgements nobody knows what was lost."""

@@ -146,8 +146,11 @@ class Transfer:
         for sync in [s for s, pull in self._pulls.items() if pull.member == member]:
             self._give_up(sync, "it is gone", now)
 
-    def pull(self, member: Member, now: float) -> None:
-        """Ask one member for the records of all partitions that differ."""
+    def pull(self, member: Member, now: float, *, offers: bool = False) -> None:
+        """Ask one member for the records of all partitions that differ.
+
+        With ``offers`` it is also told to ask for what it lacks itself.
+        """
         self._owed.pop(member, None)
         self._sync += 1
         sync = self._sync
@@ -155,7 +158,7 @@ class Transfer:
         self.statistics.pulls_started += 1
         table = self._manager.table
         digests = {p: d for p in range(PARTITIONS) if (d := table.partition_digest(p))}
-        message = Digests(self._manager.context, sync, 0, PARTITIONS - 1, False, digests)
+        message = Digests(self._manager.context, sync, 0, PARTITIONS - 1, offers, digests)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             if member in faulty and sync in self._pulls:

@@ -1,4 +1,4 @@
-"""The plain link keeps the six rules of its module, in every order of events."""
+"""The plain link keeps the rules of its module, in every order of events."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from tribes.errors import (
 from tribes.links.base import OutFrame
 from tribes.links.plain import PlainReceiver, PlainSender
 from tribes.timers import Timers
-from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, encode_frame
+from tribes.wire.data import destination_trailer
+from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, FRAME_OVERHEAD, FrameDecoder, encode_frame
 from tribes.wire.member import Member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
-MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(16))
+MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(range(16)))
+TRAILER = destination_trailer(MEMBER.unique_id)
 
 
 class Peer:
@@ -43,9 +45,9 @@ class Peer:
         self.attempts += 1
         return self.attempts
 
-    def put(self, name: str, *, ack: bool = False, size: int = 10, now: float = 0.0) -> None:
+    def put(self, name: str, *, ack: bool = False, size: int = 40, now: float = 0.0) -> None:
         frame = OutFrame(
-            name.encode().ljust(size, b"."),
+            encode_frame(name.encode().ljust(size - FRAME_OVERHEAD, b".")),
             needs_ack=ack,
             settle=lambda error, now: self.settled.append((name, error)),
         )
@@ -57,12 +59,13 @@ class Peer:
         return outputs
 
     def written(self) -> list[str]:
-        return [
-            chunk.decode().rstrip(".")
-            for output in self.take()
-            if isinstance(output, Write)
-            for chunk in output.chunks
-        ]
+        return [body.removesuffix(TRAILER).decode().rstrip(".") for body in self.bodies()]
+
+    def bodies(self) -> list[bytes]:
+        writes = [output for output in self.take() if isinstance(output, Write)]
+        return FrameDecoder(body_max_bytes=100_000).feed(
+            b"".join(chunk for write in writes for chunk in write.chunks)
+        )
 
     def names(self) -> list[tuple[str, str]]:
         return [(n, "ok" if e is None else type(e).__name__) for n, e in self.settled]
@@ -86,16 +89,30 @@ def test_first_frame_asks_for_a_connection_once() -> None:
     assert peer.written() == ["a", "b"]
 
 
+def test_first_frame_of_each_connection_names_its_destination() -> None:
+    """Whoever has taken over the member's port sees that it is not meant, and every time anew."""
+    peer = connected()
+    peer.put("a", ack=True)
+    peer.put("b")
+    assert [body.endswith(TRAILER) for body in peer.bodies()] == [True]
+    peer.sender.received(ACK_FRAME, 0.1)
+    assert [body.endswith(TRAILER) for body in peer.bodies()] == [False]
+    peer.sender.link_closed(ConnectionResetError("reset"), 0.2)
+    peer.sender.link_opened(2, 0.3)
+    assert [body.endswith(TRAILER) for body in peer.bodies()] == [True]
+
+
 def test_unacked_frame_completes_when_the_kernel_has_its_last_byte() -> None:
     """Not before, and never by the bytes of the frame before it."""
     peer = connected()
-    peer.put("a", size=10)
-    peer.put("b", size=10)
-    peer.sender.writable(9, 0.1)
+    peer.put("a", size=40)
+    peer.put("b", size=40)
+    first = 40 + len(TRAILER)
+    peer.sender.writable(first - 1, 0.1)
     assert peer.names() == []
-    peer.sender.writable(19, 0.1)
+    peer.sender.writable(first + 39, 0.1)
     assert peer.names() == [("a", "ok")]
-    peer.sender.writable(20, 0.1)
+    peer.sender.writable(first + 40, 0.1)
     assert peer.names() == [("a", "ok"), ("b", "ok")]
 
 
@@ -207,7 +224,7 @@ def test_full_queue_refuses_at_once_and_keeps_what_is_there() -> None:
     """Beyond ``queue_max_bytes`` a frame fails; one too large for the queue passes when alone."""
     peer = connected(queue_max_bytes=100)
     peer.put("huge", ack=True, size=500)
-    peer.put("b", size=10)
+    peer.put("b")
     assert peer.names() == [("b", "QueueFullError")]
     assert isinstance(peer.settled[0][1], QueueFullError)
     peer.sender.received(ACK_FRAME, 0.1)
@@ -220,8 +237,8 @@ def test_write_window_bounds_what_stands_with_the_driver() -> None:
     for i in range(40):
         peer.put(f"f{i}", size=65536)
     first = [o for o in peer.take() if isinstance(o, Write)]
-    assert sum(len(c) for o in first for c in o.chunks) == 4 * 65536
-    peer.sender.writable(65536, 0.1)
+    assert sum(len(c) for o in first for c in o.chunks) == 4 * 65536 + len(TRAILER)
+    peer.sender.writable(65536 + len(TRAILER), 0.1)
     assert sum(len(c) for o in peer.take() if isinstance(o, Write) for c in o.chunks) == 65536
 
 

@@ -518,18 +518,9 @@ _add(
     _every(ViewBuilder, "add", 6, lambda self, member, now: False),
     faults=_LOSS,
 )
-_heard = MembershipTable.heard
-
-
-def _heard_without_replacing(self: Any, record: Member, now: float) -> list[MemberChange]:
-    self._by_address.clear()
-    return _heard(self, record, now)
-
-
 _add(
     "replacement forgotten",
     "A new process on a port does not end the one that announced it before.",
-    (MembershipTable, "heard", _heard_without_replacing),
     (TcpFailureDetector, "_replace", _nothing),
     faults=("crash_keep_sockets",) * 6,
 )

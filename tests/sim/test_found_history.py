@@ -32,3 +32,22 @@ def test_a_member_that_was_gone_for_the_others_only_gets_what_it_missed() -> Non
     world.run(3)
     assert [key for key in keys if a.manager().find(key) is None] == []
     assert check_converged(world, nodes, healed, 3) == []
+
+
+def test_a_member_that_never_saw_the_lost_one_gets_its_last_write() -> None:
+    """Who saw the lost member go offers what it has to who did not. Seed 3801 showed it."""
+    world = World(2)
+    config = NodeConfig(contexts=("app",), manager=ManagerConfig(channel_send_options=0))
+    a, b, c = (world.start(name, config) for name in "abc")
+    world.cut(a, c, both=True)
+    world.run(3)
+    session = a.manager().create()
+    session["i"] = 1
+    a.manager().commit(session)
+    world.run(0.1)
+    assert c.names() == ["b", "c"]
+    assert b.manager().find(session.id) is not None
+    assert c.manager().find(session.id) is None
+    a.crash()
+    world.run(2)
+    assert c.manager().find(session.id) is not None

@@ -43,7 +43,13 @@ from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.multicast import MulticastMembership
 from tribes.membership.view import View, ViewBuilder
 from tribes.timers import Timers
-from tribes.wire.data import ChannelData, decode_body, encode_data_frame
+from tribes.wire.data import (
+    ChannelData,
+    decode_body,
+    destination_of,
+    destination_trailer,
+    encode_data_frame,
+)
 from tribes.wire.member import Member, encode_member
 from tribes.wire.options import SendOptions, wire_options
 from tribes.wire.outputs import Close, NetworkOutput, Probe
@@ -461,7 +467,14 @@ class ChannelCore:
         data = b""
         if message:
             unique_id = make_unique_id(self._entropy(16))
-            data = encode_data_frame(options, self._wall_ms(), unique_id, self._record, message)
+            data = encode_data_frame(
+                options,
+                self._wall_ms(),
+                unique_id,
+                self._record,
+                message,
+                trailer=destination_trailer(member.unique_id),
+            )
         self._emit(
             Probe(number, member.address, data, expect_reply, connect_timeout, reply_timeout)
         )
@@ -496,6 +509,10 @@ class ChannelCore:
         self.statistics.frames_received += 1
         if data.source == self._local:
             raise RemoteProtocolError("a frame in this member's own name")
+        if data.trailer:
+            destination = destination_of(data.trailer)
+            if destination is not None and destination != self._local.unique_id:
+                raise RemoteProtocolError("meant for another member, which was here before")
         if data.message not in _PROBE_PAYLOADS:
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.

@@ -11,8 +11,9 @@ Rules of this file:
 4. A frame that is not complete at its deadline has failed. If it was the one under way the
    connection is closed, because a late acknowledgement could be taken for the next frame's.
 5. Only the connection that failed is closed, and it is reset: what the kernel still holds of it
-would
-   arrive behind frames that went by the next connection.
+   would arrive behind frames that went by the next connection.
+6. The first frame of a connection names the member it is meant for in its trailer. Plain Tribes
+   does not read that; our receivers refuse what was meant for the process before them on a port.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tribes.errors import (
     RemoteProtocolError,
     SendTimeoutError,
 )
+from tribes.wire.data import add_trailer, destination_trailer
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
 
@@ -77,6 +79,7 @@ class PlainSender:
         lost: Callable[[Member, Exception, float], None],
     ) -> None:
         self.member = member
+        self._destination = destination_trailer(member.unique_id)
         self._config = config
         self._timeout = config.timeout / 1000
         self._timers = timers
@@ -231,8 +234,9 @@ class PlainSender:
         limit = self._flushed + _WRITE_WINDOW_BYTES
         while queue and written < limit:
             frame = queue.popleft()
-            chunks.append(frame.data)
-            written += len(frame.data)
+            data = frame.data if written else add_trailer(frame.data, self._destination)
+            chunks.append(data)
+            written += len(data)
             frame.end = written
             if frame.needs_ack:
                 self._awaited = frame

@@ -44,7 +44,6 @@ class MembershipTable:
         self._entries: dict[Member, _Entry] = {}
         self.refused = 0
         """Heartbeats of members that found no place."""
-        self._by_address: dict[tuple[bytes, int], Member] = {}
 
     def heard(self, record: Member, now: float) -> list[MemberChange]:
         """Take one heartbeat in; returns what it changed, in order."""
@@ -58,16 +57,10 @@ class MembershipTable:
         if len(self._entries) >= MEMBERS_MAX:
             self.refused += 1
             return []
-        changes = []
-        address = (record.host, record.port)
-        previous = self._by_address.get(address)
-        if previous is not None:
-            # One port has one owner: the process that announced it before is gone.
-            changes.append(self._remove(previous, RemovalReason.REPLACED))
+        # Somebody else may be known at this address. Which of the two is there now no heartbeat can
+        # tell, since old ones arrive late; the failure detector asks.
         self._entries[record] = _Entry(record, now)
-        self._by_address[address] = record
-        changes.append(MemberChange(ChangeKind.ADDED, record))
-        return changes
+        return [MemberChange(ChangeKind.ADDED, record)]
 
     def _refresh(self, entry: _Entry, record: Member, now: float) -> list[MemberChange]:
         entry.heard = now
@@ -88,7 +81,6 @@ class MembershipTable:
 
     def _remove(self, member: Member, reason: RemovalReason) -> MemberChange:
         entry = self._entries.pop(member)
-        self._by_address.pop((member.host, member.port), None)
         return MemberChange(ChangeKind.REMOVED, entry.member, reason)
 
     def forget(self, member: Member) -> None:

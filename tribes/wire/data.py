@@ -5,7 +5,9 @@
     i32 options | i64 timestamp | id | source record | message | trailer
 
 The id, the source's member record and the message are each an i32 length and that many bytes. A
-trailer is whatever follows: plain Tribes neither sends nor reads one.
+trailer is whatever follows: plain Tribes neither sends nor reads one. Our members put one after the
+first message of a connection, ``"TPYD"`` and the 16 bytes unique id of the member it is meant for:
+nothing else in a frame tells a member from its successor on the same port.
 
 Tomcat completes a short body with bytes of an earlier message. Here every length is checked against
 the body before anything is cut out of it.
@@ -19,6 +21,7 @@ from functools import lru_cache
 from typing import Final, final
 
 from tribes.errors import LocalProtocolError, RemoteProtocolError
+from tribes.ids import UNIQUE_ID_BYTES
 from tribes.wire.frame import FRAME_END, FRAME_START
 from tribes.wire.limits import (
     RECORD_CACHE_ENTRIES_MAX,
@@ -27,7 +30,15 @@ from tribes.wire.limits import (
 )
 from tribes.wire.member import Member, decode_member
 
-__all__ = ["ChannelData", "decode_body", "encode_body", "encode_data_frame"]
+__all__ = [
+    "ChannelData",
+    "add_trailer",
+    "decode_body",
+    "destination_of",
+    "destination_trailer",
+    "encode_body",
+    "encode_data_frame",
+]
 
 _HEAD = struct.Struct(">iqi")  # options, timestamp, id length
 _FRAME_HEAD = struct.Struct(">7siiqi")  # start marker, body length, then the same
@@ -35,6 +46,8 @@ _LENGTH = struct.Struct(">i")
 _HEAD_BYTES: Final = _HEAD.size
 _LENGTH_BYTES: Final = _LENGTH.size
 _BODY_MIN_BYTES: Final = _HEAD_BYTES + 2 * _LENGTH_BYTES
+_FRAME_LENGTH_END: Final = len(FRAME_START) + _LENGTH_BYTES
+_DESTINATION: Final = b"TPYD"
 
 # Parsing a record costs more than all the rest of a frame, and a connection brings the same one
 # again and again. Equal bytes give the same immutable member, so this cache cannot be wrong.
@@ -131,6 +144,26 @@ def encode_data_frame(
     except struct.error as why:
         raise _does_not_fit(options, timestamp, message) from why
     return b"".join(parts)
+
+
+def destination_trailer(unique_id: bytes) -> bytes:
+    """Return the trailer that names the member a connection is meant for."""
+    return _DESTINATION + unique_id
+
+
+def destination_of(trailer: bytes) -> bytes | None:
+    """Return the unique id that a trailer names; None when it is none of ours."""
+    size = len(_DESTINATION)
+    if len(trailer) < size + UNIQUE_ID_BYTES or not trailer.startswith(_DESTINATION):
+        return None
+    return trailer[size : size + UNIQUE_ID_BYTES]
+
+
+def add_trailer(frame: bytes, trailer: bytes) -> bytes:
+    """Return a frame of `encode_data_frame` with more bytes at the end of its body."""
+    body_end = len(frame) - len(FRAME_END)
+    length = _LENGTH.pack(body_end - _FRAME_LENGTH_END + len(trailer))
+    return b"".join((FRAME_START, length, frame[_FRAME_LENGTH_END:body_end], trailer, FRAME_END))
 
 
 def decode_body(body: bytes) -> ChannelData:
