@@ -12,6 +12,7 @@ _COMMANDS = {
     "node": "tribes.cli.node",
     "demo": "tribes.cli.demo",
     "demo-node": "tribes.cli.demo",
+    "keygen": "tribes.cli.keygen",
     "sim": "tribes.testing.command",
 }
 """Where each command is. By name, so that only who uses a command pays for what it imports."""

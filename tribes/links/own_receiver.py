@@ -1,0 +1,367 @@
+"""The receiving end of an own link: one accepted connection (DESIGN §4.2).
+
+::
+
+    HELLO ──HELLO──▶ START ──START──▶ OPEN
+      └─────────────────┴── refused, late, wrong, displaced ──▶ CLOSED
+
+Rules of this file:
+
+1. Nothing that is remembered changes before START. With a key, START proves that its sender holds
+   it, so a stranger can neither displace a connection nor have anything remembered.
+2. Of two connections of one sender the newer one wins, by the sender's own count.
+3. Positions are counted, not written. Frames that a displaced connection brought after WELCOME was
+   written come again on the new one; START says where that begins, and they are skipped.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, final
+
+from tribes.errors import RemoteProtocolError
+from tribes.links.own_acks import PONG_FRAME, decode_seen, encode_ack
+from tribes.links.own_inbox import OPEN_MAX, OwnInbox
+from tribes.links.own_opening import OneFrame
+from tribes.links.own_wire import (
+    CONTROL_MARK,
+    HELLO_BODY_MAX_BYTES,
+    HELLO_TIMEOUT_S,
+    NONCE_BYTES,
+    WELCOME_BODY_MAX_BYTES,
+    Control,
+    Refusal,
+    RefuseCode,
+    Start,
+    Welcome,
+    choose_version,
+    decode_hello,
+    decode_start,
+    encode_refusal,
+    encode_start,
+    encode_welcome,
+    proven,
+)
+from tribes.wire.frame import FrameDecoder, encode_frame
+from tribes.wire.outputs import Close, NetworkOutput, Pause, Resume, Write
+
+if TYPE_CHECKING:
+    from tribes.links.own_inbox import OwnInboxes
+    from tribes.links.own_wire import Hello, Opener, OwnSide, SealerFactory
+    from tribes.timers import Timers
+    from tribes.wire.member import Member
+
+__all__ = ["ACKS_WAITING_MAX_BYTES", "OwnReceiver", "ReceiverState"]
+
+ACKS_WAITING_MAX_BYTES: Final = 64 * 1024
+"""Acknowledgements that may wait for a peer to read them; beyond it the peer is not read."""
+
+_ESCAPE_BYTES: Final = 4
+
+
+class ReceiverState(enum.Enum):
+    """What is expected next."""
+
+    HELLO = "hello"
+    START = "start"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@final
+class OwnReceiver:
+    """An accepted connection whose first bytes are a HELLO, see ``is_hello``.
+
+    Whoever owns it calls :meth:`closed` once the connection is gone, whoever ended it, and gives
+    the outcome of every frame that :meth:`feed` returned to ``inbox.done``.
+
+    Args:
+        link: The driver's name of the connection.
+        peer: Where it comes from.
+        now: Monotonic seconds.
+        side: What this process says of itself.
+        inboxes: What is remembered of the senders, shared by all receivers.
+        keys: The keys accepted, by id; none: links are neither proved nor sealed.
+        body_max_bytes: Longest channel data that is read.
+        timers: Where it asks to be woken.
+        entropy: Gives n random bytes.
+        emit: Takes the outputs.
+        started: Told when the sender is known and frames may follow.
+        ended: Told when this object closed the connection itself (refused, late, displaced). The
+            output ``Close`` is emitted already; :meth:`closed` is still to be called.
+        admit: May refuse a sender: gets its record, gives a refusal or None.
+        hello_timeout: Seconds that the opening may take.
+    """
+
+    def __init__(
+        self,
+        link: int,
+        peer: tuple[str, int],
+        now: float,
+        *,
+        side: OwnSide,
+        inboxes: OwnInboxes,
+        keys: Mapping[int, SealerFactory],
+        body_max_bytes: int,
+        timers: Timers,
+        entropy: Callable[[int], bytes],
+        emit: Callable[[NetworkOutput], None],
+        started: Callable[[OwnReceiver, float], None],
+        ended: Callable[[OwnReceiver, Exception, float], None],
+        admit: Callable[[Member], Refusal | None] = lambda member: None,
+        hello_timeout: float = HELLO_TIMEOUT_S,
+    ) -> None:
+        self.link = link
+        self.peer = peer
+        self.state = ReceiverState.HELLO
+        self.broken: RemoteProtocolError | None = None
+        self.source: Member | None = None
+        self.sources: dict[Member, None] = {}
+        self.features = 0
+        self._side = side
+        self._inboxes = inboxes
+        self._inbox: OwnInbox | None = None
+        self._keys = keys
+        self._key: SealerFactory | None = None
+        self._entropy = entropy
+        self._emit = emit
+        self._started = started
+        self._ended = ended
+        self._admit = admit
+        self._body_max_bytes = body_max_bytes
+        self._first = OneFrame(HELLO_BODY_MAX_BYTES)
+        self._decoder = FrameDecoder(body_max_bytes=body_max_bytes + _ESCAPE_BYTES)
+        self._hello: tuple[Hello, bytes] | None = None
+        self._welcome = b""
+        self._nonce = b""
+        self._seal: Callable[[bytes], bytes] | None = None
+        self._opener: Opener | None = None
+        self._skip = 0
+        self._pongs = False
+        self._holds = 0
+        self._is_full = False
+        self._is_clogged = False
+        self._written = 0
+        self._flushed = 0
+        self._timer = timers.at(now + hello_timeout, self._late)
+
+    def __repr__(self) -> str:
+        return f"<OwnReceiver link={self.link} {self.state.value} inbox={self._inbox!r}>"
+
+    @property
+    def inbox(self) -> OwnInbox:
+        """What is remembered of this sender. It outlives the connection: outcomes go there."""
+        assert self._inbox is not None, "there is an inbox from `started` on"
+        return self._inbox
+
+    # What the channel does.
+
+    def feed(self, data: bytes, now: float) -> list[tuple[int, bytes]]:
+        """Take bytes; return the new frames, each with its position and channel data.
+
+        As with a frame decoder, look at ``broken`` after handling what was returned.
+        """
+        taken: list[tuple[int, bytes]] = []
+        if self.broken is not None:
+            return taken
+        try:
+            if self.state is not ReceiverState.OPEN:
+                data = self._open_up(data, now)
+            if self.state is ReceiverState.OPEN and data:
+                self._take(data, taken)
+        except RemoteProtocolError as why:
+            self.broken = why.with_traceback(None)
+        if taken and not self._is_full and self.inbox.open_count > OPEN_MAX:
+            self._is_full = True
+            self.hold()
+        return taken
+
+    def done(self, position: int, error: Exception | str | None) -> None:
+        """Note the outcome of a frame; the same as ``inbox.done``."""
+        self.inbox.done(position, error)
+
+    def flush(self) -> None:
+        """Write the acknowledgements that are due, all in one; nothing when nothing changed."""
+        inbox = self._inbox
+        if self.state is not ReceiverState.OPEN or inbox is None:
+            return
+        chunks = [encode_frame(encode_ack(ack)) for ack in inbox.acks()]
+        if self._pongs:
+            self._pongs = False
+            chunks.append(PONG_FRAME)
+        if chunks:
+            self._write(chunks)
+            if self._written - self._flushed > ACKS_WAITING_MAX_BYTES and not self._is_clogged:
+                self._is_clogged = True
+                self.hold()
+
+    def writable(self, total: int) -> None:
+        """The kernel has taken ``total`` bytes of this connection so far."""
+        self._flushed = total
+        if self._is_clogged and self._written - total <= ACKS_WAITING_MAX_BYTES // 2:
+            self._is_clogged = False
+            self.release()
+
+    def hold(self) -> None:
+        """Do not read from this connection until as many :meth:`release`."""
+        self._holds += 1
+        if self._holds == 1 and self.state is not ReceiverState.CLOSED:
+            self._emit(Pause(self.link))
+
+    def release(self) -> None:
+        """Take one :meth:`hold` back."""
+        self._holds -= 1
+        if not self._holds and self.state is not ReceiverState.CLOSED:
+            self._emit(Resume(self.link))
+
+    def eased(self) -> None:
+        """An outcome became known: read again if that was what it waited for."""
+        if self._is_full and self.inbox.open_count <= OPEN_MAX // 2:
+            self._is_full = False
+            self.release()
+
+    def closed(self) -> None:
+        """The connection is gone. May be called more than once."""
+        self.state = ReceiverState.CLOSED
+        self._timer.cancel()
+        if self._inbox is not None:
+            self._inboxes.rest(self._inbox, self)
+
+    # Opening.
+
+    def _open_up(self, data: bytes, now: float) -> bytes:
+        while self.state in (ReceiverState.HELLO, ReceiverState.START):
+            whole = self._first.feed(data)
+            if whole is None:
+                return b""
+            body, data = whole
+            self._first = OneFrame(WELCOME_BODY_MAX_BYTES)
+            if self.state is ReceiverState.HELLO:
+                self._on_hello(body, now)
+            else:
+                self._on_start(body, now)
+        return data
+
+    def _on_hello(self, body: bytes, now: float) -> None:
+        hello = decode_hello(body)
+        version = choose_version(self._side.versions, hello.versions)
+        refusal = self._refusal(hello, version)
+        if refusal is not None:
+            self._emit(Write(self.link, [encode_frame(encode_refusal(refusal))]))
+            why = RemoteProtocolError(f"refused: {refusal.text}")
+            self._end(why, now, flush=True)
+            return
+        assert version is not None
+        self._hello = (hello, body)
+        self._key = self._keys.get(hello.key_id)
+        self._inbox = self._inboxes.find(hello.source.unique_id, hello.incarnation)
+        self._nonce = self._entropy(NONCE_BYTES)
+        self.features = self._side.features & hello.features
+        welcome = Welcome(
+            version,
+            self.features,
+            self._inbox.incarnation,
+            self._side.unique_id,
+            self._nonce,
+            hello.key_id,
+            self._inbox.received,
+            self._body_max_bytes,
+        )
+        self._welcome = encode_welcome(welcome)
+        if self._key is not None:
+            self._seal, self._opener = self._key.sealers(hello.nonce, self._nonce, is_client=False)
+            proof = self._key.hello_tag(proven(b"server", body, self._welcome))
+            self._welcome = encode_welcome(replace(welcome, proof=proof))
+        frame = encode_frame(self._welcome)
+        self._written += len(frame)
+        self._emit(Write(self.link, [frame]))
+        self.state = ReceiverState.START
+
+    def _refusal(self, hello: Hello, version: int | None) -> Refusal | None:
+        if hello.target != self._side.unique_id:
+            return Refusal(RefuseCode.NOT_ME, "another member listens here")
+        if hello.source.unique_id == self._side.unique_id:
+            raise RemoteProtocolError("a HELLO in this member's own name")
+        if version is None:
+            low, high = self._side.versions
+            return Refusal(RefuseCode.VERSION, f"versions {low} to {high} are spoken here")
+        if hello.key_id not in (self._keys or (0,)):
+            return Refusal(RefuseCode.KEY, f"key {hello.key_id} is not known here")
+        return self._admit(hello.source)
+
+    def _on_start(self, body: bytes, now: float) -> None:
+        start = decode_start(body)
+        assert self._hello is not None
+        hello, hello_body = self._hello
+        if self._key is not None:
+            unproved = encode_start(Start(start.first))
+            if not self._key.check(
+                proven(b"client", hello_body, self._welcome, unproved), start.proof
+            ):
+                raise RemoteProtocolError("START does not prove the key")
+        inbox = self.inbox
+        if start.first > inbox.received + 1:
+            raise RemoteProtocolError(
+                f"starts at position {start.first}, received were {inbox.received}"
+            )
+        displaced = self._inboxes.adopt(inbox, self, hello.attempt)
+        self._skip = inbox.received + 1 - start.first
+        self._timer.cancel()
+        self.state = ReceiverState.OPEN
+        self.source = hello.source
+        self.sources[hello.source] = None
+        if displaced is not None:
+            displaced._end(RemoteProtocolError("displaced by a newer connection"), now)
+        self._started(self, now)
+
+    def _late(self, now: float) -> None:
+        self._end(RemoteProtocolError("the opening took too long"), now)
+
+    def _end(self, why: Exception, now: float, *, flush: bool = False) -> None:
+        if self.state is not ReceiverState.CLOSED:
+            self.state = ReceiverState.CLOSED
+            self._timer.cancel()
+            self._emit(Close(self.link, flush=flush))
+            self._ended(self, why, now)
+
+    # Open.
+
+    def _take(self, data: bytes, taken: list[tuple[int, bytes]]) -> None:
+        inbox = self.inbox
+        pieces = [data] if self._opener is None else self._opener.feed(data)
+        for piece in pieces:
+            for body in self._decoder.feed(piece):
+                if body.startswith(CONTROL_MARK):
+                    content = self._control(body)
+                    if content is None:
+                        continue
+                else:
+                    content = body
+                if self._skip:
+                    self._skip -= 1
+                else:
+                    taken.append((inbox.take(content), content))
+            if self._decoder.broken is not None:
+                raise self._decoder.broken
+        inbox.check_confirmed()
+
+    def _control(self, body: bytes) -> bytes | None:
+        """Handle a control frame; return the channel data that a DATA holds."""
+        kind = body[3] if len(body) > 3 else 0
+        if kind == Control.DATA:
+            return body[4:]
+        if kind == Control.PING and len(body) == 4:
+            self._pongs = True
+        elif kind == Control.SEEN:
+            self.inbox.confirm(decode_seen(body))
+        else:
+            raise RemoteProtocolError(f"a control frame of type {kind} has no place here")
+        return None
+
+    def _write(self, chunks: list[bytes]) -> None:
+        if self._seal is not None:
+            chunks = [self._seal(b"".join(chunks))]
+        self._written += sum(map(len, chunks))
+        self._emit(Write(self.link, chunks))
