@@ -15,6 +15,7 @@ what is marked as the core's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from .cursor import KeyCursor
 from .inbox import Commit, Waiter
 from .listeners import SessionListener, SessionListeners
 from .merge import destroyed
+from .policy import CommitPolicy
 from .record import (
     WHOLE,
     Life,
@@ -90,6 +92,11 @@ class SessionManager:
         session_id_length: Random bytes of an id (``sessionIdLength``).
         max_active_sessions: Live sessions that may exist; -1: no limit (``maxActiveSessions``).
         on_listener_error: Told what a listener raised, see `SessionListeners`.
+        policy: What to do about commits that are on too few members; None: serve and count.
+
+    Attributes:
+        revive: Called before a commit, and when a session is not found, in a forked process whose
+            node does not run yet: it starts one of its own, or raises. None everywhere else.
 
     Raises:
         ConfigError: ``session_id_length`` is out of range.
@@ -109,19 +116,34 @@ class SessionManager:
         session_id_length: int = 16,
         max_active_sessions: int = -1,
         on_listener_error: Callable[[Exception], None] | None = None,
+        policy: CommitPolicy | None = None,
     ) -> None:
         self.context = context
+        self.codec = codec
+        self.revive: Callable[[], None] | None = None
+        self.ids = SessionIds(entropy, session_id_length)
+        self.max_active_sessions = max_active_sessions
+        self._monotonic = monotonic
+        self._listeners = SessionListeners(on_listener_error)
+        table.max_inactive_s = max_inactive_s
+        self.start_over(
+            table, clock, inbox, policy or CommitPolicy(context, nullcontext(), monotonic=monotonic)
+        )
+
+    def start_over(
+        self, table: SessionTable, clock: Clock, inbox: Inbox, policy: CommitPolicy
+    ) -> None:
+        """Go on without sessions and with counters at zero, as in a process of its own.
+
+        For a forked process, before anything else uses the manager there: what was its parent's
+        (and perhaps locked by a thread that exists only in the parent) is not touched.
+        """
         self.table = table
         self.clock = clock
         self.inbox = inbox
-        self.codec = codec
-        self.ids = SessionIds(entropy, session_id_length)
-        self.max_active_sessions = max_active_sessions
+        self.policy = policy
         self.touches = Touches()
         self.sweeper = Sweeper(table)
-        table.max_inactive_s = max_inactive_s
-        self._monotonic = monotonic
-        self._listeners = SessionListeners(on_listener_error)
         self._idle_cursor = KeyCursor(table.keys)
         self._created = 0
         self._destroyed = 0
@@ -168,7 +190,14 @@ class SessionManager:
         key = table.resolve(session_id, now_ds)
         record = None if key is None else table.get(key)
         if key is None or record is None:
-            return None
+            if self.revive is None:
+                return None
+            self.revive()
+            table = self.table
+            key = table.resolve(session_id, now_ds)
+            record = None if key is None else table.get(key)
+            if key is None or record is None:
+                return None
         known = header(record)
         if known.life != _LIVE or _is_over(now_ds - known.last_seen, table.limit_of(key)):
             return None
@@ -190,6 +219,8 @@ class SessionManager:
         Raises:
             SessionLimitError: The session would have more than 65,535 entries; nothing is changed.
         """
+        if self.revive is not None:
+            self.revive()
         if not session.is_valid:
             return self._end(session, waiter)
         failed: dict[str, Exception] = {}
@@ -307,6 +338,9 @@ class SessionManager:
             commits=self._commits,
             commit_retries=self._commit_retries,
             commit_conflicts=self._commit_conflicts,
+            commits_incomplete=self.policy.incomplete,
+            commits_served_unreplicated=self.policy.served,
+            commits_refused=self.policy.refused,
             attribute_failures=self._attribute_failures,
             listener_failures=self._listeners.failures,
             partial_reads=self._partial_reads,

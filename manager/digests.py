@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from .merge import digest
 from .record import equal_state
-from .session_ids import PARTITIONS, partition_of
+from .session_ids import partition_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -43,7 +43,8 @@ class PartitionDigests:
     ) -> None:
         self._lock = lock
         self._get = get
-        self._sums = [0] * PARTITIONS
+        # Only of partitions that hold something: those of a small table are few.
+        self._sums: dict[int, int] = {}
         self._unsorted: dict[str, Record | None] = {}
         self._pending: dict[int, dict[str, Record | None]] = {}
 
@@ -60,14 +61,26 @@ class PartitionDigests:
         """Return the digest of one partition; an empty one has 0."""
         if self._unsorted:
             self._sort()
-        return self._settle(partition) if partition in self._pending else self._sums[partition]
+        if partition in self._pending:
+            self._settle(partition)
+        return self._sums.get(partition, 0)
+
+    def between(self, first: int, last: int) -> dict[int, int]:
+        """Return the digests of these partitions, in order; empty ones are left out."""
+        if self._unsorted:
+            self._sort()
+        for partition in [p for p in self._pending if first <= p <= last]:
+            self._settle(partition)
+        sums = self._sums
+        partitions = sorted(sums) if len(sums) < last - first else range(first, last + 1)
+        return {p: sums[p] for p in partitions if first <= p <= last and p in sums}
 
     def total(self) -> int:
         """Return the sum of all digests. Settles everything: for tests and tools."""
         self._sort()
         for partition in list(self._pending):
             self._settle(partition)
-        return sum(self._sums) % _MODULUS
+        return sum(self._sums.values()) % _MODULUS
 
     def _sort(self) -> None:
         with self._lock:
@@ -76,11 +89,9 @@ class PartitionDigests:
             # A key that waits already keeps its older image: that is what the sum counts.
             self._pending.setdefault(partition_of(key), {}).setdefault(key, before)
 
-    def _settle(self, partition: int) -> int:
-        total = self._sums[partition]
-        counted = self._pending.pop(partition, None)
-        if counted is None:
-            return total
+    def _settle(self, partition: int) -> None:
+        total = self._sums.get(partition, 0)
+        counted = self._pending.pop(partition)
         with self._lock:
             present = [self._get(key) for key in counted]
             # What changed since `_sort` is counted now; its image must not be subtracted again.
@@ -91,5 +102,8 @@ class PartitionDigests:
                 continue
             total -= 0 if before is None else digest(key, before)
             total += 0 if now is None else digest(key, now)
-        self._sums[partition] = total = total % _MODULUS
-        return total
+        total %= _MODULUS
+        if total:
+            self._sums[partition] = total
+        else:
+            self._sums.pop(partition, None)

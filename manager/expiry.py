@@ -63,7 +63,7 @@ def owner_of(partition: int, members: tuple[bytes, ...]) -> bytes:
 class _Ask:
     __slots__ = ("keys", "waiting")
 
-    def __init__(self, keys: dict[str, int], waiting: set[Member]) -> None:
+    def __init__(self, keys: dict[str, int], waiting: dict[Member, None]) -> None:
         self.keys = keys
         self.waiting = waiting
 
@@ -156,7 +156,7 @@ class Expiry:
             return
         self._number += 1
         number = self._number
-        ask = self._asks[number] = _Ask(keys, set(self._peers))
+        ask = self._asks[number] = _Ask(keys, dict(self._peers))
         self._asked.update(keys)
         message = ExpireAsk(manager.context, number, list(keys.items()))
 
@@ -210,7 +210,7 @@ class Expiry:
         self._answered(message.ask, ask, source, now)
 
     def _answered(self, number: int, ask: _Ask, member: Member, now: float) -> None:
-        ask.waiting.discard(member)
+        ask.waiting.pop(member, None)
         if not ask.waiting and number in self._asks:
             self._drop(number)
             self._expire(ask.keys, now)

@@ -13,7 +13,7 @@ from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.wire.options import SendOptions
 
-from .inbox import Commit, CommitResult
+from .inbox import Commit, resolve_all
 from .messages import CONTEXTS_MAX, Hello, decode_message, is_manager_message
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ class SessionGroup:
                 found.append((replicator, group))
                 continue
             # A manager outside the node's contexts has no copies anywhere; nobody waits for them.
-            for commit in group:
-                if commit.waiter is not None:
-                    commit.waiter.resolve(CommitResult(commit.version, (), {}))
+            resolve_all(group, (), {})
         return found
 
     def consume(self, data: ChannelData, now: float) -> bool:

@@ -8,7 +8,7 @@ the core once when it gets its first content, not once per commit.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -24,6 +24,7 @@ __all__ = [
     "CommitResult",
     "Inbox",
     "Waiter",
+    "resolve_all",
 ]
 
 INBOX_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -43,9 +44,12 @@ COMMIT_OVERHEAD_BYTES: Final = 256
 class CommitResult:
     """What became of a commit at the other members.
 
+    If ``missing`` is empty, the write survives any ``len(acked)`` crashes: this node and the
+    members in ``acked`` have it, and any one that is left brings it to every member that joins.
+
     Attributes:
-        version: The hlc of the commit.
-        acked: Names of the members that have it.
+        version: The hlc of the commit; 0 when nothing was written.
+        acked: Names of the members that have it; none when the send options do not wait.
         missing: The members that should have it and did not say so, each with the reason.
     """
 
@@ -62,8 +66,13 @@ class CommitResult:
 class Waiter(Protocol):
     """Somebody who waits for a commit's result."""
 
-    def resolve(self, result: CommitResult) -> None:
-        """Called in the core's thread, once; must not block."""
+    def resolve(self, result: CommitResult) -> Callable[[], None] | None:
+        """Called in the core's thread, once; must not block.
+
+        Returns:
+            What wakes the waiter, to be called when all results of the moment are out, once for
+            however many waiters return an equal one; None: it needs no waking.
+        """
 
 
 @final
@@ -84,6 +93,24 @@ class Commit:
     version: int
     delta: bytes
     waiter: Waiter | None = None
+
+
+def resolve_all(
+    commits: Iterable[Commit], acked: tuple[str, ...], missing: Mapping[str, str]
+) -> None:
+    """Tell the waiters of some commits their common outcome, then wake each event loop once."""
+    wakes: dict[Callable[[], None], None] = {}
+    try:
+        for commit in commits:
+            waiter, commit.waiter = commit.waiter, None
+            if waiter is not None:
+                wake = waiter.resolve(CommitResult(commit.version, acked, missing))
+                if wake is not None:
+                    wakes[wake] = None
+    finally:
+        # Whatever happened: a loop that counts on being woken would sleep for ever.
+        for wake in wakes:
+            wake()
 
 
 @dataclass(slots=True)
@@ -201,7 +228,7 @@ class Inbox:
                 elif commit.waiter is not None:
                     # Nobody seems to empty this inbox: its core is not running.
                     why = {"*": "the inbox is full and the channel does not empty it"}
-                    commit.waiter.resolve(CommitResult(commit.version, (), why))
+                    resolve_all((commit,), (), why)
             if self._is_armed or self._wake is None:
                 return False
             self._is_armed = True

@@ -124,6 +124,8 @@ ACTORS_AT: Final = HEADER.size
 ATTRIBUTE_HEAD_MAX: Final = 15
 SMALL: Final = tuple(bytes((i,)) for i in range(256))
 """Every byte as a string of one."""
+VERSION_BYTES: Final = tuple(1 + (lengths >> 4) + (lengths & 15) for lengths in range(256))
+"""By the byte with both lengths: how long ``ahead`` and ``back`` are together with it."""
 
 
 def varint(number: int) -> bytes:
@@ -195,17 +197,13 @@ def walk(main: bytes) -> list[Span]:
     large = 0
     for _ in range(main[4] << 8 | main[5]):
         start = pos
-        lengths = main[pos + skip]
-        pos += skip + 1 + (lengths >> 4) + (lengths & 15)
-        length = main[pos]
-        pos += 1
-        if length > 127:
-            length = length & 127 | main[pos] << 7  # names have at most 1,024 bytes
-            pos += 1
-        size = main[pos]
-        pos += 1
-        if size > 127:
-            size, pos = read_varint(main, pos - 1)
+        pos += skip + VERSION_BYTES[main[pos + skip]]
+        length, size = main[pos], main[pos + 1]
+        if length < 128 and size < 128:
+            pos += 2
+        else:
+            length, pos = read_varint(main, pos)
+            size, pos = read_varint(main, pos)
         value_at = pos + length
         if size <= LARGE_VALUE_BYTES:
             end = value_at + size
@@ -231,17 +229,13 @@ def index_attributes(main: bytes) -> tuple[dict[bytes, Span], int]:
         if main[pos] > ATTRIBUTE_HEAD_MAX:
             break
         start = pos
-        lengths = main[pos + skip]
-        pos += skip + 1 + (lengths >> 4) + (lengths & 15)
-        length = main[pos]
-        pos += 1
-        if length > 127:
-            length = length & 127 | main[pos] << 7
-            pos += 1
-        size = main[pos]
-        pos += 1
-        if size > 127:
-            size, pos = read_varint(main, pos - 1)
+        pos += skip + VERSION_BYTES[main[pos + skip]]
+        length, size = main[pos], main[pos + 1]
+        if length < 128 and size < 128:
+            pos += 2
+        else:
+            length, pos = read_varint(main, pos)
+            size, pos = read_varint(main, pos)
         value_at = pos + length
         if size <= LARGE_VALUE_BYTES:
             end = value_at + size

@@ -47,6 +47,7 @@ from .record import (
     main_of,
     pack,
     parse,
+    write_of,
 )
 from .splice import patches_of, splice
 
@@ -69,7 +70,7 @@ TOMBSTONES_MAX: Final = 64
 SPLICE_MAX: Final = 8
 """Entries of a delta up to which copying byte ranges beats taking both records apart."""
 
-_VERSION = Struct(">QIBH")
+_VERSION = Struct(">Q4sBH")
 _LIVE: Final = int(Life.LIVE)
 _DESTROYED: Final = int(Life.DESTROYED)
 _APPLICATION: Final = (int(Namespace.ATTRIBUTE), int(Namespace.NOTE))
@@ -193,10 +194,11 @@ def digest(key: str, record: Record) -> int:
     pieces = [key.encode(), bytes((life,))]
     if life == _LIVE:
         pieces.append(bytes((main[2] & WHOLE,)))
-        for (namespace, name), entry in parse(record).entries.items():
-            if entry.kind != _TOMBSTONE:
-                pieces.append(_VERSION.pack(entry.hlc, entry.actor, namespace, len(name)))
-                pieces.append(name)
+        for start, name_at, value_at, _, _ in walk(main):
+            if main[start] & 15 != _TOMBSTONE:
+                hlc, actor = write_of(main, start)
+                pieces.append(_VERSION.pack(hlc, actor, main[start] >> 4, value_at - name_at))
+                pieces.append(main[name_at:value_at])
     hashed = blake2b(b"\0".join(pieces), digest_size=8, person=b"tribes.session")
     return int.from_bytes(hashed.digest(), "big")
 

@@ -84,6 +84,7 @@ __all__ = [
     "slot_of",
     "to_wire",
     "with_access",
+    "write_of",
 ]
 
 Record: TypeAlias = bytes | tuple[bytes, tuple[bytes, ...]]
@@ -196,10 +197,7 @@ def read_entry(record: Record, span: Span) -> Entry:
     """Decode one entry that `walk` found in this record."""
     main = record if isinstance(record, bytes) else record[0]
     start, name_at, value_at, end, beside = span
-    if main[3] == WIDE:
-        actor_at, pos = start + 1, start + 5
-    else:
-        actor_at, pos = ACTORS_AT + 4 * main[start + 1], start + 2
+    actor_at, pos = _version_places(main, start)
     ahead, back = read_version(main, pos)
     hlc = int.from_bytes(main[CREATED_AT:ACCESS_AT], "big") + ahead
     return Entry(
@@ -211,6 +209,20 @@ def read_entry(record: Record, span: Span) -> Entry:
         int.from_bytes(main[actor_at : actor_at + 4], "big"),
         hlc - back if back else 0,
     )
+
+
+def write_of(main: bytes, start: int) -> tuple[int, bytes]:
+    """Read only who wrote the entry that begins at ``start``, and when: hlc, actor (4 bytes)."""
+    actor_at, pos = _version_places(main, start)
+    ahead, _ = read_version(main, pos)
+    return int.from_bytes(main[CREATED_AT:ACCESS_AT], "big") + ahead, main[actor_at : actor_at + 4]
+
+
+def _version_places(main: bytes, start: int) -> tuple[int, int]:
+    """Return the offsets of an entry's actor and of its lengths of ahead and back."""
+    if main[3] == WIDE:
+        return start + 1, start + 5
+    return ACTORS_AT + 4 * main[start + 1], start + 2
 
 
 def parse(record: Record) -> Parsed:

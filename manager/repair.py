@@ -173,7 +173,7 @@ class Repair:
             Notice("replica compared whole", {"context": context, "member": member.label})
         )
         table = self._manager.table
-        digests = {p: d for p in range(PARTITIONS) if (d := table.partition_digest(p))}
+        digests = table.partition_digests()
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             if not faulty:

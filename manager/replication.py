@@ -16,7 +16,7 @@ from tribes.channel.outputs import Notice
 from tribes.wire.options import SendOptions
 
 from .expiry import Expiry
-from .inbox import Commit, CommitResult
+from .inbox import Commit, resolve_all
 from .messages import (
     Deltas,
     Digests,
@@ -262,30 +262,27 @@ class Replicator:
     def _land(self, flight: _Flight, faulty: dict[Member, Exception]) -> None:
         commits, flight.commits = flight.commits, []
         if commits and self._waits:
-            missing = {m.label: f"{type(e).__name__}: {e}" for m, e in faulty.items()}
             acked = tuple(m.label for m in flight.targets if m not in faulty)
-            self._resolve(commits, acked, missing)
+            self._resolve(commits, acked, _reasons(faulty))
 
     def _give_up(self, flight: _Flight) -> None:
         ticket = flight.ticket
         if not flight.commits or ticket is None:
             return
         commits, flight.commits = flight.commits, []
-        late = f"no acknowledgement within {self._commit_timeout * 1000:g} ms"
-        missing = {m.label: late for m in ticket.waiting}
-        missing.update({m.label: f"{type(e).__name__}: {e}" for m, e in ticket.faulty.items()})
-        acked = tuple(m.label for m in flight.targets if m.label not in missing)
-        self._resolve(commits, acked, missing)
+        waiting = ticket.waiting
+        late = TimeoutError(f"no acknowledgement within {self._commit_timeout * 1000:g} ms")
+        missing = {m: ticket.faulty.get(m, late) for m in flight.targets if m in waiting}
+        missing.update(ticket.faulty)
+        acked = tuple(m.label for m in flight.targets if m not in missing)
+        self._resolve(commits, acked, _reasons(missing))
 
     def _resolve(
         self, commits: list[Commit], acked: tuple[str, ...], missing: dict[str, str]
     ) -> None:
         if missing:
             self.statistics.commits_incomplete += len(commits)
-        for commit in commits:
-            if commit.waiter is not None:
-                commit.waiter.resolve(CommitResult(commit.version, acked, missing))
-                commit.waiter = None
+        resolve_all(commits, acked, missing)
 
     def _spread(self, pairs: Pairs, now: float) -> None:
         targets = self._targets
@@ -332,3 +329,12 @@ class Replicator:
             self.expiry.on_ask(source, message, now)
         elif isinstance(message, ExpireAnswer):
             self.expiry.on_answer(source, message, now)
+
+
+def _reasons(faulty: dict[Member, Exception]) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    for member, error in faulty.items():
+        # Two members may be called the same; each of them counts.
+        name = member.label if member.label not in reasons else f"{member.label} ({member.name})"
+        reasons[name] = f"{type(error).__name__}: {error}"
+    return reasons

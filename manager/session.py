@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .session_ids import SessionIds
     from .values import ValueCodec
 
-__all__ = ["Session", "SessionHome"]
+__all__ = ["Session", "SessionHome", "home_of"]
 
 _ATTRIBUTE: Final = int(Namespace.ATTRIBUTE)
 _CONTAINER: Final = int(Namespace.CONTAINER)
@@ -345,3 +345,11 @@ class Session(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         # The id is a secret: whoever has it has the session.
         return f"<Session {self.key[:6]}… {'new' if self.is_new else ''}>"
+
+
+def home_of(session: Session) -> SessionHome:
+    """Return the manager that a session is from.
+
+    No attribute of the session: templates would find it in place of the application's.
+    """
+    return session._home

@@ -185,9 +185,11 @@ def rewrite(
             count += 1
         else:
             start, _, value_at, end, large = span
+            if large >= 0:
+                return None  # the value stands beside: nothing here to compare with
             if main[start] == kind and (main[value_at:end] == value or kind == _TOMBSTONE):
                 continue
-            if large >= 0 or main[start + 1] != index:
+            if main[start + 1] != index:
                 return None
             middle = start + 3 + (main[start + 2] >> 4)
             back = ahead - int.from_bytes(main[start + 3 : middle], "big")

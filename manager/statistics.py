@@ -25,6 +25,9 @@ class ManagerStatistics:
         commits: Commits that changed something.
         commit_retries: Commits that had to be computed again because the record had changed.
         commit_conflicts: Writes that replaced another's write which their request had not seen.
+        commits_incomplete: Waited-for commits that some member lacked at the end of the wait.
+        commits_served_unreplicated: Commits on too few members whose requests were answered.
+        commits_refused: Commits on too few members whose requests got an error.
         attribute_failures: Attributes that could not be encoded.
         listener_failures: Events whose listener raised.
         partial_reads: Sessions asked for of which only later changes have arrived here so far.
@@ -42,6 +45,9 @@ class ManagerStatistics:
     commits: int
     commit_retries: int
     commit_conflicts: int
+    commits_incomplete: int
+    commits_served_unreplicated: int
+    commits_refused: int
     attribute_failures: int
     listener_failures: int
     partial_reads: int

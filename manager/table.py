@@ -256,6 +256,10 @@ class SessionTable:
         """
         return self._digests.of(partition)
 
+    def partition_digests(self, first: int = 0, last: int = PARTITIONS - 1) -> dict[int, int]:
+        """Return the digests of a range of partitions, without the empty ones."""
+        return self._digests.between(first, last)
+
     def root_digest(self) -> int:
         """Return the sum of all partitions' digests. In the core's thread; may take long."""
         return self._digests.total()

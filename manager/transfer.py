@@ -157,7 +157,7 @@ class Transfer:
         self._pulls[sync] = _Pull(member, now)
         self.statistics.pulls_started += 1
         table = self._manager.table
-        digests = {p: d for p in range(PARTITIONS) if (d := table.partition_digest(p))}
+        digests = table.partition_digests()
         message = Digests(self._manager.context, sync, 0, PARTITIONS - 1, offers, digests)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
@@ -249,8 +249,12 @@ class Transfer:
         table, theirs = self._manager.table, message.digests
         if message.first > message.last:
             return [p for p, digest in theirs.items() if table.partition_digest(p) != digest]
-        compared = range(message.first, message.last + 1)
-        return [p for p in compared if table.partition_digest(p) != theirs.get(p, 0)]
+        first, last = message.first, message.last
+        mine = table.partition_digests(first, last)
+        if mine == theirs:
+            return []
+        listed = sorted(mine.keys() | theirs.keys())
+        return [p for p in listed if first <= p <= last and mine.get(p, 0) != theirs.get(p, 0)]
 
     def _records_of(self, partitions: list[int], now_ds: int) -> Iterator[tuple[str, bytes]]:
         table = self._manager.table
@@ -347,6 +351,6 @@ class Transfer:
         last = first + WINDOW_PARTITIONS - 1
         self._cursor = (last + 1) % PARTITIONS
         table = self._manager.table
-        digests = {p: d for p in range(first, last + 1) if (d := table.partition_digest(p))}
+        digests = table.partition_digests(first, last)
         message = Digests(self._manager.context, 0, first, last, True, digests)
         self._channel.post((peer,), message.encode(), int(SendOptions.USE_ACK), now)

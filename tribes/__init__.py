@@ -30,8 +30,10 @@ from tribes.errors import SendTimeoutError as SendTimeoutError
 from tribes.errors import SessionError as SessionError
 from tribes.errors import SessionInvalidError as SessionInvalidError
 from tribes.errors import SessionLimitError as SessionLimitError
+from tribes.errors import SessionNotReplicatedError as SessionNotReplicatedError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
+from tribes.manager.inbox import CommitResult as CommitResult
 from tribes.membership.view import View as View
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel

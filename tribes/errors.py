@@ -17,6 +17,7 @@
     └── SessionError
         ├── SessionInvalidError      the session was invalidated or has expired
         ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
+        ├── SessionNotReplicatedError  a commit is on fewer members than it must be; ``result``
         ├── AttributeNotEncodableError   a value has no registered codec (also a TypeError)
         └── AttributeUnreadableError     stored bytes cannot be decoded here (also a KeyError)
 
@@ -26,7 +27,7 @@ go on with the members that answered, or treat the session as gone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,7 @@ __all__ = [
     "SessionError",
     "SessionInvalidError",
     "SessionLimitError",
+    "SessionNotReplicatedError",
     "TribesError",
 ]
 
@@ -142,6 +144,33 @@ class SessionInvalidError(SessionError):
 
 class SessionLimitError(SessionError):
     """A limit of the session manager refused the operation."""
+
+
+class _Result(Protocol):
+    """What the error tells of a ``CommitResult``."""
+
+    @property
+    def acked(self) -> tuple[str, ...]: ...
+    @property
+    def missing(self) -> Mapping[str, str]: ...
+
+
+class SessionNotReplicatedError(SessionError):
+    """A commit stands on this node and will reach the others, but not enough of them have said so.
+
+    Attributes:
+        result: The ``CommitResult``: who has it, who is missing and why.
+    """
+
+    def __init__(self, result: _Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        missing = "; ".join(f"{name}: {why}" for name, why in self.result.missing.items())
+        return f"the session is on {len(self.result.acked)} other member(s); missing: " + (
+            missing or "none, there are too few members"
+        )
 
 
 class AttributeNotEncodableError(SessionError, TypeError):

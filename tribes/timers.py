@@ -58,7 +58,7 @@ class Timers:
     def next_deadline(self) -> float:
         """Monotonic seconds of the earliest armed timer, or infinity."""
         heap = self._heap
-        while heap and not heap[0][2].is_armed:
+        while heap and heap[0][2]._callback is None:
             heapq.heappop(heap)
         return heap[0][0] if heap else inf
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tribes.config.model import ManagerConfig, NodeConfig
 from tribes.manager import DeltaManager
 from tribes.testing.sim import SimNode, SimWaiter, World
 
 
-def start(world: World, names: str, **settings: int) -> list[SimNode]:
+def start(world: World, names: str, **settings: Any) -> list[SimNode]:
     config = NodeConfig(
         contexts=("app",), manager=ManagerConfig(channel_send_options=6, **settings)
     )

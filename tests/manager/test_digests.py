@@ -49,6 +49,11 @@ def test_a_digest_is_the_sum_of_what_is_there(
         store.set(key, record)
         if ask:
             assert store.digests.of(partition_of(key)) == store.expected(partition_of(key))
+    partitions = sorted({partition_of(key) for key in KEYS})
+    wanted = {p: d for p in partitions if (d := store.expected(p))}
+    for first, last in ((0, PARTITIONS - 1), (1, 1), (0xFF0, 0xFFF)):
+        found = store.digests.between(first, last)
+        assert list(found.items()) == [(p, d) for p, d in wanted.items() if first <= p <= last]
     for key in KEYS:
         assert store.digests.of(partition_of(key)) == store.expected(partition_of(key))
     assert store.digests.unsettled == 0

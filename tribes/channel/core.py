@@ -488,8 +488,8 @@ class ChannelCore:
         )
         needs_ack = bool(data.options & _USE_ACK)
         ticket = message.ticket
+        self.statistics.frames_sent += len(message.destinations)
         for member in message.destinations:
-            self.statistics.frames_sent += 1
             self._senders.get(member, now).enqueue(
                 OutFrame(frame, needs_ack=needs_ack, settle=self._settler(ticket, member)), now
             )
@@ -559,8 +559,7 @@ class ChannelCore:
             self.deliveries.put(data, inbound, receiver)
 
     def _frame_finished(self, inbound: Inbound) -> None:
-        inbound.finish()
-        for receiver, _ in inbound.answers:
+        for receiver in inbound.finish():
             self._touched[receiver] = None
 
     def _flush_acks(self) -> None:

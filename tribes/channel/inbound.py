@@ -39,12 +39,15 @@ was under way, and send that frame again."""
 
 
 class Inbound:
-    """One received frame until its outcome is known."""
+    """One received frame, and its outcome once it is known.
 
-    __slots__ = ("answers", "has_failed", "is_done", "pending")
+    Thousands are remembered, so a finished one holds nothing but its outcome.
+    """
+
+    __slots__ = ("_answers", "has_failed", "is_done", "pending")
 
     def __init__(self) -> None:
-        self.answers: list[tuple[PlainReceiver, AckSlot]] = []
+        self._answers: tuple[tuple[PlainReceiver, AckSlot], ...] = ()
         self.pending = 0
         self.has_failed = False
         self.is_done = False
@@ -54,13 +57,19 @@ class Inbound:
         if self.is_done:
             link.answer(slot, ok=not self.has_failed)
         else:
-            self.answers.append((link, slot))
+            self._answers = (*self._answers, (link, slot))
 
-    def finish(self) -> None:
-        """The outcome is known: fill the acknowledgements that wait for it."""
+    def finish(self) -> list[PlainReceiver]:
+        """The outcome is known: fill the acknowledgements that wait for it.
+
+        Returns:
+            The links that have one to write now.
+        """
         self.is_done = True
-        for link, slot in self.answers:
+        answers, self._answers = self._answers, ()
+        for link, slot in answers:
             link.answer(slot, ok=not self.has_failed)
+        return [link for link, _ in answers]
 
 
 class Outcomes:

@@ -34,7 +34,8 @@ class Ticket:
         released: Callable[[dict[Member, Exception], float], None] | None = None,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
     ) -> None:
-        self._open = set(destinations)
+        # In the order given: that of a set would be another one in every process.
+        self._open = dict.fromkeys(destinations)
         self._on_released = released
         self._on_settled = settled
         self.faulty: dict[Member, Exception] = {}
@@ -61,7 +62,7 @@ class Ticket:
         """Note the outcome at one destination; a second word on the same one is ignored."""
         if member not in self._open:
             return
-        self._open.discard(member)
+        del self._open[member]
         if error is not None:
             self.faulty[member] = error
         if not self._open:

@@ -8,6 +8,7 @@ by :func:`msgspec.convert`, so a typing error never passes in silence.
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 import msgspec
 
@@ -21,6 +22,7 @@ __all__ = [
     "ReceiverConfig",
     "SenderConfig",
     "check_config",
+    "waits_for_members",
 ]
 
 
@@ -124,6 +126,11 @@ class ManagerConfig(_Config, frozen=True):
         session_id_length: Random bytes of a session id (``sessionIdLength``).
         max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
         commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
+        on_unreplicated: What a request does whose commit some member lacks: ``"serve"`` answers,
+            counts and logs it; ``"error"`` answers 503 instead. Either way the change stands here
+            and reaches the others when they can be reached.
+        min_copies: A commit is also unreplicated when fewer other members than this acknowledged
+            it; 0: none need to, which is what a node that is alone can do.
         state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
             (``stateTransferTimeout``).
         expiry_interval: Milliseconds between two looks for idle sessions.
@@ -134,6 +141,8 @@ class ManagerConfig(_Config, frozen=True):
     session_id_length: int = 16
     max_active_sessions: int = -1
     commit_timeout: int = 1000
+    on_unreplicated: Literal["serve", "error"] = "serve"
+    min_copies: int = 0
     state_transfer_timeout_s: float = 60.0
     expiry_interval: int = 1000
 
@@ -184,6 +193,7 @@ def check_config(config: NodeConfig) -> None:
         )
     _positive("channel.sender.timeout", config.channel.sender.timeout)
     _positive("manager.commit_timeout", config.manager.commit_timeout)
+    _check_unreplicated(config.manager)
     _positive("manager.expiry_interval", config.manager.expiry_interval)
     group = _ip("channel.membership.address", membership.address)
     if not group.is_multicast:
@@ -209,6 +219,39 @@ def check_config(config: NodeConfig) -> None:
                 "--insecure):\n\n    insecure = true\n",
                 key=key,
             )
+
+
+def _check_unreplicated(manager: ManagerConfig) -> None:
+    if manager.on_unreplicated not in ("serve", "error"):
+        raise ConfigError(
+            f"must be 'serve' or 'error', found {manager.on_unreplicated!r}; a function can be "
+            "given to SessionMiddleware or to a commit, not in the configuration",
+            key="manager.on_unreplicated",
+        )
+    if manager.min_copies < 0:
+        raise ConfigError(
+            f"must be 0 or more, found {manager.min_copies}", key="manager.min_copies"
+        )
+    if waits_for_members(manager):
+        return
+    # These would be ignored in silence: without waiting nobody knows who has a commit.
+    remedy = (
+        f"but with channel_send_options = {manager.channel_send_options} no commit waits for the "
+        "members; write channel_send_options = 6 (2: received is enough)"
+    )
+    if manager.on_unreplicated == "error":
+        raise ConfigError(
+            f"is 'error', {remedy}, or on_unreplicated = 'serve'", key="manager.on_unreplicated"
+        )
+    if manager.min_copies:
+        raise ConfigError(
+            f"is {manager.min_copies}, {remedy}, or min_copies = 0", key="manager.min_copies"
+        )
+
+
+def waits_for_members(manager: ManagerConfig) -> bool:
+    """Whether a commit waits for the members: the options have 2 and do not have 8."""
+    return bool(manager.channel_send_options & 2) and not manager.channel_send_options & 8
 
 
 def _positive(key: str, value: int) -> None:

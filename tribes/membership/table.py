@@ -67,10 +67,19 @@ class MembershipTable:
         known = entry.member
         if record.alive == known.alive:
             return []
-        entry.member = dataclasses.replace(
-            known, alive=record.alive, payload=record.payload, command=record.command
-        )
-        if record.payload == known.payload and record.command == known.command:
+        is_same = record.payload == known.payload and record.command == known.command
+        if (record.domain, record.secure_port, record.udp_port) == (
+            known.domain,
+            known.secure_port,
+            known.udp_port,
+        ):
+            # The usual heartbeat: nothing of the known record is to be kept.
+            entry.member = record
+        else:
+            entry.member = dataclasses.replace(
+                known, alive=record.alive, payload=record.payload, command=record.command
+            )
+        if is_same:
             return []
         return [MemberChange(ChangeKind.UPDATED, entry.member)]
 

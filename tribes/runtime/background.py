@@ -2,28 +2,45 @@
 
 Reads never cross the threads; a commit leaves its delta in the inbox and wakes the thread once for
 however many gather (DESIGN §2.10, 5.4).
+
+**Fork.** A forked child has nothing of the parent's node: no thread, no socket (its copies are
+closed at once, so that they keep no connection of a killed parent up), no session, no lock, another
+actor. If the node ran in the parent, the child gets a member of its own as soon as it uses a
+manager, or by :meth:`BackgroundNode.start`; until it has joined, a look-up waits instead of finding
+nothing, which would log the user out. A child that never uses a session never becomes a member.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import structlog
 import trio
 
 from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
+from tribes.runtime.commits import Committer
+from tribes.runtime.crossing import send_from_outside
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.parts import Sessions
+from tribes.runtime.waiters import in_thread, refuse_in_event_loop, result_of, running_loop
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.config.model import NodeConfig
+    from tribes.ids import UniqueId
     from tribes.manager.delta import DeltaManager
+    from tribes.manager.inbox import CommitResult
+    from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.session import Session
     from tribes.manager.values import ValueCodec
     from tribes.membership.view import View
     from tribes.wire.member import Member
@@ -35,6 +52,21 @@ log = structlog.get_logger("tribes")
 _START_TIMEOUT_S = 30.0
 
 
+class _Run:
+    """One thread of a node, from its start to its end."""
+
+    def __init__(self, joined: Future[bool]) -> None:
+        self.started: Future[None] = Future()
+        self.joined = joined
+        self.is_over = False
+        """It was told to stop, or has ended."""
+        self.thread: threading.Thread | None = None
+        self.token: trio.lowlevel.TrioToken | None = None
+        self.nursery: trio.Nursery | None = None
+        self.stopping: trio.Event | None = None
+        self.channel: GroupChannel | None = None
+
+
 class BackgroundNode:
     """One member of the group with its session managers, in a background thread.
 
@@ -43,14 +75,18 @@ class BackgroundNode:
         node = BackgroundNode(NodeConfig(name="n1", contexts=("shop",)))
         node.start()
         manager = node.manager("shop")
-        ...
+        session = manager.create()
+        session["cart"] = ["book"]
+        node.commit(session)                # in a thread
+        await node.acommit(session)         # in a task of asyncio or trio
         node.stop()
 
     ``start`` and ``stop`` may be called from any thread; ``stop`` also runs at interpreter exit.
 
     Args:
         config: The node. Contexts must be listed.
-        interceptors: The chain; None: the default one.
+        interceptors: The chain, or a function that makes one; None: the default one. Only with a
+            function can a forked child have a node of its own.
         codec: Encodes attribute values.
         drain_timeout: Seconds that ``stop`` may wait until every member has everything.
         watch: Sees every event, in the background thread; must not block.
@@ -60,7 +96,7 @@ class BackgroundNode:
         self,
         config: NodeConfig,
         *,
-        interceptors: Sequence[Interceptor] | None = None,
+        interceptors: Sequence[Interceptor] | Callable[[], Sequence[Interceptor]] | None = None,
         codec: ValueCodec | None = None,
         drain_timeout: float = 5.0,
         watch: Callable[[Event], None] | None = None,
@@ -69,48 +105,117 @@ class BackgroundNode:
         self.sessions = Sessions(config, codec=codec)
         self.joined: Future[bool] = Future()
         """Done when this node has the sessions of the others: True, or False when time ran out."""
+        self._committer = Committer(config.manager)
         self._interceptors = interceptors
         self._drain_timeout = drain_timeout
         self._watch = watch
-        self._thread: threading.Thread | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._stopping: trio.Event | None = None
-        self._channel: GroupChannel | None = None
-        self._started: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._run: _Run | None = None
+        self._is_forked = False
+        _nodes.add(self)
+
+    # Life.
 
     def start(self) -> None:
         """Open the sockets, join the group, and return; :attr:`joined` tells the rest.
 
         Raises:
             ConfigError: A value cannot work, or an address or port cannot be had.
-            LocalProtocolError: It was started before.
+            LocalProtocolError: It was started before, in this process.
         """
-        if self._thread is not None:
-            raise LocalProtocolError("a background node is started once")
-        self._thread = threading.Thread(
-            target=self._thread_main, name=f"tribes-{self.config.name or 'node'}", daemon=True
-        )
-        self._thread.start()
+        with self._lock:
+            if self._run is not None:
+                raise LocalProtocolError("a background node is started once")
+            run = self._launch()
+        self._await_started(run)
+
+    def _launch(self) -> _Run:
+        if self._is_forked and not (self._interceptors is None or callable(self._interceptors)):
+            raise LocalProtocolError(
+                "the interceptors of this node are in use in the process that this one was forked "
+                "from; give BackgroundNode a function that makes them"
+            )
+        run = _Run(self.joined)
+        name = f"tribes-{self.config.name or 'node'}"
+        run.thread = threading.Thread(target=self._thread_main, args=(run,), name=name, daemon=True)
+        run.thread.start()
+        self._run = run
+        return run
+
+    def _await_started(self, run: _Run) -> None:
         try:
-            self._started.result(_START_TIMEOUT_S)
+            run.started.result(_START_TIMEOUT_S)
         except ConfigError:
             # Its thread is at its end; nothing of it is left when the caller goes on.
-            self._thread.join(_START_TIMEOUT_S)
+            assert run.thread is not None
+            run.thread.join(_START_TIMEOUT_S)
             raise
         atexit.register(self.stop)
+        util = sys.modules.get("multiprocessing.util")
+        if self._is_forked and util is not None:
+            # Its processes end without what atexit runs; what is queued would be lost.
+            util.Finalize(None, self.stop, exitpriority=100)
 
     def stop(self) -> None:
         """Send what is queued, leave the group, end the thread. A second call does nothing."""
         atexit.unregister(self.stop)
-        thread, token, stopping = self._thread, self._token, self._stopping
-        if thread is None or not thread.is_alive():
+        run = self._run
+        if run is None or run.thread is None or not run.thread.is_alive():
             return
-        if token is not None and stopping is not None:
+        run.is_over = True
+        if run.token is not None and run.stopping is not None:
             try:
-                token.run_sync_soon(stopping.set)
+                run.token.run_sync_soon(run.stopping.set)
             except trio.RunFinishedError:
                 pass
-        thread.join(self._drain_timeout + 5)
+        run.thread.join(self._drain_timeout + 5)
+
+    def wait_joined(self, timeout: float | None = None) -> bool:
+        """Block until this node has the others' sessions; False when that took too long.
+
+        In a forked child whose node does not run yet it starts that.
+
+        Args:
+            timeout: Seconds; None: as long as the state transfer may take.
+
+        Raises:
+            LocalProtocolError: It would block an event loop.
+        """
+        if not self.joined.done():
+            refuse_in_event_loop("await node.await_joined()")
+        if self.sessions.revive is not None:
+            self._await_started(self._launched())
+        try:
+            return self.joined.result(self._join_limit_s if timeout is None else timeout)
+        except TimeoutError:
+            return False
+
+    async def await_joined(self, timeout: float | None = None) -> bool:
+        """The same in a task of asyncio or trio; cancelling is safe."""
+        if self.sessions.revive is not None:
+            await in_thread(lambda: self._await_started(self._launched()))
+        try:
+            limit = self._join_limit_s if timeout is None else timeout
+            return await result_of(self.joined, limit)
+        except TimeoutError:
+            return False
+
+    @property
+    def _join_limit_s(self) -> float:
+        return self.config.manager.state_transfer_timeout_s + 10
+
+    @property
+    def was_started(self) -> bool:
+        """Whether :meth:`start` was called in this process, whatever has happened since."""
+        return self._run is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the background thread runs, in this process."""
+        run = self._run
+        return run is not None and run.thread is not None and run.thread.is_alive()
+
+    # Use, from any thread.
 
     def manager(self, context: str) -> DeltaManager:
         """The session manager of a context.
@@ -118,22 +223,93 @@ class BackgroundNode:
         Raises:
             LocalProtocolError: The context is not in ``config.contexts``.
         """
-        if context not in self.config.contexts:
-            raise LocalProtocolError(
-                f"context {context!r} is not in the node's contexts {self.config.contexts!r}"
-            )
-        return self.sessions.manager(context)
+        return self.sessions.listed_manager(context)
+
+    def commit(
+        self, session: Session, *, on_unreplicated: OnUnreplicated | None = None
+    ) -> CommitResult:
+        """Commit a session; block this thread until the members have it, as the options say.
+
+        Args:
+            session: From a manager of this node.
+            on_unreplicated: What to do when too few members have it, instead of what the
+                configuration says; see `OnUnreplicated`.
+
+        Raises:
+            LocalProtocolError: It would block an event loop: use :meth:`acommit`. With options that
+                do not wait it may be called there.
+            SessionNotReplicatedError: Too few members have it, and that is to be an error.
+            ConfigError: ``on_unreplicated`` cannot be used.
+        """
+        return self._committer_for(on_unreplicated).commit(session)
+
+    async def acommit(
+        self, session: Session, *, on_unreplicated: OnUnreplicated | None = None
+    ) -> CommitResult:
+        """The same in a task of asyncio or trio.
+
+        Cancelling is safe: the commit stands and goes out, its result is dropped.
+        """
+        committer = self._committer_for(on_unreplicated)
+        if self.sessions.revive is not None:
+            await self.await_joined()
+        return await committer.acommit(session)
+
+    def _committer_for(self, on_unreplicated: OnUnreplicated | None) -> Committer:
+        if on_unreplicated is None:
+            return self._committer
+        return Committer(self.config.manager, on_unreplicated=on_unreplicated)
+
+    def send(
+        self,
+        message: bytes,
+        to: Iterable[Member] | Member | None = None,
+        *,
+        options: int = SendOptions.DEFAULT,
+    ) -> UniqueId:
+        """Send a message as :meth:`GroupChannel.send` does; block this thread until it returns.
+
+        Raises:
+            LocalProtocolError: It would block an event loop: use :meth:`asend`.
+            GroupSendError: Some destinations failed; all others have the message.
+            ChannelClosedError: The node does not run.
+        """
+        refuse_in_event_loop("await node.asend(message)")
+        return self._submit(message, to, options).result()
+
+    async def asend(
+        self,
+        message: bytes,
+        to: Iterable[Member] | Member | None = None,
+        *,
+        options: int = SendOptions.DEFAULT,
+    ) -> UniqueId:
+        """The same in a task of asyncio or trio.
+
+        Cancelling is safe: the message may still arrive, and its outcome is dropped.
+        """
+        return await result_of(self._submit(message, to, options))
+
+    def _submit(
+        self, message: bytes, to: Iterable[Member] | Member | None, options: int
+    ) -> Future[UniqueId]:
+        channel, run = self.channel, self._run
+        assert run is not None
+        return send_from_outside(channel, run.token, lambda: run.nursery, message, to, options)
 
     @property
     def channel(self) -> GroupChannel:
         """The channel. Only its ``local`` and ``view`` may be read from other threads.
 
         Raises:
-            ChannelClosedError: The node has not been started.
+            ChannelClosedError: The node has not been started in this process.
         """
-        if self._channel is None:
-            raise ChannelClosedError("the node has not been started")
-        return self._channel
+        if self._run is None or self._run.channel is None:
+            where = "in this process, which was forked from the one where it was"
+            raise ChannelClosedError(
+                f"the node has not been started {where if self._is_forked else ''}".rstrip()
+            )
+        return self._run.channel
 
     @property
     def local(self) -> Member:
@@ -150,66 +326,96 @@ class BackgroundNode:
         """Names of all live members that this node sees, itself first."""
         return [self.local.label, *(member.label for member in self.view.members)]
 
-    def wait_joined(self, timeout: float | None = None) -> bool:
-        """Block until this node has the others' sessions; False when that took too long.
+    # The thread.
 
-        Args:
-            timeout: Seconds; None: as long as the state transfer may take.
-        """
-        limit = self.config.manager.state_transfer_timeout_s + 10 if timeout is None else timeout
-        try:
-            return self.joined.result(limit)
-        except TimeoutError:
-            return False
-
-    @property
-    def was_started(self) -> bool:
-        """Whether :meth:`start` was called, whatever has happened since."""
-        return self._thread is not None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the background thread runs."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def _thread_main(self) -> None:
+    def _thread_main(self, run: _Run) -> None:
         # The boundary of the thread: whatever ends it is told to who waits, and logged.
         try:
-            trio.run(self._main)
+            trio.run(self._main, run)
         except BaseException as error:
-            if not self._started.done():
-                self._started.set_exception(_single(error))
+            if not run.started.done():
+                run.started.set_exception(_single(error))
             else:
                 log.critical("background node died", exc_info=error)
-            if not self.joined.done():
-                self.joined.set_result(False)
+            if not run.joined.done():
+                run.joined.set_result(False)
+        finally:
+            run.is_over = True
 
-    async def _main(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._stopping = trio.Event()
+    async def _main(self, run: _Run) -> None:
+        run.token = trio.lowlevel.current_trio_token()
+        run.stopping = trio.Event()
+        made = self._interceptors() if callable(self._interceptors) else self._interceptors
         channel = GroupChannel(
             self.config,
-            interceptors=self._interceptors,
+            interceptors=made,
             sessions=self.sessions,
             drain_timeout=self._drain_timeout,
             watch=self._watch,
         )
         async with channel:
-            self._channel = channel
-            self._started.set_result(None)
+            run.channel = channel
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell_joined, channel)
-                await self._stopping.wait()
+                run.nursery = nursery
+                run.started.set_result(None)
+                nursery.start_soon(self._tell_joined, run, channel)
+                await run.stopping.wait()
+                run.nursery = None
                 nursery.cancel_scope.cancel()
-        if not self.joined.done():
-            self.joined.set_result(False)
+        if not run.joined.done():
+            run.joined.set_result(False)
 
-    async def _tell_joined(self, channel: GroupChannel) -> None:
-        timeout = self.config.manager.state_transfer_timeout_s + 5
-        self.joined.set_result(await channel.shell.joined(timeout))
+    async def _tell_joined(self, run: _Run, channel: GroupChannel) -> None:
+        joined = await channel.await_joined()
+        self.sessions.revive = None
+        run.joined.set_result(joined)
+
+    # Fork.
+
+    def _after_fork(self) -> None:
+        """In a forked child: forget the parent's thread."""
+        run, self._run = self._run, None
+        self._lock = threading.Lock()
+        self.joined = Future()
+        atexit.unregister(self.stop)
+        if run is not None:
+            self._is_forked = True
+            self.sessions.revive = None if run.is_over else self._revive
+
+    def _revive(self) -> None:
+        """Start this forked process's own node if nobody has, and wait until it has joined.
+
+        Raises:
+            LocalProtocolError: It would block an event loop.
+            ConfigError: The node cannot start, see :meth:`start`.
+        """
+        library = running_loop()
+        if library is not None:
+            raise LocalProtocolError(
+                "this process was forked from the one whose node ran, and its own has not joined "
+                f"yet; in this {library} event loop write first: await node.await_joined()"
+            )
+        self.wait_joined()
+
+    def _launched(self) -> _Run:
+        with self._lock:
+            return self._run or self._launch()
 
 
 def _single(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+_nodes: WeakSet[BackgroundNode] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for node in list(_nodes):
+        node._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    # Registered after the channels', so called after them.
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 import trio
 
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
+from tribes.runtime.commits import Committer
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -26,12 +29,21 @@ if TYPE_CHECKING:
 
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
+    from tribes.manager.delta import DeltaManager
     from tribes.manager.expiry import SessionExpired
+    from tribes.manager.inbox import CommitResult
+    from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.session import Session
     from tribes.membership.view import View
     from tribes.runtime.shell import Shell
     from tribes.wire.data import ChannelData
 
 __all__ = ["GroupChannel"]
+
+_FORKED = (
+    "this process was forked from the one that runs this channel; make and enter a channel of its "
+    "own here, or start a BackgroundNode"
+)
 
 _SYNC = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
 
@@ -47,6 +59,9 @@ class GroupChannel:
 
     Entering joins the group; leaving waits for what is queued (``drain_timeout``), tells the group
     and closes every socket. Cancelling the body leaves the group as well.
+
+    A process that is forked while it runs has none of it: its copies of the sockets are closed, and
+    every use raises, until it enters a channel of its own.
 
     Args:
         config: Who this member is and where it listens.
@@ -68,6 +83,7 @@ class GroupChannel:
     ) -> None:
         self.config = config or NodeConfig()
         self.sessions = sessions or Sessions(self.config)
+        self._committer = Committer(self.config.manager)
         self._interceptors = interceptors
         self._drain_timeout = drain_timeout
         self._listeners = ListenerRegistry(
@@ -77,6 +93,9 @@ class GroupChannel:
         )
         self._stack: AsyncExitStack | None = None
         self._shell: Shell | None = None
+        self._is_running = False
+        self._is_forked = False
+        _channels.add(self)
 
     async def __aenter__(self) -> Self:
         if self._stack is not None:
@@ -111,13 +130,17 @@ class GroupChannel:
             interceptors=self._interceptors,
             wake=wake,
         )
+        if self.sessions.revive is _refuse:
+            self.sessions.revive = None
         async with trio.open_nursery() as nursery:
             await nursery.start(self._shell.run)
             nursery.start_soon(self._listeners.run)
+            self._is_running = True
             try:
                 yield
                 await self._shell.drain(self._drain_timeout)
             finally:
+                self._is_running = False
                 nursery.cancel_scope.cancel()
 
     def _session_expired(self, event: SessionExpired) -> None:
@@ -131,8 +154,66 @@ class GroupChannel:
             ChannelClosedError: The channel has not been entered.
         """
         if self._shell is None:
-            raise ChannelClosedError("the channel has not been entered")
+            raise ChannelClosedError(
+                _FORKED if self._is_forked else "the channel has not been entered"
+            )
         return self._shell
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the channel has been entered and not been left."""
+        return self._is_running
+
+    def _after_fork(self) -> None:
+        """In a forked child: the channel runs in the parent, and nothing of it here."""
+        if self._shell is None:
+            return
+        self._shell.abandon()
+        self._shell = None
+        self._is_forked = True
+        if self._is_running:
+            self._is_running = False
+            self.sessions.revive = _refuse
+
+    # Sessions.
+
+    def manager(self, context: str) -> DeltaManager:
+        """The session manager of a context.
+
+        Raises:
+            LocalProtocolError: The context is not in ``config.contexts``.
+        """
+        return self.sessions.listed_manager(context)
+
+    async def acommit(
+        self, session: Session, *, on_unreplicated: OnUnreplicated | None = None
+    ) -> CommitResult:
+        """Commit a session and wait for the members, as the send options say.
+
+        Cancelling is safe: the commit stands and goes out, its result is dropped.
+
+        Args:
+            session: From a manager of this channel.
+            on_unreplicated: What to do when too few members have it, instead of what the
+                configuration says; see `OnUnreplicated`.
+
+        Raises:
+            SessionNotReplicatedError: Too few members have it, and that is to be an error.
+            ConfigError: ``on_unreplicated`` cannot be used.
+        """
+        committer = self._committer
+        if on_unreplicated is not None:
+            committer = Committer(self.config.manager, on_unreplicated=on_unreplicated)
+        return await committer.acommit(session)
+
+    async def await_joined(self, timeout: float | None = None) -> bool:
+        """Wait until this node has the others' sessions; False when that took too long.
+
+        Args:
+            timeout: Seconds; None: as long as the state transfer may take.
+        """
+        limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
+        return await self.shell.joined(limit)
 
     # Membership.
 
@@ -230,3 +311,20 @@ class GroupChannel:
     def remove_membership_listener(self, listener: MembershipListener) -> None:
         """Stop calling ``listener``; unknown ones are ignored."""
         self._listeners.remove_membership_listener(listener)
+
+
+_channels: WeakSet[GroupChannel] = WeakSet()
+
+
+def _refuse() -> None:
+    raise LocalProtocolError(_FORKED)
+
+
+def _after_fork_in_child() -> None:
+    for channel in list(_channels):
+        channel._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    # Registered after the sockets' and the sessions', so called after them.
+    os.register_at_fork(after_in_child=_after_fork_in_child)

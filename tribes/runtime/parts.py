@@ -11,11 +11,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+import structlog
+
 from tribes.config.model import NodeConfig, check_config
+from tribes.errors import LocalProtocolError
 from tribes.ids import make_unique_id
-from tribes.manager.clock import Clock
+from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
+from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
@@ -32,12 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Sessions", "make_shell"]
 
+log = structlog.get_logger("tribes")
+
 
 class Sessions:
     """The session managers of one process: what request threads and the channel share.
 
     Exactly three kinds of objects cross threads, each with one lock: the tables, the clock and the
     inbox (DESIGN §2.10).
+
+    A forked child has new ones, empty and unlocked, and another actor: two processes with one actor
+    would give different writes the same version. Its managers are the same objects, so that an
+    application may be built before the fork; they have no sessions until a node of the child's own
+    has joined, see ``revive``.
 
     Args:
         config: Limits of the managers.
@@ -48,10 +59,26 @@ class Sessions:
         self._config = config
         self._codec = codec or ValueCodec()
         self._managers: dict[str, DeltaManager] = {}
+        self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         self.inbox = Inbox(threading.Lock())
         _forkable.add(self)
+
+    @property
+    def revive(self) -> Callable[[], None] | None:
+        """In a forked child: what a use of the managers calls first, until a node runs.
+
+        See `SessionManager`.
+        """
+        return self._revive
+
+    @revive.setter
+    def revive(self, revive: Callable[[], None] | None) -> None:
+        with self._lock:
+            self._revive = revive
+            for manager in self._managers.values():
+                manager.revive = revive
 
     def manager(self, context: str) -> DeltaManager:
         """The manager of a context; the same object for the same name."""
@@ -61,6 +88,18 @@ class Sessions:
                 manager = self._managers[context] = self._make(context)
             return manager
 
+    def listed_manager(self, context: str) -> DeltaManager:
+        """The manager of a context that the node serves.
+
+        Raises:
+            LocalProtocolError: The context is not in ``config.contexts``.
+        """
+        if context not in self._config.contexts:
+            raise LocalProtocolError(
+                f"context {context!r} is not in the node's contexts {self._config.contexts!r}"
+            )
+        return self.manager(context)
+
     @property
     def managers(self) -> dict[str, DeltaManager]:
         """All managers by context, as a copy."""
@@ -69,9 +108,9 @@ class Sessions:
 
     def _make(self, context: str) -> DeltaManager:
         settings = self._config.manager
-        return DeltaManager(
+        manager = DeltaManager(
             context,
-            SessionTable(threading.Lock(), self.inbox, max_inactive_s=settings.max_inactive_s),
+            self._table(),
             self.clock,
             inbox=self.inbox,
             codec=self._codec,
@@ -80,7 +119,41 @@ class Sessions:
             max_inactive_s=settings.max_inactive_s,
             session_id_length=settings.session_id_length,
             max_active_sessions=settings.max_active_sessions,
+            policy=self._policy(context),
         )
+        manager.revive = self._revive
+        return manager
+
+    def _table(self) -> SessionTable:
+        limit = self._config.manager.max_inactive_s
+        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=limit)
+
+    def _policy(self, context: str) -> CommitPolicy:
+        settings = self._config.manager
+        return CommitPolicy(
+            context,
+            threading.Lock(),
+            monotonic=time.monotonic,
+            on_unreplicated=settings.on_unreplicated,
+            min_copies=settings.min_copies,
+            report=_report_unreplicated,
+        )
+
+    def _start_over(self) -> None:
+        """In a forked child, before anything else: leave all that is the parent's."""
+        seen = self.clock.last
+        self._lock = threading.Lock()
+        self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
+        with suppress(ClockAheadError):
+            self.clock.observe(seen)
+        self.inbox = Inbox(threading.Lock())
+        for context, manager in self._managers.items():
+            manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
+            manager.replicator = None
+
+
+def _report_unreplicated(fields: dict[str, object]) -> None:
+    log.warning("session not on enough members", **fields)
 
 
 _forkable: WeakSet[Sessions] = WeakSet()
@@ -91,9 +164,13 @@ def _new_actor() -> int:
 
 
 def _after_fork_in_child() -> None:
-    # Two processes with one actor would give different writes the same version.
-    for sessions in _forkable:
-        sessions.clock.actor = _new_actor()
+    # structlog's own loggers hold a lock per file while they write, and forget it at no fork. The
+    # thread that held it, perhaps the parent's channel, does not exist here.
+    locks = getattr(structlog._output, "WRITE_LOCKS", None)
+    if locks is not None:
+        locks.clear()
+    for sessions in list(_forkable):
+        sessions._start_over()
 
 
 if hasattr(os, "register_at_fork"):

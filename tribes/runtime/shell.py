@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from tribes.channel.outputs import Deliver, Event, TicketDone
+from tribes.runtime.sockets import accept, open_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
 
@@ -128,6 +129,7 @@ class Shell:
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_pumping = False
+        self._is_abandoned = False
         self._changed = trio.Event()
 
     # Life.
@@ -152,7 +154,19 @@ class Shell:
         finally:
             self._leave()
 
+    def abandon(self) -> None:
+        """In a forked child: do nothing any more. The node goes on in the parent.
+
+        Its sockets here are closed by :mod:`tribes.runtime.sockets`. Should the fork have been made
+        inside the node's own loop, the child's copy of it must not take leave of the group.
+        """
+        self._is_abandoned = True
+        self._nursery = None
+        self._links.clear()
+
     def _leave(self) -> None:
+        if self._is_abandoned:
+            return
         # No more tasks: what the core still asks for that would need one is not done.
         self._nursery = None
         self.core.stop(self.now())
@@ -224,7 +238,7 @@ class Shell:
 
     def pump(self) -> None:
         """Perform the core's outputs, and the outputs of what that causes."""
-        if self._is_pumping:
+        if self._is_pumping or self._is_abandoned:
             return
         self._is_pumping = True
         try:
@@ -339,7 +353,7 @@ class Shell:
         while True:
             await trio.lowlevel.wait_readable(self._listener)
             try:
-                sock, addr = self._listener.accept()
+                sock, addr = accept(self._listener)
             except BlockingIOError:
                 continue
             except ConnectionAbortedError:
@@ -349,7 +363,7 @@ class Shell:
                 log.warning("accept failed", error=str(error))
                 await trio.sleep(_ACCEPT_PAUSE_S)
                 continue
-            self._open(sock, (addr[0], addr[1]), None)
+            self._open(sock, addr, None)
 
     async def _connect(self, output: Connect) -> None:
         error: Exception = TimeoutError(f"no connection within {output.timeout:g} s")
@@ -500,7 +514,7 @@ class Shell:
 
 async def _connect_socket(address: tuple[str, int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = open_socket(lambda: socket.socket(family, socket.SOCK_STREAM))
     try:
         sock.setblocking(False)
         code = sock.connect_ex(address)

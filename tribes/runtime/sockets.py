@@ -6,18 +6,64 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 import struct
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
     from tribes.config.model import MembershipConfig, ReceiverConfig
 
-__all__ = ["listen", "multicast_receiver", "multicast_sender"]
+__all__ = ["accept", "listen", "multicast_receiver", "multicast_sender", "open_socket"]
 
 _BACKLOG = 128
+
+# Every socket of this process's nodes. A forked child closes its copies at once: while it holds
+# them, the parent's port stays taken and its connections stay up after the parent was killed, and
+# the other members would take it for a process that hangs. (Programs that are started get none:
+# Python opens sockets close-on-exec.)
+_open: WeakSet[socket.socket] = WeakSet()
+_opening = threading.RLock()
+"""Held while a socket is opened and noted, so that no fork comes between."""
+
+
+def open_socket(make: Callable[[], socket.socket]) -> socket.socket:
+    """Open a socket that a forked child closes."""
+    with _opening:
+        sock = make()
+        _open.add(sock)
+    return sock
+
+
+def accept(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+    """Take a connection that a forked child closes, and where it comes from.
+
+    Raises:
+        OSError: As ``socket.accept``.
+    """
+    with _opening:
+        sock, address = listener.accept()
+        _open.add(sock)
+    return sock, (address[0], address[1])
+
+
+def _after_fork_in_child() -> None:
+    _opening.release()
+    for sock in list(_open):
+        sock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_opening.acquire,
+        after_in_parent=_opening.release,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def listen(config: ReceiverConfig) -> socket.socket:
@@ -30,7 +76,7 @@ def listen(config: ReceiverConfig) -> socket.socket:
     first = config.port
     last = first + max(config.auto_bind, 1) - 1 if first else first
     for port in range(first, min(last, 65535) + 1):
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = open_socket(lambda: socket.socket(family, socket.SOCK_STREAM))
         try:
             # A port in TIME_WAIT may be used again; one that somebody listens on may not.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +107,7 @@ def multicast_receiver(config: MembershipConfig) -> socket.socket:
         ConfigError: The group cannot be joined.
     """
     group = ipaddress.ip_address(config.address)
-    sock = socket.socket(_family(config.address), socket.SOCK_DGRAM)
+    sock = open_socket(lambda: socket.socket(_family(config.address), socket.SOCK_DGRAM))
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT") and not _is_linux_multicast_reuse():
@@ -98,7 +144,7 @@ def multicast_sender(config: MembershipConfig) -> socket.socket:
     bind = ipaddress.ip_address(config.bind)
     # On loopback nothing may leave the machine, whatever the routing table says.
     ttl = config.ttl if config.ttl is not None else (0 if bind.is_loopback else 1)
-    sock = socket.socket(_family(config.address), socket.SOCK_DGRAM)
+    sock = open_socket(lambda: socket.socket(_family(config.address), socket.SOCK_DGRAM))
     try:
         if bind.version == 4:
             sock.setsockopt(

@@ -2,26 +2,33 @@
 
 The way of a request: read the cookie, find the session in this process's memory, run the
 application, and commit what it changed *before* the response head leaves. So whoever has seen the
-answer can rely on the copies that the send options promise (DESIGN §5.4, 6).
+answer can rely on the copies that the send options promise (DESIGN §5.4, 6). A commit that is on
+too few members is answered as ``on_unreplicated`` says; with ``"error"`` by 503 in place of the
+application's answer.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from tribes.errors import ConfigError
-from tribes.runtime.waiters import async_waiter, in_thread
+from tribes.errors import ConfigError, SessionNotReplicatedError
+from tribes.runtime.background import BackgroundNode
+from tribes.runtime.commits import Committer
+from tribes.runtime.native import ChannelTask
+from tribes.runtime.waiters import in_thread
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
+from tribes.web.refusal import refuse
 from tribes.web.request_session import RequestSession
-from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
+    from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
-    from tribes.runtime.background import BackgroundNode
+    from tribes.runtime.group_channel import GroupChannel
 
 __all__ = ["SessionMiddleware"]
 
@@ -32,12 +39,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_USE_ACK = int(SendOptions.USE_ACK)
-_ASYNC = int(SendOptions.ASYNCHRONOUS)
-
-_BACKSTOP_S = 1.0
-"""Added to ``commit_timeout``: the channel's thread answers within that, or it is dead."""
 
 
 class SessionMiddleware:
@@ -50,28 +51,41 @@ class SessionMiddleware:
 
     The node is started with the application and stopped with it, unless somebody else has
     started it. Start-up waits until this node has the others' sessions, at most
-    ``state_transfer_timeout_s``.
+    ``state_transfer_timeout_s``; with a server without start-up, or in a forked worker, the first
+    requests do.
+
+    A request whose commit is refused is answered by 503 with its cookie: the change stands here
+    and reaches the others later, so a client that tries again finds its session. What a request
+    changes after its response head is committed too, but can no longer be refused.
 
     Args:
         app: The application.
-        node: The member of the group in this process.
+        node: The member of the group in this process: a :class:`BackgroundNode`, or under a server
+            that runs trio a :class:`GroupChannel`, which then needs no thread.
         context: Which of the node's contexts; may be left out when it has one.
         cookie: How the cookie is written.
         route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
             in the cookie after a dot.
+        on_unreplicated: What to do when a commit is on too few members, instead of what the
+            manager's configuration says: ``"serve"``, ``"error"``, or a function of the
+            ``CommitResult`` that returns to serve, or raises ``SessionNotReplicatedError(result)``
+            for a 503 (anything else it raises is the application's error). Called in the event
+            loop; must not block.
 
     Raises:
-        ConfigError: The node does not have that context, or the route cannot be in a cookie.
+        ConfigError: The node does not have that context, the route cannot be in a cookie, or
+            ``on_unreplicated`` cannot be used.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        node: BackgroundNode,
+        node: BackgroundNode | GroupChannel,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,
         route: str = "",
+        on_unreplicated: OnUnreplicated | None = None,
     ) -> None:
         contexts = node.config.contexts
         if context is None:
@@ -95,11 +109,10 @@ class SessionMiddleware:
         self.manager: SessionManager = node.manager(context)
         self.cookie = cookie or CookieSettings()
         self.route = route
-        settings = node.config.manager
-        options = settings.channel_send_options
-        self._waits = bool(options & _USE_ACK) and not options & _ASYNC
-        self._wait_s = settings.commit_timeout / 1000 + _BACKSTOP_S
-        self._started_here = False
+        self._committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+        self._started_in = 0
+        """The process in which the middleware started the node."""
+        self._native: ChannelTask | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request, connection or lifespan."""
@@ -107,9 +120,9 @@ class SessionMiddleware:
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
         elif kind in ("http", "websocket"):
-            if not self.node.is_running:
-                # A server without lifespan support.
-                await self._start_node()
+            if self.manager.revive is not None or not self.node.is_running:
+                # A server without lifespan support, or a worker forked from a running node.
+                await self._join()
             await self._request(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -121,25 +134,36 @@ class SessionMiddleware:
         held = RequestSession(self.manager, session)
         scope["session"] = held
         is_secure = scope.get("scheme") in ("https", "wss")
+        is_refused = False
 
         async def send_with_cookie(message: Message) -> None:
+            nonlocal is_refused
+            if is_refused:
+                return
             if message["type"] in ("http.response.start", "websocket.accept"):
-                await self._commit(held)
+                try:
+                    await self._commit(held)
+                except SessionNotReplicatedError:
+                    is_refused = True
                 cookie = self._set_cookie(held, offered, is_secure=is_secure)
-                if cookie is not None:
-                    message = dict(message)
-                    message["headers"] = [*message.get("headers", ()), (b"set-cookie", cookie)]
+                headers = [] if cookie is None else [(b"set-cookie", cookie)]
                 held.is_sealed = True
+                if is_refused:
+                    await refuse(scope, send, headers)
+                    return
+                if headers:
+                    message = dict(message)
+                    message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_cookie)
         except BaseException:
             if held.is_sealed or not held.needs_cookie:
-                await self._commit(held)
+                await self._commit(held, can_refuse=False)
             raise
         # Changes made while the body was sent.
-        await self._commit(held)
+        await self._commit(held, can_refuse=False)
 
     def _find(self, scope: Scope) -> tuple[str, Session | None]:
         """The cookie's value and its session; the first value that names one counts."""
@@ -152,23 +176,11 @@ class SessionMiddleware:
                 return value, session
         return "", None
 
-    async def _commit(self, held: RequestSession) -> None:
-        session = held.session
-        if session is None:
-            return
-        waiter = async_waiter() if self._waits else None
-        outcome = self.manager.commit(session, waiter)
-        for name, error in outcome.failed.items():
-            if name not in held.failed:
-                held.failed.add(name)
-                log.error("session attribute not stored", attribute=name, error=str(error))
-        if waiter is None or outcome.version is None:
-            return
-        result = await waiter.wait(self._wait_s)
-        if result is None:
-            log.error("the channel does not answer; the session is stored on this node only")
-        elif result.missing:
-            log.warning("session not on all members", missing=dict(result.missing))
+    async def _commit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
+        if held.session is not None:
+            await self._committer.acommit(
+                held.session, known_failures=held.failed, can_refuse=can_refuse
+            )
 
     def _set_cookie(self, held: RequestSession, offered: str, *, is_secure: bool) -> bytes | None:
         session = held.session
@@ -183,28 +195,42 @@ class SessionMiddleware:
 
     # Life of the node.
 
-    async def _start_node(self) -> None:
-        if self.node.was_started:
-            return
-        self._started_here = True
-        await in_thread(self.node.start)
+    async def _join(self) -> None:
+        """Start the node unless that was done, and wait until it has the others' sessions."""
+        node = self.node
+        if isinstance(node, BackgroundNode):
+            if self.manager.revive is None and node.was_started and not node.is_running:
+                # It has ended. What is in this process's memory can still be served.
+                return
+            if not node.was_started and self._started_in != os.getpid():
+                self._started_in = os.getpid()
+                if self.manager.revive is None:
+                    await in_thread(node.start)
+        elif not node.is_running:
+            self._native = self._native or ChannelTask(node)
+            await self._native.start()
+        if not await node.await_joined():
+            log.warning("serving before all sessions have arrived")
+
+    async def _leave(self) -> None:
+        if self._native is not None:
+            await self._native.stop()
+        elif isinstance(self.node, BackgroundNode) and self._started_in == os.getpid():
+            await in_thread(self.node.stop)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_and_start() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._start_node()
-                if not await in_thread(self.node.wait_joined):
-                    log.warning("serving before all sessions have arrived")
+                await self._join()
             return message
 
         async def send_and_stop(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown.") and self._started_here:
-                await in_thread(self.node.stop)
+            if message["type"].startswith("lifespan.shutdown."):
+                await self._leave()
             await send(message)
 
         try:
             await self.app(scope, receive_and_start, send_and_stop)
         finally:
-            if self._started_here and self.node.is_running:
-                await in_thread(self.node.stop)
+            await self._leave()

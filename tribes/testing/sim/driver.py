@@ -183,8 +183,7 @@ class Driver:
     def _hear(self, data: bytes) -> None:
         world = self.world
         world.note(self.name, "datagram", data)
-        if world.observers:
-            world.observe(self.name, "datagram", data)
+        world.observe(self.name, "datagram", data)
         self.core.datagram(data, ("127.0.0.1", 0), self.clock.monotonic())
 
     def hear_waiting(self) -> None:
@@ -231,8 +230,8 @@ class Driver:
         core, incarnation = self.core.channel, self.incarnation
         try:
             while True:
-                while core.has_outputs:
-                    for output in core.take_outputs():
+                while outputs := core.take_outputs():
+                    for output in outputs:
                         perform = _PERFORM.get(type(output))
                         if perform is not None:
                             perform(self, output)
@@ -284,8 +283,7 @@ class Driver:
     def _deliver(self, output: Deliver) -> None:
         error: Exception | None = None
         incarnation = self.incarnation
-        if self.world.observers:
-            self.world.observe(self.name, "deliver", output.message)
+        self.world.observe(self.name, "deliver", output.message)
         self.messages.append(output.message)
         if self.on_message is not None:
             try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tribes.testing.sim.network import Link
 
 __all__ = ["ACCEPT_BACKLOG", "RETRY_FIRST_S", "End", "EndOwner", "Listener", "Mark"]
 
@@ -58,6 +61,7 @@ class End:
         "retry",
         "sent",
         "unacked",
+        "way",
     )
 
     def __init__(self, machine: str, owner: EndOwner, incarnation: int) -> None:
@@ -65,6 +69,8 @@ class End:
         self.owner = owner
         self.incarnation = incarnation
         self.other: End
+        self.way: Link | None
+        """The link to the other end's machine; None if one of them is outside the cluster."""
         self.peer = ("127.0.0.1", 0)
         self.link = 0
         """The core's name of it."""

@@ -95,6 +95,10 @@ class Network:
         """The link from one machine to another."""
         return self._links[source, target]
 
+    def way(self, source: str, target: str) -> Link | None:
+        """The same for any two hosts; None if one of them is outside the cluster."""
+        return self._links.get((source, target))
+
     def links(self) -> Iterator[Link]:
         """Every link between two different machines, in the order of their start."""
         return (link for link in self._links.values() if link.source is not link.target)
@@ -112,24 +116,29 @@ class Network:
 
     def reaches_by_tcp(self, source: str, target: str) -> bool:
         """Whether a segment of a stream does."""
-        link = self._links.get((source, target))
+        return self.carries_segments(self._links.get((source, target)))
+
+    def carries_segments(self, link: Link | None) -> bool:
+        """Whether a segment of a stream passes a link; None: one with a host outside."""
         if link is None:
             return True
+        if link.is_cut:
+            return False
         blocked = self.tcp_blocked
-        return not link.is_cut and not (
-            blocked and ((source, target) in blocked or frozenset((source, target)) in blocked)
-        )
+        if not blocked:
+            return True
+        ends = link.source.name, link.target.name
+        return ends not in blocked and frozenset(ends) not in blocked
 
     def delay(self, source: str, target: str) -> float:
         """Seconds that one transmission takes."""
-        return self.segment_delay(source, target, 0.0)
+        return self.segment_delay(self._links.get((source, target)), 0.0)
 
-    def segment_delay(self, source: str, target: str, retry: float) -> float:
+    def segment_delay(self, link: Link | None, retry: float) -> float:
         """Seconds that a segment of a stream takes: a lost one is sent again after ``retry``."""
         world = self._world
         random = world.random.random
         delay = world.latency + world.jitter * random()
-        link = self._links.get((source, target))
         if link is not None:
             delay += link.delay
             if link.jitter:

@@ -181,8 +181,7 @@ class Sockets:
         self._streams.window_opened(end)
         node, world = self._node, self._node.world
         world.note(node.name, "bytes", item)
-        if world.observers:
-            world.observe(node.name, "bytes", (end.link, item))
+        world.observe(node.name, "bytes", (end.link, item))
         node.core.link_bytes(end.link, item, node.clock.monotonic())
         node.pump()
         if inbox:
@@ -239,8 +238,7 @@ class Sockets:
         taken = self._streams.write(end)
         if taken and end.link in self.ends:
             node = self._node
-            if node.world.observers:
-                node.world.observe(node.name, "write", (end.link, taken))
+            node.world.observe(node.name, "write", (end.link, taken))
             node.core.writable(end.link, end.sent, node.clock.monotonic())
 
     def close(self, output: Close) -> None:

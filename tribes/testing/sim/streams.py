@@ -151,6 +151,8 @@ class Streams:
             return
         mine = request.end
         mine.other, theirs.other = theirs, mine
+        mine.way = self._network.way(mine.machine, theirs.machine)
+        theirs.way = self._network.way(theirs.machine, mine.machine)
         theirs.peer = ("127.0.0.1", 32768 + world.next_link())
         self._ends[mine] = self._ends[theirs] = None
         listener.accept(theirs)
@@ -200,8 +202,8 @@ class Streams:
 
     def transmit(self, end: End, item: bytes | Mark) -> None:
         """Put a piece or a mark on its way; it stays behind what went before."""
-        between = (end.machine, end.other.machine)
-        if isinstance(item, bytes):
+        if (self.corruptions or self.cutters) and isinstance(item, bytes):
+            between = (end.machine, end.other.machine)
             if self.corruptions and (changes := self.corruptions.get(between)):
                 item = changes.popleft()(item)
             if self.cutters and between in self.cutters:
@@ -215,10 +217,11 @@ class Streams:
             self._launch(end)
 
     def _launch(self, end: End) -> None:
-        world, network = self._world, self._network
-        source, target = end.machine, end.other.machine
-        when = world.now + network.segment_delay(source, target, RETRY_FIRST_S)
-        end.last_arrival = when = max(when, end.last_arrival)
+        world = self._world
+        when = world.now + self._network.segment_delay(end.way, RETRY_FIRST_S)
+        if when < end.last_arrival:
+            when = end.last_arrival
+        end.last_arrival = when
         world.schedule_at(when, self._arrive, end, end.epoch)
 
     # Arriving.
@@ -247,20 +250,21 @@ class Streams:
             end.owner.writable(end)
 
     def _is_admitted(self, end: End) -> bool:
-        other = end.other
-        if not self._network.reaches_by_tcp(end.machine, other.machine):
+        if not self._network.carries_segments(end.way):
             return False
+        other = end.other
+        if not other.inbox_bytes:
+            return True
         item = end.flight[0]
         return not (
-            other.inbox_bytes
-            and isinstance(item, bytes)
+            isinstance(item, bytes)
             and other.is_open
             and other.inbox_bytes + len(item) > RECEIVE_BUFFER
         )
 
     def _acknowledge(self, end: End, size: int) -> None:
         # A corrupted piece may have another length than what was counted; never go below none.
-        if self._network.reaches_by_tcp(end.other.machine, end.machine):
+        if self._network.carries_segments(end.other.way):
             end.unacked = max(0, end.unacked - size - end.deferred) if end.flight else 0
             end.deferred = 0
             return

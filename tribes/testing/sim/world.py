@@ -58,8 +58,10 @@ class World:
         self.events = 0
         """What was taken from the heap so far."""
         self.observers: list[Observer] = []
+        """Told everything; see :meth:`watch` for who wants to know of little."""
         self.log: list[str] | None = None
         """Set it to a list to get the lines of the event log, whose hash is ``digest``."""
+        self._watchers: dict[str, list[Observer]] = {}
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._sequence = 0
         self._links = 0
@@ -141,8 +143,7 @@ class World:
     def note(self, node: str, what: str, data: bytes = b"") -> None:
         """Add a line to the log, and the data to its hash."""
         line = f"{self.now!r} {node} {what} {len(data)}\n"
-        self._log.update(line.encode())
-        self._log.update(data)
+        self._log.update(line.encode() + data)
         if self.log is not None:
             self.log.append(f"{line[:-1]} {data.hex()}")
 
@@ -150,6 +151,14 @@ class World:
         """Tell the observers."""
         for observer in self.observers:
             observer(self.now, node, kind, detail)
+        if kind in self._watchers:
+            for watcher in self._watchers[kind]:
+                watcher(self.now, node, kind, detail)
+
+    def watch(self, kinds: Iterable[str], watcher: Observer) -> None:
+        """Let somebody observe some kinds only: being told of every byte costs a run its speed."""
+        for kind in kinds:
+            self._watchers.setdefault(kind, []).append(watcher)
 
     def fault(self, node: str, what: str, *, kind: str = "fault") -> None:
         """Log a fault and tell the observers."""

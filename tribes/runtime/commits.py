@@ -1,0 +1,132 @@
+"""Committing a session and waiting for the members, in a thread or in an event loop.
+
+:meth:`SessionManager.commit` changes this process's memory and never waits. Here is what a request
+wants: commit, wait as long as the send options promise and ``commit_timeout`` allows, and deal with
+a commit that is on too few members (:mod:`tribes.manager.policy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tribes.config.model import ManagerConfig, waits_for_members
+from tribes.errors import LocalProtocolError
+from tribes.manager.base import SessionManager
+from tribes.manager.inbox import CommitResult
+from tribes.manager.policy import OnUnreplicated, check_on_unreplicated
+from tribes.manager.session import Session, home_of
+from tribes.runtime.waiters import ThreadWaiter, async_waiter
+
+if TYPE_CHECKING:
+    from tribes.manager.base import CommitOutcome
+    from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
+
+__all__ = ["Committer"]
+
+log = structlog.get_logger("tribes")
+
+_BACKSTOP_S = 1.0
+"""Added to ``commit_timeout``: the channel's thread answers within that, or it is dead."""
+
+_SILENT = {"*": "the channel of this process does not answer"}
+
+
+class Committer:
+    """Commits sessions of one node and waits for the members.
+
+    Args:
+        config: Send options and times.
+        on_unreplicated: What to do about a commit on too few members, instead of the
+            configuration's; see `OnUnreplicated`.
+
+    Attributes:
+        waits: Whether commits wait for members at all.
+
+    Raises:
+        ConfigError: ``on_unreplicated`` cannot be used.
+    """
+
+    def __init__(
+        self, config: ManagerConfig, *, on_unreplicated: OnUnreplicated | None = None
+    ) -> None:
+        self.waits = waits_for_members(config)
+        check_on_unreplicated(on_unreplicated, waits=self.waits)
+        self._on_unreplicated = on_unreplicated
+        self._wait_s = config.commit_timeout / 1000 + _BACKSTOP_S
+
+    def commit(self, session: Session) -> CommitResult:
+        """Commit and block this thread until the members have it, or the time is over.
+
+        Raises:
+            LocalProtocolError: It would block an event loop.
+            SessionNotReplicatedError: See `OnUnreplicated`.
+        """
+        manager = _manager_of(session)
+        waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
+        outcome = manager.commit(session, waiter)
+        _report_unstored(outcome.failed)
+        if waiter is None or outcome.version is None:
+            return _not_waited(outcome)
+        return self._judge(manager, outcome.version, waiter.wait(self._wait_s), can_refuse=True)
+
+    async def acommit(
+        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+    ) -> CommitResult:
+        """Commit and await that the members have it, in asyncio or trio.
+
+        Cancelling is safe: the commit stands and goes out, its result is dropped.
+
+        Args:
+            session: The session.
+            known_failures: Names of attributes that were reported as not encodable before; new
+                ones are added.
+            can_refuse: False when it is too late for an error.
+
+        Raises:
+            SessionNotReplicatedError: See `OnUnreplicated`.
+        """
+        manager = _manager_of(session)
+        waiter: AsyncioWaiter | TrioWaiter | None = async_waiter() if self.waits else None
+        outcome = manager.commit(session, waiter)
+        if outcome.failed:
+            known = set() if known_failures is None else known_failures
+            _report_unstored(outcome.failed, known)
+            known.update(outcome.failed)
+        if waiter is None or outcome.version is None:
+            return _not_waited(outcome)
+        result = await waiter.wait(self._wait_s)
+        return self._judge(manager, outcome.version, result, can_refuse=can_refuse)
+
+    def _judge(
+        self,
+        manager: SessionManager,
+        version: int,
+        result: CommitResult | None,
+        *,
+        can_refuse: bool,
+    ) -> CommitResult:
+        if result is None:
+            result = CommitResult(version, (), _SILENT)
+        manager.policy.judge(result, self._on_unreplicated, can_refuse=can_refuse)
+        return result
+
+
+def _report_unstored(failed: Mapping[str, Exception], known: Iterable[str] = ()) -> None:
+    """Log the attributes that could not be encoded, without those reported before."""
+    for name, error in failed.items():
+        if name not in known:
+            log.error("session attribute not stored", attribute=name, error=str(error))
+
+
+def _manager_of(session: Session) -> SessionManager:
+    manager = home_of(session)
+    if not isinstance(manager, SessionManager):
+        raise LocalProtocolError("the session is from no manager of this node")
+    return manager
+
+
+def _not_waited(outcome: CommitOutcome) -> CommitResult:
+    return CommitResult(outcome.version or 0, (), {})

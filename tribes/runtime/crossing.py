@@ -1,0 +1,72 @@
+"""Sending on a channel from outside its trio run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import trio
+
+from tribes.errors import ChannelClosedError
+
+if TYPE_CHECKING:
+    from tribes.ids import UniqueId
+    from tribes.runtime.group_channel import GroupChannel
+    from tribes.wire.member import Member
+
+__all__ = ["send_from_outside"]
+
+
+def send_from_outside(
+    channel: GroupChannel,
+    token: trio.lowlevel.TrioToken | None,
+    nursery: Callable[[], trio.Nursery | None],
+    message: bytes,
+    to: Iterable[Member] | Member | None,
+    options: int,
+) -> Future[UniqueId]:
+    """Send as :meth:`GroupChannel.send` does, from any thread.
+
+    Args:
+        channel: The channel.
+        token: Of the run that it lives in.
+        nursery: Gives, in that run, where the send is to live; None when the channel is being left.
+        message: The bytes.
+        to: Destinations; None: all members.
+        options: The guarantee.
+
+    Returns:
+        Has the message's id, or the error that ``send`` raised, when it is over.
+
+    Raises:
+        ChannelClosedError: The run has ended.
+    """
+    future: Future[UniqueId] = Future()
+    closed = ChannelClosedError("the node was stopped")
+
+    async def send() -> None:
+        try:
+            sent = await channel.send(message, to, options=options)
+        except Exception as error:  # noqa: BLE001 - the caller's, in its own thread
+            future.set_exception(error)
+        except BaseException:
+            future.set_exception(closed)
+            raise
+        else:
+            future.set_result(sent)
+
+    def begin() -> None:
+        home = nursery()
+        if home is None:
+            future.set_exception(closed)
+        else:
+            home.start_soon(send)
+
+    if token is None:
+        raise closed
+    try:
+        token.run_sync_soon(begin)
+    except trio.RunFinishedError:
+        raise closed from None
+    return future
