@@ -93,6 +93,11 @@ class SessionGroup:
                 replicator.peer_down(member, now)
                 replicator.peer_lost(now)
 
+    def suspicion(self, member: Member, is_suspected: bool, now: float) -> None:
+        """A member stopped answering, or answers again."""
+        for replicator in self.replicators.values():
+            replicator.suspicion(member, is_suspected, now)
+
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke: it may lack what was on it."""
         for replicator in self.replicators.values():

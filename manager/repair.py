@@ -81,6 +81,13 @@ class Repair:
         """A member is gone; when it comes back everything is compared anyway."""
         self._debts.pop(member, None)
 
+    def refuted(self, member: Member, now: float) -> None:
+        """A member answers again: it gets all that it is owed. While suspected it gets nothing."""
+        debt = self._debts.get(member)
+        if debt is not None and not debt.is_paid and not debt.is_under_way:
+            debt.is_under_way = True
+            self._later(member, debt, now)
+
     @property
     def is_quiet(self) -> bool:
         """True when no member is known to miss anything."""
@@ -104,7 +111,7 @@ class Repair:
         if len(debt.dirty) > DIRTY_MAX:
             debt.dirty.clear()
             debt.needs_sync = True
-        if not debt.is_under_way:
+        if not debt.is_under_way and member not in self._channel.view.suspected:
             debt.is_under_way = True
             self._later(member, debt, now + debt.backoff)
 
@@ -120,6 +127,9 @@ class Repair:
 
     def _pay(self, member: Member, debt: _Debt, now: float) -> None:
         if self._debts.get(member) is not debt or not self._is_running:
+            return
+        if member in self._channel.view.suspected:
+            debt.is_under_way = False
             return
         if debt.needs_sync:
             self._compare(member, debt, now)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.channel.outputs import Notice
+from tribes.errors import MemberSuspectedError
 from tribes.wire.options import SendOptions
 
 from .expiry import Expiry
@@ -83,11 +84,17 @@ class ReplicatorStatistics:
 class _Flight:
     """One DELTAS message and the commits that wait for it."""
 
-    __slots__ = ("commits", "targets", "ticket")
+    __slots__ = ("commits", "missing", "targets", "ticket")
 
-    def __init__(self, commits: list[Commit], targets: tuple[Member, ...]) -> None:
+    def __init__(
+        self,
+        commits: list[Commit],
+        targets: tuple[Member, ...],
+        missing: dict[Member, Exception],
+    ) -> None:
         self.commits = commits
         self.targets = targets
+        self.missing = missing
         self.ticket: Ticket | None = None
 
 
@@ -190,6 +197,11 @@ class Replicator:
             for member in self._targets[:_COMPARED_MAX]:
                 self.transfer.pull(member, now, offers=True)
 
+    def suspicion(self, member: Member, is_suspected: bool, now: float) -> None:
+        """A member stopped answering, or answers again: then it gets what it missed."""
+        if not is_suspected:
+            self.repair.refuted(member, now)
+
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke. Without acknowledgements nobody knows what was lost."""
         if not self._options & _USE_ACK:
@@ -239,11 +251,18 @@ class Replicator:
         self._resolve([commit], (), missing)
 
     def _send(self, commits: list[Commit], now: float) -> None:
-        targets = self._targets
-        if not targets or not self._is_running:
+        if not self._targets or not self._is_running:
             self._resolve(commits, (), {})
             return
-        flight = _Flight(commits, targets)
+        targets = self._answering([commit.key for commit in commits], now)
+        missing: dict[Member, Exception] = {}
+        if self._waits and len(targets) < len(self._targets):
+            silent = MemberSuspectedError("it does not answer now; it gets the change when it does")
+            missing = {m: silent for m in self._targets if m not in targets}
+        if not targets:
+            self._resolve(commits, (), _reasons(missing))
+            return
+        flight = _Flight(commits, targets, missing)
         pairs = [(commit.key, commit.delta) for commit in commits]
         payload = Deltas(self.manager.context, pairs).encode()
         self.statistics.messages_sent += 1
@@ -263,7 +282,7 @@ class Replicator:
         commits, flight.commits = flight.commits, []
         if commits and self._waits:
             acked = tuple(m.label for m in flight.targets if m not in faulty)
-            self._resolve(commits, acked, _reasons(faulty))
+            self._resolve(commits, acked, _reasons({**flight.missing, **faulty}))
 
     def _give_up(self, flight: _Flight) -> None:
         ticket = flight.ticket
@@ -274,6 +293,7 @@ class Replicator:
         late = TimeoutError(f"no acknowledgement within {self._commit_timeout * 1000:g} ms")
         missing = {m: ticket.faulty.get(m, late) for m in flight.targets if m in waiting}
         missing.update(ticket.faulty)
+        missing.update(flight.missing)
         acked = tuple(m.label for m in flight.targets if m not in missing)
         self._resolve(commits, acked, _reasons(missing))
 
@@ -284,8 +304,18 @@ class Replicator:
             self.statistics.commits_incomplete += len(commits)
         resolve_all(commits, acked, missing)
 
+    def _answering(self, keys: list[str], now: float) -> tuple[Member, ...]:
+        """The members to send changes of these sessions to; the others are owed them."""
+        suspected = self._channel.view.suspected
+        if not suspected:
+            return self._targets
+        for member in self._targets:
+            if member in suspected:
+                self.repair.mark(member, keys, now)
+        return tuple(member for member in self._targets if member not in suspected)
+
     def _spread(self, pairs: Pairs, now: float) -> None:
-        targets = self._targets
+        targets = self._answering([key for key, _ in pairs], now)
         if not targets:
             return
 
@@ -306,8 +336,9 @@ class Replicator:
         for start in range(0, len(pairs), BATCH_MAX):
             # A lost touch costs nothing but an objection when somebody wants to expire the session.
             payload = Deltas(self.manager.context, pairs[start : start + BATCH_MAX]).encode()
-            if self._targets:
-                self._channel.post(self._targets, payload, _ASYNC, now)
+            targets = tuple(m for m in self._targets if m not in self._channel.view.suspected)
+            if targets:
+                self._channel.post(targets, payload, _ASYNC, now)
 
     # The way in.
 

@@ -343,9 +343,10 @@ class Transfer:
 
     def _compare(self, now: float) -> None:
         self._timer = self._channel.timers.at(now + 1.0, self._compare)
-        if not self._peers or self._pulls:
+        suspected = self._channel.view.suspected
+        peers = tuple(peer for peer in self._peers if peer not in suspected)
+        if not peers or self._pulls:
             return
-        peers = tuple(self._peers)
         peer = peers[self._randrange(len(peers))]
         first = self._cursor
         last = first + WINDOW_PARTITIONS - 1

@@ -6,7 +6,9 @@ program; :mod:`tribes.web` has the middleware.
 
 from tribes.channel.chain import Interceptor as Interceptor
 from tribes.channel.outputs import MemberAdded as MemberAdded
+from tribes.channel.outputs import MemberRefuted as MemberRefuted
 from tribes.channel.outputs import MemberRemoved as MemberRemoved
+from tribes.channel.outputs import MemberSuspected as MemberSuspected
 from tribes.channel.outputs import MemberUpdated as MemberUpdated
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import ManagerConfig as ManagerConfig
@@ -21,6 +23,7 @@ from tribes.errors import ChannelError as ChannelError
 from tribes.errors import ConfigError as ConfigError
 from tribes.errors import GroupSendError as GroupSendError
 from tribes.errors import LocalProtocolError as LocalProtocolError
+from tribes.errors import MemberSuspectedError as MemberSuspectedError
 from tribes.errors import MemberUnreachableError as MemberUnreachableError
 from tribes.errors import ProtocolError as ProtocolError
 from tribes.errors import QueueFullError as QueueFullError

@@ -11,6 +11,7 @@
     │   ├── ChannelClosedError       the channel was stopped, here
     │   ├── QueueFullError           a bounded queue stayed full for as long as the caller may wait
     │   ├── SendTimeoutError         a member did not answer in time
+    │   ├── MemberSuspectedError     a member does not answer now; nobody waits for it
     │   ├── MemberUnreachableError   no connection to a member (``__cause__`` says why)
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigError",
     "GroupSendError",
     "LocalProtocolError",
+    "MemberSuspectedError",
     "MemberUnreachableError",
     "ProtocolError",
     "QueueFullError",
@@ -104,6 +106,10 @@ class QueueFullError(ChannelError):
 
 class SendTimeoutError(ChannelError):
     """A member did not answer within the sender's ``timeout``. The message may have arrived."""
+
+
+class MemberSuspectedError(ChannelError):
+    """A member has not answered for a while, so nobody waits for it. The message may arrive yet."""
 
 
 class MemberUnreachableError(ChannelError):

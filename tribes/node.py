@@ -66,6 +66,7 @@ class NodeCore:
             consume=self._consume,
             members_changed=self._members_changed,
             link_lost=self._link_lost,
+            suspicion=self._suspected,
         )
         self.datagram = channel.datagram
         self.link_opened = channel.link_opened
@@ -147,6 +148,9 @@ class NodeCore:
 
     def _link_lost(self, member: Member, now: float) -> None:
         self.sessions.link_lost(member, now)
+
+    def _suspected(self, member: Member, is_suspected: bool, now: float) -> None:
+        self.sessions.suspicion(member, is_suspected, now)
 
     def _replicator(self, context: str) -> Replicator:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.

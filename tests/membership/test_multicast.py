@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tribes.config.model import MembershipConfig
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.membership.multicast import MulticastMembership
+from tribes.security.mark import Marker, split
 from tribes.timers import Timers
 from tribes.wire.member import Member, decode_member, encode_member
 
@@ -30,12 +31,15 @@ class Service:
         self.timers = Timers()
         self.sent: list[Datagram] = []
         self.changes: list[MemberChange] = []
+        self.heard: list[Member] = []
         self.service = MulticastMembership(
             member(4000, payload=b"me"),
             MembershipConfig(),
+            marker=Marker(7),
             timers=self.timers,
             emit=self.sent.append,
             changed=lambda change, now: self.changes.append(change),
+            heard=lambda member, now: self.heard.append(member),
         )
 
     def run_until(self, end: float) -> None:
@@ -49,6 +53,8 @@ def test_heartbeat_at_once_and_then_every_frequency() -> None:
     it.service.start(100.0)
     it.run_until(101.6)
     records = [decode_member(datagram.data) for datagram in it.sent]
+    marks = [split(datagram.data)[1] for datagram in it.sent]
+    assert [mark.counter for mark in marks if mark is not None] == [1, 2, 3, 4]
     assert [record.alive for record in records] == [0, 500, 1000, 1500]
     assert {record.payload for record in records} == {b"me"}
 

@@ -29,6 +29,7 @@ from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.manager.inbox import Commit, Inbox
 from tribes.manager.messages import Digests
 from tribes.manager.transfer import Transfer
+from tribes.membership.view import View
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
 from tribes.testing.sim import SimWaiter, World
@@ -348,7 +349,10 @@ def test_a_node_whose_donor_fell_silent_does_not_say_that_it_is_complete() -> No
     timers = Timers()
     posts: list[Any] = []
     channel = SimpleNamespace(
-        timers=timers, event=events.append, post=lambda *args, **more: posts.append(args)
+        timers=timers,
+        event=events.append,
+        post=lambda *args, **more: posts.append(args),
+        view=View(),
     )
     transfer = Transfer(
         a.manager(),

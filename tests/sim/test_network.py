@@ -274,4 +274,4 @@ def test_the_same_member_record_is_decoded_once() -> None:
     assert world.decode(data) is world.decode(bytes(bytearray(data)))
     for _ in range(2):
         with pytest.raises(RemoteProtocolError):
-            world.decode(data[:-1])
+            world.decode(data[:50])

@@ -12,6 +12,7 @@ inside the core (session managers) or a ``Deliver`` for the listeners → acknow
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from tribes.channel.chain import Chain, Interceptor
@@ -21,7 +22,9 @@ from tribes.channel.outputs import (
     Event,
     LinkRejected,
     MemberAdded,
+    MemberRefuted,
     MemberRemoved,
+    MemberSuspected,
     MemberUpdated,
     Notice,
     SendFailed,
@@ -31,17 +34,24 @@ from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
+    MemberSuspectedError,
     QueueFullError,
     RemoteProcessError,
     RemoteProtocolError,
 )
 from tribes.ids import UniqueId, make_unique_id
-from tribes.links.base import OutFrame
+from tribes.links.accepted import FreshLink
+from tribes.links.base import OutFrame, excuse
+from tribes.links.own_inbox import OwnInboxes
+from tribes.links.own_receiver import OwnReceiver
+from tribes.links.own_wire import OwnSide
 from tribes.links.plain import PlainReceiver
 from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
+from tribes.membership.health import HealthMonitor
 from tribes.membership.multicast import MulticastMembership
 from tribes.membership.view import View, ViewBuilder
+from tribes.security.mark import Marker
 from tribes.timers import Timers
 from tribes.wire.data import (
     ChannelData,
@@ -58,13 +68,20 @@ from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
 
+Receiver = PlainReceiver | OwnReceiver
+"""An accepted connection of which it is known what it speaks."""
+
 __all__ = ["ChannelCore", "ChannelStatistics", "Output"]
 
 Output = NetworkOutput | ChannelOutput
 
 _USE_ACK = int(SendOptions.USE_ACK)
+_ASYNC = int(SendOptions.ASYNCHRONOUS)
 _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
 _DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
+_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError)
+"""Failures that are no reason to ask whether the member is there."""
+
 _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
 
 
@@ -109,6 +126,8 @@ class ChannelCore:
         consume: Offered every message before the listeners; True when it was taken. Runs inside
             the core, so it is for this package's managers only. It may raise RemoteProtocolError.
         members_changed: Told every change of the view, inside the core.
+        suspicion: Told when a member stops answering (True) and when it answers again, inside the
+            core.
         link_lost: Told when a connection to a member broke, inside the core: what was sent without
             acknowledgement may not have arrived.
     """
@@ -124,6 +143,7 @@ class ChannelCore:
         consume: Callable[[ChannelData, float], bool] | None = None,
         members_changed: Callable[[MemberChange, float], None] | None = None,
         link_lost: Callable[[Member, float], None] | None = None,
+        suspicion: Callable[[Member, bool, float], None] | None = None,
     ) -> None:
         self.timers = Timers()
         self.statistics = ChannelStatistics()
@@ -134,7 +154,11 @@ class ChannelCore:
         self._consume = consume
         self._members_changed = members_changed
         self._link_lost = link_lost
+        self._suspicion = suspicion
         self._record = encode_member(local)
+        self._side = OwnSide(self._record, local.unique_id)
+        self._inboxes = OwnInboxes(entropy)
+        self._now = 0.0
         self._outputs: list[Output] = []
         self._views = ViewBuilder()
         self._chain = Chain(
@@ -143,27 +167,41 @@ class ChannelCore:
         self.membership = MulticastMembership(
             local,
             config.membership,
+            marker=Marker(int.from_bytes(entropy(8), "big") or 1),
             timers=self.timers,
             emit=self._outputs.append,
             changed=self._chain.on_members,
+            heard=self._heard,
         )
         self._senders = SenderPool(
             config.sender,
+            side=self._side,
+            speaks_own=self._speaks_own,
+            entropy=entropy,
             timers=self.timers,
             emit=self._emit,
             new_attempt=self._next_number,
             is_member=self._views.__contains__,
-            lost=self._sender_lost,
+            lost=self._trouble,
+            may_have_lost=self._may_have_lost,
         )
-        self._receivers: dict[int, PlainReceiver] = {}
+        suspect_after = config.membership.suspect_after
+        self.health = HealthMonitor(
+            suspect_after / 1000 if suspect_after else inf,
+            timers=self.timers,
+            unanswered=self._senders.unanswered_since,
+            ping=self._ping,
+            changed=self._suspect,
+        )
+        self._receivers: dict[int, PlainReceiver | OwnReceiver | FreshLink] = {}
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
             config.receiver, emit=self._outputs.append, finished=self._frame_finished
         )
         self._probes: dict[int, Callable[[Exception | None, float], None]] = {}
         self._counter = 0
-        self._inbound: tuple[PlainReceiver, Inbound] | None = None
-        self._touched: dict[PlainReceiver, None] = {}
+        self._inbound: tuple[Receiver, Inbound] | None = None
+        self._touched: dict[Receiver, None] = {}
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
             interceptor.attach(self)
@@ -208,10 +246,11 @@ class ChannelCore:
     @property
     def has_outputs(self) -> bool:
         """True when ``take_outputs`` has something."""
-        return bool(self._outputs)
+        return bool(self._outputs) or self._senders.is_awake
 
     def take_outputs(self) -> list[Output]:
         """The outputs since the last call. The driver must act on all of them, in order."""
+        self._senders.flush(self._now)
         outputs = self._outputs[:]
         self._outputs.clear()
         return outputs
@@ -232,6 +271,7 @@ class ChannelCore:
         for interceptor in self._chain.interceptors:
             interceptor.stop(now)
         self.membership.stop(now)
+        self.health.stop()
         self._senders.close(ChannelClosedError("the channel was stopped"), now)
         for link in list(self._receivers):
             self._emit(Close(link, flush=True))
@@ -325,6 +365,7 @@ class ChannelCore:
                 f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
                 f"{self.config.receiver.frame_max_bytes} bytes (receiver.frame_max_bytes)"
             )
+        self._now = now
         made = ticket(targets)
         data = ChannelData(
             wire_options(options, is_bytes=True), self._wall_ms(), unique_id, self._local, payload
@@ -365,6 +406,7 @@ class ChannelCore:
         self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
     ) -> None:
         """A connection is there: one asked for by ``Connect(attempt)``, or an accepted one."""
+        self._now = now
         if attempt is not None:
             self._senders.link_opened(attempt, link, now)
             return
@@ -372,29 +414,43 @@ class ChannelCore:
             self.statistics.connections_refused += 1
             self._emit(Close(link))
             return
-        self._receivers[link] = PlainReceiver(
-            link,
-            peer,
-            body_max_bytes=self.config.receiver.frame_max_bytes,
-            emit=self._emit,
-        )
+        self._receivers[link] = FreshLink(link, peer)
 
     def connect_failed(self, attempt: int, why: Exception, now: float) -> None:
         """A connection asked for by ``Connect(attempt)`` could not be made."""
+        self._now = now
         self._senders.connect_failed(attempt, why, now)
 
     def link_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes arrived on a connection."""
-        receiver = self._receivers.get(link)
-        if receiver is None:
+        self._now = now
+        accepted = self._receivers.get(link)
+        if accepted is None:
             sender = self._senders.of_link(link)
             if sender is not None:
+                self.health.answered(sender.member, now)
                 sender.received(data, now)
             return
         self.statistics.bytes_received += len(data)
+        receiver: Receiver
+        if isinstance(accepted, FreshLink):
+            known = accepted.feed(data)
+            if known is None:
+                return
+            is_own, data = known
+            receiver = self._receivers[link] = self._receiver(accepted, now, is_own=is_own)
+        else:
+            receiver = accepted
+        for source in receiver.sources:
+            self.health.answered(source, now)
         try:
-            for body in receiver.feed(data):
-                self._frame(receiver, body, now)
+            if isinstance(receiver, OwnReceiver):
+                for position, body in receiver.feed(data, now):
+                    self._own_frame(receiver, position, body, now)
+                self._touched[receiver] = None
+            else:
+                for body in receiver.feed(data):
+                    self._frame(receiver, body, now)
             if receiver.broken is not None:
                 raise receiver.broken
         except RemoteProtocolError as error:
@@ -403,9 +459,12 @@ class ChannelCore:
 
     def link_closed(self, link: int, why: Exception | None, now: float) -> None:
         """A connection ended, and not because of an output ``Close``."""
+        self._now = now
         receiver = self._receivers.pop(link, None)
+        if isinstance(receiver, FreshLink):
+            return
         if receiver is not None:
-            self.deliveries.link_closed(receiver)
+            self._closed(receiver)
             for source in receiver.sources:
                 # Who has lost the connection to us may have lost everything.
                 self._trouble(source, why or ConnectionResetError("connection closed"), now)
@@ -414,9 +473,11 @@ class ChannelCore:
 
     def writable(self, link: int, total: int, now: float) -> None:
         """The operating system has taken ``total`` bytes of this connection so far."""
+        self._now = now
         receiver = self._receivers.get(link)
         if receiver is not None:
-            receiver.writable(total)
+            if not isinstance(receiver, FreshLink):
+                receiver.writable(total)
             return
         sender = self._senders.of_link(link)
         if sender is not None:
@@ -424,16 +485,18 @@ class ChannelCore:
 
     def probe_result(self, probe: int, error: Exception | None, now: float) -> None:
         """The answer to an output ``Probe``: None when the member is there, else why not."""
+        self._now = now
         self._probes.pop(probe)(error, now)
 
     def delivered(self, token: int, error: Exception | None, now: float) -> None:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
-        del now
+        self._now = now
         self.deliveries.delivered_one(token, error)
         self._flush_acks()
 
     def timer(self, now: float) -> None:
         """``next_deadline`` has come."""
+        self._now = now
         self.timers.run_due(now)
 
     # What interceptors may ask (ChainContext).
@@ -487,17 +550,27 @@ class ChannelCore:
             data.options, data.timestamp, data.unique_id, self._record, data.message
         )
         needs_ack = bool(data.options & _USE_ACK)
-        ticket = message.ticket
+        waits = needs_ack and not data.options & _ASYNC
+        needs_outcome = bool(data.options & _SYNC)
+        suspected = self.view.suspected
+        ticket, sender_of, settler = message.ticket, self._senders.get, self._settler
         self.statistics.frames_sent += len(message.destinations)
         for member in message.destinations:
-            self._senders.get(member, now).enqueue(
-                OutFrame(frame, needs_ack=needs_ack, settle=self._settler(ticket, member)), now
+            out = OutFrame(
+                frame,
+                needs_ack=needs_ack,
+                settle=settler(ticket, member),
+                waits=waits,
+                needs_outcome=needs_outcome,
             )
+            if waits and member in suspected:
+                excuse((out,), _not_answering(member), now)
+            sender_of(member, now).enqueue(out, now)
 
     def _settler(self, ticket: Ticket, member: Member) -> Callable[[Exception | None, float], None]:
         def settle(error: Exception | None, now: float) -> None:
             ticket.settle(member, error, now)
-            if error is not None and not isinstance(error, RemoteProcessError | QueueFullError):
+            if error is not None and not isinstance(error, _SAY_NOTHING):
                 self._trouble(member, error, now)
 
         return settle
@@ -530,21 +603,70 @@ class ChannelCore:
                 slot = None
         inbound, is_new = self._outcomes.find_or_add(data)
         if is_new:
-            self._inbound = (receiver, inbound)
-            try:
-                self._chain.receive(data, now)
-            except RemoteProtocolError as error:
-                inbound.has_failed = True
-                self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
-            except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
-                inbound.has_failed = True
-                self._emit(_bug("message not processed", error))
-            finally:
-                self._inbound = None
-            if not inbound.pending:
-                inbound.finish()
+            self._process(receiver, inbound, data, now)
         if slot is not None:
             inbound.answer_to(receiver, slot)
+
+    def _process(self, receiver: Receiver, inbound: Inbound, data: ChannelData, now: float) -> None:
+        self._inbound = (receiver, inbound)
+        try:
+            self._chain.receive(data, now)
+        except RemoteProtocolError as error:
+            inbound.has_failed = True
+            self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
+        except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
+            inbound.has_failed = True
+            self._emit(_bug("message not processed", error))
+        finally:
+            self._inbound = None
+        if not inbound.pending:
+            inbound.finish()
+
+    def _receiver(self, fresh: FreshLink, now: float, *, is_own: bool) -> Receiver:
+        body_max_bytes = self.config.receiver.frame_max_bytes
+        if not is_own:
+            return PlainReceiver(
+                fresh.link, fresh.peer, body_max_bytes=body_max_bytes, emit=self._emit
+            )
+        return OwnReceiver(
+            fresh.link,
+            fresh.peer,
+            now,
+            side=self._side,
+            inboxes=self._inboxes,
+            keys={},
+            body_max_bytes=body_max_bytes,
+            timers=self.timers,
+            entropy=self._entropy,
+            emit=self._emit,
+            started=lambda receiver, then: self.health.answered(next(iter(receiver.sources)), then),
+            ended=self._own_ended,
+        )
+
+    def _own_ended(self, receiver: OwnReceiver, why: Exception, now: float) -> None:
+        del now
+        self._receivers.pop(receiver.link, None)
+        self._closed(receiver)
+        self._emit(LinkRejected(receiver.peer, str(why)))
+
+    def _closed(self, receiver: Receiver) -> None:
+        self.deliveries.link_closed(receiver)
+        if isinstance(receiver, OwnReceiver):
+            receiver.closed()
+
+    def _own_frame(self, receiver: OwnReceiver, position: int, body: bytes, now: float) -> None:
+        inbox = receiver.inbox
+        inbound = Inbound()
+        try:
+            data = decode_body(body)
+            if data.source != receiver.source:
+                raise RemoteProtocolError("a frame in another member's name")
+        except RemoteProtocolError as error:
+            inbox.done(position, error)
+            raise
+        self.statistics.frames_received += 1
+        self._process(receiver, inbound, data, now)
+        inbound.answer_by(inbox, position)
 
     def _to_listeners(self, data: ChannelData, now: float) -> None:
         if data.message in _PROBE_PAYLOADS:
@@ -568,10 +690,10 @@ class ChannelCore:
                 receiver.flush()
         self._touched.clear()
 
-    def _reject(self, receiver: PlainReceiver, error: RemoteProtocolError) -> None:
+    def _reject(self, receiver: Receiver, error: RemoteProtocolError) -> None:
         self.statistics.links_rejected += 1
         self._receivers.pop(receiver.link, None)
-        self.deliveries.link_closed(receiver)
+        self._closed(receiver)
         self._emit(LinkRejected(receiver.peer, str(error)))
         self._emit(Close(receiver.link))
 
@@ -582,35 +704,81 @@ class ChannelCore:
         if change.kind is ChangeKind.REMOVED:
             if not self._views.remove(member):
                 return
+            self.health.removed(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
             self._senders.drop(member, now)
+            self._inboxes.forget(member.unique_id)
             self._close_receivers_of(member)
             return
         if not self._views.add(member, now):
             self._emit(MemberUpdated(member))
             self._notify(change, now)
             return
+        self.health.added(member, now)
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
         self._notify(change, now)
 
+    # Health.
+
+    def _heard(self, member: Member, now: float) -> None:
+        self.health.heard(member, now)
+
+    def _ping(self, member: Member, now: float) -> None:
+        is_quiet = self._senders.unanswered_since(member) is None
+        if is_quiet and not self.health.is_suspected(member) and self._senders.ping(member, now):
+            return
+
+        def answer(error: Exception | None, then: float) -> None:
+            if error is None:
+                self.health.answered(member, then)
+                self._senders.answered_elsewhere(member, then)
+
+        timeout = self.config.membership.suspect_after / 1000
+        self.probe(
+            member,
+            FAILURE_DETECTOR_PAYLOAD,
+            options=int(SendOptions.BYTE_MESSAGE | SendOptions.USE_ACK),
+            expect_reply=True,
+            connect_timeout=timeout,
+            reply_timeout=timeout,
+            answer=answer,
+        )
+
+    def _suspect(self, member: Member, silent: float | None, now: float) -> None:
+        self._views.suspect(member, is_suspected=silent is not None)
+        known = self._views.get(member) or member
+        if silent is None:
+            self._emit(MemberRefuted(known))
+        else:
+            self._emit(MemberSuspected(known, silent))
+        if self._suspicion is not None:
+            self._suspicion(member, silent is not None, now)
+        if silent is not None:
+            self._senders.excuse(member, _not_answering(member), now)
+
     def _close_receivers_of(self, member: Member) -> None:
         # A machine that lost its power never closes its connections.
         for receiver in list(self._receivers.values()):
-            if member in receiver.sources:
+            if not isinstance(receiver, FreshLink) and member in receiver.sources:
                 del receiver.sources[member]
                 if not receiver.sources:
                     del self._receivers[receiver.link]
-                    self.deliveries.link_closed(receiver)
+                    self._closed(receiver)
                     self._emit(Close(receiver.link, flush=True))
 
     def _notify(self, change: MemberChange, now: float) -> None:
         if self._members_changed is not None:
             self._members_changed(change, now)
 
-    def _sender_lost(self, member: Member, why: Exception, now: float) -> None:
-        self._trouble(member, why, now)
+    def _speaks_own(self, member: Member) -> bool:
+        return (
+            self.membership.table.is_marked(member)
+            or self._inboxes.get(member.unique_id) is not None
+        )
+
+    def _may_have_lost(self, member: Member, now: float) -> None:
         if self._link_lost is not None and member in self._views:
             self._link_lost(member, now)
 
@@ -626,6 +794,10 @@ class ChannelCore:
         if isinstance(output, Close):
             self._senders.forget_link(output.link)
         self._outputs.append(output)
+
+
+def _not_answering(member: Member) -> MemberSuspectedError:
+    return MemberSuspectedError(f"{member.name} does not answer now; the message may arrive yet")
 
 
 def _bug(what: str, error: Exception) -> Notice:

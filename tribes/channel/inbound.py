@@ -26,6 +26,8 @@ from tribes.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from tribes.config.model import ReceiverConfig
+    from tribes.links.own_inbox import OwnInbox
+    from tribes.links.own_receiver import OwnReceiver
     from tribes.links.plain import AckSlot, PlainReceiver
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
@@ -38,16 +40,21 @@ _SOURCES_MAX = 1024
 was under way, and send that frame again."""
 
 
+_FAILED = "its listener failed"
+
+
 class Inbound:
     """One received frame, and its outcome once it is known.
 
     Thousands are remembered, so a finished one holds nothing but its outcome.
     """
 
-    __slots__ = ("_answers", "has_failed", "is_done", "pending")
+    __slots__ = ("_answers", "_inbox", "_position", "has_failed", "is_done", "pending")
 
     def __init__(self) -> None:
         self._answers: tuple[tuple[PlainReceiver, AckSlot], ...] = ()
+        self._inbox: OwnInbox | None = None
+        self._position = 0
         self.pending = 0
         self.has_failed = False
         self.is_done = False
@@ -59,7 +66,14 @@ class Inbound:
         else:
             self._answers = (*self._answers, (link, slot))
 
-    def finish(self) -> list[PlainReceiver]:
+    def answer_by(self, inbox: OwnInbox, position: int) -> None:
+        """Acknowledge a position of an own link, now if the outcome is known."""
+        if self.is_done:
+            inbox.done(position, _FAILED if self.has_failed else None)
+        else:
+            self._inbox, self._position = inbox, position
+
+    def finish(self) -> list[PlainReceiver | OwnReceiver]:
         """The outcome is known: fill the acknowledgements that wait for it.
 
         Returns:
@@ -69,7 +83,13 @@ class Inbound:
         answers, self._answers = self._answers, ()
         for link, slot in answers:
             link.answer(slot, ok=not self.has_failed)
-        return [link for link, _ in answers]
+        links: list[PlainReceiver | OwnReceiver] = [link for link, _ in answers]
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            inbox.done(self._position, _FAILED if self.has_failed else None)
+            if inbox.receiver is not None:
+                links.append(inbox.receiver)
+        return links
 
 
 class Outcomes:
@@ -107,7 +127,7 @@ class _Source:
         self.waiting: deque[tuple[ChannelData, Inbound]] = deque()
         self.bytes = 0
         self.is_busy = False
-        self.paused: dict[PlainReceiver, None] = {}
+        self.paused: dict[PlainReceiver | OwnReceiver, None] = {}
 
 
 class DeliveryQueue:
@@ -137,7 +157,9 @@ class DeliveryQueue:
         self.failed = 0
         self.pauses = 0
 
-    def put(self, data: ChannelData, inbound: Inbound, link: PlainReceiver | None) -> None:
+    def put(
+        self, data: ChannelData, inbound: Inbound, link: PlainReceiver | OwnReceiver | None
+    ) -> None:
         """Queue one message; pause ``link`` when its source has too many waiting."""
         inbound.pending += 1
         source = self._sources.get(data.source)
@@ -187,7 +209,7 @@ class DeliveryQueue:
             waiting = self._ready.popleft()
             self._deliver(waiting, self._sources[waiting])
 
-    def link_closed(self, link: PlainReceiver) -> None:
+    def link_closed(self, link: PlainReceiver | OwnReceiver) -> None:
         """A connection is gone: nothing to resume."""
         for source in self._sources.values():
             source.paused.pop(link, None)

@@ -16,8 +16,11 @@ __all__ = [
     "Event",
     "LinkRejected",
     "MemberAdded",
+    "MemberRefuted",
     "MemberRemoved",
+    "MemberSuspected",
     "MemberUpdated",
+    "MembershipEvent",
     "Notice",
     "SendFailed",
     "TicketDone",
@@ -117,6 +120,43 @@ class MemberRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MemberSuspected(Event):
+    """A member does not answer; nobody waits for it. ``silent`` is in seconds."""
+
+    member: Member
+    silent: float
+
+    @property
+    def name(self) -> str:
+        """``member suspected``."""
+        return "member suspected"
+
+    def fields(self) -> dict[str, object]:
+        """Name of the member, for how long it has been silent."""
+        return {
+            "member": self.member.label,
+            "address": _address(self.member),
+            "silent_s": round(self.silent, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRefuted(Event):
+    """A suspected member answers again."""
+
+    member: Member
+
+    @property
+    def name(self) -> str:
+        """``member refuted``."""
+        return "member refuted"
+
+    def fields(self) -> dict[str, object]:
+        """Name of the member."""
+        return {"member": self.member.label, "address": _address(self.member)}
+
+
+@dataclass(frozen=True, slots=True)
 class LinkRejected(Event):
     """A peer broke the protocol and lost its connection."""
 
@@ -171,5 +211,8 @@ def _address(member: Member) -> str:
     host, port = member.address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+
+MembershipEvent = MemberAdded | MemberUpdated | MemberSuspected | MemberRefuted | MemberRemoved
+"""What membership listeners get."""
 
 ChannelOutput = Deliver | TicketDone | Event

@@ -42,6 +42,8 @@ class MembershipConfig(_Config, frozen=True):
         port: UDP port of the group (``port``).
         frequency: Milliseconds between two heartbeats (``frequency``).
         drop_time: Milliseconds of silence after which a member is taken for gone (``dropTime``).
+        suspect_after: Milliseconds without a sign of life after which nobody waits for a member any
+            more; it stays one, and gets what it missed when it answers. 0: never.
         bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``.
         ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
         domain: Text that is carried in every heartbeat (``domain``).
@@ -51,6 +53,7 @@ class MembershipConfig(_Config, frozen=True):
     port: int = 45564
     frequency: int = 500
     drop_time: int = 3000
+    suspect_after: int = 1000
     bind: str = "127.0.0.1"
     ttl: int | None = None
     domain: str = ""
@@ -181,6 +184,14 @@ def check_config(config: NodeConfig) -> None:
             f"drop_time is {membership.drop_time} ms, but a heartbeat comes only every "
             f"{membership.frequency} ms; write at least {2 * membership.frequency}",
             key="channel.membership.drop_time",
+        )
+    if membership.suspect_after and not (
+        2 * membership.frequency <= membership.suspect_after <= membership.drop_time
+    ):
+        raise ConfigError(
+            f"suspect_after is {membership.suspect_after} ms; write 0 (never), or a time from "
+            f"{2 * membership.frequency} (two heartbeats) to {membership.drop_time} (drop_time)",
+            key="channel.membership.suspect_after",
         )
     _port("channel.membership.port", membership.port, lowest=1)
     _port("channel.receiver.port", receiver.port, lowest=0)

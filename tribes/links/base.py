@@ -1,16 +1,21 @@
 """The seam between the channel and a connection to one member.
 
-The channel knows peers only through :class:`PeerSender`. Today there is one kind, the plain Tribes
-link (:mod:`tribes.links.plain`); the own link that two Python members negotiate takes its place
-behind the same methods.
+The channel knows peers only through :class:`PeerSender`. There are two kinds: the plain Tribes link
+(:mod:`tribes.links.plain`), and the own link of two Python members
+(:mod:`tribes.links.own_sender`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["OutFrame", "PeerSender"]
+from tribes.links.own_wire import Need
+
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
+
+__all__ = ["OutFrame", "PeerSender", "excuse"]
 
 
 class OutFrame:
@@ -19,23 +24,48 @@ class OutFrame:
     Attributes:
         data: The whole frame as it goes on the wire.
         needs_ack: Whether the member answers it; otherwise handing it to the kernel completes it.
+        need: What the member answers on an own link, which tells receipt from processing.
         settle: Called once with None, or with why it failed.
         deadline: Monotonic seconds after which it has failed.
+        waits: Whether the caller waits for the outcome, and is to be let go when the member stops
+            answering.
         attempts: How often it was started on a connection that then broke.
         end: Position on its link right after its last byte, while it is being written.
     """
 
-    __slots__ = ("attempts", "data", "deadline", "end", "needs_ack", "settle")
+    __slots__ = ("attempts", "data", "deadline", "end", "need", "needs_ack", "settle", "waits")
 
     def __init__(
-        self, data: bytes, *, needs_ack: bool, settle: Callable[[Exception | None, float], None]
+        self,
+        data: bytes,
+        *,
+        needs_ack: bool,
+        settle: Callable[[Exception | None, float], None],
+        waits: bool = False,
+        needs_outcome: bool = True,
     ) -> None:
         self.data = data
         self.needs_ack = needs_ack
+        self.need = Need.NOTHING
+        if needs_ack:
+            self.need = Need.PROCESSED if needs_outcome else Need.RECEIVED
         self.settle = settle
+        self.waits = waits
         self.deadline = 0.0
         self.attempts = 0
         self.end = 0
+
+
+def _nobody(error: Exception | None, now: float) -> None:
+    del error, now
+
+
+def excuse(frames: Iterable[OutFrame], why: Exception, now: float) -> None:
+    """Let go of every caller that waits for one of these frames; the frames stay on their way."""
+    waited = [frame for frame in frames if frame.waits]
+    for frame in waited:
+        settle, frame.settle, frame.waits = frame.settle, _nobody, False
+        settle(why, now)
 
 
 class PeerSender(Protocol):
@@ -62,11 +92,22 @@ class PeerSender(Protocol):
     def link_closed(self, why: Exception | None, now: float) -> None:
         """The connection ended, and not by this side."""
 
+    def excuse(self, why: Exception, now: float) -> None:
+        """Let go of every caller that waits; what it sent stays on its way."""
+
     def close(self, why: Exception, now: float, *, abort: bool) -> None:
         """Fail whatever is still here with ``why`` and give the connection back.
 
         With ``abort`` what the kernel still has is thrown away: nothing shall arrive any more.
         """
+
+    @property
+    def member(self) -> Member:
+        """Whose sender this is."""
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the oldest frame that awaits an answer was written; None: there is none."""
 
     @property
     def is_idle(self) -> bool:

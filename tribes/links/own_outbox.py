@@ -23,6 +23,8 @@ from tribes.links.own_wire import CONTROL_MARK, Need
 from tribes.wire.frame import FRAME_OVERHEAD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tribes.links.base import OutFrame
     from tribes.links.own_acks import Ack
 
@@ -140,8 +142,7 @@ class Outbox:
 
     def put(self, frame: OutFrame) -> None:
         """Add a frame at the end; its deadline is set."""
-        default = Need.PROCESSED if frame.needs_ack else Need.NOTHING
-        item = Item(frame, getattr(frame, "need", default))
+        item = Item(frame, frame.need)
         self.bytes += item.size
         self._waiting.append(item)
 
@@ -196,6 +197,19 @@ class Outbox:
             if self._open.pop(item.position, None) is not None:
                 done.append(item)
         return done
+
+    @property
+    def oldest_unreceived(self) -> OutFrame | None:
+        """The frame that has waited longest for the member to receive it."""
+        for items in (self._sent, self._waiting):
+            if items:
+                return items[0].frame
+        return None
+
+    def with_tickets(self) -> Iterator[OutFrame]:
+        """All frames that somebody waits for."""
+        for item in (*self._open.values(), *self._waiting):
+            yield item.frame
 
     def acked(self, ack: Ack) -> Progress:
         """Take an acknowledgement.

@@ -34,6 +34,7 @@ from tribes.errors import (
     RemoteProtocolError,
     SendTimeoutError,
 )
+from tribes.links.base import excuse
 from tribes.links.own_acks import decode_ack
 from tribes.links.own_connection import Connection
 from tribes.links.own_opening import Opened, Opening
@@ -229,6 +230,20 @@ class OwnSender:
         connection = self._drop_link()
         if connection is not None:
             self._broken(connection, why, now)
+
+    def excuse(self, why: Exception, now: float) -> None:
+        """Let go of every caller that waits; see :class:`PeerSender`."""
+        excuse(self.outbox.with_tickets(), why, now)
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the oldest frame was queued that the member has not received; None: there is none.
+
+        Frames are acknowledged as soon as they are read, so this says nothing of slow listeners but
+        of those that are so far behind that their connection is not read any more.
+        """
+        frame = self.outbox.oldest_unreceived
+        return None if frame is None else frame.deadline - self._timeout
 
     @property
     def is_idle(self) -> bool:

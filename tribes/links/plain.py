@@ -30,6 +30,7 @@ from tribes.errors import (
     RemoteProtocolError,
     SendTimeoutError,
 )
+from tribes.links.base import excuse
 from tribes.wire.data import add_trailer, destination_trailer
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
@@ -78,7 +79,7 @@ class PlainSender:
         connect: Callable[[Member], int],
         lost: Callable[[Member, Exception, float], None],
     ) -> None:
-        self.member = member
+        self._member = member
         self._destination = destination_trailer(member.unique_id)
         self._config = config
         self._timeout = config.timeout / 1000
@@ -86,6 +87,7 @@ class PlainSender:
         self._emit = emit
         self._new_attempt = connect
         self._lost = lost
+        self._asked = 0.0
         self._queue: deque[OutFrame] = deque()
         self._unflushed: deque[OutFrame] = deque()
         self._awaited: OutFrame | None = None
@@ -106,12 +108,12 @@ class PlainSender:
     def enqueue(self, frame: OutFrame, now: float) -> None:
         """Send ``frame`` after everything enqueued before it; see :class:`PeerSender`."""
         if self._closed:
-            frame.settle(MemberUnreachableError(f"{self.member.name} is no longer a member"), now)
+            frame.settle(MemberUnreachableError(f"{self._member.name} is no longer a member"), now)
             return
         if self._bytes and self._bytes + len(frame.data) > self._config.queue_max_bytes:
             frame.settle(
                 QueueFullError(
-                    f"{self._bytes} bytes already wait for {self.member.name} "
+                    f"{self._bytes} bytes already wait for {self._member.name} "
                     f"(sender.queue_max_bytes is {self._config.queue_max_bytes})"
                 ),
                 now,
@@ -123,7 +125,7 @@ class PlainSender:
         if self._deadline is None or not self._deadline.is_armed:
             self._deadline = self._timers.at(frame.deadline, self._expire)
         if self._link is not None:
-            self._pump()
+            self._pump(now)
         else:
             self._connect()
 
@@ -134,6 +136,11 @@ class PlainSender:
         if self._link is None:
             self._connect()
 
+    def excuse(self, why: Exception, now: float) -> None:
+        """Let go of every caller that waits; see :class:`PeerSender`."""
+        awaited = [] if self._awaited is None else [self._awaited]
+        excuse([*self._unflushed, *awaited, *self._queue], why, now)
+
     def close(self, why: Exception, now: float, *, abort: bool) -> None:
         """Fail whatever is still here with ``why`` and give the connection back."""
         self._closed = True
@@ -143,6 +150,22 @@ class PlainSender:
         self._drop_link(abort=abort)
         for frame in self._take_all():
             self._settle(frame, why, now)
+
+    @property
+    def member(self) -> Member:
+        """The destination."""
+        return self._member
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the frame was written that awaits its acknowledgement, or the first one queued that
+        awaits a connection; None: there is neither.
+        """
+        if self._awaited is not None:
+            return self._asked
+        if self._link is None and self._queue:
+            return self._queue[0].deadline - self._timeout
+        return None
 
     @property
     def is_idle(self) -> bool:
@@ -170,8 +193,7 @@ class PlainSender:
         self._link = link
         self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
         self._written = self._flushed = 0
-        self._pump()
-        del now
+        self._pump(now)
 
     def connect_failed(self, why: Exception, now: float) -> None:
         """No connection: everything that waited has used up one attempt."""
@@ -204,7 +226,7 @@ class PlainSender:
             self._drop_link()
             self._broken(self._decoder.broken, now, everything=False)
             return
-        self._pump()
+        self._pump(now)
 
     def writable(self, total: int, now: float) -> None:
         """The kernel has taken ``total`` bytes: frames without acknowledgement end there."""
@@ -213,7 +235,7 @@ class PlainSender:
         unflushed = self._unflushed
         while unflushed and unflushed[0].end <= total:
             self._settle(unflushed.popleft(), None, now)
-        self._pump()
+        self._pump(now)
 
     # Inside.
 
@@ -222,10 +244,10 @@ class PlainSender:
             return
         if self._reconnect is not None:
             self._reconnect.cancel()
-        self._attempt = self._new_attempt(self.member)
-        self._emit(Connect(self._attempt, self.member.address, self._timeout))
+        self._attempt = self._new_attempt(self._member)
+        self._emit(Connect(self._attempt, self._member.address, self._timeout))
 
-    def _pump(self) -> None:
+    def _pump(self, now: float) -> None:
         queue = self._queue
         if self._link is None or self._awaited is not None or not queue:
             return
@@ -239,7 +261,7 @@ class PlainSender:
             written += len(data)
             frame.end = written
             if frame.needs_ack:
-                self._awaited = frame
+                self._awaited, self._asked = frame, now
                 break
             self._unflushed.append(frame)
         if chunks:
@@ -260,7 +282,7 @@ class PlainSender:
         if not self._config.throw_on_failed_ack:
             self._settle(frame, None, now)
             return
-        error = RemoteProcessError(f"the listener at {self.member.name} failed")
+        error = RemoteProcessError(f"the listener at {self._member.name} failed")
         if self._config.retry_failed_ack and frame.attempts < self._config.max_retry_attempts:
             # The reference's way: the same bytes again, on a fresh connection.
             self._queue.appendleft(frame)
@@ -296,9 +318,9 @@ class PlainSender:
                 frame.attempts += 1
                 again.append(frame)
             else:
-                self._settle(frame, _unreachable(self.member, why), now)
+                self._settle(frame, _unreachable(self._member, why), now)
         self._queue.extendleft(reversed(again))
-        self._lost(self.member, why, now)
+        self._lost(self._member, why, now)
         if self._closed:
             return
         self._backoff = min(max(2 * self._backoff, _BACKOFF_FIRST_S), _BACKOFF_MAX_S)
@@ -337,9 +359,9 @@ class PlainSender:
 
     def _late(self, what: str) -> SendTimeoutError:
         return SendTimeoutError(
-            f"{self.member.name} {what} within {self._config.timeout} ms"
+            f"{self._member.name} {what} within {self._config.timeout} ms"
             if what != "was never begun"
-            else f"the connection to {self.member.name} was busy for {self._config.timeout} ms"
+            else f"the connection to {self._member.name} was busy for {self._config.timeout} ms"
         )
 
     def _arm(self) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.errors import MemberUnreachableError
+from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
     from tribes.links.base import PeerSender
+    from tribes.links.own_wire import OwnSide
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
@@ -26,24 +28,37 @@ class SenderPool:
 
     Args:
         config: Settings of every sender.
+        side: What this process says of itself on own links.
+        speaks_own: Whether a member is known to speak the own link.
+        entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
         emit: Takes their outputs.
         new_attempt: Numbers connection attempts.
         is_member: Whether a destination is in the view; a stranger's sender is given back soon.
         lost: Told when a connection broke or could not be made.
+        may_have_lost: Told when a connection broke on which not everything is sent again.
     """
 
     def __init__(
         self,
         config: SenderConfig,
         *,
+        side: OwnSide,
+        speaks_own: Callable[[Member], bool],
+        entropy: Callable[[int], bytes],
         timers: Timers,
         emit: Callable[[NetworkOutput], None],
         new_attempt: Callable[[], int],
         is_member: Callable[[Member], bool],
         lost: Callable[[Member, Exception, float], None],
+        may_have_lost: Callable[[Member, float], None],
     ) -> None:
         self._config = config
+        self._side = side
+        self._speaks_own = speaks_own
+        self._entropy = entropy
+        self._may_have_lost = may_have_lost
+        self._awake: list[OwnSender] = []
         self._timers = timers
         self._emit = emit
         self._new_attempt = new_attempt
@@ -57,21 +72,89 @@ class SenderPool:
         """The sender to a destination."""
         sender = self._senders.get(member)
         if sender is None:
-            # The seam for other kinds of links: what a member speaks decides what is made here.
-            sender = self._senders[member] = PlainSender(
-                member,
-                self._config,
-                timers=self._timers,
-                emit=self._emit,
-                connect=self._connect,
-                lost=self._lost,
-            )
+            sender = self._senders[member] = self._make(member)
             if not self._is_member(member):
                 self._watch(member, now)
         return sender
 
+    def _make(self, member: Member) -> PeerSender:
+        config = self._config
+        if not self._speaks_own(member):
+            return self._make_plain(member)
+        return OwnSender(
+            member,
+            side=self._side,
+            timeout=config.timeout / 1000,
+            live_queue_max_bytes=config.queue_max_bytes,
+            keep_connected=config.keep_connected,
+            timers=self._timers,
+            entropy=self._entropy,
+            emit=self._emit,
+            connect=self._connect,
+            lost=self._lost,
+            not_own=self._not_own,
+            wake=self._awake.append,
+            # It is known to speak it: one that does not answer is stopped, not plain.
+            hellos_unanswered_max=None,
+        )
+
+    def _make_plain(self, member: Member) -> PlainSender:
+        return PlainSender(
+            member,
+            self._config,
+            timers=self._timers,
+            emit=self._emit,
+            connect=self._connect,
+            lost=self._plain_lost,
+        )
+
+    def _not_own(self, member: Member, now: float) -> None:
+        # Its heartbeats have our mark, and it answers a HELLO with something else.
+        known = self._senders.get(member)
+        if not isinstance(known, OwnSender):
+            return
+        plain = self._senders[member] = self._make_plain(member)
+        for frame in known.take_queue():
+            plain.enqueue(frame, now)
+        if self._is_member(member) and self._config.keep_connected:
+            plain.connect(now)
+
+    def _plain_lost(self, member: Member, why: Exception, now: float) -> None:
+        self._lost(member, why, now)
+        self._may_have_lost(member, now)
+
+    @property
+    def is_awake(self) -> bool:
+        """True when something waits for :meth:`flush`."""
+        return bool(self._awake)
+
+    def flush(self, now: float) -> None:
+        """Let every sender write what was queued since the last call, in one piece each."""
+        while self._awake:
+            awake, self._awake[:] = self._awake[:], []
+            for sender in awake:
+                sender.flush(now)
+
+    def ping(self, member: Member, now: float) -> bool:
+        """Ask for an answer on the open link to a member; False when there is none to ask on."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.idle_ping(now)
+
+    def answered_elsewhere(self, member: Member, now: float) -> None:
+        """A member answers, on another connection than ours: one that hangs is made anew."""
+        sender = self._senders.get(member)
+        if not isinstance(sender, OwnSender) or sender.link is None:
+            return
+        since = sender.unanswered_since
+        if since is not None and now - since >= self._config.timeout / 1000:
+            sender.reset(TimeoutError("the connection hangs, and the member answers"), now)
+
     def member_added(self, member: Member, now: float) -> None:
         """A member joined: connect to it, so that the end of the connection tells its crash."""
+        known = self._senders.get(member)
+        if isinstance(known, PlainSender) and known.is_idle and self._speaks_own(member):
+            # Made for a stranger; now it is known what the member speaks.
+            self._drop(member, now, abort=False)
         if self._config.keep_connected:
             self.get(member, now).connect(now)
 
@@ -94,6 +177,17 @@ class SenderPool:
         senders, self._senders = self._senders, {}
         for sender in senders.values():
             sender.close(why, now, abort=False)
+
+    def unanswered_since(self, member: Member) -> float | None:
+        """When the oldest thing was sent to a member that it has not answered yet."""
+        sender = self._senders.get(member)
+        return None if sender is None else sender.unanswered_since
+
+    def excuse(self, member: Member, why: Exception, now: float) -> None:
+        """Let go of every caller that waits for a member."""
+        sender = self._senders.get(member)
+        if sender is not None:
+            sender.excuse(why, now)
 
     @property
     def is_idle(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tribes.errors import RemoteProtocolError
 from tribes.membership.table import MembershipTable
+from tribes.security.mark import Marker, split
 from tribes.wire.member import (
     MEMBER_BEGIN,
     SHUTDOWN_COMMAND,
@@ -48,9 +49,11 @@ class MulticastMembership:
     Args:
         local: The own record; its ``alive`` is replaced by the time since ``start``.
         config: Frequency and drop time.
+        marker: Puts our mark behind each record, by which our members know each other.
         timers: Where it asks to be woken.
         emit: Takes the datagrams to send.
         changed: Takes every change, in order.
+        heard: Told of every heartbeat, before what it changes.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class MulticastMembership:
         local: Member,
         config: MembershipConfig,
         *,
+        marker: Marker,
         timers: Timers,
         emit: Callable[[Datagram], None],
         changed: Callable[[MemberChange, float], None],
+        heard: Callable[[Member, float], None],
     ) -> None:
         self.table = MembershipTable(local, config.drop_time / 1000)
         self.decode: Callable[[bytes], Member] = decode_member
@@ -68,10 +73,12 @@ class MulticastMembership:
         self.statistics = MulticastStatistics()
         self._local = local
         self._record = encode_member(local)
+        self._marker = marker
         self._frequency = config.frequency / 1000
         self._timers = timers
         self._emit = emit
         self._changed = changed
+        self._heard = heard
         self._started: float | None = None
         self._beat: Timer | None = None
         self._expiry: Timer | None = None
@@ -90,14 +97,14 @@ class MulticastMembership:
             return
         alive = self._alive(now)
         farewell = self._local.replace(command=SHUTDOWN_COMMAND, alive=alive)
-        self._emit(Datagram(encode_member(farewell)))
+        self._emit(Datagram(self._marker.mark(encode_member(farewell))))
         self._started = None
 
     def _alive(self, now: float) -> int:
         return 0 if self._started is None else round((now - self._started) * 1000)
 
     def _heartbeat(self, now: float) -> None:
-        self._emit(Datagram(patch_alive(self._record, self._alive(now))))
+        self._emit(Datagram(self._marker.mark(patch_alive(self._record, self._alive(now)))))
         self.statistics.heartbeats_sent += 1
         self._beat = self._timers.at(now + self._frequency, self._heartbeat)
 
@@ -109,6 +116,7 @@ class MulticastMembership:
             self.statistics.ignored += 1
             return
         try:
+            _, mark = split(data)
             record = self.decode(data)
         except RemoteProtocolError:
             self.statistics.malformed += 1
@@ -118,7 +126,8 @@ class MulticastMembership:
             self.statistics.malformed += 1
             return
         self.statistics.heartbeats_received += 1
-        for change in self.table.heard(record, now):
+        self._heard(record, now)
+        for change in self.table.heard(record, now, is_marked=mark is not None):
             self._changed(change, now)
         self._arm()
 

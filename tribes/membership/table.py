@@ -23,11 +23,12 @@ MEMBERS_MAX = 1000
 
 
 class _Entry:
-    __slots__ = ("heard", "member")
+    __slots__ = ("heard", "is_marked", "member")
 
-    def __init__(self, member: Member, heard: float) -> None:
+    def __init__(self, member: Member, heard: float, *, is_marked: bool) -> None:
         self.member = member
         self.heard = heard
+        self.is_marked = is_marked
 
 
 class MembershipTable:
@@ -45,8 +46,14 @@ class MembershipTable:
         self.refused = 0
         """Heartbeats of members that found no place."""
 
-    def heard(self, record: Member, now: float) -> list[MemberChange]:
-        """Take one heartbeat in; returns what it changed, in order."""
+    def heard(self, record: Member, now: float, *, is_marked: bool = False) -> list[MemberChange]:
+        """Take one heartbeat in; returns what it changed, in order.
+
+        Args:
+            record: What it says.
+            now: Monotonic seconds.
+            is_marked: Whether it carries our mark, so that its sender speaks the own link.
+        """
         if record == self._local:
             return []
         if record.is_shutdown:
@@ -59,7 +66,7 @@ class MembershipTable:
             return []
         # Somebody else may be known at this address. Which of the two is there now no heartbeat can
         # tell, since old ones arrive late; the failure detector asks.
-        self._entries[record] = _Entry(record, now)
+        self._entries[record] = _Entry(record, now, is_marked=is_marked)
         return [MemberChange(ChangeKind.ADDED, record)]
 
     def _refresh(self, entry: _Entry, record: Member, now: float) -> list[MemberChange]:
@@ -91,6 +98,11 @@ class MembershipTable:
     def _remove(self, member: Member, reason: RemovalReason) -> MemberChange:
         entry = self._entries.pop(member)
         return MemberChange(ChangeKind.REMOVED, entry.member, reason)
+
+    def is_marked(self, member: Member) -> bool:
+        """Whether a member's first heartbeat had our mark."""
+        entry = self._entries.get(member)
+        return entry is not None and entry.is_marked
 
     def forget(self, member: Member) -> None:
         """Drop a member without a report; its next heartbeat makes it new again."""

@@ -18,10 +18,13 @@ class View:
     Attributes:
         number: Grows by one with every member that comes or goes.
         members: The other members, the longest-lived first (tribes-wire §2.3).
+        suspected: Those among them that do not answer now. A change of this set alone makes no new
+            view and no new number.
     """
 
     number: int = 0
     members: tuple[Member, ...] = ()
+    suspected: frozenset[Member] = frozenset()
 
     def __contains__(self, member: object) -> bool:
         return member in self.members
@@ -33,6 +36,7 @@ class ViewBuilder:
     def __init__(self) -> None:
         self.current = View()
         self._started: dict[Member, tuple[float, Member]] = {}
+        self._suspected: frozenset[Member] = frozenset()
 
     def __contains__(self, member: Member) -> bool:
         return member in self._started
@@ -50,8 +54,16 @@ class ViewBuilder:
         """Remove a member; False when it was none."""
         if self._started.pop(member, None) is None:
             return False
+        self._suspected -= {member}
         self._rebuild(1)
         return True
+
+    def suspect(self, member: Member, *, is_suspected: bool) -> None:
+        """Note that a member does not answer, or does again."""
+        self._suspected = self._suspected - {member}
+        if is_suspected and member in self._started:
+            self._suspected |= {member}
+        self._rebuild(0)
 
     def get(self, member: Member) -> Member | None:
         """The newest record of a member."""
@@ -60,4 +72,6 @@ class ViewBuilder:
 
     def _rebuild(self, step: int) -> None:
         ordered = sorted(self._started.values(), key=lambda pair: pair[0])
-        self.current = View(self.current.number + step, tuple(record for _, record in ordered))
+        self.current = View(
+            self.current.number + step, tuple(record for _, record in ordered), self._suspected
+        )

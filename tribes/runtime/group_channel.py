@@ -303,8 +303,8 @@ class GroupChannel:
         self._listeners.remove_message_listener(listener)
 
     def add_membership_listener(self, listener: MembershipListener) -> None:
-        """Call ``listener(event)`` with every ``MemberAdded``, ``MemberUpdated`` and
-        ``MemberRemoved``, in order.
+        """Call ``listener(event)`` with every ``MemberAdded``, ``MemberUpdated``,
+        ``MemberSuspected``, ``MemberRefuted`` and ``MemberRemoved``, in order.
         """
         self._listeners.add_membership_listener(listener)
 

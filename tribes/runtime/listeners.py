@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 
-from tribes.channel.outputs import Deliver, Event, MemberAdded, MemberRemoved, MemberUpdated
+from tribes.channel.outputs import Deliver, Event, MembershipEvent
 from tribes.errors import LocalProtocolError
 from tribes.manager.expiry import SessionExpired
 from tribes.wire.data import ChannelData
@@ -34,7 +34,7 @@ log = structlog.get_logger("tribes")
 MessageListener = Callable[[ChannelData], Any]
 """Gets one message. Its result is awaited when it is awaitable, else ignored."""
 
-MembershipListener = Callable[[MemberAdded | MemberUpdated | MemberRemoved], Any]
+MembershipListener = Callable[[MembershipEvent], Any]
 """Gets one change of the membership, in order."""
 
 EVENTS_MAX = 1024
@@ -154,7 +154,7 @@ class ListenerRegistry:
         log.info(event.name, **event.fields())
         if self._watch is not None:
             self._watch(event)
-        is_change = isinstance(event, MemberAdded | MemberUpdated | MemberRemoved)
+        is_change = isinstance(event, MembershipEvent)
         if (is_change and self._members) or (self._expired and isinstance(event, SessionExpired)):
             if isinstance(event, SessionExpired):
                 self._expiries.append(event)

@@ -1,0 +1,130 @@
+"""Suspicion: who is waited for, and who is not for now."""
+
+from __future__ import annotations
+
+from tribes.membership.health import LOCAL_HEALTH_MAX, HealthMonitor
+from tribes.timers import Timers
+from tribes.wire.member import Member
+
+PEER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(16))
+
+
+class Watch:
+    """A monitor with one member, and everything it says."""
+
+    def __init__(self, *, answers: bool = False) -> None:
+        self.timers = Timers()
+        self.asked: float | None = None
+        self.pings: list[float] = []
+        self.changes: list[tuple[float, bool]] = []
+        self.answers = answers
+        self.monitor = HealthMonitor(
+            1.0,
+            timers=self.timers,
+            unanswered=lambda member: self.asked,
+            ping=self._ping,
+            changed=lambda member, silent, now: self.changes.append((now, silent is not None)),
+        )
+        self.monitor.added(PEER, 0.0)
+
+    def _ping(self, member: Member, now: float) -> None:
+        self.pings.append(now)
+        if self.answers:
+            self.monitor.answered(member, now)
+
+    def run(self, end: float, *, heartbeats: bool = False) -> None:
+        """Run the timers on time up to ``end``."""
+        while self.timers.next_deadline <= end:
+            now = self.timers.next_deadline
+            if heartbeats and now % 0.5 == 0:
+                self.monitor.heard(PEER, now)
+            self.timers.run_due(now)
+
+
+def test_heartbeats_are_enough_while_nothing_is_unanswered() -> None:
+    """A quiet member costs no question and is not suspected."""
+    watch = Watch()
+    watch.run(60.0, heartbeats=True)
+    assert watch.changes == []
+    assert len(watch.pings) <= 1
+
+
+def test_silent_member_is_asked_and_then_suspected() -> None:
+    """Asked after half the time, suspected after all of it: within 2 s at any rate."""
+    watch = Watch()
+    watch.run(2.0)
+    assert watch.pings[0] == 0.5
+    assert watch.changes == [(1.0, True)]
+    assert watch.monitor.suspects == (PEER,)
+
+
+def test_an_answer_to_the_question_is_enough() -> None:
+    """Heartbeats may be lost or blocked; who answers is well."""
+    watch = Watch(answers=True)
+    watch.run(60.0)
+    assert watch.changes == []
+    assert len(watch.pings) <= 121
+
+
+def test_heartbeats_do_not_count_against_an_unanswered_question() -> None:
+    """Multicast works and TCP does not: nobody waits for such a member for long."""
+    watch = Watch()
+    watch.run(10.0, heartbeats=True)
+    watch.asked = 10.0
+    watch.run(12.0, heartbeats=True)
+    assert watch.changes == [(11.0, True)]
+
+
+def test_suspicion_ends_with_the_first_answer() -> None:
+    """And it can come again."""
+    watch = Watch()
+    watch.run(1.2)
+    watch.monitor.answered(PEER, 1.3)
+    assert watch.changes == [(1.0, True), (1.3, False)]
+    assert not watch.monitor.is_suspected(PEER)
+    watch.run(3.0)
+    assert watch.changes[-1][1]
+
+
+def test_suspected_member_is_asked_again_and_again() -> None:
+    """Otherwise nobody would learn that it is well."""
+    watch = Watch()
+    watch.run(10.0)
+    assert len(watch.pings) >= 10
+
+
+def test_time_in_which_this_process_did_not_run_counts_for_nobody() -> None:
+    """After a pause of our own the others get their full time to answer."""
+    watch = Watch()
+    watch.run(0.5)
+    watch.timers.run_due(5.0)
+    assert watch.changes == []
+    watch.run(7.0)
+    # 0.75 s of silence before the pause, 0.25 s after it.
+    assert watch.changes == [(5.25, True)]
+    assert watch.monitor.statistics.late_looks == 1
+
+
+def test_local_health_is_bounded_and_recovers() -> None:
+    """A late or wrong node trusts itself less for a while."""
+    watch = Watch()
+    now = 0.0
+    for _ in range(10):
+        now += 5.0
+        watch.timers.run_due(now)
+    assert watch.monitor.local_health == LOCAL_HEALTH_MAX
+    watch.answers = True
+    watch.monitor.answered(PEER, now)
+    watch.run(now + 60.0)
+    assert watch.monitor.local_health == 1
+
+
+def test_removed_member_is_not_watched() -> None:
+    """No question, no suspicion, and a late answer is no error."""
+    watch = Watch()
+    watch.monitor.removed(PEER)
+    watch.run(5.0)
+    watch.monitor.answered(PEER, 5.0)
+    watch.monitor.heard(PEER, 5.0)
+    assert watch.changes == []
+    assert watch.pings == []

@@ -1,0 +1,195 @@
+"""Suspicion: the cheap and reversible answer to a member that does not answer (DESIGN §4.3).
+
+A suspected member stays a member. Nobody waits for it, that is all: what it should have had is sent
+when it answers again. So a stopped process costs the others one pause of ``suspect_after``, however
+long it takes until it is removed, and a wrong suspicion costs next to nothing.
+
+What counts as a sign of life depends on whether something is unanswered. On a quiet connection a
+heartbeat is enough. Once something was asked, only an answer on a connection is: where TCP is cut
+and multicast is not, heartbeats say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tribes.timers import Timer, Timers
+    from tribes.wire.member import Member
+
+__all__ = ["HealthMonitor", "HealthStatistics"]
+
+_LOOKS = 4
+"""Looks per ``suspect_after``."""
+
+LOCAL_HEALTH_MAX = 4
+_RECOVERY_S = 10.0
+"""After these seconds without trouble of its own a node trusts itself one step more."""
+
+
+class HealthStatistics:
+    """Counters of suspicion, plain ints."""
+
+    __slots__ = ("late_looks", "pings", "refuted", "suspected")
+
+    def __init__(self) -> None:
+        self.pings = 0
+        self.suspected = 0
+        self.refuted = 0
+        self.late_looks = 0
+
+
+class _State:
+    __slots__ = ("answered", "heard", "is_suspected", "pinged")
+
+    def __init__(self, now: float) -> None:
+        self.answered = now
+        self.heard = now
+        self.pinged: float | None = None
+        self.is_suspected = False
+
+
+class HealthMonitor:
+    """Watches who answers.
+
+    Args:
+        suspect_after: Seconds without a sign of life until a member is suspected; at least half of
+            them after it was asked.
+        timers: Where it asks to be woken.
+        unanswered: When the oldest thing was sent to a member that it has not answered; None when
+            it owes nothing. Monotonic seconds.
+        ping: Ask a member for an answer.
+        changed: Told when a member becomes suspected (with the silent seconds) and when it is no
+            longer (None).
+    """
+
+    def __init__(
+        self,
+        suspect_after: float,
+        *,
+        timers: Timers,
+        unanswered: Callable[[Member], float | None],
+        ping: Callable[[Member, float], None],
+        changed: Callable[[Member, float | None, float], None],
+    ) -> None:
+        self.statistics = HealthStatistics()
+        self._suspect_after = suspect_after
+        self._interval = suspect_after / _LOOKS
+        self._timers = timers
+        self._unanswered = unanswered
+        self._ping = ping
+        self._changed = changed
+        self._states: dict[Member, _State] = {}
+        self._timer: Timer | None = None
+        self._penalty = 0
+        self._troubled = 0.0
+
+    @property
+    def local_health(self) -> int:
+        """1 for a node that can trust its own clockwork, up to 4 for one that is late itself or has
+        lately suspected members that were well: how much longer it waits before it removes one
+        (Lifeguard: Dadgar, Phillips, Currey, DSN 2018).
+        """
+        return 1 + self._penalty
+
+    @property
+    def suspects(self) -> tuple[Member, ...]:
+        """The members that are suspected now."""
+        return tuple(member for member, state in self._states.items() if state.is_suspected)
+
+    def is_suspected(self, member: Member) -> bool:
+        """Whether a member is suspected now."""
+        state = self._states.get(member)
+        return state is not None and state.is_suspected
+
+    def added(self, member: Member, now: float) -> None:
+        """Watch a member; that it was added is its first sign of life."""
+        self._states[member] = _State(now)
+        if self._timer is None or not self._timer.is_armed:
+            self._timer = self._timers.at(now + self._interval, self._look)
+
+    def removed(self, member: Member) -> None:
+        """Watch a member no longer."""
+        self._states.pop(member, None)
+
+    def stop(self) -> None:
+        """Watch nobody."""
+        self._states.clear()
+
+    def heard(self, member: Member, now: float) -> None:
+        """A heartbeat of a member."""
+        state = self._states.get(member)
+        if state is not None:
+            state.heard = now
+            if state.is_suspected and state.pinged is None and self._unanswered(member) is None:
+                self._refute(member, state, now)
+
+    def answered(self, member: Member, now: float) -> None:
+        """Bytes of a member on a connection."""
+        state = self._states.get(member)
+        if state is not None:
+            state.answered = now
+            state.pinged = None
+            if state.is_suspected:
+                self._refute(member, state, now)
+
+    def _refute(self, member: Member, state: _State, now: float) -> None:
+        state.is_suspected = False
+        self.statistics.refuted += 1
+        self._trouble(now)
+        self._changed(member, None, now)
+
+    def _look(self, now: float) -> None:
+        timer = self._timer
+        if timer is None or not self._states:
+            return
+        self._timer = self._timers.at(now + self._interval, self._look)
+        late = now - timer.when
+        if late > self._interval:
+            # While this process did not run nobody could answer it.
+            self.statistics.late_looks += 1
+            self._trouble(now)
+            self._excuse(late)
+        elif self._penalty and now >= self._troubled + _RECOVERY_S:
+            self._penalty -= 1
+            self._troubled = now
+        for member, state in list(self._states.items()):
+            self._check(member, state, now)
+
+    def _excuse(self, late: float) -> None:
+        for state in self._states.values():
+            state.answered += late
+            state.heard += late
+            if state.pinged is not None:
+                state.pinged += late
+
+    def _check(self, member: Member, state: _State, now: float) -> None:
+        asked = self._unanswered(member)
+        if asked is None:
+            last = max(state.answered, state.heard)
+        else:
+            last = max(state.answered, asked)
+        silent = now - last
+        if state.pinged is None:
+            if silent >= self._suspect_after / 2:
+                state.pinged = now
+                self.statistics.pings += 1
+                self._ping(member, now)
+        elif silent < self._suspect_after / 2 and now - state.pinged >= self._suspect_after:
+            # The question got lost, and heartbeats have come since.
+            state.pinged = None
+        elif state.is_suspected:
+            if now - state.pinged >= self._suspect_after / 2:
+                # For as long as it is a member; an answer ends the suspicion.
+                state.pinged = now
+                self.statistics.pings += 1
+                self._ping(member, now)
+        elif silent >= self._suspect_after and now - state.pinged >= self._suspect_after / 2:
+            state.is_suspected = True
+            self.statistics.suspected += 1
+            self._changed(member, silent, now)
+
+    def _trouble(self, now: float) -> None:
+        self._penalty = min(self._penalty + 1, LOCAL_HEALTH_MAX - 1)
+        self._troubled = now
