@@ -214,10 +214,7 @@ def prune(record: Record, now_ms: int) -> Record:
         The record without them; the very same object if there were none. Its digest is the same.
     """
     main = record if isinstance(record, bytes) else record[0]
-    for span in walk(main):
-        if main[span[0]] & 15 == _TOMBSTONE:
-            break
-    else:
+    if not any(main[span[0]] & 15 == _TOMBSTONE for span in walk(main)):
         return record
     parsed = parse(record)
     oldest_kept = (now_ms - TOMBSTONE_AGE_MS) << 8

@@ -62,7 +62,9 @@ class Result:
 
 
 def plan_for(mutant: Mutant, seed: int) -> Plan:
-    """Draw a plan that aims at a mutant."""
+    """Draw a plan that aims at a mutant, or take the one that was written for it."""
+    if mutant.plan is not None:
+        return _as_for(mutant, mutant.plan(seed))
     members = mutant.changes.get("members")
     rest = {name: value for name, value in mutant.changes.items() if name != "members"}
     plan = draw_plan(
@@ -73,11 +75,19 @@ def plan_for(mutant: Mutant, seed: int) -> Plan:
     )
     if mutant.options:
         rest["send_options"] = mutant.options[seed % len(mutant.options)]
-    return msgspec.structs.replace(plan, **rest)
+    return _as_for(mutant, msgspec.structs.replace(plan, **rest))
+
+
+def _as_for(mutant: Mutant, plan: Plan) -> Plan:
+    # Own links and suspicion stand in for much of what keeps plain links right.
+    if mutant.own:
+        return msgspec.structs.replace(plan, links="own", suspect_after=1000)
+    return msgspec.structs.replace(plan, links="plain", suspect_after=0)
 
 
 def _profile(mutant: Mutant) -> str:
-    return repr((mutant.faults, mutant.options, sorted(mutant.changes.items()), mutant.stress))
+    drawn = mutant.faults, mutant.options, sorted(mutant.changes.items())
+    return repr((drawn, mutant.plan, mutant.stress, mutant.own))
 
 
 def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:

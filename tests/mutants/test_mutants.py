@@ -31,6 +31,14 @@ SEEDS = 20
     ("name", "invariant"),
     [
         ("ack before processing", "faulty list"),
+        ("timeout ignored", "late send"),
+        ("no retry", "faulty without cause"),
+        ("no probe", "invented member"),
+        ("farewell ignored", "farewell"),
+        ("dead member stays a target", "target is no member"),
+        ("no comparison after a loss", "equal soon"),
+        ("owner does not ask", "fired in use"),
+        ("everybody owns", "fired twice"),
         ("faulty list empty", "faulty list"),
         ("older version wins", ""),
         ("tombstone skipped", ""),
@@ -53,9 +61,17 @@ def test_what_was_broken_is_whole_again() -> None:
 
 
 def test_the_registry_is_large_enough_and_explains_itself() -> None:
-    assert len(MUTANTS) == len(RUN.MUTANTS) >= 40
+    assert len(MUTANTS) == len(RUN.MUTANTS) >= 90
     assert all(mutant.text.endswith(".") for mutant in MUTANTS.values())
-    assert sum(not mutant.reason for mutant in MUTANTS.values()) >= 40
+    assert sum(not mutant.reason for mutant in MUTANTS.values()) >= 0.95 * len(MUTANTS)
+
+
+def test_written_plans_are_plans_and_differ_by_seed() -> None:
+    written = {mutant.plan for mutant in MUTANTS.values() if mutant.plan is not None}
+    assert len(written) >= 10
+    for write in written:
+        write(1).check()
+        assert write(1) == write(1) != write(2)
 
 
 def test_the_sound_build_passes_a_mutants_plans() -> None:

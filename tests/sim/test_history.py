@@ -7,7 +7,7 @@ import time
 import msgspec
 import pytest
 
-from tribes.testing.history import History, Op
+from tribes.testing.history import History, Op, plain
 
 
 def full() -> History:
@@ -22,6 +22,7 @@ def full() -> History:
     history.deliver("a#1", 1, "c#1", 2.4, failed=True)
     history.fault(3.0, "crash", "b#1")
     history.equal_copies(4.0, "a#1", "c#1")
+    history.tell(4.5, "a#1", "removed", "b#1", "crashed")
     return history
 
 
@@ -35,6 +36,7 @@ def test_json_brings_everything_back() -> None:
         history.deliveries,
     )
     assert (again.faults, again.copies) == (history.faults, history.copies)
+    assert again.told == history.told
     assert again.deaths == history.deaths == {"b#1": 3.0}
     assert again.is_calm(0, 2) == history.is_calm(0, 2) is True
     assert again.to_json() == history.to_json()
@@ -59,6 +61,67 @@ def test_calm_is_neither_faults_nor_their_consequences() -> None:
     history.fault(300.0, "heal")
     assert not history.is_calm(302, 303)
     assert history.is_calm(309, 400)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [("disturb", "mend"), ("pause", "resume"), ("slow", "quick")]
+)
+def test_what_lasts_is_no_calm_until_it_ends(begin: str, end: str) -> None:
+    """One of two that end leaves the other."""
+    history = History()
+    history.fault(100.0, begin, "a#1")
+    history.fault(101.0, begin, "b#1")
+    history.fault(102.0, end, "a#1")
+    assert not history.is_calm(150, 151)
+    history.fault(200.0, end, "b#1")
+    assert not history.is_calm(207, 208)
+    assert history.is_calm(209, 210)
+    assert list(history.quiet_spans(300)) == [(200.0, 300)]
+
+
+def test_a_heal_ends_disturbances_and_no_pause() -> None:
+    """The network is well; a stopped process is still stopped, until it dies."""
+    history = History()
+    history.fault(100.0, "disturb")
+    history.fault(101.0, "heal")
+    assert history.is_calm(110, 111)
+    history.fault(200.0, "pause", "a#1")
+    history.fault(201.0, "heal")
+    assert not history.is_calm(250, 251)
+    history.fault(300.0, "crash", "a#1")
+    assert history.is_calm(309, 310)
+
+
+def test_who_was_slow_when_is_known() -> None:
+    """Pauses are of an incarnation, throttles of a machine."""
+    history = History()
+    history.fault(10.0, "pause", "a#1")
+    history.fault(12.0, "resume", "a#1")
+    history.fault(20.0, "slow", "b")
+    assert not history.was_slow("a#1", 0, 9)
+    assert history.was_slow("a#1", 0, 10)
+    assert history.was_slow("a#1", 11, 11.5)
+    assert history.was_slow("a#1", 11, 13)
+    assert not history.was_slow("a#1", 12.5, 13)
+    assert not history.was_slow("a#3", 10, 12)
+    assert history.was_slow("b#5", 30, 31)
+
+
+def test_faults_of_a_time_are_found() -> None:
+    """Both limits count; nodes that were there before are no faults."""
+    history = History()
+    history.fault(0.0, "present", "a#1")
+    for second in (1.0, 2.0, 3.0):
+        history.fault(second, "jolt")
+    assert [fault.time for fault in history.faults_in(0, 2)] == [1.0, 2.0]
+
+
+def test_long_values_are_shortened() -> None:
+    """Two values of different lengths are told apart."""
+    assert plain("x") == "x"
+    assert plain({"b", "a"}) == ["a", "b"]
+    assert len(plain("c0.1 ".ljust(50_000, "."))) < 50
+    assert plain("c ".ljust(5000, ".")) != plain("c ".ljust(5001, "."))
 
 
 def test_a_node_that_was_there_is_no_disturbance() -> None:

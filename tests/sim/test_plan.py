@@ -9,8 +9,9 @@ from hypothesis import given
 
 from tribes.errors import ConfigError
 from tribes.testing.generator import DEFAULT_FAULTS, draw_plan
-from tribes.testing.plan import ACTIONS, Plan, Step, load_plan
+from tribes.testing.plan import ACTIONS, KINDS, Plan, Step, load_plan
 from tribes.testing.plan_strategies import plans
+from tribes.testing.workload import MIX
 
 
 @given(plans())
@@ -37,6 +38,8 @@ def test_plan_survives_its_file(plan: Plan) -> None:
         ('{"members": 0}', "from 1 to 1000"),
         ('{"routing": "best"}', "'sticky' or 'random'"),
         ('{"seconds": -1}', "must not be negative"),
+        ('{"tabs": 0}', "must be at least 1, found 0"),
+        ('{"mix": {"sleep": 1}}', "'sleep' is none of abandon, append"),
     ],
 )
 def test_file_that_is_no_plan_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -62,6 +65,8 @@ def test_seeds_give_plans_and_every_fault_comes_up() -> None:
         plan.check()
     assert {step.action for plan in drawn for step in plan.steps} == set(DEFAULT_FAULTS)
     assert {plan.members for plan in drawn} == {2, 3, 4, 5, 6}
+    assert {plan.tabs for plan in drawn} == {1, 2, 3}
+    assert {plan.tick > 0 for plan in drawn} == {plan.large_share > 0 for plan in drawn}
 
 
 def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
@@ -70,6 +75,11 @@ def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
     assert chosen == {"pause"}
     with pytest.raises(ConfigError, match="burn: no such fault"):
         draw_plan(1, faults=["burn"])
+
+
+def test_what_clients_may_do_is_one_list() -> None:
+    """A plan may name whatever the workload knows, and nothing else."""
+    assert set(MIX) == KINDS
 
 
 def test_every_action_is_explained() -> None:

@@ -39,7 +39,7 @@ def test_everything_happens_and_succeeds_in_a_healthy_cluster(options: int, rout
     history = work(world, 30, messages_per_s=20, routing=routing)
     assert {op.kind for op in history.ops} == {"create", *MIX} - {"abandon"}
     assert {op.outcome for op in history.ops} == {"ok"}
-    assert {send.option for send in history.sends} == {0, 2, 6, 8, 10}
+    assert {send.option for send in history.sends} == {0, 2, 6, 8, 10, 14}
     assert all(send.end is not None for send in history.sends)
     assert any(send.faulty for send in history.sends)
     assert any(d.failed for d in history.deliveries)
@@ -152,3 +152,75 @@ def test_same_seed_gives_the_same_history() -> None:
         return work(world, 5, seed=seed, tabs=2).to_json()
 
     assert run(1) == run(1) != run(2)
+
+
+def test_what_lasts_in_the_network_is_noted_with_its_end() -> None:
+    """Cut twice is cut once; a reset is over at once; a heal of nothing is no fault."""
+    world, (a, b, c) = cluster(8)
+    history = Workload(world, clients=1).history
+    world.heal()
+    world.cut(a, b, both=True)
+    world.cut(b, a)
+    assert not history.is_calm(world.now + 60, world.now + 61)
+    world.uncut(b, a)
+    world.clog(b, c)
+    world.unclog(b, c)
+    world.run(1)
+    world.reset(a, c)
+    assert history.is_calm(world.now + 60, world.now + 61)
+    assert [f.kind for f in history.faults if f.kind not in ("present", "jolt")] == [
+        "disturb",
+        "disturb",
+        "mend",
+        "mend",
+        "disturb",
+        "mend",
+        "reset",
+    ]
+    assert history.faults[-1].nodes == ("a#1", "c#1")
+    world.half_open(a, b)
+    assert not history.is_calm(world.now + 60, world.now + 61)
+    world.heal()
+    assert history.is_calm(world.now + 60, world.now + 61)
+
+
+def test_what_nodes_tell_is_noted() -> None:
+    """Views with the ports, destroyed events, and failures after the sender had gone on."""
+    world, (a, b, _) = cluster(9)
+    load = Workload(world, clients=1)
+    session = a.manager().create()
+    session.max_inactive = 2
+    a.manager().commit(session)
+    world.clog(a, b)
+    send = load.observer.send(a, [b], 10, ())
+    world.run(3.2)
+    assert (send.faulty, send.late) == ({}, {"b#1": "SendTimeoutError"})
+    world.unclog(a, b)
+    world.nodes["c"].stop()
+    world.run(4)
+    told = [(t.node, t.kind, t.subject, t.detail) for t in load.history.told]
+    assert ("a#1", "removed", "c#1", "left") in told
+    assert [subject for _, kind, subject, _ in told if kind == "expired"] == [session.key]
+    world.start("c")
+    world.run(2)
+    told = [(t.node, t.kind, t.subject, t.detail) for t in load.history.told]
+    assert ("a#1", "added", "c#3", "4002") in told
+
+
+def test_tabs_meet_at_ticks_and_some_values_are_long() -> None:
+    """Two requests of one session in one moment, on different nodes."""
+    world, _ = cluster(10)
+    load = Workload(
+        world, clients=4, tabs=4, tick=0.05, think_s=0.05, routing="random", large_share=0.5, seed=2
+    )
+    load.start()
+    world.run(5)
+    load.stop()
+    world.run(3)
+    ops = [op for op in load.history.ops if op.is_done]
+    moments = {(op.key, round(op.begin, 3)) for op in ops}
+    assert len(moments) < len(ops)
+    lengths = [len(op.value) for op in ops if op.kind == "write" and op.version is not None]
+    assert max(lengths) < 50
+    assert any("(" in op.value for op in ops if op.kind == "write" and op.version is not None)
+    assert check_history(load.history, WorldState.of(world)) == []

@@ -167,7 +167,7 @@ class ChannelCore:
         self.membership = MulticastMembership(
             local,
             config.membership,
-            marker=Marker(int.from_bytes(entropy(8), "big") or 1),
+            marker=Marker(int.from_bytes(entropy(8), "big") or 1) if config.own_link else None,
             timers=self.timers,
             emit=self._outputs.append,
             changed=self._chain.on_members,
@@ -438,6 +438,7 @@ class ChannelCore:
             if known is None:
                 return
             is_own, data = known
+            is_own = is_own and self.config.own_link
             receiver = self._receivers[link] = self._receiver(accepted, now, is_own=is_own)
         else:
             receiver = accepted
@@ -773,7 +774,7 @@ class ChannelCore:
             self._members_changed(change, now)
 
     def _speaks_own(self, member: Member) -> bool:
-        return (
+        return self.config.own_link and (
             self.membership.table.is_marked(member)
             or self._inboxes.get(member.unique_id) is not None
         )

@@ -113,11 +113,20 @@ class SenderConfig(_Config, frozen=True):
 
 
 class ChannelConfig(_Config, frozen=True):
-    """A channel: membership, receiver, sender (Tomcat: ``GroupChannel``)."""
+    """A channel: membership, receiver, sender (Tomcat: ``GroupChannel``).
+
+    Attributes:
+        membership: Who is there.
+        receiver: What comes in.
+        sender: What goes out.
+        own_link: Speak the own link with members that speak it too. Off, every member is served as
+            a plain Tomcat, and this node is one to the others.
+    """
 
     membership: MembershipConfig = MembershipConfig()
     receiver: ReceiverConfig = ReceiverConfig()
     sender: SenderConfig = SenderConfig()
+    own_link: bool = True
 
 
 class ManagerConfig(_Config, frozen=True):

@@ -49,7 +49,8 @@ class MulticastMembership:
     Args:
         local: The own record; its ``alive`` is replaced by the time since ``start``.
         config: Frequency and drop time.
-        marker: Puts our mark behind each record, by which our members know each other.
+        marker: Puts our mark behind each record, by which our members know each other; None: what
+            is sent is plain Tomcat's.
         timers: Where it asks to be woken.
         emit: Takes the datagrams to send.
         changed: Takes every change, in order.
@@ -61,7 +62,7 @@ class MulticastMembership:
         local: Member,
         config: MembershipConfig,
         *,
-        marker: Marker,
+        marker: Marker | None,
         timers: Timers,
         emit: Callable[[Datagram], None],
         changed: Callable[[MemberChange, float], None],
@@ -97,14 +98,17 @@ class MulticastMembership:
             return
         alive = self._alive(now)
         farewell = self._local.replace(command=SHUTDOWN_COMMAND, alive=alive)
-        self._emit(Datagram(self._marker.mark(encode_member(farewell))))
+        self._emit(Datagram(self._marked(encode_member(farewell))))
         self._started = None
 
     def _alive(self, now: float) -> int:
         return 0 if self._started is None else round((now - self._started) * 1000)
 
+    def _marked(self, record: bytes) -> bytes:
+        return record if self._marker is None else self._marker.mark(record)
+
     def _heartbeat(self, now: float) -> None:
-        self._emit(Datagram(self._marker.mark(patch_alive(self._record, self._alive(now)))))
+        self._emit(Datagram(self._marked(patch_alive(self._record, self._alive(now)))))
         self.statistics.heartbeats_sent += 1
         self._beat = self._timers.at(now + self._frequency, self._heartbeat)
 

@@ -14,11 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tribes.config.model import ManagerConfig, NodeConfig
+from tribes.config.model import ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig
+from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.invariants import check_converged, check_history, check_now
 from tribes.testing.sim import SimNode, World
+from tribes.testing.steps import PERFORM, UNTOLD
 from tribes.testing.violation import Violation, WorldState
 from tribes.testing.workload import Workload
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.testing.history import History
@@ -29,10 +32,15 @@ __all__ = ["Outcome", "TimelineEntry", "run_plan"]
 CHECK_EVERY_S = 0.5
 """Virtual seconds between two looks at what must hold while running."""
 
+MESSAGE_MAX_BYTES = 512 * 1024
+"""Longer than any message of a run: 256 KiB of records and one session with large values more."""
+
 TIMELINE_MAX = 20_000
 """Entries that a run keeps for its timeline; the oldest go first."""
 
-_DRAIN_S = 2.0
+_ARRIVES_S = 0.2
+_ASYNC = int(SendOptions.ASYNCHRONOUS)
+_ACKED = _ASYNC | int(SendOptions.USE_ACK)
 
 START_S = 1.5
 """Virtual seconds before the plan begins: everybody has found everybody."""
@@ -98,22 +106,34 @@ def run_plan(
     )
 
 
+def _config(plan: Plan, number: int) -> NodeConfig:
+    return NodeConfig(
+        contexts=("app",),
+        channel=ChannelConfig(
+            membership=MembershipConfig(suspect_after=plan.suspect_after),
+            own_link=plan.links == "own" or (plan.links == "mixed" and number % 2 == 0),
+        ),
+        manager=ManagerConfig(
+            channel_send_options=plan.send_options, max_inactive_s=plan.max_inactive_s
+        ),
+    )
+
+
 class _Run:
     def __init__(self, plan: Plan, *, keep_timeline: bool) -> None:
         self.plan = plan
+        self.end_s = START_S + plan.seconds
+        """When the faults end."""
         self.world = World(plan.seed)
         self.timeline: deque[TimelineEntry] = deque(maxlen=TIMELINE_MAX)
         self._keeps_timeline = keep_timeline
+        self._is_mended = False
+        self._found: list[Violation] = []
+        self._dying: dict[str, int] = {}
         if keep_timeline:
             self.world.observers.append(self._note)
-        config = NodeConfig(
-            contexts=("app",),
-            manager=ManagerConfig(
-                channel_send_options=plan.send_options, max_inactive_s=plan.max_inactive_s
-            ),
-        )
         self.nodes: list[SimNode] = [
-            self.world.start(f"n{number}", config) for number in range(plan.members)
+            self.world.start(f"n{number}", _config(plan, number)) for number in range(plan.members)
         ]
         self.workload = Workload(
             self.world,
@@ -121,7 +141,12 @@ class _Run:
             routing="sticky" if plan.routing == "sticky" else "random",
             think_s=plan.think,
             messages_per_s=plan.messages_per_s * plan.members,
+            send_options=plan.message_options,
             seed=plan.seed,
+            mix=plan.mix or None,
+            tabs=plan.tabs,
+            tick=plan.tick,
+            large_share=plan.large_share,
         )
         self.history: History = self.workload.history
 
@@ -135,10 +160,10 @@ class _Run:
             world.at(step.at, lambda step=step: self._begin(step))  # type: ignore[misc]
         self.workload.start()
         whole = plan.seconds + plan.settle
-        end = START_S + plan.seconds
+        end = self.end_s
         while world.now < end:
             world.run_until(min(world.now + CHECK_EVERY_S, end))
-            if violations := check_now(world, self.history):
+            if violations := self._look():
                 return violations
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
@@ -148,14 +173,37 @@ class _Run:
         end = healed + plan.settle
         while world.now < end:
             world.run_until(min(world.now + CHECK_EVERY_S, end))
-            if violations := check_now(world, self.history):
+            if violations := self._look():
                 return violations
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
         return [
             *check_converged(world, self.nodes, healed, plan.settle, history=self.history),
-            *check_history(self.history, WorldState.of(world)),
+            *check_history(self.history, WorldState.of(world), soon_s=plan.soon_s),
         ]
+
+    def _look(self) -> list[Violation]:
+        found, self._found = self._found, []
+        return found + check_now(self.world, self.history, message_max_bytes=MESSAGE_MAX_BYTES)
+
+    def watch_dying(self, node: SimNode) -> None:
+        """A node will die in its next write; it must not do so when all was mended."""
+        self._dying[node.name] = node.incarnation
+
+    def watch_drained(self, node: SimNode) -> None:
+        """A node says that it may go: what it has must be with its targets, or on the last way."""
+        copies = DrainedCopies(node)
+        if self.plan.send_options & _ACKED == _ACKED & ~_ASYNC:
+            self._found += copies.missing(self.world)
+        else:
+            # Without acknowledgement the kernel has it, and the network still has to bring it.
+            begin = self.world.now
+
+            def look() -> None:
+                if self.history.is_calm(begin - 1e-9, begin - 1e-9, settle=_ARRIVES_S):
+                    self._found += copies.missing(self.world)
+
+            self.world.at(_ARRIVES_S, look)
 
     # Steps.
 
@@ -163,34 +211,45 @@ class _Run:
         if self._keeps_timeline:
             nodes = ", ".join(f"n{number}" for number in step.nodes)
             self._note(self.world.now, nodes.partition(",")[0] or "*", "fault", _text(step, nodes))
-        self.history.fault(self.world.now, "disturb")
-        undo = _ACTIONS[step.action](self, step)
+        # What the world tells the history itself is a jolt here, which only says when.
+        names = tuple(f"n{number}" for number in step.nodes)
+        kind, end = UNTOLD.get(step.action, ("jolt", "jolt"))
+        if step.action != "reset":
+            self.history.fault(self.world.now, kind, *(names if kind == "slow" else ()))
+        undo = PERFORM[step.action](self, step)
         if undo is None or not step.seconds:
             return
 
         def take_back() -> None:
-            self.history.fault(self.world.now, "disturb")
+            if self._is_mended:
+                return
+            self.history.fault(self.world.now, end, *(names if end == "quick" else ()))
             undo()
 
         self.world.at(step.seconds, take_back)
 
     def _mend_all(self) -> None:
+        self._is_mended = True
         self.world.calm()
         for node in self.nodes:
+            if self._dying.get(node.name) == node.incarnation and node.is_alive:
+                # It has not written since: or it would be dead for the rest of the run.
+                node.crash()
+            if node.throttle != 1.0:
+                self.history.fault(self.world.now, "quick", node.name)
             node.throttle = 1.0
+            node.delivery_s = 0.0
             node.disk_full = False
             node.clock.drift = 1.0
             node.sockets.release()
             if node.is_paused:
                 node.resume()
-            self._revive(node)
+            self.revive(node)
 
-    def _revive(self, node: SimNode) -> None:
+    def revive(self, node: SimNode) -> None:
+        """Start a node if it is dead."""
         if not node.is_alive:
             node.restart()
-
-
-Undo = Callable[[], None] | None
 
 
 def _text(step: Step, nodes: str) -> str:
@@ -200,281 +259,3 @@ def _text(step: Step, nodes: str) -> str:
     if step.seconds:
         parts.append(f"for {step.seconds:g} s")
     return " ".join(part for part in parts if part)
-
-
-def _crash(run: _Run, step: Step) -> Undo:
-    node = run.nodes[step.nodes[0]]
-    if not node.is_alive:
-        return None
-    node.crash(
-        during_send=step.action == "crash_during_send",
-        keep_sockets=step.action == "crash_keep_sockets",
-    )
-    return lambda: run._revive(node)
-
-
-def _stop(run: _Run, step: Step) -> Undo:
-    node = run.nodes[step.nodes[0]]
-    if not node.is_alive or node.is_paused:
-        return None
-    node.stop()
-    if step.action == "restart":
-        node.restart()
-        return None
-    return lambda: run._revive(node)
-
-
-def _drain(run: _Run, step: Step) -> Undo:
-    node = run.nodes[step.nodes[0]]
-    incarnation, give_up = node.incarnation, run.world.now + _DRAIN_S
-
-    def look() -> None:
-        if node.incarnation != incarnation or not node.is_alive or node.is_paused:
-            return
-        if node.core.is_drained or run.world.now >= give_up:
-            node.stop()
-            run.world.at(max(step.seconds, _DRAIN_S), lambda: run._revive(node))
-        else:
-            run.world.at(0.05, look)
-
-    look()
-    return None
-
-
-def _mass_restart(run: _Run, step: Step) -> Undo:
-    spared = run.nodes[step.nodes[0]]
-    for node in run.nodes:
-        if node is not spared and node.is_alive:
-            node.crash()
-
-    def start() -> None:
-        for node in run.nodes:
-            run._revive(node)
-
-    return start
-
-
-def _pause(run: _Run, step: Step) -> Undo:
-    node = run.nodes[step.nodes[0]]
-    if not node.is_alive or node.is_paused:
-        return None
-    node.pause()
-    incarnation = node.incarnation
-
-    def resume() -> None:
-        if node.is_alive and node.is_paused and node.incarnation == incarnation:
-            node.resume()
-
-    return resume
-
-
-def _throttle(run: _Run, step: Step) -> Undo:
-    node = run.nodes[step.nodes[0]]
-    node.throttle = max(step.value, 1.0)
-
-    def undo() -> None:
-        node.throttle = 1.0
-
-    return undo
-
-
-def _every_link(name: str) -> Callable[[_Run, Step], Undo]:
-    def begin(run: _Run, step: Step) -> Undo:
-        def set_to(value: float) -> None:
-            for link in run.world.every_link():
-                setattr(link, name, value)
-
-        set_to(step.value)
-        return lambda: set_to(0.0)
-
-    return begin
-
-
-def _delay(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    links = (run.world.link(a, b), run.world.link(b, a))
-
-    def set_to(value: float) -> None:
-        for link in links:
-            link.delay = value
-
-    set_to(step.value)
-    return lambda: set_to(0.0)
-
-
-def _pair(run: _Run, step: Step) -> tuple[SimNode, SimNode]:
-    return run.nodes[step.nodes[0]], run.nodes[step.nodes[1]]
-
-
-def _cut(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    run.world.cut(a, b)
-    return lambda: run.world.uncut(a, b)
-
-
-def _partition(run: _Run, step: Step) -> Undo:
-    inside = [run.nodes[number] for number in step.nodes]
-    outside = [node for node in run.nodes if node not in inside]
-    pairs = [(a, b) for a in inside for b in outside]
-    for a, b in pairs:
-        run.world.cut(a, b, both=True)
-
-    def undo() -> None:
-        for a, b in pairs:
-            run.world.uncut(a, b)
-            run.world.uncut(b, a)
-
-    return undo
-
-
-def _flap(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    world = run.world
-    end = world.now + (step.seconds or run.plan.seconds)
-    period = max(step.value, 0.05)
-
-    def down() -> None:
-        if world.now < end:
-            world.cut(a, b, both=True)
-            world.at(period, up)
-
-    def up() -> None:
-        world.uncut(a, b)
-        world.uncut(b, a)
-        if world.now + period < end:
-            world.at(period, down)
-
-    down()
-    return None
-
-
-def _bridge(run: _Run, step: Step) -> Undo:
-    a, b = run.nodes[step.nodes[1]], run.nodes[step.nodes[2]]
-    run.world.cut(a, b, both=True)
-
-    def undo() -> None:
-        run.world.uncut(a, b)
-        run.world.uncut(b, a)
-
-    return undo
-
-
-def _no_multicast(run: _Run, step: Step) -> Undo:
-    names = {run.nodes[number].name for number in step.nodes}
-    run.world.multicast_blocked.update(names)
-    return lambda: run.world.multicast_blocked.difference_update(names)
-
-
-def _no_tcp(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    pairs = {(a.name, b.name), (b.name, a.name)}
-    run.world.tcp_blocked.update(pairs)
-    return lambda: run.world.tcp_blocked.difference_update(pairs)
-
-
-def _clog(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    run.world.clog(a, b)
-    return lambda: run.world.unclog(a, b)
-
-
-def _half_open(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    run.world.half_open(a, b)
-    return None
-
-
-def _reset(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    run.world.reset(a, b, mid_frame=step.action == "reset_mid_frame")
-    return None
-
-
-def _corrupt(run: _Run, step: Step) -> Undo:
-    a, b = _pair(run, step)
-    how = {"corrupt": "flip", "truncate": "truncate", "oversize": "oversize"}[step.action]
-    run.world.corrupt_next(a, b, how)
-    return None
-
-
-def _replay(run: _Run, step: Step) -> Undo:
-    del step
-    old = list(run.world.recorded_datagrams)
-    for data in old[:: max(1, len(old) // 20)]:
-        run.world.inject_datagram(data)
-    return None
-
-
-def _forge(run: _Run, step: Step) -> Undo:
-    del step
-    world = run.world
-    old = list(world.recorded_datagrams)
-    if old:
-        data = bytearray(world.random.choice(old))
-        data[-30:-14] = world.random.randbytes(16)
-        world.inject_datagram(bytes(data))
-    world.inject_datagram(world.random.randbytes(100))
-    for node in run.nodes:
-        if node.is_alive:
-            world.inject_stream(node, b"FLT2002" + world.random.randbytes(50))
-    return None
-
-
-def _clock_step(run: _Run, step: Step) -> Undo:
-    run.nodes[step.nodes[0]].clock.step(int(step.value))
-    return None
-
-
-def _clock_drift(run: _Run, step: Step) -> Undo:
-    clock = run.nodes[step.nodes[0]].clock
-    clock.drift = step.value
-
-    def undo() -> None:
-        clock.drift = 1.0
-
-    return undo
-
-
-def _disk_full(run: _Run, step: Step) -> Undo:
-    node = run.nodes[step.nodes[0]]
-    node.disk_full = True
-
-    def undo() -> None:
-        node.disk_full = False
-
-    return undo
-
-
-_ACTIONS: dict[str, Callable[[_Run, Step], Undo]] = {
-    "crash": _crash,
-    "crash_during_send": _crash,
-    "crash_keep_sockets": _crash,
-    "restart": _stop,
-    "leave": _stop,
-    "drain": _drain,
-    "mass_restart": _mass_restart,
-    "pause": _pause,
-    "throttle": _throttle,
-    "drop": _every_link("loss"),
-    "duplicate": _every_link("duplicate"),
-    "reorder": _every_link("reorder"),
-    "delay": _delay,
-    "cut": _cut,
-    "partition": _partition,
-    "flap": _flap,
-    "bridge": _bridge,
-    "no_multicast": _no_multicast,
-    "no_tcp": _no_tcp,
-    "clog": _clog,
-    "half_open": _half_open,
-    "reset": _reset,
-    "reset_mid_frame": _reset,
-    "corrupt": _corrupt,
-    "truncate": _corrupt,
-    "oversize": _corrupt,
-    "replay": _replay,
-    "forge": _forge,
-    "clock_step": _clock_step,
-    "clock_drift": _clock_drift,
-    "disk_full": _disk_full,
-}

@@ -29,6 +29,7 @@ NODES_TAKEN: Final = {
     "mass_restart": 1,
     "pause": 1,
     "throttle": 1,
+    "slow_listeners": 1,
     "delay": 2,
     "cut": 2,
     "flap": 2,
@@ -64,6 +65,12 @@ DEFAULT_FAULTS: Final = tuple(action for action in ACTIONS if action not in ("co
 """What is drawn from unless told otherwise. TCP does not flip bits or lose bytes in the middle;
 where something does, a plain link does not notice everything, as Tomcat's does not."""
 
+_ADDED: Final = frozenset(("slow_listeners",))
+"""Drawn by themselves, with what else was added later: so that a seed without them gives the plan
+that it always gave."""
+
+_REST_S: Final = 15.0
+
 _OPTIONS: Final = (6, 6, 6, 2, 8, 8, 10, 0)
 
 
@@ -80,8 +87,8 @@ def draw_plan(
     Args:
         seed: Equal seeds give equal plans.
         members: How many nodes; None: drawn, 2 to 6.
-        seconds: Virtual seconds under faults.
-        settle: Virtual seconds after them.
+        seconds: Virtual seconds under faults; some plans have a load without faults after them.
+        settle: Virtual seconds after both.
         faults: The kinds to choose from; None: :data:`DEFAULT_FAULTS`.
 
     Raises:
@@ -95,7 +102,9 @@ def draw_plan(
     random = Random(f"plan {seed}")
     count = members or random.choice((2, 3, 3, 3, 4, 5, 6))
     kinds = [k for k in (faults if faults is not None else DEFAULT_FAULTS) if _fits(k, count)]
-    swarm = [kind for kind in kinds if random.random() < 0.25]
+    swarm = [kind for kind in kinds if kind not in _ADDED and random.random() < 0.25]
+    added = Random(f"plan {seed}, added")
+    swarm += [kind for kind in kinds if kind in _ADDED and added.random() < 0.25]
     anchor = random.randrange(count)
     steps: list[Step] = []
     if swarm:
@@ -104,10 +113,13 @@ def draw_plan(
         while at < seconds:
             steps.append(_step(random, random.choice(swarm), at, count, anchor))
             at += random.expovariate(1 / pause)
+    tabs = added.choice((1, 1, 2, 3))
+    # Some go on in peace: what is promised for calm times only is looked at under load too.
+    rest = added.choice((0.0,) * 5 + (_REST_S,))
     return Plan(
         seed=seed,
         members=count,
-        seconds=seconds,
+        seconds=seconds + rest,
         settle=settle,
         send_options=random.choice(_OPTIONS),
         clients=random.choice((1, 3, 6)),
@@ -116,6 +128,11 @@ def draw_plan(
         max_inactive_s=random.choice((1800, 1800, 3)),
         messages_per_s=random.choice((0.0, 1.0, 5.0)),
         steps=tuple(steps),
+        tabs=tabs,
+        tick=added.choice((0.0, 0.05)) if tabs > 1 else 0.0,
+        large_share=added.choice((0.0, 0.0, 0.05)),
+        links=added.choice(("own", "own", "own", "plain", "mixed")),
+        suspect_after=added.choice((1000, 1000, 1000, 0)),
     )
 
 
@@ -146,6 +163,8 @@ def _step(random: Random, kind: str, at: float, members: int, anchor: int) -> St
         value = random.choice((0.1, 0.4))
     elif kind == "throttle":
         value = random.choice((10.0, 100.0))
+    elif kind == "slow_listeners":
+        value = random.choice((0.02, 0.5))
     elif kind == "clock_step":
         value = random.choice((-3_600_000.0, -1000.0, 1000.0, 3_600_000.0))
     elif kind == "clock_drift":

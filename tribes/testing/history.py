@@ -7,12 +7,24 @@ is another one. Times are seconds of the world.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["SETTLE_S", "Copies", "Delivery", "Fault", "History", "Op", "Send", "Version"]
+__all__ = [
+    "SETTLE_S",
+    "Copies",
+    "Delivery",
+    "Fault",
+    "History",
+    "Op",
+    "Send",
+    "Told",
+    "Version",
+    "plain",
+]
 
 Version: TypeAlias = tuple[int, int]
 """hlc and actor of a write."""
@@ -20,8 +32,11 @@ Version: TypeAlias = tuple[int, int]
 SETTLE_S: Final = 8.0
 """Seconds after the last fault in which nothing is promised: detection, reconnection, repair."""
 
-_OPENS: Final = frozenset(("partition", "disturb"))
+_SHOWN_MAX: Final = 200
 _ENDS: Final = frozenset(("crash", "stop"))
+_BEGINS: Final = {"disturb": "mend", "pause": "resume", "slow": "quick"}
+"""What lasts, and what ends it; a heal ends all but pauses."""
+_STOPS: Final = {end: begin for begin, end in _BEGINS.items()}
 
 
 class Op(msgspec.Struct, array_like=True):
@@ -78,7 +93,8 @@ class Send(msgspec.Struct, array_like=True):
     """One raw message: ``sequence`` counts the messages of one sender incarnation.
 
     ``failing`` names the receivers (names, not incarnations) whose listener raises; ``faulty`` is
-    the outcome of the ticket, by incarnation the class of the error.
+    the outcome of the ticket, by incarnation the class of the error; ``late`` is what `SendFailed`
+    told after the sender had gone on.
     """
 
     number: int
@@ -90,6 +106,7 @@ class Send(msgspec.Struct, array_like=True):
     failing: tuple[str, ...] = ()
     end: float | None = None
     faulty: dict[str, str] = {}
+    late: dict[str, str] = {}
 
 
 class Delivery(msgspec.Struct, array_like=True, frozen=True):
@@ -105,13 +122,30 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
 class Fault(msgspec.Struct, array_like=True, frozen=True):
     """Something happened to nodes or network.
 
-    Kinds: start, crash, stop, pause, resume, partition, heal, disturb (anything else that lasts
-    until the next heal), and present: the node was there and joined when the history began.
+    Kinds: start, crash, stop, pause, resume, partition, heal; slow and quick (a throttled node, by
+    its name); reset (the connections between two nodes, which are over at once); disturb (anything
+    else that lasts) until a mend or the next heal; jolt (anything else that is over at once); and
+    present: the node was there and joined when the history began.
     """
 
     time: float
     kind: str
     nodes: tuple[str, ...] = ()
+
+
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """An incarnation told its operator or its application something.
+
+    Kinds: added and removed (of the view; the subject is an incarnation, ``name#?`` if no such
+    process was ever started; the detail is the port, and of a removal its reason), expired (the
+    destroyed event of a session is due here; the subject is its key).
+    """
+
+    time: float
+    node: str
+    kind: str
+    subject: str
+    detail: str = ""
 
 
 class Copies(msgspec.Struct, array_like=True, frozen=True):
@@ -127,6 +161,7 @@ class _Stored(msgspec.Struct):
     deliveries: list[Delivery]
     faults: list[Fault]
     copies: list[Copies]
+    told: list[Told]
 
 
 class History:
@@ -138,14 +173,19 @@ class History:
         self.deliveries: list[Delivery] = []
         self.faults: list[Fault] = []
         self.copies: list[Copies] = []
+        self.told: list[Told] = []
         self.waiting: dict[int, Op] = {}
         """Operations whose commit's waiter is not resolved yet."""
         self.deaths: dict[str, float] = {}
         """When each incarnation ended."""
         self.state: dict[str, Any] = {}
         """What online checks remember; no part of the record."""
+        self._noted: list[Fault] = []
         self._times: list[float] = []
-        self._is_split: list[bool] = []
+        self._is_open: list[bool] = []
+        self._is_split = False
+        self._open: dict[str, int] = {}
+        self._slow: dict[str, list[tuple[float, bool]]] = {}
 
     # Writing.
 
@@ -193,17 +233,49 @@ class History:
         """Note that these incarnations hold the same now."""
         self.copies.append(Copies(time, nodes))
 
+    def tell(self, time: float, node: str, kind: str, subject: str, detail: str = "") -> None:
+        """Append what a node told its operator or its application."""
+        self.told.append(Told(time, node, kind, subject, detail))
+
     def _note(self, fault: Fault) -> None:
         self.faults.append(fault)
-        if fault.kind == "present":
+        kind, nodes = fault.kind, fault.nodes
+        if kind == "present":
             return
-        was = bool(self._is_split) and self._is_split[-1]
+        if kind in _ENDS:
+            self.deaths.update(dict.fromkeys(nodes, fault.time))
+        self._count(kind, nodes, fault.time)
+        self._noted.append(fault)
         self._times.append(fault.time)
-        self._is_split.append(fault.kind in _OPENS or (was and fault.kind != "heal"))
-        if fault.kind in _ENDS:
-            self.deaths.update(dict.fromkeys(fault.nodes, fault.time))
+        self._is_open.append(self._is_split or any(self._open.values()))
+
+    def _count(self, kind: str, nodes: tuple[str, ...], time: float) -> None:
+        if kind == "partition":
+            self._is_split = True
+        elif kind == "heal":
+            self._is_split = False
+            self._open["disturb"] = 0
+        elif kind in _BEGINS:
+            self._open[kind] = self._open.get(kind, 0) + 1
+        elif kind in _STOPS:
+            begun = _STOPS[kind]
+            self._open[begun] = max(0, self._open.get(begun, 0) - 1)
+        if kind in ("pause", "resume", "slow", "quick"):
+            for node in nodes:
+                self._slow.setdefault(node, []).append((time, kind in _BEGINS))
+        elif kind in _ENDS:
+            # A process that ends while it is stopped is not resumed.
+            for node in nodes:
+                if self._slow.get(node, [(0.0, False)])[-1][1]:
+                    self._slow[node].append((time, False))
+                    self._open["pause"] -= 1
 
     # Asking.
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether something lasts that a heal would end."""
+        return self._is_split or self._open.get("disturb", 0) > 0
 
     @property
     def last_fault(self) -> float:
@@ -215,7 +287,32 @@ class History:
         before = bisect_right(self._times, begin - settle)
         if before != bisect_right(self._times, end):
             return False
-        return not (before and self._is_split[before - 1])
+        return not (before and self._is_open[before - 1])
+
+    def quiet_spans(self, until: float) -> Iterator[tuple[float, float]]:
+        """The spans between two faults in which nothing lasts, and the one after the last."""
+        ends = [*self._times[1:], until][: len(self._times)]
+        for begin, end, is_open in zip(self._times, ends, self._is_open, strict=True):
+            if end > begin and not is_open:
+                yield begin, end
+
+    def faults_in(self, begin: float, end: float) -> list[Fault]:
+        """The faults of a time, its limits included."""
+        return self._noted[bisect_left(self._times, begin) : bisect_right(self._times, end)]
+
+    def was_slow(self, incarnation: str, begin: float, end: float) -> bool:
+        """Whether a process was stopped or throttled at any moment of a time."""
+        for name in (incarnation, incarnation.partition("#")[0]):
+            state = False
+            for time, is_slow in self._slow.get(name, ()):
+                if time > end:
+                    break
+                if time >= begin and (state or is_slow):
+                    return True
+                state = is_slow
+            if state:
+                return True
+        return False
 
     def is_dead(self, incarnation: str, time: float) -> bool:
         """Whether an incarnation had ended by a time."""
@@ -225,7 +322,7 @@ class History:
 
     def to_json(self) -> bytes:
         """The record as JSON, arrays for objects."""
-        stored = _Stored(self.ops, self.sends, self.deliveries, self.faults, self.copies)
+        stored = _Stored(self.ops, self.sends, self.deliveries, self.faults, self.copies, self.told)
         return msgspec.json.encode(stored)
 
     @classmethod
@@ -238,7 +335,14 @@ class History:
         stored = msgspec.json.decode(data, type=_Stored)
         made = cls()
         made.ops, made.sends, made.deliveries = stored.ops, stored.sends, stored.deliveries
-        made.copies = stored.copies
+        made.copies, made.told = stored.copies, stored.told
         for fault in stored.faults:
             made._note(fault)
         return made
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can carry it; of a long text only its begin and its length."""
+    if isinstance(value, str) and len(value) > _SHOWN_MAX:
+        return f"{value[:_SHOWN_MAX].rstrip('.')}({len(value)})"
+    return sorted(value) if isinstance(value, set | frozenset) else value

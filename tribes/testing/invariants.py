@@ -3,7 +3,8 @@
 =====================  ===========================================================================
 `check_now`            while a run goes on, often: order, duplicates, inventions, bounds, and that
                        no logged-out session comes back
-`check_history`        afterwards, in linear time: `check_reads`, `check_state`, `check_sends`
+`check_history`        afterwards, in linear time: `check_reads`, `check_state`, `check_sends`,
+                       `check_times`, `check_views`, `check_expiries`, `check_soon`
 `check_converged`      some time after the last fault: one view, equal copies, nothing blocked
 =====================  ===========================================================================
 
@@ -18,9 +19,13 @@ from typing import TYPE_CHECKING, Final
 from tribes.interceptors import MessageDispatchInterceptor
 from tribes.manager.record import Life, header
 from tribes.manager.repair import DIRTY_MAX
+from tribes.testing.expiry_checks import check_expiries
+from tribes.testing.history import SETTLE_S
 from tribes.testing.message_checks import DeliveryCheck, check_sends
 from tribes.testing.observer import incarnation
 from tribes.testing.session_checks import check_reads, check_state
+from tribes.testing.time_checks import check_soon, check_times
+from tribes.testing.view_checks import check_views
 from tribes.testing.violation import SessionState, Violation, WorldState
 
 if TYPE_CHECKING:
@@ -32,17 +37,23 @@ __all__ = [
     "Violation",
     "WorldState",
     "check_converged",
+    "check_expiries",
     "check_history",
     "check_now",
     "check_reads",
     "check_sends",
+    "check_soon",
     "check_state",
+    "check_times",
+    "check_views",
 ]
 
 _READ_MESSAGES: Final = 4096
 """Short messages that one read of a connection may bring before the pause takes effect."""
 _DRAIN_S: Final = 1.0
 _SWEEP_SLACK: Final = 10_000
+_STATES: Final = frozenset(("bound", "logged out", "target is no member"))
+"""What goes on for as long as it is so, and is told once."""
 
 
 class _Online:
@@ -55,7 +66,13 @@ class _Online:
         self.told: set[tuple[str, ...]] = set()
 
 
-def check_now(world: World, history: History, context: str = "app") -> list[Violation]:
+def check_now(
+    world: World,
+    history: History,
+    context: str = "app",
+    *,
+    message_max_bytes: int | None = None,
+) -> list[Violation]:
     """Check what must hold at every moment; each violation is reported once.
 
     - Of the deliveries since the last call: see `DeliveryCheck`.
@@ -65,10 +82,14 @@ def check_now(world: World, history: History, context: str = "app") -> list[Viol
       setting allows: commits in the inbox, bytes in the dispatch queue, bytes per peer, messages
       waiting for the listeners, keys that a peer misses, and remembered destroyed sessions.
 
+    - ``target is no member``: copies go to members only, and to nobody who left the view.
+
     Args:
         world: The cluster, between two events.
         history: Its history.
         context: The web application.
+        message_max_bytes: The longest message of the load, for the bounds that one message may
+            pass; None: what a frame may have.
     """
     online = history.state.get("online")
     if not isinstance(online, _Online):
@@ -92,13 +113,14 @@ def check_now(world: World, history: History, context: str = "app") -> list[Viol
             elif header(record).life == Life.LIVE and (where, key) in online.learned:
                 text = f"{where} has a session live again that it knew to be logged out"
                 found.append(Violation("logged out", text, (f"op {op.number}", where), world.now))
-        for what, value, limit in _bounds(node, context):
+        found += _check_targets(node, context, where)
+        for what, value, limit in _bounds(node, context, message_max_bytes):
             if value > limit:
                 text = f"{where}: {what} is {value}, allowed are {limit}"
                 found.append(Violation("bound", text, (where, what), world.now))
-    fresh = [v for v in found if v.invariant not in ("bound", "logged out")]
+    fresh = [v for v in found if v.invariant not in _STATES]
     for each in found:
-        if each.invariant in ("bound", "logged out"):
+        if each.invariant in _STATES:
             mark = (each.invariant, *each.witness)
             if mark not in online.told:
                 online.told.add(mark)
@@ -106,10 +128,29 @@ def check_now(world: World, history: History, context: str = "app") -> list[Viol
     return fresh
 
 
-def _bounds(node: SimNode, context: str) -> Iterator[tuple[str, int, int]]:
+def _check_targets(node: SimNode, context: str, where: str) -> list[Violation]:
+    replicator = node.core.sessions.replicators.get(context)
+    if replicator is None:
+        return []
+    view = node.core.view
+    return [
+        Violation(
+            "target is no member",
+            f"{where} sends its changes to {member.label}, which is no member",
+            (where, member.label),
+            node.world.now,
+        )
+        for member in replicator.targets
+        if member not in view
+    ]
+
+
+def _bounds(
+    node: SimNode, context: str, message_max_bytes: int | None
+) -> Iterator[tuple[str, int, int]]:
     manager, channel = node.manager(context), node.core.channel
     config = channel.config
-    largest = config.receiver.frame_max_bytes
+    largest = message_max_bytes or config.receiver.frame_max_bytes
     inbox = manager.inbox
     yield "bytes in the inbox", inbox.peak_bytes, inbox.max_bytes
     for interceptor in channel._chain.interceptors:
@@ -132,17 +173,25 @@ def _bounds(node: SimNode, context: str) -> Iterator[tuple[str, int, int]]:
     yield "destroyed sessions in the table", destroyed, limit
 
 
-def check_history(history: History, world_state: WorldState) -> list[Violation]:
+def check_history(
+    history: History, world_state: WorldState, *, soon_s: float = SETTLE_S
+) -> list[Violation]:
     """Check a run that is over: reads against writes, the end state, tickets against deliveries.
 
     Args:
         history: The run.
         world_state: What the nodes hold now; `check_state` takes them for converged.
+        soon_s: See `check_soon`.
     """
+    until = world_state.time
     return [
         *check_reads(history),
         *check_state(history, world_state),
-        *check_sends(history, world_state.time),
+        *check_expiries(history, world_state),
+        *check_sends(history, until),
+        *check_times(history, until),
+        *check_views(history),
+        *check_soon(history, until, soon_s),
         *DeliveryCheck(history)(),
     ]
 
@@ -166,6 +215,7 @@ def check_converged(
     - ``equal copies``: all have the same digest, which covers lives and the versions of entries.
     - ``required copies``: a session that is live on one is live on all.
     - ``drained``: nothing is on its way, and no member is known to miss anything.
+    - ``sender kept``: nobody has a queue or a connection left to a process that is no member.
     - ``blocked``: no request on a live node still waits for its commit's result.
 
     Args:
@@ -199,6 +249,10 @@ def check_converged(
         if not node.core.is_drained:
             text = f"{node.name} still has something for another member"
             found.append(Violation("drained", text, (node.name,), now))
+        for member in node.core.channel.queued_bytes:
+            if member not in node.core.view:
+                text = f"{node.name} has a sender to {member.label}, which is no member"
+                found.append(Violation("sender kept", text, (node.name, member.label), now))
     if len(digests()) > 1:
         different = tuple(f"{n.name}: {n.manager(context).table.root_digest():x}" for n in live)
         found.append(Violation("equal copies", "the digests differ", different, now))

@@ -16,13 +16,15 @@ __all__ = ["DeliveryCheck", "check_sends"]
 _ACK: Final = int(SendOptions.USE_ACK)
 _SYNC: Final = int(SendOptions.SYNCHRONIZED_ACK)
 _ASYNC: Final = int(SendOptions.ASYNCHRONOUS)
+_RETRY_S: Final = 1.0
+"""A reset so long ago has no more effect: the members are connected again in milliseconds."""
 
 ARRIVES_S: Final = 3.0
 """Within which a message to a healthy member is with its listener when nothing is wrong."""
 TIMEOUT_S: Final = 3.0
 """``sender.timeout``: what is not acknowledged by then has failed, and may still come."""
 BLOCKED_S: Final = 10.0
-"""After which a send counts as blocked: sender.timeout (3 s) and queue_timeout (3 s), and slack."""
+"""Within which every send has ended: sender.timeout (3 s) and queue_timeout (3 s), and slack."""
 
 
 class DeliveryCheck:
@@ -86,8 +88,8 @@ class DeliveryCheck:
 
 
 def _has_timed_out(send: Send, delivery: Delivery) -> bool:
-    # An asynchronous send that fails later says so in an event and not by its ticket.
-    return bool(send.option & 8) and delivery.time - send.begin >= TIMEOUT_S
+    # An asynchronous send that fails later says so in an event, which may not have come yet.
+    return bool(send.option & _ASYNC) and delivery.time - send.begin >= TIMEOUT_S
 
 
 def _is_target(send: Send, receiver: str) -> bool:
@@ -109,10 +111,14 @@ def check_sends(history: History, until: float) -> list[Violation]:
       error by then. Not faulty with option 2 means that the member had the message: the listener
       gets it, unless the process dies or is paused before.
     - ``faulty without cause``: any other error needs one: a fault shortly before or meanwhile, or
-      a member that is dead or paused.
+      a member that is dead or paused. One reset of the connections alone is none: what was on them
+      is sent again.
+    - ``lost silently``: an asynchronous send with an acknowledgement ends with it, or with a
+      `SendFailed` that names the member. A listener's failure is told by it with option 14.
     - ``lost in calm``: where there was none of these, every option delivers, within `ARRIVES_S`.
       With faults, options 0 and 8 promise nothing more than their queues, so nothing is demanded.
-    - ``blocked``: a send ends within `BLOCKED_S` while its sender runs.
+
+    How long it took is judged by `check_times`.
 
     Args:
         history: The run.
@@ -125,10 +131,6 @@ def check_sends(history: History, until: float) -> list[Violation]:
     for send in history.sends:
         end = send.end
         if end is None:
-            runs = not history.is_dead(send.sender, until)
-            if runs and until - send.begin > BLOCKED_S and not pauses.any(send.sender, send.begin):
-                text = f"{send.sender} waits for option {send.option} since {send.begin:.3f} s"
-                found.append(Violation("blocked", text, (f"send {send.number}",), until))
             continue
         for target in send.targets:
             delivery = arrived.get((send.sender, send.sequence, _node(target)))
@@ -138,6 +140,8 @@ def check_sends(history: History, until: float) -> list[Violation]:
                 and not pauses.at(target, send.begin)
             )
             problem = _judge(history, send, end, target, delivery, present, until)
+            if not problem and send.option & (_ACK | _ASYNC) == _ACK | _ASYNC:
+                problem = _judge_late(history, send, target, delivery, until)
             # Paused later, or dead: it may have stood in the queue of the listener.
             lasts = present and not history.is_dead(target, until) and not pauses.at(target, until)
             if not problem and not delivery and lasts and _is_promised(send, target):
@@ -172,7 +176,11 @@ def _judge(
             return "faulty list", "it is named as failed, but its listener did not fail"
         return None
     if fault is not None:
-        return ("faulty without cause", f"{fault}, but nothing was wrong") if calm else None
+        if calm or (
+            present and fault == "MemberUnreachableError" and _is_reset(history, send, end)
+        ):
+            return "faulty without cause", f"{fault}, but nothing was wrong"
+        return None
     if is_synchronous:
         if delivery is None or delivery.time > end:
             return "acknowledged", "the send ended before the listener had the message"
@@ -180,6 +188,40 @@ def _judge(
             return "faulty list", "its listener failed, and the sender was not told"
     if calm and delivery is None and send.begin + ARRIVES_S <= until:
         return "lost in calm", f"nothing was wrong, and it is not there after {ARRIVES_S:g} s"
+    return None
+
+
+def _is_reset(history: History, send: Send, end: float) -> bool:
+    """Whether one reset of connections is all that was wrong."""
+    before = send.begin - _RETRY_S
+    faults = history.faults_in(before, end)
+    return (
+        len(faults) == 1
+        and faults[0].kind == "reset"
+        and history.is_calm(before - 1e-9, before - 1e-9, settle=0.0)
+    )
+
+
+def _judge_late(
+    history: History, send: Send, target: str, delivery: Delivery | None, until: float
+) -> tuple[str, str] | None:
+    fault = send.late.get(target)
+    if fault == "RemoteProcessError":
+        if not send.option & _SYNC:
+            return "faulty list", "the listener's failure was told although nobody waited for it"
+        if delivery is None or not delivery.failed:
+            return "faulty list", "it is named as failed, but its listener did not fail"
+    if fault is not None or target in send.faulty or until - send.begin < BLOCKED_S:
+        return None
+    if history.is_dead(send.sender, until) or history.was_slow(send.sender, send.begin, until):
+        # Nobody was left to tell, or to be told.
+        return None
+    if delivery is None:
+        if history.is_dead(target, until) or history.was_slow(target, send.begin, until):
+            return None
+        return "lost silently", "neither did it arrive, nor did anybody tell that it failed"
+    if delivery.failed and send.option & _SYNC:
+        return "faulty list", "its listener failed, and the sender was not told"
     return None
 
 
@@ -198,6 +240,3 @@ class _Pauses:
     def at(self, node: str, time: float) -> bool:
         before = bisect_right(self._times.get(node, ()), time)
         return before > 0 and self._paused[node][before - 1]
-
-    def any(self, node: str, since: float) -> bool:
-        return self.at(node, since) or any(t >= since for t in self._times.get(node, ()))

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tribes.channel.outputs import MemberAdded, MemberRemoved, SendFailed
+from tribes.ids import UniqueId
+from tribes.manager.expiry import SessionExpired
+from tribes.wire.options import SendOptions
+
 if TYPE_CHECKING:
     from tribes.testing.history import History, Send
     from tribes.testing.sim import SimNode, World
@@ -15,10 +20,15 @@ __all__ = ["MessageFailedError", "Observer", "incarnation", "payload_of"]
 
 _MARK = b"workload"
 _COPIES_S = 0.5
-_KINDS = frozenset(("start", "crash", "pause", "resume", "fault"))
+_ASYNC = int(SendOptions.ASYNCHRONOUS)
+_KINDS = frozenset(("start", "crash", "pause", "resume", "fault", "event"))
 _IN_ORDER = frozenset(("stopped",))
 _HARMLESS = frozenset(("disk", "inject", "stranger", "mass"))
 """Nothing that healthy nodes say to each other suffers from these."""
+_PAIRED = {"cut": "uncut", "clog": "unclog"}
+_ENDED_BY = {end: begin for begin, end in _PAIRED.items()}
+_AT_ONCE = frozenset(("bridge",))
+"""What is made of cuts, which are told one by one."""
 
 
 class MessageFailedError(Exception):
@@ -52,8 +62,9 @@ class Observer:
 
     The world tells it of starts, ends, pauses and of all faults that are methods of the world, so
     these are noted whoever causes them; what is set directly (``loss``, the fields of a link, its
-    blocked sets) must be noted with `History.fault`, as ``disturb``. A disturbance lasts until the
-    world's ``heal`` or ``calm``.
+    blocked sets) must be noted with `History.fault`, as ``disturb`` and ``mend``. A disturbance
+    that nobody mends lasts until the world's ``heal`` or ``calm``: half a stream, or a change of a
+    piece that is still to come.
 
     Args:
         world: What to watch.
@@ -69,7 +80,11 @@ class Observer:
         self._context = context
         self._sends: dict[tuple[str, int], tuple[Send, dict[bytes, str]]] = {}
         self._early: dict[tuple[str, int], tuple[float, dict[Member, Exception]]] = {}
+        self._by_id: dict[UniqueId, tuple[Send, dict[bytes, str]]] = {}
+        self._early_events: list[SendFailed] = []
         self._is_sending = False
+        self._incarnations: dict[bytes, str] = {}
+        self._lasting: set[tuple[str, str, str]] = set()
         self._listeners: dict[str, Callable[[ChannelData], None] | None] = {}
         self._running: dict[str, str] = {}
         for node in list(world.nodes.values()):
@@ -77,18 +92,20 @@ class Observer:
             if node.is_alive:
                 joined = node.core.is_joined
                 self._running[node.name] = incarnation(node)
+                self._incarnations[node.core.local.unique_id] = incarnation(node)
                 history.fault(world.now, "present" if joined else "start", incarnation(node))
-        world.observers.append(self._happened)
+        world.watch(_KINDS, self._happened)
         world.at(_COPIES_S, self._compare)
 
     # Nodes and network.
 
     def _happened(self, now: float, name: str, kind: str, detail: object) -> None:
-        """Take what the world tells; it tells far more than this, so the common case leaves."""
-        if kind not in _KINDS:
+        """Take what the world tells of these kinds."""
+        if kind == "event":
+            self._event(now, name, detail)
             return
         if kind == "fault":
-            self._network(now, str(detail))
+            self._network(now, name, str(detail))
             return
         node = self.world.nodes.get(name)
         if node is None:
@@ -97,6 +114,7 @@ class Observer:
             self._observe(node)
         if kind == "start":
             where = self._running[name] = incarnation(node)
+            self._incarnations[node.core.local.unique_id] = where
             self.history.fault(now, kind, where)
         elif kind == "crash":
             ended = self._running.pop(name, None)
@@ -108,12 +126,65 @@ class Observer:
         elif name in self._running:
             self.history.fault(now, kind, self._running[name])
 
-    def _network(self, now: float, what: str) -> None:
-        word = what.partition(" ")[0]
+    def _network(self, now: float, name: str, what: str) -> None:
+        word, _, rest = what.partition(" ")
+        if word in _HARMLESS or word in _AT_ONCE:
+            return
         if word in ("partition", "heal"):
-            self.history.fault(now, word)
-        elif word not in _HARMLESS:
-            self.history.fault(now, "disturb")
+            self._lasting.clear()
+            if word == "partition" or self.history.is_disturbed:
+                self.history.fault(now, word)
+            return
+        kind = "disturb"
+        other = rest.partition(" ")[0]
+        if word in _PAIRED:
+            kind = "jolt"
+            for pair in self._pairs(name, other, word, rest):
+                if pair not in self._lasting:
+                    self._lasting.add(pair)
+                    self.history.fault(now, "disturb")
+        elif word in _ENDED_BY:
+            kind = "jolt"
+            for pair in self._pairs(name, other, _ENDED_BY[word], "True"):
+                if pair in self._lasting:
+                    self._lasting.discard(pair)
+                    self.history.fault(now, "mend")
+        elif word == "reset" and rest.endswith("False"):
+            kind = "reset"
+        ends = (self._running.get(name, name), self._running.get(other, other))
+        self.history.fault(now, kind, *(ends if kind == "reset" else ()))
+
+    @staticmethod
+    def _pairs(name: str, other: str, word: str, rest: str) -> list[tuple[str, str, str]]:
+        there, back = (word, name, other), (word, other, name)
+        # A cut may be in both directions, and is taken back so; a clog has one.
+        return [there, back] if word == "cut" and rest.endswith("True") else [there]
+
+    def _event(self, now: float, name: str, event: object) -> None:
+        where = self._running.get(name, name)
+        if isinstance(event, MemberAdded):
+            member = event.member
+            self.history.tell(now, where, "added", self._subject(member), str(member.port))
+        elif isinstance(event, MemberRemoved):
+            subject = self._subject(event.member)
+            self.history.tell(now, where, "removed", subject, str(event.reason))
+        elif isinstance(event, SessionExpired):
+            if event.context == self._context:
+                self.history.tell(now, where, "expired", event.key)
+        elif isinstance(event, SendFailed):
+            if self._is_sending:
+                self._early_events.append(event)
+            else:
+                self._failed_late(event)
+
+    def _subject(self, member: Member) -> str:
+        return self._incarnations.get(member.unique_id, f"{member.label}#?")
+
+    def _failed_late(self, event: SendFailed) -> None:
+        known = self._by_id.get(UniqueId(event.unique_id))
+        if known is not None:
+            send, targets = known
+            send.late = _named(event.faulty, targets)
 
     def _observe(self, node: SimNode) -> None:
         self._listeners[node.name] = node.on_message
@@ -123,7 +194,9 @@ class Observer:
     def _compare(self) -> None:
         self.world.at(_COPIES_S, self._compare)
         nodes = [node for node in self.world.nodes.values() if node.is_alive]
-        if nodes and len({n.manager(self._context).table.root_digest() for n in nodes}) == 1:
+        digests = (node.manager(self._context).table.root_digest() for node in nodes)
+        first = next(digests, None)
+        if first is not None and all(digest == first for digest in digests):
             self.history.equal_copies(self.world.now, *map(incarnation, nodes))
 
     # Raw messages.
@@ -137,9 +210,17 @@ class Observer:
         made = self.history.send(
             sender, sequence, tuple(targets.values()), option, self.world.now, failing
         )
+        members = [n.core.local for n in to]
+        payload = payload_of(sender, sequence, failing)
         self._is_sending = True
-        ticket = node.send(payload_of(sender, sequence, failing), to, option)
+        ticket, unique_id = node.core.send(members, payload, option, node.clock.monotonic())
+        node.pump()
         self._is_sending = False
+        if option & _ASYNC:
+            self._by_id[unique_id] = made, targets
+        for event in self._early_events:
+            self._failed_late(event)
+        self._early_events.clear()
         early = self._early.pop((sender, ticket), None)
         self._early.clear()
         if early is None:
@@ -165,10 +246,7 @@ class Observer:
         faulty: dict[Member, Exception],
     ) -> None:
         send.end = time
-        send.faulty = {
-            targets.get(m.unique_id, f"{m.label}#?"): type(why).__name__
-            for m, why in faulty.items()
-        }
+        send.faulty = _named(faulty, targets)
 
     def _message(self, node: SimNode, data: ChannelData) -> None:
         if not data.message.startswith(_MARK + b" "):
@@ -181,3 +259,9 @@ class Observer:
         self.history.deliver(sender, int(sequence), incarnation(node), self.world.now, failed=fails)
         if fails:
             raise MessageFailedError(f"message {sequence} of {sender} fails on purpose")
+
+
+def _named(faulty: dict[Member, Exception], targets: dict[bytes, str]) -> dict[str, str]:
+    return {
+        targets.get(m.unique_id, f"{m.label}#?"): type(why).__name__ for m, why in faulty.items()
+    }

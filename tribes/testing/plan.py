@@ -19,7 +19,7 @@ from tribes.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ACTIONS", "Plan", "Step", "load_plan"]
+__all__ = ["ACTIONS", "KINDS", "Plan", "Step", "load_plan"]
 
 ACTIONS: Final = {
     "crash": "kill -9: memory is lost, the disk stays; started again after `seconds`",
@@ -31,6 +31,7 @@ ACTIONS: Final = {
     "mass_restart": "everybody but the first node of the step crashes, and is started again",
     "pause": "SIGSTOP for `seconds`",
     "throttle": "its processor is `value` times slower",
+    "slow_listeners": "its listeners take `value` seconds for a message",
     "drop": "a share `value` of all datagrams is lost",
     "duplicate": "a share `value` of all datagrams arrives twice",
     "reorder": "a share `value` of all datagrams overtakes others",
@@ -49,14 +50,33 @@ ACTIONS: Final = {
     "truncate": "the next piece of a stream between two nodes loses its end",
     "oversize": "the next piece of a stream between two nodes announces a huge frame",
     "replay": "old datagrams are sent again",
-    "forge": "somebody sends a farewell in the name of a node that never was, and junk streams",
+    "forge": "somebody sends heartbeats and farewells of nodes that never were, and junk streams",
     "clock_step": "the wall clock of a node jumps by `value` milliseconds",
     "clock_drift": "the wall clock of a node runs `value` times as fast",
     "disk_full": "nothing can be written to a node's disk",
 }
 """Every action with what it does. ``value`` and ``seconds`` are those of the step."""
 
+KINDS: Final = frozenset(
+    (
+        "write",
+        "append",
+        "counter",
+        "set_add",
+        "read",
+        "touch",
+        "remove",
+        "rotate",
+        "invalidate",
+        "abandon",
+    )
+)
+"""What a client may do with the session that it has."""
+
 PLAN_MAX_STEPS: Final = 10_000
+
+SOON_S: Final = 8.0
+"""Longer than a repair's longest pause (5 s) and one send that fails (3 s)."""
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -93,6 +113,20 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         max_inactive_s: Idle limit of the sessions.
         messages_per_s: Raw messages that each node sends to others.
         steps: What happens.
+        tabs: Clients that share one session, as the tabs of a browser do, and don't wait for each
+            other.
+        tick: Clients ask at multiples of so many seconds, so that some ask in one moment; 0: at
+            any time.
+        mix: How often clients do what, see ``workload.MIX``; what is left out is not done. Empty:
+            the usual mix.
+        large_share: The share of the plain writes whose value has 20 to 100 KiB.
+        message_options: Of the raw messages, see ``SendOptions``.
+        soon_s: Seconds without a fault after which all copies must have been equal at least once,
+            load or no load. The last net, a comparison in the background, needs longer: a small
+            value asks for the mechanism that is quick.
+        links: What the nodes speak: ``own`` (the own link), ``plain`` (all as plain members do), or
+            ``mixed`` (every other node is a plain one).
+        suspect_after: Of all nodes, see ``MembershipConfig``; milliseconds.
     """
 
     seed: int = 0
@@ -106,6 +140,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     max_inactive_s: int = 1800
     messages_per_s: float = 2.0
     steps: tuple[Step, ...] = ()
+    tabs: int = 1
+    tick: float = 0.0
+    mix: dict[str, float] = {}
+    large_share: float = 0.0
+    message_options: tuple[int, ...] = (0, 2, 6, 8, 10, 14)
+    soon_s: float = SOON_S
+    links: str = "own"
+    suspect_after: int = 1000
 
     def check(self, source: str = "") -> None:
         """Refuse what cannot be run.
@@ -121,6 +163,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("members", f"must be from 1 to 1000, found {self.members}")
         if self.routing not in ("sticky", "random"):
             refuse("routing", f"must be 'sticky' or 'random', found {self.routing!r}")
+        if self.links not in ("own", "plain", "mixed"):
+            refuse("links", f"must be 'own', 'plain' or 'mixed', found {self.links!r}")
+        if self.suspect_after < 0:
+            refuse("suspect_after", f"must not be negative, found {self.suspect_after}")
+        if self.tabs < 1:
+            refuse("tabs", f"must be at least 1, found {self.tabs}")
+        if unknown := sorted(set(self.mix) - KINDS):
+            refuse("mix", f"{unknown[0]!r} is none of {', '.join(sorted(KINDS))}")
         if self.seconds < 0 or self.settle < 0:
             refuse("seconds", "must not be negative")
         if len(self.steps) > PLAN_MAX_STEPS:

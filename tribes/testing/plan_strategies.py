@@ -21,6 +21,7 @@ _VALUES = {
     "delay": (0.01, 0.5),
     "flap": (0.1, 0.4),
     "throttle": (10.0, 100.0),
+    "slow_listeners": (0.02, 0.5),
     "clock_step": (-3_600_000.0, 3_600_000.0),
     "clock_drift": (0.9, 2.0),
 }
@@ -66,6 +67,7 @@ def plans(*, members: int = 3, seconds: float = 6.0, max_steps: int = 6) -> Sear
         settle=st.just(10.0),
         send_options=st.sampled_from((6, 8, 2)),
         clients=st.just(3),
+        tabs=st.sampled_from((1, 3)),
         think=st.just(0.2),
         routing=st.sampled_from(("sticky", "random")),
         steps=st.lists(steps(members, seconds), max_size=max_steps).map(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["check_reads", "check_state"]
 
 _EVERYWHERE: Final = "*"
-_WRITES: Final = frozenset(("write", "append", "counter", "set_add"))
+_WRITES: Final = frozenset(("write", "append", "counter", "set_add", "remove"))
 _SLACK_S: Final = 2.0
 """Idle times are counted in whole seconds here and deciseconds there."""
 _EXPIRY_S: Final = 15.0
@@ -63,6 +63,7 @@ def check_reads(history: History) -> list[Violation]:
     - ``invented value``: the value of a version is the one that was written with it.
     - ``stale read``: a node shows every write that it knows, or a newer version. If nothing was
       wrong from some seconds before a write that every member acknowledged, every node knows it.
+    - ``removed attribute``: the same of a removal: no older value comes back.
     - ``lost tag``: in the same calm, a list or set has every tag whose write was acknowledged
       before, unless another write overlapped that one.
     - ``foreign tag``: a list or set has only tags that were written to it.
@@ -71,6 +72,7 @@ def check_reads(history: History) -> list[Violation]:
     - ``logged out``: a node that knows of an invalidation never finds the session.
     """
     known, written, tags = _Known(), _written(history), _Tags(history)
+    removals = _removals(history)
     acks = sorted((o for o in history.ops if o.settled is not None), key=_settled)
     told = 0
     found = []
@@ -86,7 +88,7 @@ def check_reads(history: History) -> list[Violation]:
         if op.kind == "lost":
             found += _check_lost(history, known, op)
         elif op.is_done:
-            found += _check_seen(history, known, written, op)
+            found += _check_seen(history, known, written, removals, op)
             found += tags.check(op)
             known.learn(op.node, op)
     return found
@@ -121,7 +123,11 @@ def _check_lost(history: History, known: _Known, op: Op) -> list[Violation]:
 
 
 def _check_seen(
-    history: History, known: _Known, written: dict[tuple[str, str, Version], Op], op: Op
+    history: History,
+    known: _Known,
+    written: dict[tuple[str, str, Version], Op],
+    removals: _Removals,
+    op: Op,
 ) -> list[Violation]:
     found = []
     fact = f"op {op.number}"
@@ -143,11 +149,38 @@ def _check_seen(
             continue
         if where == _EVERYWHERE and not history.is_calm(write.begin, op.begin):
             continue
-        if op.seen_version is None or op.seen_version < write.version:
-            text = f"{op.node} shows an older {op.name} than {write.value!r}, which it has had"
-            found.append(Violation("stale read", text, (f"op {write.number}", fact), op.begin))
+        if _is_older(op.seen_version, write, removals):
+            name, text = "stale read", f"an older {op.name} than {write.value!r}, which it has had"
+            if write.kind == "remove":
+                name, text = "removed attribute", f"{op.name} again, which it knows to be removed"
+            text = f"{op.node} shows {text}"
+            found.append(Violation(name, text, (f"op {write.number}", fact), op.begin))
             break
     return found
+
+
+_Removals = dict[tuple[str, str], "Version"]
+
+
+def _removals(history: History) -> _Removals:
+    """The latest removal of each attribute, whoever knows of it."""
+    found: _Removals = {}
+    for op in history.ops:
+        if op.kind == "remove" and op.is_done and op.version is not None:
+            place = op.key, op.name
+            found[place] = max(op.version, found.get(place, op.version))
+    return found
+
+
+def _is_older(version: Version | None, write: Op, removals: _Removals) -> bool:
+    if write.version is None:
+        return False
+    if version is None:
+        # A removal may have come here unacknowledged, and is forgotten with the time, by a clock
+        # that may be an hour ahead. Nothing else makes an attribute disappear.
+        removal = removals.get((write.key, write.name))
+        return removal is None or removal < write.version
+    return version < write.version
 
 
 class _Tags:
@@ -209,6 +242,7 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
     crashes excuses its absence. Every live node must show the effect of each:
 
     - ``lost write``: the attribute has that version or a newer one.
+    - ``removed attribute``: the attribute has no older version than its removal.
     - ``invented value``: as in `check_reads`.
     - ``logged out``: an invalidated session is not live.
     - ``lost session``: any other one is, until its idle limit after the last surviving use.
@@ -217,7 +251,7 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
       and the last fault.
     """
     survivors = _survivors(history, state)
-    written = _written(history)
+    written, removals = _written(history), _removals(history)
     wanted = _Known()
     ends: dict[str, Op] = {}
     created: dict[str, Op] = {}
@@ -240,11 +274,11 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
             if session is None or session.life != Life.LIVE:
                 continue
             version = session.entries[name][0] if name in session.entries else None
-            if version is None or write.version is None or version < write.version:
-                text = f"{node} lacks {name} = {write.value!r}"
-                found.append(
-                    Violation("lost write", text, (f"op {write.number}", node), state.time)
-                )
+            if _is_older(version, write, removals):
+                which, text = "lost write", f"{node} lacks {name} = {write.value!r}"
+                if write.kind == "remove":
+                    which, text = "removed attribute", f"{node} has {name} again"
+                found.append(Violation(which, text, (f"op {write.number}", node), state.time))
         for (_, key), last in wanted.used.items():
             session = held.get(key)
             is_live = session is not None and session.life == Life.LIVE
@@ -267,7 +301,9 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
                 found.append(Violation("ended by nobody", text, facts, state.time))
             if session.life != Life.LIVE or key not in used:
                 continue
-            limit = limits.get(key, 0)
+            # Its limit was written with its creation, and may have gone with that.
+            kept = key in created and created[key].number in survivors
+            limit = limits.get(key, 0) if kept else 0
             if limit and state.time > max(used[key], history.last_fault) + limit + _EXPIRY_S:
                 text = f"{node} has a session live that was last used at {used[key]:.3f} s"
                 found.append(Violation("not expired", text, facts, state.time))

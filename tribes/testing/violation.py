@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tribes.ids import SessionKey
 from tribes.manager.record import Life, Namespace, header, parse
 from tribes.manager.session import Session
+from tribes.testing.history import plain
 from tribes.testing.observer import incarnation
 
 if TYPE_CHECKING:
@@ -74,9 +75,6 @@ class WorldState:
                     for (namespace, name), entry in parse(record).entries.items():
                         if namespace == Namespace.ATTRIBUTE:
                             text = name.decode()
-                            value = session.get(text)
-                            if isinstance(value, set | frozenset):
-                                value = sorted(value)
-                            entries[text] = (entry.hlc, entry.actor), value
+                            entries[text] = (entry.hlc, entry.actor), plain(session.get(text))
                 held[key] = SessionState(life, entries)
         return cls(world.now, nodes)

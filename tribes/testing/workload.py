@@ -19,11 +19,13 @@ counters are read and written back, so each shows which writes its own had seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from math import ceil
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tribes.manager.record import Namespace, parse
-from tribes.testing.history import History, Op, Version
+from tribes.manager.record import Namespace
+from tribes.testing.history import History, Op, Version, plain
 from tribes.testing.observer import Observer, incarnation
 from tribes.testing.sim import SimNode, SimWaiter, World
 
@@ -40,6 +42,7 @@ MIX: Final[Mapping[str, float]] = {
     "set_add": 1,
     "read": 3,
     "touch": 1,
+    "remove": 0.5,
     "rotate": 0.4,
     "invalidate": 0.3,
     "abandon": 0.3,
@@ -50,6 +53,7 @@ _NAMES: Final = 4
 _TAGS_MAX: Final = 30
 """Tags of one list or set; then the next one begins, so that checking stays linear."""
 _FAILING_SHARE: Final = 0.1
+_LARGE_BYTES: Final = (20 * 1024, 100 * 1024)
 
 
 class _Browser:
@@ -109,6 +113,9 @@ class Workload:
         client_timeout_s: After which a client gives up.
         short_limit_s: Idle limit of the sessions that may expire during the run.
         short_share: The share of such sessions.
+        tick: Requests come at multiples of so many seconds, so that some come in one moment; 0: at
+            any time.
+        large_share: The share of the plain writes whose value is long.
         history: To go on with one; None: a new one.
     """
 
@@ -121,13 +128,15 @@ class Workload:
         mix: Mapping[str, float] | None = None,
         routing: Literal["sticky", "random"] = "sticky",
         think_s: float = 0.2,
-        send_options: Sequence[int] = (0, 2, 6, 8, 10),
+        send_options: Sequence[int] = (0, 2, 6, 8, 10, 14),
         messages_per_s: float = 10.0,
         seed: int = 0,
         tabs: int = 1,
         client_timeout_s: float = 3.0,
         short_limit_s: int = 5,
         short_share: float = 0.2,
+        tick: float = 0.0,
+        large_share: float = 0.0,
         history: History | None = None,
     ) -> None:
         self.world = world
@@ -136,7 +145,7 @@ class Workload:
         self.observer.died.append(self._died)
         self._context = context
         mix = MIX if mix is None else mix
-        self._kinds, self._weights = list(mix), list(mix.values())
+        self._kinds, self._weights = list(mix), list(accumulate(mix.values()))
         self._routing = routing
         self._think = think_s
         self._send_options = tuple(send_options)
@@ -144,6 +153,8 @@ class Workload:
         self._random = Random(seed)
         self._timeout = client_timeout_s
         self._short = short_limit_s, short_share
+        self._tick = tick
+        self._large_share = large_share
         browsers = [_Browser() for _ in range(-(-clients // tabs))]
         self._clients = [_Client(f"c{i}", browsers[i // tabs]) for i in range(clients)]
         self._under_way: dict[int, tuple[_Client, str]] = {}
@@ -173,13 +184,18 @@ class Workload:
             if self._is_running and turn == self._round:
                 self._ask(client)
 
-        self.world.at(self._random.expovariate(1 / self._think), ask)
+        delay = self._random.expovariate(1 / self._think)
+        if self._tick:
+            now = self.world.now
+            # In the middle of a millisecond, so that rounding puts none into another one.
+            delay = max(0.0, ceil((now + delay) / self._tick) * self._tick + 0.0005 - now)
+        self.world.at(delay, ask)
 
     def _ask(self, client: _Client) -> None:
         browser = client.browser
         kind = "create"
         if browser.id is not None:
-            kind = self._random.choices(self._kinds, self._weights)[0]
+            kind = self._random.choices(self._kinds, cum_weights=self._weights)[0]
         if kind == "abandon":
             browser.forget()
             kind = "create"
@@ -258,13 +274,19 @@ class Workload:
             return
         op.name = {
             "write": f"w{chance.randrange(_NAMES)}",
+            "remove": f"w{chance.randrange(_NAMES)}",
             "counter": "count",
             "append": f"list{current}",
             "set_add": f"set{current}",
         }[kind]
         seen: Any = session.get(op.name)
         op.seen, op.seen_version = plain(seen), version_of(session, op.name)
+        if kind == "remove":
+            session.remove_attribute(op.name)
+            return
         value: Any = tag
+        if kind == "write" and self._large_share and chance.random() < self._large_share:
+            value = f"{tag} ".ljust(chance.randint(*_LARGE_BYTES), ".")
         if kind == "counter":
             value = (seen or 0) + 1
         elif kind == "append":
@@ -368,10 +390,5 @@ def version_of(session: Session, name: str) -> Version | None:
     """Version of the attribute that a session read."""
     if session.reading is None:
         return None
-    entry = parse(session.reading.record).entries.get((int(Namespace.ATTRIBUTE), name.encode()))
+    entry = session.reading.entry(int(Namespace.ATTRIBUTE), name.encode())
     return None if entry is None else (entry.hlc, entry.actor)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can carry it."""
-    return sorted(value) if isinstance(value, set | frozenset) else value

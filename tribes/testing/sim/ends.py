@@ -53,6 +53,7 @@ class End:
         "is_stalled",
         "last_arrival",
         "link",
+        "lost_until",
         "machine",
         "other",
         "owner",
@@ -85,6 +86,8 @@ class End:
         self.is_acking = False
         self.flight: deque[bytes | Mark] = deque()
         self.last_arrival = 0.0
+        self.lost_until = 0.0
+        """When the last segment that got lost is there, if it is sent again."""
         self.is_stalled = False
         self.epoch = 0
         self.retry = RETRY_FIRST_S

@@ -132,10 +132,10 @@ class Network:
 
     def delay(self, source: str, target: str) -> float:
         """Seconds that one transmission takes."""
-        return self.segment_delay(self._links.get((source, target)), 0.0)
+        return self.transit(self._links.get((source, target)))
 
-    def segment_delay(self, link: Link | None, retry: float) -> float:
-        """Seconds that a segment of a stream takes: a lost one is sent again after ``retry``."""
+    def transit(self, link: Link | None) -> float:
+        """Seconds that something that is not lost takes over a link."""
         world = self._world
         random = world.random.random
         delay = world.latency + world.jitter * random()
@@ -143,9 +143,11 @@ class Network:
             delay += link.delay
             if link.jitter:
                 delay += link.jitter * random()
-            if link.loss and random() < link.loss:
-                delay += retry
         return delay
+
+    def loses(self, link: Link | None) -> bool:
+        """Whether the next segment on a link gets lost, and so has to be sent again."""
+        return link is not None and bool(link.loss) and self._world.random.random() < link.loss
 
     # Datagrams.
 

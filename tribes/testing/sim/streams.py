@@ -218,7 +218,10 @@ class Streams:
 
     def _launch(self, end: End) -> None:
         world = self._world
-        when = world.now + self._network.segment_delay(end.way, RETRY_FIRST_S)
+        when = world.now + self._network.transit(end.way)
+        if self._network.loses(end.way):
+            when += RETRY_FIRST_S
+            end.lost_until = max(end.lost_until, when)
         if when < end.last_arrival:
             when = end.last_arrival
         end.last_arrival = when
@@ -327,8 +330,8 @@ class Streams:
             return
         end.is_open = False
         end.pending.clear()
-        if abort and end.is_stalled:
-            # It never left this machine, and now it never will.
+        if abort and (end.is_stalled or self._world.now < end.lost_until):
+            # It never left this machine, or got lost: nobody sends it again.
             end.flight.clear()
             end.epoch += 1
             end.is_stalled = False
