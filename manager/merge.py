@@ -62,8 +62,9 @@ __all__ = [
     "prune",
 ]
 
-TOMBSTONE_AGE_MS: Final = 60 * 60 * 1000
-"""How long a removed attribute is remembered: a write older than that, arriving later, is kept."""
+TOMBSTONE_AGE_MS: Final = 2 * 60 * 60 * 1000
+"""How long a removed attribute is remembered: a write older than that, arriving later, is kept. An
+hour is promised; the second one is for clocks, which may be an hour apart or be set by as much."""
 TOMBSTONES_MAX: Final = 64
 """Removed attributes that one session remembers."""
 

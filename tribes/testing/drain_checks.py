@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from tribes.manager.merge import digest, merge
@@ -39,18 +40,18 @@ class DrainedCopies:
         """Compare with the tables of the nodes that run now.
 
         ``drained copies``: each target has the changes that the node made. What others had made is
-        with some other node at least: a target that has not heard of those yet asks them.
+        with the other nodes together: a target that has not heard of those yet asks them.
         """
         others = [n for n in world.nodes.values() if n.is_alive and incarnation(n) != self._where]
         tables = {incarnation(n): n.manager(self._context).table for n in others}
         targets = [incarnation(n) for n in others if n.core.local.unique_id in self._targets]
         found = []
         for key, record in self._records.items():
+            together = _together([table.get(key) for table in tables.values()])
             for where in targets:
                 held = tables[where].get(key)
                 if _has(key, held, record) or (
-                    not self._has_made(held, record)
-                    and any(_has(key, table.get(key), record) for table in tables.values())
+                    not self._has_made(held, record) and _has(key, together, record)
                 ):
                     continue
                 text = f"{where} lacks a session or changes of it that {self._where} had"
@@ -68,6 +69,11 @@ class DrainedCopies:
             )
             for name, entry in parse(record).entries.items()
         )
+
+
+def _together(copies: list[Record | None]) -> Record | None:
+    known = [copy for copy in copies if copy is not None]
+    return reduce(merge, known) if known else None
 
 
 def _has(key: str, held: Record | None, record: Record) -> bool:
