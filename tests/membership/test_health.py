@@ -16,6 +16,7 @@ class Watch:
         self.timers = Timers()
         self.asked: float | None = None
         self.pings: list[float] = []
+        self.hopeless: list[float] = []
         self.changes: list[tuple[float, bool]] = []
         self.answers = answers
         self.monitor = HealthMonitor(
@@ -24,6 +25,8 @@ class Watch:
             unanswered=lambda member: self.asked,
             ping=self._ping,
             changed=lambda member, silent, now: self.changes.append((now, silent is not None)),
+            remove_after=3.0,
+            hopeless=lambda member, now: self.hopeless.append(now),
         )
         self.monitor.added(PEER, 0.0)
 
@@ -73,6 +76,24 @@ def test_heartbeats_do_not_count_against_an_unanswered_question() -> None:
     watch.asked = 10.0
     watch.run(12.0, heartbeats=True)
     assert watch.changes == [(11.0, True)]
+
+
+def test_member_that_stays_silent_is_reported_as_hopeless() -> None:
+    """Not before the time to remove it, and again and again: somebody has to find out."""
+    watch = Watch()
+    watch.run(10.0)
+    assert 3.0 <= watch.hopeless[0] <= 3.5
+    assert len(watch.hopeless) > 5
+
+
+def test_node_with_troubles_of_its_own_waits_longer_before_it_gives_up() -> None:
+    """Its own lateness is the likelier reason."""
+    watch = Watch()
+    for now in (5.0, 10.0, 15.0):
+        watch.timers.run_due(now)
+    assert watch.monitor.local_health == LOCAL_HEALTH_MAX
+    watch.run(30.0)
+    assert watch.hopeless[0] >= 15.0 + 3.0 * 3
 
 
 def test_suspicion_ends_with_the_first_answer() -> None:

@@ -93,3 +93,20 @@ def test_suspicion_costs_no_message_in_the_quiet() -> None:
     world.run(30)
     assert sum(node.core.channel.health.statistics.pings for node in nodes) <= 3
     assert [events(node, "member suspected") for node in nodes] == [[], [], []]
+
+
+def test_member_without_tcp_is_removed_although_its_heartbeats_come() -> None:
+    """Suspected first; nobody waits for it meanwhile. It comes back with everything."""
+    world, nodes = cluster(6)
+    a, b, c = nodes
+    world.tcp_blocked.update({("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")})
+    cut = world.now
+    a.send(b"x", [c], 6)
+    b.send(b"x", [c], 6)
+    world.run(8)
+    assert a.names() == b.names() == ["a", "b"]
+    assert [t - cut <= 2.0 for t in events(a, "member suspected")] == [True]
+    world.tcp_blocked.clear()
+    healed = world.now
+    world.run(5)
+    assert check_converged(world, nodes, healed, 5) == []

@@ -192,6 +192,8 @@ class ChannelCore:
             unanswered=self._senders.unanswered_since,
             ping=self._ping,
             changed=self._suspect,
+            remove_after=config.membership.drop_time / 1000,
+            hopeless=self._give_up_on,
         )
         self._receivers: dict[int, PlainReceiver | OwnReceiver | FreshLink] = {}
         self._outcomes = Outcomes()
@@ -746,6 +748,9 @@ class ChannelCore:
             reply_timeout=timeout,
             answer=answer,
         )
+
+    def _give_up_on(self, member: Member, now: float) -> None:
+        self._trouble(member, TimeoutError("no answer for a long time"), now)
 
     def _suspect(self, member: Member, silent: float | None, now: float) -> None:
         self._views.suspect(member, is_suspected=silent is not None)

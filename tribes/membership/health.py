@@ -62,6 +62,9 @@ class HealthMonitor:
         ping: Ask a member for an answer.
         changed: Told when a member becomes suspected (with the silent seconds) and when it is no
             longer (None).
+        remove_after: Seconds without a sign of life, times the local health, after which somebody
+            is to find out whether a suspected member is there at all.
+        hopeless: Told of such a member, again and again while it stays one.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class HealthMonitor:
         unanswered: Callable[[Member], float | None],
         ping: Callable[[Member, float], None],
         changed: Callable[[Member, float | None, float], None],
+        remove_after: float,
+        hopeless: Callable[[Member, float], None],
     ) -> None:
         self.statistics = HealthStatistics()
         self._suspect_after = suspect_after
@@ -80,6 +85,8 @@ class HealthMonitor:
         self._unanswered = unanswered
         self._ping = ping
         self._changed = changed
+        self._remove_after = remove_after
+        self._hopeless = hopeless
         self._states: dict[Member, _State] = {}
         self._timer: Timer | None = None
         self._penalty = 0
@@ -185,6 +192,8 @@ class HealthMonitor:
                 state.pinged = now
                 self.statistics.pings += 1
                 self._ping(member, now)
+                if silent >= self._remove_after * self.local_health:
+                    self._hopeless(member, now)
         elif silent >= self._suspect_after and now - state.pinged >= self._suspect_after / 2:
             state.is_suspected = True
             self.statistics.suspected += 1
