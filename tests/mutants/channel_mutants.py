@@ -208,8 +208,7 @@ def _keep_positions(self: Any, link: int, now: float) -> None:
     self._link = link
     self._decoder = FrameDecoder(body_max_bytes=1024)
     self._written, self._flushed = written, flushed
-    self._pump()
-    del now
+    self._pump(now)
 
 
 add(

@@ -12,6 +12,7 @@ import multiprocessing
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from typing import TYPE_CHECKING
 
 from tests.mutants.mutants import MUTANTS, Mutant
+from tribes.channel import core
 from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
+    from tribes.channel.outputs import Notice
     from tribes.testing.plan import Plan
 
 __all__ = ["Result", "check_sound", "hunt", "plan_for"]
@@ -36,10 +40,16 @@ SOUND_SEEDS = 10
 PLAN_MAX_S = 30
 """Seconds of this machine after which a run counts as endless."""
 ENOUGH = 0.95
+_MISFITS = (AttributeError, NameError, TypeError)
+"""What it looks like when the product has moved away from under a patch."""
 
 
 class _EndlessError(BaseException):
     """Not an Exception, so that nothing in the product takes it for a user's error."""
+
+
+class MisfitError(Exception):
+    """A mutant does not do what it says: its patch does not fit the product any more."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +103,36 @@ def _profile(mutant: Mutant) -> str:
 def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
     """Run one plan; the name of what was noticed, or nothing."""
     plan = plan_for(mutant, seed)
-    with mutant.patch(sound=sound):
+    with mutant.patch(sound=sound), _bugs() as bugs:
         try:
             violations = run_plan(plan).violations
+        except _MISFITS as error:
+            raise MisfitError(f"{mutant.name}: {error!r}") from error
         except Exception as error:  # noqa: BLE001 - whatever leaves the core is what we look for
             return f"exception {type(error).__name__}"
         except _EndlessError:
             return "endless run"
+    for bug in bugs:
+        if isinstance(bug, _MISFITS):
+            raise MisfitError(f"{mutant.name}: {bug!r}") from bug
     return ", ".join(dict.fromkeys(violation.invariant for violation in violations))
+
+
+@contextmanager
+def _bugs() -> Iterator[list[Exception]]:
+    """Collect what the core catches, so that one message's failure does not hide a misfit."""
+    bugs: list[Exception] = []
+    real = core._bug
+
+    def told(what: str, error: Exception) -> Notice:
+        bugs.append(error)
+        return real(what, error)
+
+    core._bug = told
+    try:
+        yield bugs
+    finally:
+        core._bug = real
 
 
 def check_sound(mutant: Mutant, seeds: int = SOUND_SEEDS) -> str:
@@ -146,7 +178,10 @@ def _work(order: tuple[int, int, bool]) -> Result:
     index, seeds, is_first = order
     mutant = MUTANTS[index]
     unsound = check_sound(mutant) if is_first else ""
-    result = hunt(mutant, seeds, watch=True)
+    try:
+        result = hunt(mutant, seeds, watch=True)
+    except MisfitError as error:
+        result = Result(mutant.name, "", 0, 0.0, f"misfit: {error}")
     return replace(result, unsound=unsound or result.unsound)
 
 
