@@ -44,6 +44,7 @@ from .record import (
     Namespace,
     Parsed,
     Record,
+    header,
     main_of,
     pack,
     parse,
@@ -73,6 +74,7 @@ SPLICE_MAX: Final = 8
 
 _VERSION = Struct(">Q4sBH")
 _LIVE: Final = int(Life.LIVE)
+_EXPIRED: Final = int(Life.EXPIRED)
 _DESTROYED: Final = int(Life.DESTROYED)
 _APPLICATION: Final = (int(Namespace.ATTRIBUTE), int(Namespace.NOTE))
 _TOMBSTONE: Final = int(Kind.TOMBSTONE)
@@ -186,14 +188,17 @@ def destroyed(t: int, last_seen: int) -> Record:
 def digest(key: str, record: Record) -> int:
     """Return a u64 that two replicas of a session share if, and only if, they hold the same.
 
-    It covers the key, the life, whether the copy is whole, and the versions of all entries.  Not
-    covered are what may differ between equal replicas, access times and tombstones (each node
+    It covers the key, the life, whether the copy is whole, the versions of all entries, and as of
+    when a session has expired: a use that another expiry had seen would revive it.  Not covered are
+    what may differ between equal replicas, the uses of live sessions and tombstones (each node
     forgets those at its own moment), nor what follows from the rest, the values.
     """
     main = record if isinstance(record, bytes) else record[0]
     life = main[1]
     pieces = [key.encode(), bytes((life,))]
-    if life == _LIVE:
+    if life == _EXPIRED:
+        pieces.append(header(main).access.to_bytes(8, "big"))
+    elif life == _LIVE:
         pieces.append(bytes((main[2] & WHOLE,)))
         for start, name_at, value_at, _, _ in walk(main):
             if main[start] & 15 != _TOMBSTONE:

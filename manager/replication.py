@@ -137,6 +137,7 @@ class Replicator:
         self._commit_timeout = config.commit_timeout / 1000
         self._targets: tuple[Member, ...] = ()
         self._is_running = False
+        self._losses = 0
 
     @property
     def targets(self) -> tuple[Member, ...]:
@@ -145,8 +146,17 @@ class Replicator:
 
     @property
     def is_quiet(self) -> bool:
-        """True when every change known here was taken by every member."""
-        return self.repair.is_quiet
+        """True when every change known here was taken by every member, as far as anybody knows.
+
+        False while replicas are being compared: what others made and could not send on, because
+        they are gone, may be here and nowhere else.
+        """
+        return self.repair.is_quiet and not self._losses and not self.transfer.is_comparing
+
+    def drain(self, now: float) -> None:
+        """Compare with every member, so that ``is_quiet`` says that all have what is here."""
+        for member in self._answering([], now):
+            self.transfer.pull(member, now, offers=True)
 
     def start(self, now: float) -> None:
         """Begin to replicate."""
@@ -190,9 +200,11 @@ class Replicator:
 
         Some of those others may never have seen the member, so who saw it go offers what it has.
         """
+        self._losses += 1
         self._channel.timers.at(now + _LOST_S, self._compare_after_loss)
 
     def _compare_after_loss(self, now: float) -> None:
+        self._losses -= 1
         if self._is_running:
             for member in self._targets[:_COMPARED_MAX]:
                 self.transfer.pull(member, now, offers=True)

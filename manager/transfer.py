@@ -167,6 +167,11 @@ class Transfer:
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
         self._channel.timers.at(now + PULL_SILENCE_S, lambda then: self._watch(sync, then))
 
+    @property
+    def is_comparing(self) -> bool:
+        """True while a member has not sent all that it was asked for."""
+        return bool(self._pulls)
+
     def _watch(self, sync: int, now: float) -> None:
         pull = self._pulls.get(sync)
         if pull is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tribes.channel.core import ChannelCore, Output
 from tribes.manager.group import SessionGroup
 from tribes.manager.replication import Replicator
+from tribes.security.keys import KeyRing
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
@@ -43,6 +44,11 @@ class NodeCore:
         wall_ms: Wall clock in milliseconds.
         entropy: Gives n random bytes.
         randrange: Gives a number below its argument; chooses among equals.
+        keys: The group's keys, where they were read from ``channel.key_file``; those in
+            ``channel.keys`` are read here.
+
+    Raises:
+        ConfigError: The text in ``channel.keys`` is no key.
     """
 
     def __init__(
@@ -55,12 +61,17 @@ class NodeCore:
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
+        keys: KeyRing | None = None,
     ) -> None:
         self.config = config
+        if keys is None and config.channel.has_key:
+            # A core reads no files: to go on without a key would protect nothing.
+            keys = KeyRing.parse(config.channel.keys, key="channel.keys")
         self.channel = channel = ChannelCore(
             local,
             config.channel,
             interceptors,
+            keys=keys,
             wall_ms=wall_ms,
             entropy=entropy,
             consume=self._consume,
@@ -128,8 +139,15 @@ class NodeCore:
         self.sessions.start(now)
         self.channel.start(now)
 
+    def drain(self, now: float) -> None:
+        """Compare with every member before leaving; ``is_drained`` tells when all have what is
+        here, what others made included.
+        """
+        for replicator in self.sessions.replicators.values():
+            replicator.drain(now)
+
     def stop(self, now: float) -> None:
-        """Leave the group; wait for ``is_drained`` before to lose nothing."""
+        """Leave the group; ``drain`` and wait for ``is_drained`` before to lose nothing."""
         self.sessions.stop()
         self.channel.stop(now)
 

@@ -30,6 +30,8 @@ def test_a_key_goes_to_standard_output_and_the_advice_elsewhere() -> None:
     assert KeyRing.parse(line).ids == (1,)
     assert "This is the group key 1." in done.stderr
     assert "take the old line away" in done.stderr
+    assert 'ChannelConfig(key_file="group.key")' in done.stderr
+    assert "--key-file group.key" in done.stderr
     assert line not in done.stderr
     assert line.split(":")[3] not in done.stderr
 

@@ -16,6 +16,7 @@ from tribes.config.model import (
     check_config,
 )
 from tribes.errors import ConfigError
+from tribes.security.keys import GroupKey, KeyRing
 
 
 def test_defaults_are_tomcats_on_loopback() -> None:
@@ -73,3 +74,66 @@ def test_unknown_keys_are_refused_with_their_path() -> None:
     """A typing error never passes in silence."""
     with pytest.raises(msgspec.ValidationError, match=r"droptime.*\$\.channel\.membership"):
         msgspec.convert({"channel": {"membership": {"droptime": 1}}}, NodeConfig)
+
+
+# ---- keys --------------------------------------------------------------------------------------
+
+KEY = GroupKey(7, bytes(range(32))).to_text()
+
+
+def test_an_address_that_others_can_reach_needs_a_key_or_a_word() -> None:
+    """The error shows both remedies, each as lines that can be copied."""
+    with pytest.raises(ConfigError) as caught:
+        check_config(channel("receiver", address="10.0.0.1"))
+    text = str(caught.value)
+    assert '\n    tribes keygen --output group.key\n    key_file = "group.key"' in text
+    assert "\n    insecure = true\n" in text
+    assert "--key-file" in text
+    assert "--insecure" in text
+    keys: list[dict[str, Any]] = [{"keys": KEY}, {"key_file": "group.key"}]
+    for key in keys:
+        check_config(
+            NodeConfig(
+                channel=ChannelConfig(
+                    receiver=ReceiverConfig(address="10.0.0.1"),
+                    membership=MembershipConfig(bind="10.0.0.1"),
+                    **key,
+                )
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "text"),
+    [
+        ({"keys": KEY, "key_file": "x"}, "channel.key_file", "keep one of the two"),
+        ({"keys": KEY, "own_link": False}, "channel.own_link", "own_link = true"),
+        ({"keys": KEY, "plain_peers": ("x",)}, "channel.plain_peers", "not an IP address"),
+        ({"plain_peers": ("any",)}, "channel.plain_peers", "set key_file"),
+    ],
+)
+def test_settings_of_keys_that_contradict_each_other(
+    values: dict[str, Any], key: str, text: str
+) -> None:
+    """None of them is ignored in silence."""
+    with pytest.raises(ConfigError, match=text) as caught:
+        check_config(NodeConfig(channel=ChannelConfig(**values)))
+    assert caught.value.key == key
+    assert KEY not in str(caught.value)
+    good = ChannelConfig(keys=KEY, plain_peers=("10.0.0.1", "::1", "any"))
+    check_config(NodeConfig(channel=good))
+
+
+def test_keys_are_never_shown() -> None:
+    """However a configuration is made and whatever prints it."""
+    made = NodeConfig(channel=ChannelConfig(keys=KEY))
+    read = msgspec.convert({"channel": {"keys": KEY}}, NodeConfig)
+    copied = msgspec.structs.replace(made.channel, plain_peers=("any",))
+    for config in (made, read, copied, made.channel, made.channel.keys):
+        for shown in (repr(config), str(config), f"{config}", f"{config!r:>90}", f"{config}"):
+            assert KEY not in shown
+            assert KEY.split(":")[3] not in shown
+            assert "hidden" in shown
+    assert made.channel.keys == read.channel.keys == copied.keys == KEY
+    assert KeyRing.parse(made.channel.keys).ids == (7,)
+    assert repr(ChannelConfig().keys) == "''"

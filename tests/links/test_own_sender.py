@@ -312,6 +312,23 @@ def test_strange_answer_means_not_own_and_the_queue_is_handed_over(data: bytes) 
     assert (pair.settled, pair.attempts, len(pair.not_own)) == ([], [], 1)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [ACK_FRAME, b"HTTP/1.1 400 Bad Request", encode_frame(b"TPY\x03\x02\x00"), welcome()],
+)
+def test_with_a_key_no_answer_makes_a_member_plain_or_incompatible(data: bytes) -> None:
+    """Whoever can write on its connections could say so: it is tried again, and nothing is sent."""
+    pair = Pair(sealed=True, never_plain=True, hellos_unanswered_max=1)
+    answer(pair, data)
+    assert pair.not_own == []
+    assert pair.settled == []
+    for _ in range(20):
+        pair.settle_down()
+        pair.sleep(0.2)
+    assert pair.sender.state is SenderState.OPEN
+    assert pair.arrived == [frame.number for frame in pair.frames]
+
+
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_no_answer_means_not_own_after_so_many_connections(is_silent: bool) -> None:
     """Silence for a second, or a connection that is closed at once."""

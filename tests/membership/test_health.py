@@ -17,6 +17,7 @@ class Watch:
         self.asked: float | None = None
         self.pings: list[float] = []
         self.hopeless: list[float] = []
+        self.hung: list[float] = []
         self.changes: list[tuple[float, bool]] = []
         self.answers = answers
         self.monitor = HealthMonitor(
@@ -27,6 +28,7 @@ class Watch:
             changed=lambda member, silent, now: self.changes.append((now, silent is not None)),
             remove_after=3.0,
             hopeless=lambda member, now: self.hopeless.append(now),
+            hung=lambda member, now: self.hung.append(now),
         )
         self.monitor.added(PEER, 0.0)
 
@@ -84,6 +86,15 @@ def test_member_that_stays_silent_is_reported_as_hopeless() -> None:
     watch.run(10.0)
     assert 3.0 <= watch.hopeless[0] <= 3.5
     assert len(watch.hopeless) > 5
+
+
+def test_connection_that_hangs_is_told_from_a_member_that_does() -> None:
+    """It answers by another connection; the one that we asked on stays silent."""
+    watch = Watch(answers=True)
+    watch.asked = 0.0
+    watch.run(10.0)
+    assert watch.changes == []
+    assert [round(when) for when in watch.hung] == [3, 6, 9]
 
 
 def test_node_with_troubles_of_its_own_waits_longer_before_it_gives_up() -> None:

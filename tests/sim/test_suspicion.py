@@ -110,3 +110,20 @@ def test_member_without_tcp_is_removed_although_its_heartbeats_come() -> None:
     healed = world.now
     world.run(5)
     assert check_converged(world, nodes, healed, 5) == []
+
+
+def test_connection_that_hangs_after_a_cut_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels wait longer and longer before they send again; nobody waits for that."""
+    monkeypatch.setattr("tribes.testing.sim.streams.RETRY_FIRST_S", 60.0)
+    world, (a, b, _) = cluster(6)
+    world.tcp_blocked.update({("a", "b"), ("b", "a")})
+    a.send(b"lost on the way", [b], 6)
+    world.run(1.2)
+    # Quietly, so that no kernel tries at once.
+    world.network.tcp_blocked.clear()
+    world.run(5)
+    ticket = a.send(b"later", [b], 6)
+    world.run(0.1)
+    assert a.done[ticket] == {}
+    assert [m.message for m in b.messages] == [b"lost on the way", b"later"]
+    assert events(a, "member removed") == []

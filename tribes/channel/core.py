@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
+from tribes.channel.accepted import AcceptedLinks, Receiver
 from tribes.channel.chain import Chain, Interceptor
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
@@ -30,6 +31,9 @@ from tribes.channel.outputs import (
     SendFailed,
     TicketDone,
 )
+from tribes.channel.protection import Protection
+from tribes.channel.questions import Questions
+from tribes.channel.statistics import ChannelStatistics
 from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import (
     ChannelClosedError,
@@ -40,12 +44,11 @@ from tribes.errors import (
     RemoteProtocolError,
 )
 from tribes.ids import UniqueId, make_unique_id
-from tribes.links.accepted import FreshLink
 from tribes.links.base import OutFrame, excuse
 from tribes.links.own_inbox import OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
+from tribes.links.own_sender import OwnSender, SenderState
 from tribes.links.own_wire import OwnSide
-from tribes.links.plain import PlainReceiver
 from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.health import HealthMonitor
@@ -53,25 +56,18 @@ from tribes.membership.multicast import MulticastMembership
 from tribes.membership.view import View, ViewBuilder
 from tribes.security.mark import Marker
 from tribes.timers import Timers
-from tribes.wire.data import (
-    ChannelData,
-    decode_body,
-    destination_of,
-    destination_trailer,
-    encode_data_frame,
-)
+from tribes.wire.data import ChannelData, decode_body, destination_of, encode_data_frame
 from tribes.wire.member import Member, encode_member
 from tribes.wire.options import SendOptions, wire_options
-from tribes.wire.outputs import Close, NetworkOutput, Probe
+from tribes.wire.outputs import Close, NetworkOutput
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
 
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
+    from tribes.links.plain import PlainReceiver
+    from tribes.security.keys import KeyRing
 
-Receiver = PlainReceiver | OwnReceiver
-"""An accepted connection of which it is known what it speaks."""
-
-__all__ = ["ChannelCore", "ChannelStatistics", "Output"]
+__all__ = ["ChannelCore", "Output"]
 
 Output = NetworkOutput | ChannelOutput
 
@@ -93,27 +89,6 @@ FRAME_ROOM_BYTES = 128 * 1024
 add to a message."""
 
 
-class ChannelStatistics:
-    """Counters of a channel, plain ints."""
-
-    __slots__ = (
-        "bytes_received",
-        "connections_refused",
-        "frames_received",
-        "frames_sent",
-        "links_rejected",
-        "messages_sent",
-    )
-
-    def __init__(self) -> None:
-        self.frames_received = 0
-        self.frames_sent = 0
-        self.bytes_received = 0
-        self.links_rejected = 0
-        self.connections_refused = 0
-        self.messages_sent = 0
-
-
 class ChannelCore:
     """One member of a group, without its sockets.
 
@@ -121,6 +96,7 @@ class ChannelCore:
         local: The own record, with the address and port that others connect to.
         config: Membership, receiver and sender settings.
         interceptors: The chain, first to last as in a Tomcat configuration.
+        keys: The group's keys; None: nothing is protected.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
         consume: Offered every message before the listeners; True when it was taken. Runs inside
@@ -138,6 +114,7 @@ class ChannelCore:
         config: ChannelConfig,
         interceptors: Sequence[Interceptor] = (),
         *,
+        keys: KeyRing | None = None,
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         consume: Callable[[ChannelData, float], bool] | None = None,
@@ -146,7 +123,6 @@ class ChannelCore:
         suspicion: Callable[[Member, bool, float], None] | None = None,
     ) -> None:
         self.timers = Timers()
-        self.statistics = ChannelStatistics()
         self._local = local
         self.config = config
         self._wall_ms = wall_ms
@@ -164,18 +140,39 @@ class ChannelCore:
         self._chain = Chain(
             interceptors, bottom=self._to_links, top=self._to_listeners, members=self._to_view
         )
+        marker = None
+        if config.own_link or keys is not None:
+            marker = Marker(int.from_bytes(entropy(8), "big") or 1, keys=keys)
+        self.protection: Protection | None = None
+        if keys is not None:
+            assert marker is not None
+            self.protection = Protection(
+                keys,
+                local,
+                config,
+                side=self._side,
+                marker=marker,
+                timers=self.timers,
+                entropy=entropy,
+                emit=self._emit,
+                new_attempt=self._next_number,
+                admit=lambda member, now: self.membership.admit(member, now),
+                replace=lambda member, now: self.membership.replace(member, now),
+            )
         self.membership = MulticastMembership(
             local,
             config.membership,
-            marker=Marker(int.from_bytes(entropy(8), "big") or 1) if config.own_link else None,
+            marker=marker,
             timers=self.timers,
             emit=self._outputs.append,
             changed=self._chain.on_members,
             heard=self._heard,
+            admission=None if self.protection is None else self.protection.admission,
         )
         self._senders = SenderPool(
             config.sender,
             side=self._side,
+            keys=None if self.protection is None else self.protection.links,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
@@ -194,16 +191,35 @@ class ChannelCore:
             changed=self._suspect,
             remove_after=config.membership.drop_time / 1000,
             hopeless=self._give_up_on,
+            hung=self._senders.answered_elsewhere,
         )
-        self._receivers: dict[int, PlainReceiver | OwnReceiver | FreshLink] = {}
+        self.accepted = AcceptedLinks(
+            config,
+            side=self._side,
+            inboxes=self._inboxes,
+            protection=self.protection,
+            timers=self.timers,
+            entropy=entropy,
+            emit=self._emit,
+            answered=self.health.answered,
+            ended=lambda receiver: self.deliveries.link_closed(receiver),
+        )
+        self._receivers = self.accepted.receivers
+        self.statistics = ChannelStatistics(self.accepted)
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
             config.receiver, emit=self._outputs.append, finished=self._frame_finished
         )
-        self._probes: dict[int, Callable[[Exception | None, float], None]] = {}
+        self._questions = Questions(
+            self._record,
+            wall_ms=wall_ms,
+            entropy=entropy,
+            emit=self._emit,
+            new_number=self._next_number,
+            protection=self.protection,
+        )
         self._counter = 0
         self._inbound: tuple[Receiver, Inbound] | None = None
-        self._touched: dict[Receiver, None] = {}
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
             interceptor.attach(self)
@@ -275,9 +291,28 @@ class ChannelCore:
         self.membership.stop(now)
         self.health.stop()
         self._senders.close(ChannelClosedError("the channel was stopped"), now)
-        for link in list(self._receivers):
-            self._emit(Close(link, flush=True))
-        self._receivers.clear()
+        if self.protection is not None:
+            self.protection.challenges.stop()
+        self.accepted.stop()
+
+    def set_keys(self, keys: KeyRing, now: float) -> None:
+        """Replace the group's keys; see :class:`KeyRing` for the order of steps that loses nothing.
+
+        Links go on, but for those that were opened with a key that is not among the new ones: they
+        are opened anew, and what they had not delivered goes by the new ones.
+
+        Raises:
+            LocalProtocolError: The channel was made without a key.
+        """
+        if self.protection is None:
+            raise LocalProtocolError(
+                "this channel was started without a key; members with one would not understand it: "
+                "set the key in its configuration and start it again"
+            )
+        self._now = now
+        self.protection.set_keys(keys)
+        self.accepted.rekey()
+        self._senders.rekey(now)
 
     def send(
         self,
@@ -401,8 +436,7 @@ class ChannelCore:
 
     def datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram of the membership group arrived."""
-        del addr
-        self.membership.datagram(data, now)
+        self.membership.datagram(data, now, host=addr[0])
 
     def link_opened(
         self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
@@ -410,64 +444,73 @@ class ChannelCore:
         """A connection is there: one asked for by ``Connect(attempt)``, or an accepted one."""
         self._now = now
         if attempt is not None:
-            self._senders.link_opened(attempt, link, now)
+            if self.protection is None or not self.protection.challenges.link_opened(
+                attempt, link, now
+            ):
+                self._senders.link_opened(attempt, link, now)
             return
-        if self._is_stopped or len(self._receivers) >= self.config.receiver.max_connections:
-            self.statistics.connections_refused += 1
-            self._emit(Close(link))
-            return
-        self._receivers[link] = FreshLink(link, peer)
+        self.accepted.opened(link, peer, now)
 
     def connect_failed(self, attempt: int, why: Exception, now: float) -> None:
         """A connection asked for by ``Connect(attempt)`` could not be made."""
         self._now = now
-        self._senders.connect_failed(attempt, why, now)
+        if self.protection is None or not self.protection.challenges.connect_failed(
+            attempt, why, now
+        ):
+            self._senders.connect_failed(attempt, why, now)
 
     def link_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes arrived on a connection."""
         self._now = now
-        accepted = self._receivers.get(link)
-        if accepted is None:
-            sender = self._senders.of_link(link)
-            if sender is not None:
-                self.health.answered(sender.member, now)
-                sender.received(data, now)
-            return
-        self.statistics.bytes_received += len(data)
-        receiver: Receiver
-        if isinstance(accepted, FreshLink):
-            known = accepted.feed(data)
+        receiver = self._receivers.get(link)
+        if receiver is None:
+            known = self.accepted.recognise(link, data, now)
             if known is None:
+                self._answer_bytes(link, data, now)
                 return
-            is_own, data = known
-            is_own = is_own and self.config.own_link
-            receiver = self._receivers[link] = self._receiver(accepted, now, is_own=is_own)
-        else:
-            receiver = accepted
+            receiver, data = known
+        self.statistics.bytes_received += len(data)
         for source in receiver.sources:
             self.health.answered(source, now)
         try:
             if isinstance(receiver, OwnReceiver):
                 for position, body in receiver.feed(data, now):
                     self._own_frame(receiver, position, body, now)
-                self._touched[receiver] = None
+                self.accepted.touch(receiver)
             else:
                 for body in receiver.feed(data):
                     self._frame(receiver, body, now)
             if receiver.broken is not None:
                 raise receiver.broken
         except RemoteProtocolError as error:
-            self._reject(receiver, error)
-        self._flush_acks()
+            if receiver.link in self._receivers:
+                self.accepted.reject(receiver, error)
+        self.accepted.flush()
+
+    def _answer_bytes(self, link: int, data: bytes, now: float) -> None:
+        """Bytes on a connection that was made here."""
+        protection = self.protection
+        if protection is not None and protection.challenges.link_bytes(link, data, now):
+            return
+        sender = self._senders.of_link(link)
+        if sender is None:
+            return
+        if protection is not None and isinstance(sender, OwnSender):
+            # Only what could be read is the member's: anybody can write to an open port.
+            sender.received(data, now)
+            if sender.state is SenderState.OPEN:
+                self.health.answered(sender.member, now)
+            return
+        self.health.answered(sender.member, now)
+        sender.received(data, now)
 
     def link_closed(self, link: int, why: Exception | None, now: float) -> None:
         """A connection ended, and not because of an output ``Close``."""
         self._now = now
-        receiver = self._receivers.pop(link, None)
-        if isinstance(receiver, FreshLink):
+        if self.protection is not None and self.protection.challenges.link_closed(link, why, now):
             return
+        receiver = self.accepted.closed(link)
         if receiver is not None:
-            self._closed(receiver)
             for source in receiver.sources:
                 # Who has lost the connection to us may have lost everything.
                 self._trouble(source, why or ConnectionResetError("connection closed"), now)
@@ -479,8 +522,7 @@ class ChannelCore:
         self._now = now
         receiver = self._receivers.get(link)
         if receiver is not None:
-            if not isinstance(receiver, FreshLink):
-                receiver.writable(total)
+            receiver.writable(total)
             return
         sender = self._senders.of_link(link)
         if sender is not None:
@@ -489,13 +531,13 @@ class ChannelCore:
     def probe_result(self, probe: int, error: Exception | None, now: float) -> None:
         """The answer to an output ``Probe``: None when the member is there, else why not."""
         self._now = now
-        self._probes.pop(probe)(error, now)
+        self._questions.answered(probe, error, now)
 
     def delivered(self, token: int, error: Exception | None, now: float) -> None:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
         self._now = now
         self.deliveries.delivered_one(token, error)
-        self._flush_acks()
+        self.accepted.flush()
 
     def timer(self, now: float) -> None:
         """``next_deadline`` has come."""
@@ -528,21 +570,14 @@ class ChannelCore:
         answer: Callable[[Exception | None, float], None],
     ) -> None:
         """Ask on a fresh connection whether a member is there; see :class:`ChainContext`."""
-        number = self._next_number()
-        self._probes[number] = answer
-        data = b""
-        if message:
-            unique_id = make_unique_id(self._entropy(16))
-            data = encode_data_frame(
-                options,
-                self._wall_ms(),
-                unique_id,
-                self._record,
-                message,
-                trailer=destination_trailer(member.unique_id),
-            )
-        self._emit(
-            Probe(number, member.address, data, expect_reply, connect_timeout, reply_timeout)
+        self._questions.ask(
+            member,
+            message,
+            options=options,
+            expect_reply=expect_reply,
+            connect_timeout=connect_timeout,
+            reply_timeout=reply_timeout,
+            answer=answer,
         )
 
     # The way down.
@@ -585,6 +620,10 @@ class ChannelCore:
         self.statistics.frames_received += 1
         if data.source == self._local:
             raise RemoteProtocolError("a frame in this member's own name")
+        if self.protection is not None and not self.protection.admission.may_speak_plainly(
+            data.source
+        ):
+            raise RemoteProtocolError("a frame without a key in the name of a member that has one")
         if data.trailer:
             destination = destination_of(data.trailer)
             if destination is not None and destination != self._local.unique_id:
@@ -600,7 +639,7 @@ class ChannelCore:
         options = data.options
         slot = receiver.expect_ack() if options & _USE_ACK else None
         if slot is not None:
-            self._touched[receiver] = None
+            self.accepted.touch(receiver)
             if not options & _SYNC:
                 receiver.answer(slot, ok=True)
                 slot = None
@@ -624,38 +663,6 @@ class ChannelCore:
             self._inbound = None
         if not inbound.pending:
             inbound.finish()
-
-    def _receiver(self, fresh: FreshLink, now: float, *, is_own: bool) -> Receiver:
-        body_max_bytes = self.config.receiver.frame_max_bytes
-        if not is_own:
-            return PlainReceiver(
-                fresh.link, fresh.peer, body_max_bytes=body_max_bytes, emit=self._emit
-            )
-        return OwnReceiver(
-            fresh.link,
-            fresh.peer,
-            now,
-            side=self._side,
-            inboxes=self._inboxes,
-            keys={},
-            body_max_bytes=body_max_bytes,
-            timers=self.timers,
-            entropy=self._entropy,
-            emit=self._emit,
-            started=lambda receiver, then: self.health.answered(next(iter(receiver.sources)), then),
-            ended=self._own_ended,
-        )
-
-    def _own_ended(self, receiver: OwnReceiver, why: Exception, now: float) -> None:
-        del now
-        self._receivers.pop(receiver.link, None)
-        self._closed(receiver)
-        self._emit(LinkRejected(receiver.peer, str(why)))
-
-    def _closed(self, receiver: Receiver) -> None:
-        self.deliveries.link_closed(receiver)
-        if isinstance(receiver, OwnReceiver):
-            receiver.closed()
 
     def _own_frame(self, receiver: OwnReceiver, position: int, body: bytes, now: float) -> None:
         inbox = receiver.inbox
@@ -685,20 +692,7 @@ class ChannelCore:
 
     def _frame_finished(self, inbound: Inbound) -> None:
         for receiver in inbound.finish():
-            self._touched[receiver] = None
-
-    def _flush_acks(self) -> None:
-        for receiver in self._touched:
-            if self._receivers.get(receiver.link) is receiver:
-                receiver.flush()
-        self._touched.clear()
-
-    def _reject(self, receiver: Receiver, error: RemoteProtocolError) -> None:
-        self.statistics.links_rejected += 1
-        self._receivers.pop(receiver.link, None)
-        self._closed(receiver)
-        self._emit(LinkRejected(receiver.peer, str(error)))
-        self._emit(Close(receiver.link))
+            self.accepted.touch(receiver)
 
     # Membership.
 
@@ -708,17 +702,21 @@ class ChannelCore:
             if not self._views.remove(member):
                 return
             self.health.removed(member)
+            if self.protection is not None:
+                self.protection.admission.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
             self._senders.drop(member, now)
             self._inboxes.forget(member.unique_id)
-            self._close_receivers_of(member)
+            self.accepted.forget(member)
             return
         if not self._views.add(member, now):
             self._emit(MemberUpdated(member))
             self._notify(change, now)
             return
         self.health.added(member, now)
+        if self.protection is not None:
+            self.protection.admission.joined(member, now)
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
         self._notify(change, now)
@@ -764,21 +762,14 @@ class ChannelCore:
         if silent is not None:
             self._senders.excuse(member, _not_answering(member), now)
 
-    def _close_receivers_of(self, member: Member) -> None:
-        # A machine that lost its power never closes its connections.
-        for receiver in list(self._receivers.values()):
-            if not isinstance(receiver, FreshLink) and member in receiver.sources:
-                del receiver.sources[member]
-                if not receiver.sources:
-                    del self._receivers[receiver.link]
-                    self._closed(receiver)
-                    self._emit(Close(receiver.link, flush=True))
-
     def _notify(self, change: MemberChange, now: float) -> None:
         if self._members_changed is not None:
             self._members_changed(change, now)
 
     def _speaks_own(self, member: Member) -> bool:
+        if self.protection is not None:
+            # Also strangers: nothing is sent to those who do not prove the key.
+            return not self.protection.admission.is_plain(member)
         return self.config.own_link and (
             self.membership.table.is_marked(member)
             or self._inboxes.get(member.unique_id) is not None

@@ -14,12 +14,15 @@ __all__ = ["keygen"]
 
 _WHAT_NEXT = """\
 This is the group key {id}. Whoever has it is a member: keep it secret, and use another one for
-every group. Each member needs the same line, in a file that only its owner may read (mode 0600),
-named in the node's configuration.
+every group. Each member needs the same line, in a file that only its owner may read (mode 0600).
+Name the file in each node's configuration, or start it with `tribes node --key-file {file}`:
+
+    key_file = "{file}"    # under [channel]; in Python: ChannelConfig(key_file="{file}")
 
 To replace a key without stopping the group, add the new line behind the old one on every member;
-then move it to the top on every member; then take the old line away on every member. The first key
-in a file signs and seals, the others are accepted."""
+then move it to the top on every member; then take the old line away on every member. After each
+step the members read the file again: by SIGHUP to `tribes node`, in a program by reload_keys(). The
+first key in a file signs and seals, the others are accepted."""
 
 
 @click.command("keygen")
@@ -48,7 +51,7 @@ def keygen(key_id: int, output: Path | None, force: bool) -> None:
     else:
         _write(output, line, force=force)
         click.echo(f"Written to {output}.\n", err=True)
-    click.echo(_WHAT_NEXT.format(id=key_id), err=True)
+    click.echo(_WHAT_NEXT.format(id=key_id, file=output or "group.key"), err=True)
 
 
 def _write(path: Path, line: str, *, force: bool) -> None:

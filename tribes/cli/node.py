@@ -24,6 +24,8 @@ __all__ = ["node"]
 
 log = structlog.get_logger("tribes")
 
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+
 _DEFAULT_MEMBERSHIP = MembershipConfig()
 _DEFAULT_RECEIVER = ReceiverConfig()
 
@@ -95,9 +97,21 @@ _DEFAULT_RECEIVER = ReceiverConfig()
     help="Guarantee of what this node sends, as in channelSendOptions: 8, 'sync,use_ack', …",
 )
 @click.option(
+    "--key-file",
+    default="",
+    help="The group's keys, as tribes keygen writes them: with a key only those who have it are "
+    "members. Read again on SIGHUP.",
+)
+@click.option(
+    "--plain-peer",
+    "plain_peers",
+    multiple=True,
+    help="IP address that needs no key, for Tomcat's members, or 'any'; may be repeated.",
+)
+@click.option(
     "--insecure",
     is_flag=True,
-    help="Allow an address other than loopback although nothing is authenticated yet.",
+    help="Allow an address other than loopback without a key: nothing is authenticated then.",
 )
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
 @click.option(
@@ -119,6 +133,8 @@ def node(
     domain: str,
     contexts: tuple[str, ...],
     send_options: str,
+    key_file: str,
+    plain_peers: tuple[str, ...],
     insecure: bool,
     log_format: str,
     log_level: str,
@@ -144,6 +160,8 @@ def node(
                     domain=domain,
                 ),
                 receiver=ReceiverConfig(address=address, port=port, auto_bind=auto_bind),
+                key_file=key_file,
+                plain_peers=plain_peers,
             ),
             manager=ManagerConfig(channel_send_options=parse_send_options(send_options)),
         )
@@ -159,8 +177,16 @@ def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
     return error
 
 
+def _reload_keys(channel: GroupChannel) -> None:
+    try:
+        log.info("keys read again", ids=channel.reload_keys())
+    except ConfigError as error:
+        log.error("keys stay as they were", error=str(error))
+
+
 async def _run(config: NodeConfig) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    reload = getattr(signal, "SIGHUP", None) if config.channel.key_file else None
+    with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
         async with GroupChannel(config) as channel:
             membership = config.channel.membership
             log.info(
@@ -169,8 +195,12 @@ async def _run(config: NodeConfig) -> None:
                 address="{}:{}".format(*channel.local.address),
                 group=f"{membership.address}:{membership.port}",
                 contexts=list(config.contexts) or "all",
+                key=config.channel.key_file or "none",
             )
             async for number in signals:
+                if number == reload:
+                    _reload_keys(channel)
+                    continue
                 log.info("node leaves", signal=signal.Signals(number).name)
                 break
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from tribes.config.secret import Secret
 from tribes.errors import ConfigError
 
 __all__ = [
@@ -121,12 +122,31 @@ class ChannelConfig(_Config, frozen=True):
         sender: What goes out.
         own_link: Speak the own link with members that speak it too. Off, every member is served as
             a plain Tomcat, and this node is one to the others.
+        key_file: File with the group's keys, one per line, as ``tribes keygen`` makes it: with a
+            key only those who have it are members. Only its owner may read it.
+        keys: The same lines themselves, where no file is at hand. Never shown.
+        plain_peers: IP addresses that may be used without a key although there is one, or
+            ``"any"``: for Tomcat's own members. See ``docs/security.md``.
     """
 
     membership: MembershipConfig = MembershipConfig()
     receiver: ReceiverConfig = ReceiverConfig()
     sender: SenderConfig = SenderConfig()
     own_link: bool = True
+    key_file: str = ""
+    keys: str = ""
+    plain_peers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Whatever shows a configuration (a log, a traceback's locals) must not show this. A copy
+        # has it hidden already, and hidden twice it would be lost.
+        if not isinstance(self.keys, Secret):
+            msgspec.structs.force_setattr(self, "keys", Secret(self.keys))
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a group key protects this channel."""
+        return bool(self.key_file or self.keys)
 
 
 class ManagerConfig(_Config, frozen=True):
@@ -167,7 +187,8 @@ class NodeConfig(_Config, frozen=True):
         payload: Bytes that every heartbeat carries.
         contexts: Names of the web applications whose sessions this node serves.
         hold_all: Keep copies of every context that other members announce.
-        insecure: Allow addresses other than loopback although nothing is authenticated.
+        insecure: Allow addresses other than loopback although there is no key, and so nothing is
+            authenticated.
     """
 
     name: str = ""
@@ -227,18 +248,45 @@ def check_config(config: NodeConfig) -> None:
             "the interface they come by",
             key="channel.receiver.address",
         )
+    _check_key(config.channel)
     for key, text in (
         ("channel.membership.bind", membership.bind),
         ("channel.receiver.address", receiver.address),
     ):
-        if not _ip(key, text).is_loopback and not config.insecure:
-            raise ConfigError(
-                f"{text} is not a loopback address, and nothing protects the group there: whoever "
-                "reaches the port could read and change sessions. If the network itself is "
-                "trusted, add this line to the node's configuration (on the command line: "
-                "--insecure):\n\n    insecure = true\n",
-                key=key,
-            )
+        if _ip(key, text).is_loopback or config.insecure or config.channel.has_key:
+            continue
+        raise ConfigError(
+            f"{text} is not a loopback address, and nothing protects the group there: whoever "
+            "reaches the port could read and change sessions. Give the group a key, the same file "
+            "on every member (on the command line: --key-file):\n\n"
+            "    tribes keygen --output group.key\n"
+            '    key_file = "group.key"    # under [channel]\n\n'
+            "or, if the network itself is trusted, say so in the node's configuration (on the "
+            "command line: --insecure):\n\n"
+            "    insecure = true\n",
+            key=key,
+        )
+
+
+def _check_key(channel: ChannelConfig) -> None:
+    if channel.key_file and channel.keys:
+        raise ConfigError(
+            "there are keys in channel.keys too; keep one of the two", key="channel.key_file"
+        )
+    if channel.has_key and not channel.own_link:
+        raise ConfigError(
+            "is false, but only own links can be protected by a key; write own_link = true and, "
+            "if there are members of Tomcat, their addresses into plain_peers",
+            key="channel.own_link",
+        )
+    for text in channel.plain_peers:
+        if text != "any":
+            _ip("channel.plain_peers", text)
+    if channel.plain_peers and not channel.has_key:
+        raise ConfigError(
+            "without a key everybody may come without one; set key_file too, or take it away",
+            key="channel.plain_peers",
+        )
 
 
 def _check_unreplicated(manager: ManagerConfig) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tribes.links.own_wire import is_hello
+
+if TYPE_CHECKING:
+    from tribes.timers import Timer
 
 __all__ = ["FreshLink"]
 
@@ -15,12 +20,19 @@ class FreshLink:
         peer: Where it comes from.
     """
 
-    __slots__ = ("_start", "link", "peer")
+    __slots__ = ("_start", "link", "peer", "timer")
 
     def __init__(self, link: int, peer: tuple[str, int]) -> None:
         self.link = link
         self.peer = peer
+        self.timer: Timer | None = None
+        """Ends the wait for more bytes."""
         self._start = b""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing came yet."""
+        return not self._start
 
     def feed(self, data: bytes) -> tuple[bool, bytes] | None:
         """Add bytes; once it is known, return whether it is an own link, and all bytes."""

@@ -16,7 +16,7 @@ from tribes.wire.outputs import NetworkOutput, Write
 if TYPE_CHECKING:
     from tribes.links.own_opening import Opened, Opening
     from tribes.links.own_outbox import Item, Outbox
-    from tribes.links.own_wire import Opener, Refusal
+    from tribes.links.own_wire import Opener, Refusal, SealerFactory
 
 __all__ = ["Connection"]
 
@@ -69,6 +69,11 @@ class Connection:
         self._written = 0
         self._flushed = 0
         self._write([opening.hello])
+
+    @property
+    def key(self) -> SealerFactory | None:
+        """The key that it is opened with; None: none."""
+        return self._opening.key
 
     def answer(self, data: bytes) -> Opened | Refusal | None:
         """Take bytes of the answer to HELLO; None while it is not complete.

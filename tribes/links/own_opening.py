@@ -87,6 +87,7 @@ class Opened(NamedTuple):
         rest: Bytes that came behind WELCOME.
         seal: Seals what is written after START; None without a key.
         opener: Opens what is read from ``rest`` on; None without a key.
+        tail: What WELCOME has behind its known fields; proved like them.
     """
 
     welcome: Welcome
@@ -94,6 +95,7 @@ class Opened(NamedTuple):
     rest: bytes
     seal: Callable[[bytes], bytes] | None
     opener: Opener | None
+    tail: bytes = b""
 
 
 @final
@@ -135,6 +137,11 @@ class Opening:
         self._answer = OneFrame(WELCOME_BODY_MAX_BYTES)
 
     @property
+    def key(self) -> SealerFactory | None:
+        """The key that is proved; None: none is."""
+        return self._key
+
+    @property
     def hello(self) -> bytes:
         """The frame to write first."""
         return encode_frame(self._hello)
@@ -159,14 +166,14 @@ class Opening:
         if welcome.key_id != self._key_id:
             raise RemoteProtocolError(f"WELCOME with key {welcome.key_id}")
         start = Start(welcome.received + 1)
+        tail = body[len(encode_welcome(welcome)) :]
         if self._key is None:
-            return Opened(welcome, encode_frame(encode_start(start)), rest, None, None)
+            return Opened(welcome, encode_frame(encode_start(start)), rest, None, None, tail)
         # The proof also covers what a later version may have put behind the known fields.
-        known = encode_welcome(replace(welcome, proof=NO_PROOF))
-        unproved = known + body[len(known) :]
+        unproved = encode_welcome(replace(welcome, proof=NO_PROOF)) + tail
         if not self._key.check(proven(b"server", self._hello, unproved), welcome.proof):
             return Refusal(RefuseCode.KEY, "the member does not prove the key")
         transcript = proven(b"client", self._hello, body, encode_start(start))
         start = Start(start.first, self._key.hello_tag(transcript))
         seal, opener = self._key.sealers(self._nonce, welcome.nonce, is_client=True)
-        return Opened(welcome, encode_frame(encode_start(start)), rest, seal, opener)
+        return Opened(welcome, encode_frame(encode_start(start)), rest, seal, opener, tail)

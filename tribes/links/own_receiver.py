@@ -91,6 +91,7 @@ class OwnReceiver:
         started: Told when the sender is known and frames may follow.
         ended: Told when this object closed the connection itself (refused, late, displaced). The
             output ``Close`` is emitted already; :meth:`closed` is still to be called.
+        tail: Gives what WELCOME says behind its known fields.
         admit: May refuse a sender: gets its record, gives a refusal or None.
         hello_timeout: Seconds that the opening may take.
     """
@@ -110,6 +111,7 @@ class OwnReceiver:
         emit: Callable[[NetworkOutput], None],
         started: Callable[[OwnReceiver, float], None],
         ended: Callable[[OwnReceiver, Exception, float], None],
+        tail: Callable[[], bytes] = lambda: b"",
         admit: Callable[[Member], Refusal | None] = lambda member: None,
         hello_timeout: float = HELLO_TIMEOUT_S,
     ) -> None:
@@ -129,6 +131,7 @@ class OwnReceiver:
         self._emit = emit
         self._started = started
         self._ended = ended
+        self._tail = tail
         self._admit = admit
         self._body_max_bytes = body_max_bytes
         self._first = OneFrame(HELLO_BODY_MAX_BYTES)
@@ -149,6 +152,11 @@ class OwnReceiver:
 
     def __repr__(self) -> str:
         return f"<OwnReceiver link={self.link} {self.state.value} inbox={self._inbox!r}>"
+
+    @property
+    def key(self) -> SealerFactory | None:
+        """The key that its peer named; None before HELLO, and without a key."""
+        return self._key
 
     @property
     def inbox(self) -> OwnInbox:
@@ -269,11 +277,12 @@ class OwnReceiver:
             self._inbox.received,
             self._body_max_bytes,
         )
-        self._welcome = encode_welcome(welcome)
+        tail = self._tail()
+        self._welcome = encode_welcome(welcome) + tail
         if self._key is not None:
             self._seal, self._opener = self._key.sealers(hello.nonce, self._nonce, is_client=False)
             proof = self._key.hello_tag(proven(b"server", body, self._welcome))
-            self._welcome = encode_welcome(replace(welcome, proof=proof))
+            self._welcome = encode_welcome(replace(welcome, proof=proof)) + tail
         frame = encode_frame(self._welcome)
         self._written += len(frame)
         self._emit(Write(self.link, [frame]))

@@ -92,6 +92,8 @@ class OwnSender:
         not_own: Told, once, that the member does not speak the own link. ``take_queue`` then gives
             the frames. With a key, falling back to the plain link gives up its protection: whether
             that is allowed is for the callee to decide.
+        never_plain: Never believe that the member does not speak the own link, or no version in
+            common: whoever can write on its connections could say so. It is tried again.
         refused: Told each time the member gives a reason for not taking the connection. With code
             VERSION everything has failed and this sender is of no more use; else it goes on trying.
         answered: Told when bytes arrived from the member.
@@ -124,6 +126,7 @@ class OwnSender:
         wake: Callable[[OwnSender], None] | None = None,
         hello_timeout: float = HELLO_TIMEOUT_S,
         hellos_unanswered_max: int | None = 1,
+        never_plain: bool = False,
     ) -> None:
         self.member = member
         self.state = SenderState.IDLE
@@ -146,7 +149,8 @@ class OwnSender:
         self._wake = wake
         self._is_awake = False
         self._hello_timeout = hello_timeout
-        self._unanswered_max = hellos_unanswered_max
+        self._unanswered_max = None if never_plain else hellos_unanswered_max
+        self._never_plain = never_plain
         self._unanswered = 0
         self._was_welcome = False
         self._incarnation = int.from_bytes(entropy(8), "big")
@@ -231,6 +235,20 @@ class OwnSender:
         if connection is not None:
             self._broken(connection, why, now)
 
+    def rekey(
+        self,
+        key: tuple[int, SealerFactory],
+        is_accepted: Callable[[SealerFactory], bool],
+        now: float,
+    ) -> None:
+        """Open the next connections with this key, and end the present one if its key is not
+        accepted any more; what it has not delivered goes by the next one.
+        """
+        self._key = key
+        connection = self._connection
+        if connection is not None and (connection.key is None or not is_accepted(connection.key)):
+            self.reset(ConnectionResetError("the key of the connection was taken away"), now)
+
     def excuse(self, why: Exception, now: float) -> None:
         """Let go of every caller that waits; see :class:`PeerSender`."""
         excuse(self.outbox.with_tickets(), why, now)
@@ -311,7 +329,7 @@ class OwnSender:
         except RemoteProtocolError as why:
             if self._connection is not connection:
                 return  # given up by a callback, before the error was reached
-            is_stranger = not connection.is_open and not self._was_welcome
+            is_stranger = not (connection.is_open or self._was_welcome or self._never_plain)
             self._drop_link()
             if is_stranger:
                 self._is_not_own(now)
@@ -367,7 +385,7 @@ class OwnSender:
         self._drop_link()
         self._unanswered = 0
         why = MemberUnreachableError(f"{self.member.name} refused the connection: {refusal.text}")
-        if refusal.code is RefuseCode.VERSION:
+        if refusal.code is RefuseCode.VERSION and not self._never_plain:
             self._finish(SenderState.INCOMPATIBLE)
             self._settle([(item, why) for item in self.outbox.clear()], now)
             self._refused(self.member, refusal, now)

@@ -12,6 +12,7 @@ from tribes.links.plain import PlainSender
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
     from tribes.links.base import PeerSender
+    from tribes.links.link_keys import LinkKeyring
     from tribes.links.own_wire import OwnSide
     from tribes.timers import Timers
     from tribes.wire.member import Member
@@ -29,6 +30,7 @@ class SenderPool:
     Args:
         config: Settings of every sender.
         side: What this process says of itself on own links.
+        keys: What own links are opened with; None: they are not protected.
         speaks_own: Whether a member is known to speak the own link.
         entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
@@ -44,6 +46,7 @@ class SenderPool:
         config: SenderConfig,
         *,
         side: OwnSide,
+        keys: LinkKeyring | None,
         speaks_own: Callable[[Member], bool],
         entropy: Callable[[int], bytes],
         timers: Timers,
@@ -55,6 +58,7 @@ class SenderPool:
     ) -> None:
         self._config = config
         self._side = side
+        self._keys = keys
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
@@ -87,6 +91,7 @@ class SenderPool:
             timeout=config.timeout / 1000,
             live_queue_max_bytes=config.queue_max_bytes,
             keep_connected=config.keep_connected,
+            key=None if self._keys is None else self._keys.current,
             timers=self._timers,
             entropy=self._entropy,
             emit=self._emit,
@@ -96,6 +101,7 @@ class SenderPool:
             wake=self._awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
+            never_plain=self._keys is not None,
         )
 
     def _make_plain(self, member: Member) -> PlainSender:
@@ -107,6 +113,15 @@ class SenderPool:
             connect=self._connect,
             lost=self._plain_lost,
         )
+
+    def rekey(self, now: float) -> None:
+        """The keys were replaced: open the next links with the new one, and those anew whose key is
+        not accepted any more.
+        """
+        assert self._keys is not None
+        for sender in list(self._senders.values()):
+            if isinstance(sender, OwnSender):
+                sender.rekey(self._keys.current, self._keys.accepts, now)
 
     def _not_own(self, member: Member, now: float) -> None:
         # Its heartbeats have our mark, and it answers a HELLO with something else.

@@ -41,11 +41,12 @@ class HealthStatistics:
 
 
 class _State:
-    __slots__ = ("answered", "heard", "is_suspected", "pinged")
+    __slots__ = ("answered", "heard", "hung", "is_suspected", "pinged")
 
     def __init__(self, now: float) -> None:
         self.answered = now
         self.heard = now
+        self.hung = now
         self.pinged: float | None = None
         self.is_suspected = False
 
@@ -65,6 +66,8 @@ class HealthMonitor:
         remove_after: Seconds without a sign of life, times the local health, after which somebody
             is to find out whether a suspected member is there at all.
         hopeless: Told of such a member, again and again while it stays one.
+        hung: Told of a member that gives signs of life and has left what it was asked unanswered
+            for ``remove_after``: the connection hangs, not the member. Once per such time.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class HealthMonitor:
         changed: Callable[[Member, float | None, float], None],
         remove_after: float,
         hopeless: Callable[[Member, float], None],
+        hung: Callable[[Member, float], None],
     ) -> None:
         self.statistics = HealthStatistics()
         self._suspect_after = suspect_after
@@ -87,6 +91,7 @@ class HealthMonitor:
         self._changed = changed
         self._remove_after = remove_after
         self._hopeless = hopeless
+        self._hung = hung
         self._states: dict[Member, _State] = {}
         self._timer: Timer | None = None
         self._penalty = 0
@@ -177,6 +182,9 @@ class HealthMonitor:
             last = max(state.answered, state.heard)
         else:
             last = max(state.answered, asked)
+            if state.answered > asked and now - max(asked, state.hung) >= self._remove_after:
+                state.hung = now
+                self._hung(member, now)
         silent = now - last
         if state.pinged is None:
             if silent >= self._suspect_after / 2:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.errors import RemoteProtocolError
+from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.membership.table import MembershipTable
 from tribes.security.mark import Marker, split
 from tribes.wire.member import (
@@ -25,7 +26,7 @@ from tribes.wire.outputs import Datagram
 
 if TYPE_CHECKING:
     from tribes.config.model import MembershipConfig
-    from tribes.membership.change import MemberChange
+    from tribes.membership.admission import Admission
     from tribes.timers import Timer, Timers
 
 __all__ = ["MulticastMembership", "MulticastStatistics"]
@@ -55,6 +56,7 @@ class MulticastMembership:
         emit: Takes the datagrams to send.
         changed: Takes every change, in order.
         heard: Told of every heartbeat, before what it changes.
+        admission: With a key, judges what is heard; None: everything is believed.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class MulticastMembership:
         emit: Callable[[Datagram], None],
         changed: Callable[[MemberChange, float], None],
         heard: Callable[[Member, float], None],
+        admission: Admission | None = None,
     ) -> None:
         self.table = MembershipTable(local, config.drop_time / 1000)
         self.decode: Callable[[bytes], Member] = decode_member
@@ -80,6 +83,7 @@ class MulticastMembership:
         self._emit = emit
         self._changed = changed
         self._heard = heard
+        self._admission = admission
         self._started: float | None = None
         self._beat: Timer | None = None
         self._expiry: Timer | None = None
@@ -112,15 +116,26 @@ class MulticastMembership:
         self.statistics.heartbeats_sent += 1
         self._beat = self._timers.at(now + self._frequency, self._heartbeat)
 
-    def datagram(self, data: bytes, now: float) -> None:
-        """Take one datagram of the group in. What is no member record is counted and dropped."""
+    def datagram(self, data: bytes, now: float, *, host: str = "") -> None:
+        """Take one datagram of the group in. What is no member record is counted and dropped.
+
+        Args:
+            data: The datagram.
+            now: Monotonic seconds.
+            host: Where it comes from; matters with a key only.
+        """
         if self._started is None:
             return
         if not data.startswith(MEMBER_BEGIN):
             self.statistics.ignored += 1
             return
+        admission, is_signed = self._admission, None
         try:
-            _, mark = split(data)
+            signed_bytes, mark = split(data)
+            if admission is not None:
+                is_signed = admission.verified(signed_bytes, mark, host)
+                if is_signed is None:
+                    return
             record = self.decode(data)
         except RemoteProtocolError:
             self.statistics.malformed += 1
@@ -130,14 +145,33 @@ class MulticastMembership:
             self.statistics.malformed += 1
             return
         self.statistics.heartbeats_received += 1
+        if admission is None:
+            # Who signs speaks with those who have its key, and to others as a plain member.
+            self._take(record, now, is_marked=mark is not None and not mark.key_id)
+        elif admission.hears(record, mark, is_signed=bool(is_signed), now=now):
+            self._take(record, now, is_marked=bool(is_signed))
+
+    def admit(self, record: Member, now: float) -> None:
+        """Take in what was heard of a member before it proved itself."""
+        if self._started is not None:
+            self._take(record, now, is_marked=True)
+
+    def replace(self, record: Member, now: float) -> None:
+        """Take a plain member off that has turned out to be one that signs."""
+        self.table.forget(record)
+        self._changed(MemberChange(ChangeKind.REMOVED, record, RemovalReason.REPLACED), now)
+
+    def _take(self, record: Member, now: float, *, is_marked: bool) -> None:
         self._heard(record, now)
-        for change in self.table.heard(record, now, is_marked=mark is not None):
+        for change in self.table.heard(record, now, is_marked=is_marked):
             self._changed(change, now)
         self._arm()
 
     def forget(self, member: Member) -> None:
         """Drop a member without a report: somebody above knows better than its heartbeats."""
         self.table.forget(member)
+        if self._admission is not None:
+            self._admission.forget(member)
 
     def _arm(self) -> None:
         if self._expiry is not None and self._expiry.is_armed:

@@ -26,7 +26,7 @@ import trio
 
 from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
 from tribes.runtime.commits import Committer
-from tribes.runtime.crossing import send_from_outside
+from tribes.runtime.crossing import call_in_run, send_from_outside
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.parts import Sessions
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop, result_of, running_loop
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.manager.values import ValueCodec
     from tribes.membership.view import View
+    from tribes.security.keys import KeyRing
     from tribes.wire.member import Member
 
 __all__ = ["BackgroundNode"]
@@ -296,6 +297,31 @@ class BackgroundNode:
         channel, run = self.channel, self._run
         assert run is not None
         return send_from_outside(channel, run.token, lambda: run.nursery, message, to, options)
+
+    def set_keys(self, keys: KeyRing) -> None:
+        """Replace the group's keys, see :meth:`GroupChannel.set_keys`; returns when it is done.
+
+        A child that is forked later begins with those of the configuration.
+
+        Raises:
+            LocalProtocolError: The node was started without a key.
+            ChannelClosedError: The node does not run.
+        """
+        channel, run = self.channel, self._run
+        assert run is not None
+        call_in_run(run.token, lambda: channel.set_keys(keys)).result(_START_TIMEOUT_S)
+
+    def reload_keys(self) -> tuple[int, ...]:
+        """Read the key file again, see :meth:`GroupChannel.reload_keys`, and return the ids.
+
+        Raises:
+            ConfigError: The file cannot be read or used; the keys stay as they were.
+            LocalProtocolError: The configuration names no key file.
+            ChannelClosedError: The node does not run.
+        """
+        keys = self.channel.read_keys()
+        self.set_keys(keys)
+        return keys.ids
 
     @property
     def channel(self) -> GroupChannel:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tribes.runtime.group_channel import GroupChannel
     from tribes.wire.member import Member
 
-__all__ = ["send_from_outside"]
+__all__ = ["call_in_run", "send_from_outside"]
 
 
 def send_from_outside(
@@ -67,6 +67,39 @@ def send_from_outside(
         raise closed
     try:
         token.run_sync_soon(begin)
+    except trio.RunFinishedError:
+        raise closed from None
+    return future
+
+
+def call_in_run(token: trio.lowlevel.TrioToken | None, call: Callable[[], None]) -> Future[None]:
+    """Call a function in the channel's run, from any thread.
+
+    Args:
+        token: Of the run.
+        call: Must not block.
+
+    Returns:
+        Done when it was called; has what it raised.
+
+    Raises:
+        ChannelClosedError: The run has ended.
+    """
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - the caller's, in its own thread
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    closed = ChannelClosedError("the node was stopped")
+    if token is None:
+        raise closed
+    try:
+        token.run_sync_soon(run)
     except trio.RunFinishedError:
         raise closed from None
     return future

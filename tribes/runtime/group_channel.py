@@ -14,6 +14,7 @@ from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
 from tribes.runtime.commits import Committer
+from tribes.runtime.key_files import read_keys
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.membership.view import View
     from tribes.runtime.shell import Shell
+    from tribes.security.keys import KeyRing
     from tribes.wire.data import ChannelData
 
 __all__ = ["GroupChannel"]
@@ -214,6 +216,50 @@ class GroupChannel:
         """
         limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
         return await self.shell.joined(limit)
+
+    # Keys.
+
+    def set_keys(self, keys: KeyRing) -> None:
+        """Replace the group's keys, without losing a message.
+
+        The first key signs and seals, all of them are accepted. To replace a key, do each step on
+        every member before the next: add the new key behind the old one, make it the first, take
+        the old one away. Connections that were opened with a key that is taken away are opened
+        anew.
+
+        Args:
+            keys: ``KeyRing.parse`` makes them from the lines of a key file.
+
+        Raises:
+            LocalProtocolError: The channel was started without a key.
+            ChannelClosedError: The channel is not running.
+        """
+        self.shell.set_keys(keys)
+
+    def reload_keys(self) -> tuple[int, ...]:
+        """Read the key file again and use what it says now; see :meth:`set_keys`.
+
+        Returns:
+            The ids of the keys, the one in use first.
+
+        Raises:
+            ConfigError: The file cannot be read or used; the keys stay as they were.
+            LocalProtocolError: The configuration names no key file.
+            ChannelClosedError: The channel is not running.
+        """
+        keys = self.read_keys()
+        self.set_keys(keys)
+        return keys.ids
+
+    def read_keys(self) -> KeyRing:
+        """Read what :meth:`reload_keys` would use; may be called in any thread."""
+        keys = read_keys(self.config.channel) if self.config.channel.key_file else None
+        if keys is None:
+            raise LocalProtocolError(
+                "the configuration names no key file to read again (channel.key_file); set_keys "
+                "takes keys from elsewhere"
+            )
+        return keys
 
     # Membership.
 

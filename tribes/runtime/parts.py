@@ -23,6 +23,7 @@ from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
+from tribes.runtime.key_files import read_keys
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender
 from tribes.runtime.stacks import default_interceptors
@@ -200,9 +201,11 @@ def make_shell(
         wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
-        ConfigError: A value cannot work, or an address or port cannot be had.
+        ConfigError: A value cannot work, the keys cannot be read, or an address or port cannot be
+            had.
     """
     check_config(config)
+    keys = read_keys(config.channel)
     membership = config.channel.membership
     opened: list[socket.socket] = []
     try:
@@ -228,6 +231,7 @@ def make_shell(
             entropy=os.urandom,
             # Chooses whom to compare replicas with: no secret.
             randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
+            keys=keys,
         )
         shell = Shell(
             core,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tribes.channel.core import Output
     from tribes.manager.inbox import Inbox
     from tribes.node import NodeCore
+    from tribes.security.keys import KeyRing
     from tribes.wire.member import Member
 
 __all__ = ["Listeners", "Shell"]
@@ -178,7 +179,9 @@ class Shell:
             sock.close()
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until every member has what was sent to it; False when that took too long."""
+        """Wait until every member has what is here; False when that took too long."""
+        self.core.drain(self.now())
+        self.pump()
         with trio.move_on_after(timeout):
             while len(self._inbox) or not self.core.is_drained:
                 await self.changed()
@@ -211,6 +214,11 @@ class Shell:
         if len(self._inbox) and self._token is not None:
             # The network has its turn before the next batch.
             self._token.run_sync_soon(self.commits, idempotent=True)
+
+    def set_keys(self, keys: KeyRing) -> None:
+        """Replace the group's keys; see :meth:`ChannelCore.set_keys`."""
+        self.core.channel.set_keys(keys, self.now())
+        self.pump()
 
     async def send(
         self, destinations: tuple[Member, ...], payload: bytes, options: int

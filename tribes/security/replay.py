@@ -261,6 +261,22 @@ class ReplayGuard:
         """
         self._remove(_identity_of(record), None)
 
+    def is_signed(self, record: Member) -> bool:
+        """Whether this is a member that proved itself."""
+        member = self._members.get(_identity_of(record))
+        return member is not None and member.signed
+
+    def is_plain(self, record: Member) -> bool:
+        """Whether this is a member that proved nothing, and was taken all the same."""
+        member = self._members.get(_identity_of(record))
+        return member is not None and not member.signed
+
+    def is_taken(self, record: Member) -> bool:
+        """Whether what comes unproved in this name would be in the name, or from the address, of a
+        member that signs.
+        """
+        return self.is_signed(record) or self._is_taken(_identity_of(record), False)
+
     def _remove(self, identity: _Identity, died: float | None) -> None:
         """Take a member off: dead since ``died``, or a stranger again if None."""
         member = self._members.pop(identity, None)

@@ -226,6 +226,10 @@ class LinkKeys:
         """Id of the group key."""
         return self._key.id
 
+    def is_of(self, key: GroupKey) -> bool:
+        """Whether it was made from this group key."""
+        return self._key == key
+
     def hello_tag(self, transcript: bytes) -> bytes:
         """Return the 16 bytes that prove that we hold the key and saw ``transcript``."""
         return self._key.hello_tag(transcript)

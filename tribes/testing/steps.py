@@ -84,6 +84,7 @@ def _stop(run: Run, step: Step) -> Undo:
 def _drain(run: Run, step: Step) -> Undo:
     node = run.nodes[step.nodes[0]]
     incarnation, give_up = node.incarnation, run.world.now + _DRAIN_S
+    node.drain()
 
     def look() -> None:
         if node.incarnation != incarnation or not node.is_alive or node.is_paused:

@@ -102,14 +102,21 @@ class SimNode(Driver):
             self.stop()
         self.start(same_id=same_id)
 
+    def drain(self) -> None:
+        """Compare with every member, before it is stopped; see ``NodeCore.drain``."""
+        if self.is_alive and not self.is_paused:
+            self.enter(lambda: self.core.drain(self.clock.monotonic()))
+
     def stop(self, drain: float = 0.0) -> None:
         """Leave the group in good order.
 
         Args:
-            drain: Seconds to wait at most until every member has what was sent to it.
+            drain: Seconds to wait at most until every member has what is here.
         """
         if not self.is_alive:
             return
+        if drain > 0:
+            self.drain()
         if drain > 0 and not self._is_drained():
             self._drain_until = self.world.now + drain
             self.after(drain, self._leave)

@@ -1,0 +1,146 @@
+"""What a group key changes in a channel, in one place (DESIGN §4.2, `docs/security.md`).
+
+Without a key there is no object of this class, and nothing of this happens. With one:
+
+- heartbeats and farewells are judged by :class:`Admission`;
+- members are tested by :class:`Challenges` instead of by a test frame;
+- own links are opened with a key, and connections that prove none are for ``plain_peers`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+from tribes.links.challenge import Challenges, Life, encode_life
+from tribes.links.link_keys import LinkKeyring
+from tribes.membership.admission import Admission, Asked
+from tribes.security.plain_peers import PlainPeers
+
+if TYPE_CHECKING:
+    from tribes.config.model import ChannelConfig
+    from tribes.links.own_wire import OwnSide
+    from tribes.security.keys import KeyRing
+    from tribes.security.mark import Marker
+    from tribes.timers import Timers
+    from tribes.wire.member import Member
+    from tribes.wire.outputs import NetworkOutput
+
+__all__ = ["Protection"]
+
+CONNECT_TIMEOUT_S: Final = 1.5
+REPLY_TIMEOUT_S: Final = 1.0
+"""For the question to a stranger; as the failure detector's."""
+
+
+@final
+class Protection:
+    """The keys of a channel, and who is asked for them.
+
+    Args:
+        keys: The group's.
+        local: The own record.
+        config: Who may go without.
+        side: What this process says of itself on own links.
+        marker: Signs the own heartbeats.
+        timers: Where it asks to be woken.
+        entropy: Gives n random bytes.
+        emit: Takes the outputs.
+        new_attempt: Numbers connection attempts.
+        admit: Takes the record of a member that proved itself.
+        replace: Takes one that was a plain member until then, before ``admit``.
+    """
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        local: Member,
+        config: ChannelConfig,
+        *,
+        side: OwnSide,
+        marker: Marker,
+        timers: Timers,
+        entropy: Callable[[int], bytes],
+        emit: Callable[[NetworkOutput], None],
+        new_attempt: Callable[[], int],
+        admit: Callable[[Member, float], None],
+        replace: Callable[[Member, float], None],
+    ) -> None:
+        self.links: Final = LinkKeyring(keys)
+        self.challenges: Final = Challenges(
+            side=side,
+            keys=self.links,
+            timers=timers,
+            entropy=entropy,
+            emit=emit,
+            new_attempt=new_attempt,
+        )
+        self.admission: Final = Admission(
+            local,
+            keys,
+            PlainPeers(config.plain_peers),
+            ask=self._ask,
+            admit=self._admit,
+            replace=replace,
+        )
+        self._marker = marker
+        self._admitted = admit
+        self._proved: tuple[Member, float] | None = None
+
+    def set_keys(self, keys: KeyRing) -> None:
+        """Sign with the first of other keys, and accept all of them."""
+        self._marker.keys = self.admission.keys = keys
+        self.links.set(keys)
+
+    def life(self) -> bytes:
+        """What this member states of itself in each WELCOME."""
+        return encode_life(Life(self._marker.incarnation, self._marker.counter))
+
+    def test(
+        self,
+        member: Member,
+        *,
+        connect_timeout: float,
+        reply_timeout: float,
+        answer: Callable[[Exception | None, float], None],
+    ) -> bool:
+        """Ask a member for a proof; False: it is a plain peer, whom a test frame asks.
+
+        ``answer`` gets None when it is there, else why not.
+        """
+        if self.admission.may_test_plainly(member):
+            return False
+        proved = self._proved
+        if proved is not None and proved[0] == member:
+            # It has answered this very moment, which is why it was announced.
+            answer(None, proved[1])
+            return True
+
+        def answered(result: Life | Exception, then: float) -> None:
+            answer(None if isinstance(result, Life) else result, then)
+
+        self.challenges.ask(
+            member, connect_timeout=connect_timeout, reply_timeout=reply_timeout, answer=answered
+        )
+        return True
+
+    def _ask(self, member: Member, answer: Asked) -> None:
+        def answered(result: Life | Exception, now: float) -> None:
+            if isinstance(result, Life):
+                answer(result.incarnation, result.counter, now)
+            else:
+                answer(None, 0, now)
+
+        self.challenges.ask(
+            member,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            reply_timeout=REPLY_TIMEOUT_S,
+            answer=answered,
+        )
+
+    def _admit(self, member: Member, now: float) -> None:
+        self._proved = (member, now)
+        try:
+            self._admitted(member, now)
+        finally:
+            self._proved = None
