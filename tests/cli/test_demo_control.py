@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -214,17 +214,23 @@ async def test_a_terminal_that_does_not_read_blocks_no_node(tmp_path: Path) -> N
         nursery.cancel_scope.cancel()
 
 
-async def test_an_error_while_starting_ends_what_was_started() -> None:
+async def test_an_error_while_starting_ends_what_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pids: list[int] = []
+    real = trio.lowlevel.open_process
 
-    def write(text: str) -> None:
-        pids.extend(int(line.split("pid=")[1]) for line in text.splitlines() if "pid=" in line)
+    async def open_process(*args: Any, **settings: Any) -> trio.Process:
+        process = await real(*args, **settings)
+        pids.append(process.pid)
+        return process
 
     def broken(spec: NodeSpec) -> list[str]:
         return idle(spec) if spec.name != "node-3" else ["/no/such/program"]
 
+    monkeypatch.setattr("trio.lowlevel.open_process", open_process)
     with pytest.RaisesGroup(FileNotFoundError, flatten_subgroups=True, allow_unwrapped=True):
-        await run_demo(nodes=3, base_port=0, command=broken, write=write)
+        await run_demo(nodes=3, base_port=0, command=broken, write=len)
     assert len(set(pids)) == 2
     assert not [pid for pid in pids if exists(pid)]
 
