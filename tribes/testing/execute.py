@@ -44,6 +44,17 @@ _ARRIVES_S = 0.2
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _ACKED = _ASYNC | int(SendOptions.USE_ACK)
 
+_SUSPECT_AFTER = 1000
+"""The default, for which `check_suspicions` has its times."""
+_ALL_ANSWER = frozenset(
+    ("pause", "no_multicast", "duplicate", "reorder", "replay", "clock_step", "disk_full")
+)
+"""Faults that keep nobody but a stopped process from answering on a stream."""
+_PATIENCE_S = 2.5
+"""Who does not answer and sends no heartbeats is suspected within 2 s."""
+_ASKED_S = 3.5
+"""Who sends heartbeats is suspected within 2 s of the first question; there is some load."""
+
 START_S = 1.5
 """Virtual seconds before the plan begins: everybody has found everybody."""
 
@@ -134,6 +145,15 @@ def _config(plan: Plan, number: int) -> NodeConfig:
     )
 
 
+def _patience(plan: Plan) -> float:
+    actions = {step.action for step in plan.steps}
+    if plan.links != "own" or plan.suspect_after != _SUSPECT_AFTER:
+        return 0.0
+    if actions <= _ALL_ANSWER:
+        return _PATIENCE_S
+    return _ASKED_S if actions <= _ALL_ANSWER | {"no_tcp"} else 0.0
+
+
 class _Run:
     def __init__(self, plan: Plan, *, keep_timeline: bool) -> None:
         self.plan = plan
@@ -164,6 +184,8 @@ class _Run:
             large_share=plan.large_share,
         )
         self.history: History = self.workload.history
+        # A connection names the process that it is meant for; a plain Tomcat's does not.
+        self.history.state["exact targets"] = plan.links == "own"
 
     def _note(self, now: float, node: str, kind: str, detail: object) -> None:
         self.timeline.append((now, node, kind, str(detail)))
@@ -194,7 +216,14 @@ class _Run:
                 progress((world.now - START_S) / max(whole, 1e-9))
         return [
             *check_converged(world, self.nodes, healed, plan.settle, history=self.history),
-            *check_history(self.history, WorldState.of(world), soon_s=plan.soon_s),
+            *check_history(
+                self.history,
+                WorldState.of(world),
+                soon_s=plan.soon_s,
+                patience_s=_patience(plan),
+                suspects=plan.suspect_after == _SUSPECT_AFTER,
+                all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
+            ),
         ]
 
     def _look(self) -> list[Violation]:

@@ -137,7 +137,8 @@ class Told(msgspec.Struct, array_like=True, frozen=True):
     """An incarnation told its operator or its application something.
 
     Kinds: added and removed (of the view; the subject is an incarnation, ``name#?`` if no such
-    process was ever started; the detail is the port, and of a removal its reason), expired (the
+    process was ever started; the detail is the port, and of a removal its reason), suspected and
+    refuted (the subject as before), expired (the
     destroyed event of a session is due here; the subject is its key).
     """
 

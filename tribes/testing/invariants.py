@@ -4,7 +4,8 @@
 `check_now`            while a run goes on, often: order, duplicates, inventions, bounds, and that
                        no logged-out session comes back
 `check_history`        afterwards, in linear time: `check_reads`, `check_state`, `check_sends`,
-                       `check_times`, `check_views`, `check_expiries`, `check_soon`
+                       `check_times`, `check_views`, `check_suspicions`, `check_expiries`,
+                       `check_soon`
 `check_converged`      some time after the last fault: one view, equal copies, nothing blocked
 =====================  ===========================================================================
 
@@ -24,6 +25,7 @@ from tribes.testing.history import SETTLE_S
 from tribes.testing.message_checks import DeliveryCheck, check_sends
 from tribes.testing.observer import incarnation
 from tribes.testing.session_checks import check_reads, check_state
+from tribes.testing.suspicion_checks import check_suspicions
 from tribes.testing.time_checks import check_soon, check_times
 from tribes.testing.view_checks import check_views
 from tribes.testing.violation import SessionState, Violation, WorldState
@@ -44,6 +46,7 @@ __all__ = [
     "check_sends",
     "check_soon",
     "check_state",
+    "check_suspicions",
     "check_times",
     "check_views",
 ]
@@ -174,7 +177,13 @@ def _bounds(
 
 
 def check_history(
-    history: History, world_state: WorldState, *, soon_s: float = SETTLE_S
+    history: History,
+    world_state: WorldState,
+    *,
+    soon_s: float = SETTLE_S,
+    patience_s: float = 0.0,
+    suspects: bool = False,
+    all_answer: bool = False,
 ) -> list[Violation]:
     """Check a run that is over: reads against writes, the end state, tickets against deliveries.
 
@@ -182,6 +191,10 @@ def check_history(
         history: The run.
         world_state: What the nodes hold now; `check_state` takes them for converged.
         soon_s: See `check_soon`.
+        patience_s: See `check_times`.
+        suspects: Whether all nodes suspect who does not answer for a second, see
+            `check_suspicions`.
+        all_answer: Whether no fault kept anybody from answering, but for stops.
     """
     until = world_state.time
     return [
@@ -189,8 +202,9 @@ def check_history(
         *check_state(history, world_state),
         *check_expiries(history, world_state),
         *check_sends(history, until),
-        *check_times(history, until),
+        *check_times(history, until, patience_s),
         *check_views(history),
+        *(check_suspicions(history, until, all_answer=all_answer) if suspects else ()),
         *check_soon(history, until, soon_s),
         *DeliveryCheck(history)(),
     ]

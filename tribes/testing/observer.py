@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.channel.outputs import MemberAdded, MemberRemoved, SendFailed
+from tribes.channel.outputs import (
+    MemberAdded,
+    MemberRefuted,
+    MemberRemoved,
+    MemberSuspected,
+    SendFailed,
+)
 from tribes.ids import UniqueId
 from tribes.manager.expiry import SessionExpired
 from tribes.wire.options import SendOptions
@@ -168,6 +174,10 @@ class Observer:
         elif isinstance(event, MemberRemoved):
             subject = self._subject(event.member)
             self.history.tell(now, where, "removed", subject, str(event.reason))
+        elif isinstance(event, MemberSuspected):
+            self.history.tell(now, where, "suspected", self._subject(event.member))
+        elif isinstance(event, MemberRefuted):
+            self.history.tell(now, where, "refuted", self._subject(event.member))
         elif isinstance(event, SessionExpired):
             if event.context == self._context:
                 self.history.tell(now, where, "expired", event.key)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tribes.testing.history import SETTLE_S
 from tribes.testing.violation import Violation
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.testing.history import History, Op, Send
@@ -26,11 +27,12 @@ CALM_S: Final = 0.5
 """A round trip in a calm network is a millisecond or two."""
 _SAMPLE_S: Final = 0.5
 """Copies are compared twice a second."""
+_USE_ACK: Final = int(SendOptions.USE_ACK)
 _BACKLOG_S: Final = 1.0
 """For which a process that was stopped or throttled may still be working off what waited."""
 
 
-def check_times(history: History, until: float) -> list[Violation]:
+def check_times(history: History, until: float, patience_s: float = 0.0) -> list[Violation]:
     """Check how long sends and commits took.
 
     - ``late send``: a send ends within its timeout, whatever happens, unless its own process was
@@ -39,10 +41,14 @@ def check_times(history: History, until: float) -> list[Violation]:
     - ``late commit``: a request waits for `COMMIT_S` at most, or for `CALM_S` in a calm time.
     - ``missing without cause``: in a calm time no member is told to lack a commit. (One that found
       no room in the inbox is repaired later.)
+    - ``waited in vain``: whoever begins ``patience_s`` after the last fault and `CALM_S` before the
+      next one is done within `CALM_S`, whatever still lasts: nobody waits for a member that is
+      known not to answer.
 
     Args:
         history: The run.
         until: When it ended.
+        patience_s: 0: that is not demanded.
     """
     found = []
     there = _there(history)
@@ -51,7 +57,57 @@ def check_times(history: History, until: float) -> list[Violation]:
     for op in history.ops:
         if op.version is not None:
             found += _check_commit(history, op, until)
+    if patience_s:
+        found += _check_patience(history, until, patience_s)
     return found
+
+
+def _check_patience(history: History, until: float, patience_s: float) -> list[Violation]:
+    waits = [
+        *(
+            (f"send {s.number}", s.sender, s.begin, s.end, s.targets)
+            for s in history.sends
+            # Without an acknowledgement it ends when the kernel has it, whose buffer may be full.
+            if s.option & _USE_ACK
+        ),
+        *((f"op {o.number}", o.node, o.begin, o.settled, ()) for o in history.ops if o.version),
+    ]
+    members = _Members(history)
+    found = []
+    for fact, node, begin, end, targets in waits:
+        took = (until if end is None else end) - begin
+        if not all(members.has(node, target, begin) for target in targets):
+            # Nobody watches a stranger.
+            continue
+        if took <= CALM_S or history.is_dead(node, begin + took):
+            continue
+        steady = begin - patience_s, begin + CALM_S
+        if history.faults_in(*steady) or history.was_slow(node, begin - _BACKLOG_S, begin + took):
+            continue
+        text = f"{fact} on {node} took {took:.3f} s, and nothing had changed for {patience_s:g} s"
+        found.append(Violation("waited in vain", text, (fact, node), begin + took))
+    return found
+
+
+class _Members:
+    """Who was in whose view when."""
+
+    def __init__(self, history: History) -> None:
+        self._words: dict[tuple[str, str], list[tuple[float, bool]]] = {}
+        for told in history.told:
+            if told.kind in ("added", "removed"):
+                words = self._words.setdefault((told.node, told.subject), [])
+                words.append((told.time, told.kind == "added"))
+
+    def has(self, node: str, subject: str, time: float) -> bool:
+        """Whether a node has taken another one for a member for a while at a time."""
+        words = self._words.get((node, subject), [])
+        is_member = False
+        for when, is_added in words:
+            if when > time:
+                break
+            is_member = is_added and when <= time - _BACKLOG_S
+        return is_member
 
 
 def _there(history: History) -> dict[str, float]:
