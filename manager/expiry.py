@@ -61,10 +61,12 @@ def owner_of(partition: int, members: tuple[bytes, ...]) -> bytes:
 
 
 class _Ask:
-    __slots__ = ("keys", "waiting")
+    __slots__ = ("asked", "keys", "waiting")
 
     def __init__(self, keys: dict[str, int], waiting: dict[Member, None]) -> None:
+        self.asked = frozenset(keys)
         self.keys = keys
+        """Those that nobody objected to yet, with the last use that was asked about."""
         self.waiting = waiting
 
 
@@ -200,8 +202,9 @@ class Expiry:
             return
         now_ds = deciseconds(now)
         for key, data in message.objections:
-            if ask.keys.pop(key, None) is None:
+            if key not in ask.asked:
                 raise RemoteProtocolError("an objection to a question that was not asked")
+            ask.keys.pop(key, None)
             self._asked.discard(key)
             self.objections += 1
             record = from_wire(data, now_ds)

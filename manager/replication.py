@@ -155,7 +155,7 @@ class Replicator:
 
     def drain(self, now: float) -> None:
         """Compare with every member, so that ``is_quiet`` says that all have what is here."""
-        for member in self._answering([], now):
+        for member in self._unsuspected():
             self.transfer.pull(member, now, offers=True)
 
     def start(self, now: float) -> None:
@@ -318,12 +318,17 @@ class Replicator:
 
     def _answering(self, keys: list[str], now: float) -> tuple[Member, ...]:
         """The members to send changes of these sessions to; the others are owed them."""
+        answering = self._unsuspected()
+        if len(answering) != len(self._targets):
+            for member in self._targets:
+                if member not in answering:
+                    self.repair.mark(member, keys, now)
+        return answering
+
+    def _unsuspected(self) -> tuple[Member, ...]:
         suspected = self._channel.view.suspected
         if not suspected:
             return self._targets
-        for member in self._targets:
-            if member in suspected:
-                self.repair.mark(member, keys, now)
         return tuple(member for member in self._targets if member not in suspected)
 
     def _spread(self, pairs: Pairs, now: float) -> None:
@@ -344,13 +349,14 @@ class Replicator:
         self._channel.timers.at(now + _TOUCH_S, self._send_touches)
         now_ds = deciseconds(now)
         pairs = [(key, to_wire(touch, now_ds)) for key, touch in self.manager.take_touches(now_ds)]
+        targets = self._unsuspected()
+        if not targets:
+            return
         self.statistics.touches_sent += len(pairs)
         for start in range(0, len(pairs), BATCH_MAX):
             # A lost touch costs nothing but an objection when somebody wants to expire the session.
             payload = Deltas(self.manager.context, pairs[start : start + BATCH_MAX]).encode()
-            targets = tuple(m for m in self._targets if m not in self._channel.view.suspected)
-            if targets:
-                self._channel.post(targets, payload, _ASYNC, now)
+            self._channel.post(targets, payload, _ASYNC, now)
 
     # The way in.
 

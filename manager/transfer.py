@@ -169,8 +169,8 @@ class Transfer:
 
     @property
     def is_comparing(self) -> bool:
-        """True while a member has not sent all that it was asked for."""
-        return bool(self._pulls)
+        """True while a member has not sent all that it was asked for, or is to be asked again."""
+        return bool(self._pulls or self._owed)
 
     def _watch(self, sync: int, now: float) -> None:
         pull = self._pulls.get(sync)
@@ -209,9 +209,9 @@ class Transfer:
             return
         elapsed = now - self._started
         if now >= self._started + self._timeout:
-            self.is_complete = not (self._pulls or self._owed)
-        elif self._pulls or self._owed or now < self._started + self._join_window:
-            if self._pulls or self._owed:
+            self.is_complete = not self.is_comparing
+        elif self.is_comparing or now < self._started + self._join_window:
+            if self.is_comparing:
                 when = self._started + self._timeout
                 self._channel.timers.at(when, self._look)
             return

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tests.channel.keyed_net import ONE, OTHER_ONE, TWO, Net, Side, ring
-from tribes.channel.accept import CONNECTIONS_AT_ONCE, SILENT_MAX
+from tribes.channel.door import CONNECTIONS_AT_ONCE, SILENT_MAX
 from tribes.config.model import ChannelConfig
 from tribes.links.own_wire import HELLO_BODY_MAX_BYTES, OwnSide, encode_hello
 from tribes.security.mark import MARK_BYTES, Marker

@@ -272,6 +272,26 @@ def test_lost_deltas_are_repaired() -> None:
     assert a.core.is_drained
 
 
+def test_nobody_is_drained_while_a_member_must_be_asked_again() -> None:
+    """A comparison that failed is made again a second later; until then nothing is known."""
+    world = World(18)
+    quick = NodeConfig(
+        contexts=("app",),
+        channel=ChannelConfig(sender=SenderConfig(timeout=200)),
+        manager=ManagerConfig(channel_send_options=6),
+    )
+    a, b = (world.start(name, quick) for name in "ab")
+    world.run(3)
+    b.pause()
+    a.drain()
+    transfer = a.core.sessions.replicators["app"].transfer
+    assert world.run_until(world.now + 0.9, lambda: transfer.statistics.pulls_failed > 0)
+    assert a.core.channel.is_idle
+    assert not a.core.is_drained
+    b.resume()
+    assert world.run_until(world.now + 3, lambda: a.core.is_drained)
+
+
 def test_one_hour_of_clock_skew_loses_nothing() -> None:
     """A node whose clock is behind still overwrites what it has seen."""
     world = World(15)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from tribes.errors import ConfigError
-from tribes.testing.generator import DEFAULT_FAULTS, draw_plan
+from tribes.testing.generator import CLOCK_OFF_MAX_MS, DEFAULT_FAULTS, draw_plan
 from tribes.testing.plan import ACTIONS, KINDS, Plan, Step, load_plan
 from tribes.testing.plan_strategies import plans
 from tribes.testing.workload import MIX
@@ -87,3 +87,16 @@ def test_every_action_is_explained() -> None:
     for action in ACTIONS:
         Plan(members=4, steps=(Step(1.0, action, (1, 2, 3)),)).check()
         assert ACTIONS[action]
+
+
+def test_steps_never_take_a_clock_so_far_that_others_refuse_it() -> None:
+    """More than 24 h ahead of another's is refused by design, which no plan shall run into."""
+    steps = 0
+    for seed in range(40):
+        plan = draw_plan(seed, seconds=590, faults=("clock_step",))
+        steps += len(plan.steps)
+        off = dict.fromkeys(range(plan.members), 0.0)
+        for step in plan.steps:
+            off[step.nodes[0]] += step.value
+            assert abs(off[step.nodes[0]]) <= CLOCK_OFF_MAX_MS
+    assert steps > 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from tribes.channel.accept import Door
+from tribes.channel.door import Door
 from tribes.channel.outputs import LinkRejected
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.plain import PlainReceiver
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tribes.channel.outputs import Event
     from tribes.channel.protection import Protection
     from tribes.config.model import ChannelConfig
-    from tribes.links.accepted import FreshLink
+    from tribes.links.fresh import FreshLink
     from tribes.links.own_inbox import OwnInboxes
     from tribes.links.own_wire import OwnSide
     from tribes.timers import Timers

@@ -277,6 +277,7 @@ class ChannelCore:
 
     def start(self, now: float) -> None:
         """Join the group: the first heartbeat goes out."""
+        self._now = now
         for interceptor in self._chain.interceptors:
             interceptor.start(now)
         self.membership.start(now)
@@ -285,6 +286,7 @@ class ChannelCore:
         """Leave the group in good order. What is still queued fails; wait for ``is_idle`` before
         to lose nothing.
         """
+        self._now = now
         self._is_stopped = True
         for interceptor in self._chain.interceptors:
             interceptor.stop(now)
@@ -436,6 +438,7 @@ class ChannelCore:
 
     def datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram of the membership group arrived."""
+        self._now = now
         self.membership.datagram(data, now, host=addr[0])
 
     def link_opened(

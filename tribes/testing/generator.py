@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
+from msgspec import structs
+
 from tribes.errors import ConfigError
 from tribes.testing.plan import ACTIONS, Plan, Step
 
@@ -71,6 +73,10 @@ that it always gave."""
 
 _REST_S: Final = 15.0
 
+CLOCK_OFF_MAX_MS: Final = 11 * 3_600_000.0
+"""How far steps may take one wall clock from the true time. A node whose clock is more than 24 h
+behind another's refuses what that one writes (``ClockAheadError``), which is no fault of a plan."""
+
 _OPTIONS: Final = (6, 6, 6, 2, 8, 8, 10, 0)
 
 
@@ -113,6 +119,7 @@ def draw_plan(
         while at < seconds:
             steps.append(_step(random, random.choice(swarm), at, count, anchor))
             at += random.expovariate(1 / pause)
+    _keep_clocks_near(steps)
     tabs = added.choice((1, 1, 2, 3))
     # Some go on in peace: what is promised for calm times only is looked at under load too.
     rest = added.choice((0.0,) * 5 + (_REST_S,))
@@ -134,6 +141,17 @@ def draw_plan(
         links=added.choice(("own", "own", "own", "plain", "mixed")),
         suspect_after=added.choice((1000, 1000, 1000, 0)),
     )
+
+
+def _keep_clocks_near(steps: list[Step]) -> None:
+    off: dict[int, float] = {}
+    for index, step in enumerate(steps):
+        if step.action != "clock_step":
+            continue
+        (node,) = step.nodes
+        if abs(off.get(node, 0.0) + step.value) > CLOCK_OFF_MAX_MS:
+            step = steps[index] = structs.replace(step, value=-step.value)
+        off[node] = off.get(node, 0.0) + step.value
 
 
 def _fits(kind: str, members: int) -> bool:

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from tribes.links.accepted import FreshLink
+from tribes.links.fresh import FreshLink
 from tribes.links.own_wire import HELLO_TIMEOUT_S
 
 if TYPE_CHECKING:
