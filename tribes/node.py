@@ -31,10 +31,10 @@ __all__ = ["NodeCore"]
 class NodeCore:
     """One member with its sessions, without sockets, clock, threads or randomness of its own.
 
-    Its inputs are those of :class:`ChannelCore` (``datagram``, ``link_opened``, ``link_bytes``,
-    ``link_closed``, ``connect_failed``, ``writable``, ``probe_result``, ``send``, ``delivered``,
-    ``timer``) and ``commits``. After each input the driver performs ``take_outputs()``, in order,
-    and calls ``timer`` no earlier than ``next_deadline``.
+    Its inputs are those of :class:`ChannelCore` (``datagram``, ``udp_datagram``, ``link_opened``,
+    ``link_bytes``, ``link_closed``, ``connect_failed``, ``writable``, ``probe_result``, ``send``,
+    ``delivered``, ``timer``) and ``commits``. After each input the driver performs
+    ``take_outputs()``, in order, and calls ``timer`` no earlier than ``next_deadline``.
 
     Args:
         config: The node's settings.
@@ -80,6 +80,7 @@ class NodeCore:
             suspicion=self._suspected,
         )
         self.datagram = channel.datagram
+        self.udp_datagram = channel.udp_datagram
         self.link_opened = channel.link_opened
         self.link_bytes = channel.link_bytes
         self.link_closed = channel.link_closed

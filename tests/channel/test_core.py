@@ -132,7 +132,6 @@ def test_destination_listed_twice_gets_one_copy() -> None:
         ((), 0, "no destination"),
         ((LOCAL,), 0, "to itself"),
         ((ONE, LOCAL), 0, "to itself"),
-        ((ONE,), 32, "UDP"),
     ],
 )
 def test_impossible_sends_are_refused(

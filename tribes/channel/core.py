@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
 from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.datagrams import Datagrams
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
@@ -74,7 +75,9 @@ Output = NetworkOutput | ChannelOutput
 _USE_ACK = int(SendOptions.USE_ACK)
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
-_DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
+_UDP = int(SendOptions.UDP)
+_MULTICAST = int(SendOptions.MULTICAST)
+_DATAGRAM = _UDP | _MULTICAST
 _SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError)
 """Failures that are no reason to ask whether the member is there."""
 
@@ -218,8 +221,17 @@ class ChannelCore:
             new_number=self._next_number,
             protection=self.protection,
         )
+        self.datagrams = Datagrams(
+            local,
+            config.sender,
+            timers=self.timers,
+            emit=self._emit,
+            outcomes=self._outcomes,
+            deliveries=self.deliveries,
+            process=lambda inbound, data, now: self._process(None, inbound, data, now),
+        )
         self._counter = 0
-        self._inbound: tuple[Receiver, Inbound] | None = None
+        self._inbound: tuple[Receiver | None, Inbound] | None = None
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
             interceptor.attach(self)
@@ -249,7 +261,7 @@ class ChannelCore:
     @property
     def is_idle(self) -> bool:
         """True when no message is on its way to any member."""
-        return self._senders.is_idle
+        return self._senders.is_idle and self.datagrams.is_idle
 
     @property
     def queued_bytes(self) -> dict[Member, int]:
@@ -292,7 +304,9 @@ class ChannelCore:
             interceptor.stop(now)
         self.membership.stop(now)
         self.health.stop()
-        self._senders.close(ChannelClosedError("the channel was stopped"), now)
+        why = ChannelClosedError("the channel was stopped")
+        self._senders.close(why, now)
+        self.datagrams.stop(why, now)
         if self.protection is not None:
             self.protection.challenges.stop()
         self.accepted.stop()
@@ -397,8 +411,11 @@ class ChannelCore:
             raise LocalProtocolError("no destination given")
         if self._local in targets:
             raise LocalProtocolError("a member does not send to itself")
-        if options & _DATAGRAM:
-            raise LocalProtocolError("data over UDP or multicast is not supported; clear the bits")
+        if options & _DATAGRAM and self.protection is not None:
+            raise LocalProtocolError(
+                "a group with a key sends no messages by UDP or multicast, because the key does "
+                "not protect them; clear the options UDP (32) and MULTICAST (64)"
+            )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
                 f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
@@ -439,7 +456,16 @@ class ChannelCore:
     def datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram of the membership group arrived."""
         self._now = now
-        self.membership.datagram(data, now, host=addr[0])
+        if self.datagrams.is_frame(data) and self.protection is None and not self._is_stopped:
+            self.datagrams.group_received(data, addr, now)
+        else:
+            self.membership.datagram(data, now, host=addr[0])
+
+    def udp_datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
+        """A datagram arrived at the own UDP port."""
+        self._now = now
+        if self.protection is None and not self._is_stopped:
+            self.datagrams.received(data, addr, now)
 
     def link_opened(
         self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
@@ -596,6 +622,10 @@ class ChannelCore:
         suspected = self.view.suspected
         ticket, sender_of, settler = message.ticket, self._senders.get, self._settler
         self.statistics.frames_sent += len(message.destinations)
+        if data.options & _MULTICAST:
+            self._to_group(message, frame, now)
+            return
+        by_udp = bool(data.options & _UDP)
         for member in message.destinations:
             out = OutFrame(
                 frame,
@@ -606,7 +636,19 @@ class ChannelCore:
             )
             if waits and member in suspected:
                 excuse((out,), _not_answering(member), now)
+            if by_udp:
+                self.datagrams.to_member(member, out, now)
+                continue
             sender_of(member, now).enqueue(out, now)
+
+    def _to_group(self, message: Outgoing, frame: bytes, now: float) -> None:
+        error: Exception | None = None
+        try:
+            self.datagrams.to_group(frame)
+        except LocalProtocolError as why:
+            error = why
+        for member in message.destinations:
+            message.ticket.settle(member, error, now)
 
     def _settler(self, ticket: Ticket, member: Member) -> Callable[[Exception | None, float], None]:
         def settle(error: Exception | None, now: float) -> None:
@@ -652,13 +694,16 @@ class ChannelCore:
         if slot is not None:
             inbound.answer_to(receiver, slot)
 
-    def _process(self, receiver: Receiver, inbound: Inbound, data: ChannelData, now: float) -> None:
+    def _process(
+        self, receiver: Receiver | None, inbound: Inbound, data: ChannelData, now: float
+    ) -> None:
         self._inbound = (receiver, inbound)
         try:
             self._chain.receive(data, now)
         except RemoteProtocolError as error:
             inbound.has_failed = True
-            self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
+            peer = data.source.address if receiver is None else receiver.peer
+            self._emit(LinkRejected(peer, f"message refused: {error}"))
         except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
             inbound.has_failed = True
             self._emit(_bug("message not processed", error))

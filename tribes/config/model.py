@@ -75,6 +75,18 @@ class ReceiverConfig(_Config, frozen=True):
         pending_max: Messages of one member that wait for the listeners before its connections are
             no longer read.
         pending_max_bytes: The same in bytes.
+        udp_port: First UDP port to try for messages with the option UDP, upwards like ``port``
+            (``udpPort``); -1: none are received.
+        rx_buf_size: Bytes that the kernel keeps of what arrived on a connection (``rxBufSize``);
+            0: what the kernel finds best. Tomcat's 65536 would slow long messages down.
+        tx_buf_size: The same for what is sent on it (``txBufSize``).
+        udp_rx_buf_size: The same for the UDP port (``udpRxBufSize``).
+        udp_tx_buf_size: The same for the UDP port (``udpTxBufSize``).
+        tcp_no_delay: Send acknowledgements without waiting for more (``tcpNoDelay``).
+        so_keep_alive: Let the kernel ask on idle connections whether the peer's machine is there
+            (``soKeepAlive``; off in Tomcat).
+        so_traffic_class: Type of service of the packets (``soTrafficClass``; 28 in Tomcat);
+            -1: the kernel's.
     """
 
     address: str = "127.0.0.1"
@@ -86,6 +98,14 @@ class ReceiverConfig(_Config, frozen=True):
     frame_max_bytes: int = 16 * 1024 * 1024
     pending_max: int = 1000
     pending_max_bytes: int = 4 * 1024 * 1024
+    udp_port: int = -1
+    rx_buf_size: int = 0
+    tx_buf_size: int = 0
+    udp_rx_buf_size: int = 0
+    udp_tx_buf_size: int = 0
+    tcp_no_delay: bool = True
+    so_keep_alive: bool = True
+    so_traffic_class: int = -1
 
 
 class SenderConfig(_Config, frozen=True):
@@ -103,6 +123,17 @@ class SenderConfig(_Config, frozen=True):
             As much as the dispatch queue holds, so that asynchronous senders wait there for room.
         keep_connected: Whether a connection to every member is kept open. It costs nothing while
             idle and tells a crash by its end.
+        pool_size: Connections to one plain member (``poolSize``; 25 in Tomcat). With more than one,
+            acknowledged messages are under way side by side, and arrive in any order. Our own
+            members need no more than one.
+        keep_alive_count: Messages after which a connection to a plain member is closed and made
+            anew (``keepAliveCount``); -1: never.
+        keep_alive_time: Milliseconds after which it is (``keepAliveTime``); -1: never.
+        rx_buf_size: See ``ReceiverConfig``.
+        tx_buf_size: See ``ReceiverConfig``.
+        tcp_no_delay: See ``ReceiverConfig``.
+        so_keep_alive: See ``ReceiverConfig``.
+        so_traffic_class: See ``ReceiverConfig``.
     """
 
     timeout: int = 3000
@@ -111,6 +142,14 @@ class SenderConfig(_Config, frozen=True):
     retry_failed_ack: bool = False
     queue_max_bytes: int = 64 * 1024 * 1024
     keep_connected: bool = True
+    pool_size: int = 1
+    keep_alive_count: int = -1
+    keep_alive_time: int = -1
+    rx_buf_size: int = 0
+    tx_buf_size: int = 0
+    tcp_no_delay: bool = True
+    so_keep_alive: bool = True
+    so_traffic_class: int = -1
 
 
 class ChannelConfig(_Config, frozen=True):
@@ -225,6 +264,16 @@ def check_config(config: NodeConfig) -> None:
         )
     _port("channel.membership.port", membership.port, lowest=1)
     _port("channel.receiver.port", receiver.port, lowest=0)
+    _port("channel.receiver.udp_port", receiver.udp_port, lowest=-1)
+    _check_sockets("channel.receiver", receiver)
+    _check_sockets("channel.sender", config.channel.sender)
+    _positive("channel.sender.pool_size", config.channel.sender.pool_size)
+    if receiver.udp_port >= 0 and config.channel.has_key:
+        raise ConfigError(
+            "a group with a key receives no messages by UDP, because the key does not protect "
+            "them; take udp_port away",
+            key="channel.receiver.udp_port",
+        )
     _positive("channel.receiver.max_threads", receiver.max_threads)
     _positive("channel.receiver.max_connections", receiver.max_connections)
     if receiver.frame_max_bytes < FRAME_MIN_BYTES:
@@ -265,6 +314,20 @@ def check_config(config: NodeConfig) -> None:
             "command line: --insecure):\n\n"
             "    insecure = true\n",
             key=key,
+        )
+
+
+def _check_sockets(key: str, config: ReceiverConfig | SenderConfig) -> None:
+    for name in ("rx_buf_size", "tx_buf_size"):
+        if getattr(config, name) < 0:
+            raise ConfigError(
+                f"must be 0 (the kernel's choice) or more, found {getattr(config, name)}",
+                key=f"{key}.{name}",
+            )
+    if not -1 <= config.so_traffic_class <= 255:
+        raise ConfigError(
+            f"must be from -1 (the kernel's) to 255, found {config.so_traffic_class}",
+            key=f"{key}.so_traffic_class",
         )
 
 

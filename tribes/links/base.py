@@ -15,7 +15,7 @@ from tribes.links.own_wire import Need
 if TYPE_CHECKING:
     from tribes.wire.member import Member
 
-__all__ = ["OutFrame", "PeerSender", "excuse"]
+__all__ = ["LinkEnd", "OutFrame", "PeerSender", "excuse"]
 
 
 class OutFrame:
@@ -68,14 +68,8 @@ def excuse(frames: Iterable[OutFrame], why: Exception, now: float) -> None:
         settle(why, now)
 
 
-class PeerSender(Protocol):
-    """Everything that is on its way to one member, in order."""
-
-    def enqueue(self, frame: OutFrame, now: float) -> None:
-        """Send ``frame`` after everything enqueued before it. May settle it at once."""
-
-    def connect(self, now: float) -> None:
-        """Open a connection now, and keep one open from here on."""
+class LinkEnd(Protocol):
+    """Who a connection belongs to: gets what the driver reports of it."""
 
     def link_opened(self, link: int, now: float) -> None:
         """The connection asked for is there."""
@@ -91,6 +85,20 @@ class PeerSender(Protocol):
 
     def link_closed(self, why: Exception | None, now: float) -> None:
         """The connection ended, and not by this side."""
+
+    @property
+    def member(self) -> Member:
+        """Who is at its other end."""
+
+
+class PeerSender(Protocol):
+    """Everything that is on its way to one member, in order."""
+
+    def enqueue(self, frame: OutFrame, now: float) -> None:
+        """Send ``frame`` after everything enqueued before it. May settle it at once."""
+
+    def connect(self, now: float) -> None:
+        """Open a connection now, and keep one open from here on."""
 
     def excuse(self, why: Exception, now: float) -> None:
         """Let go of every caller that waits; what it sent stays on its way."""

@@ -12,7 +12,9 @@ Rules of this file:
    connection is closed, because a late acknowledgement could be taken for the next frame's.
 5. Only the connection that failed is closed, and it is reset: what the kernel still holds of it
    would arrive behind frames that went by the next connection.
-6. The first frame of a connection names the member it is meant for in its trailer. Plain Tribes
+6. ``keep_alive_count`` and ``keep_alive_time`` wear a connection out: between two frames it is
+   closed in good order, and the next one goes by a new one.
+7. The first frame of a connection names the member it is meant for in its trailer. Plain Tribes
    does not read that; our receivers refuse what was meant for the process before them on a port.
 """
 
@@ -100,6 +102,8 @@ class PlainSender:
         self._deadline: Timer | None = None
         self._reconnect: Timer | None = None
         self._backoff = 0.0
+        self._opened = 0.0
+        self._begun = 0
         self._keep_connected = False
         self._closed = False
 
@@ -192,7 +196,8 @@ class PlainSender:
             return
         self._link = link
         self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
-        self._written = self._flushed = 0
+        self._written = self._flushed = self._begun = 0
+        self._opened = now
         self._pump(now)
 
     def connect_failed(self, why: Exception, now: float) -> None:
@@ -251,11 +256,17 @@ class PlainSender:
         queue = self._queue
         if self._link is None or self._awaited is not None or not queue:
             return
+        if self._is_worn(now):
+            if not self._unflushed:
+                self._drop_link(abort=False)
+                self._connect()
+            return
         chunks: list[bytes] = []
         written = self._written
         limit = self._flushed + _WRITE_WINDOW_BYTES
         while queue and written < limit:
             frame = queue.popleft()
+            self._begun += 1
             data = frame.data if written else add_trailer(frame.data, self._destination)
             chunks.append(data)
             written += len(data)
@@ -264,9 +275,19 @@ class PlainSender:
                 self._awaited, self._asked = frame, now
                 break
             self._unflushed.append(frame)
+            if self._is_worn(now):
+                break
         if chunks:
             self._written = written
             self._emit(Write(self._link, chunks))
+
+    def _is_worn(self, now: float) -> bool:
+        config = self._config
+        # A value of N lets N + 1 messages pass, as the reference's does (tribes-wire §8.6).
+        if 0 <= config.keep_alive_count < self._begun:
+            return True
+        limit = config.keep_alive_time
+        return 0 <= limit <= (now - self._opened) * 1000 and (limit > 0 or self._begun > 0)
 
     def _settle(self, frame: OutFrame, error: Exception | None, now: float) -> None:
         self._bytes -= len(frame.data)

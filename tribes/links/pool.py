@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from tribes.errors import MemberUnreachableError
 from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
+from tribes.links.plain_pool import PlainSenders
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
-    from tribes.links.base import PeerSender
+    from tribes.links.base import LinkEnd, PeerSender
     from tribes.links.link_keys import LinkKeyring
     from tribes.links.own_wire import OwnSide
     from tribes.timers import Timers
@@ -69,8 +72,8 @@ class SenderPool:
         self._is_member = is_member
         self._lost = lost
         self._senders: dict[Member, PeerSender] = {}
-        self._by_attempt: dict[int, PeerSender] = {}
-        self._by_link: dict[int, PeerSender] = {}
+        self._by_attempt: dict[int, LinkEnd] = {}
+        self._by_link: dict[int, LinkEnd] = {}
 
     def get(self, member: Member, now: float) -> PeerSender:
         """The sender to a destination."""
@@ -104,15 +107,23 @@ class SenderPool:
             never_plain=self._keys is not None,
         )
 
-    def _make_plain(self, member: Member) -> PlainSender:
-        return PlainSender(
+    def _make_plain(self, member: Member) -> PeerSender:
+        count = self._config.pool_size
+        if count == 1:
+            return self._plain(member, self._config)
+        each = structs.replace(self._config, queue_max_bytes=self._config.queue_max_bytes // count)
+        return PlainSenders(member, [self._plain(member, each) for _ in range(count)])
+
+    def _plain(self, member: Member, config: SenderConfig) -> PlainSender:
+        sender = PlainSender(
             member,
-            self._config,
+            config,
             timers=self._timers,
             emit=self._emit,
-            connect=self._connect,
+            connect=lambda _: self._attempt_of(sender),
             lost=self._plain_lost,
         )
+        return sender
 
     def rekey(self, now: float) -> None:
         """The keys were replaced: open the next links with the new one, and those anew whose key is
@@ -167,7 +178,8 @@ class SenderPool:
     def member_added(self, member: Member, now: float) -> None:
         """A member joined: connect to it, so that the end of the connection tells its crash."""
         known = self._senders.get(member)
-        if isinstance(known, PlainSender) and known.is_idle and self._speaks_own(member):
+        is_plain = isinstance(known, PlainSender | PlainSenders)
+        if known is not None and is_plain and known.is_idle and self._speaks_own(member):
             # Made for a stranger; now it is known what the member speaks.
             self._drop(member, now, abort=False)
         if self._config.keep_connected:
@@ -225,7 +237,7 @@ class SenderPool:
         """The connection of an attempt could not be made."""
         self._by_attempt.pop(attempt).connect_failed(why, now)
 
-    def of_link(self, link: int) -> PeerSender | None:
+    def of_link(self, link: int) -> LinkEnd | None:
         """The sender whose connection this is."""
         return self._by_link.get(link)
 
@@ -240,8 +252,13 @@ class SenderPool:
         self._by_link.pop(link, None)
 
     def _connect(self, member: Member) -> int:
+        sender = self._senders[member]
+        assert isinstance(sender, OwnSender)
+        return self._attempt_of(sender)
+
+    def _attempt_of(self, sender: LinkEnd) -> int:
         attempt = self._new_attempt()
-        self._by_attempt[attempt] = self._senders[member]
+        self._by_attempt[attempt] = sender
         return attempt
 
     def _watch(self, member: Member, now: float) -> None:

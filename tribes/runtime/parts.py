@@ -25,7 +25,7 @@ from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
 from tribes.runtime.key_files import read_keys
 from tribes.runtime.shell import Shell
-from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender
+from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import default_interceptors
 from tribes.wire.member import Member, host_octets
 
@@ -215,9 +215,14 @@ def make_shell(
         opened.append(receiver)
         sender = multicast_sender(membership)
         opened.append(sender)
+        udp = None
+        if config.channel.receiver.udp_port >= 0:
+            udp = udp_socket(config.channel.receiver)
+            opened.append(udp)
         local = Member(
             host=host_octets(config.channel.receiver.address),
             port=listener.getsockname()[1],
+            udp_port=-1 if udp is None else udp.getsockname()[1],
             unique_id=make_unique_id(os.urandom(16)),
             domain=membership.domain.encode("latin-1"),
             payload=config.payload or config.name.encode(),
@@ -239,6 +244,7 @@ def make_shell(
             listener=listener,
             receiver=receiver,
             sender=sender,
+            udp=udp,
             group=(membership.address, membership.port),
             listeners=listeners,
         )

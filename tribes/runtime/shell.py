@@ -22,9 +22,19 @@ import structlog
 import trio
 
 from tribes.channel.outputs import Deliver, Event, TicketDone
-from tribes.runtime.sockets import accept, open_socket
+from tribes.errors import ConfigError
+from tribes.runtime.sockets import accept, open_socket, tune, udp_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
-from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+from tribes.wire.outputs import (
+    Close,
+    Connect,
+    Datagram,
+    Pause,
+    Probe,
+    Resume,
+    UdpDatagram,
+    Write,
+)
 
 if TYPE_CHECKING:
     from tribes.channel.core import Output
@@ -93,6 +103,8 @@ class Shell:
         listener: A listening TCP socket.
         receiver: The UDP socket that hears the group.
         sender: The UDP socket that heartbeats leave by.
+        udp: The UDP socket for messages with the option UDP; None: none are received, and one to
+            send them from is opened when it is needed.
         group: Address and port of the multicast group.
         listeners: Who gets deliveries and events.
         now: Monotonic seconds; the core's only time.
@@ -106,6 +118,7 @@ class Shell:
         listener: socket.socket,
         receiver: socket.socket,
         sender: socket.socket,
+        udp: socket.socket | None = None,
         group: tuple[str, int],
         listeners: Listeners,
         now: Callable[[], float] = time.monotonic,
@@ -116,6 +129,7 @@ class Shell:
         self._listener = listener
         self._receiver = receiver
         self._sender = sender
+        self._udp = udp
         self._group = group
         self._listeners = listeners
         self._links: dict[int, _Link] = {}
@@ -146,6 +160,8 @@ class Shell:
                 self._token = trio.lowlevel.current_trio_token()
                 nursery.start_soon(self._accept)
                 nursery.start_soon(self._hear)
+                if self._udp is not None:
+                    nursery.start_soon(self._hear_udp, self._udp)
                 nursery.start_soon(self._keep_time)
                 self.core.start(self.now())
                 self.pump()
@@ -174,7 +190,9 @@ class Shell:
         self.pump()
         for link in list(self._links.values()):
             self._close(link)
-        for sock in (self._listener, self._receiver, self._sender):
+        for sock in (self._listener, self._receiver, self._sender, self._udp):
+            if sock is None:
+                continue
             trio.lowlevel.notify_closing(sock)
             sock.close()
 
@@ -281,6 +299,8 @@ class Shell:
                 self._datagram(output.data)
             case Connect():
                 self._start(self._connect, output)
+            case UdpDatagram():
+                self._udp_datagram(output)
             case Probe():
                 self._start(self._probe, output)
             case Close():
@@ -355,6 +375,33 @@ class Shell:
             self.core.datagram(data, (addr[0], addr[1]), self.now())
         self.pump()
 
+    def _udp_datagram(self, output: UdpDatagram) -> None:
+        if self._udp is None:
+            if self._nursery is None:
+                return
+            try:
+                self._udp = udp_socket(self.core.channel.config.receiver)
+            except (ConfigError, OSError) as error:
+                log.warning("no UDP socket", error=str(error))
+                return
+            self._nursery.start_soon(self._hear_udp, self._udp)
+        with contextlib.suppress(OSError):
+            self._udp.sendto(output.data, output.address)
+
+    async def _hear_udp(self, sock: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(_DATAGRAMS_AT_ONCE):
+                try:
+                    data, addr = sock.recvfrom(DATAGRAM_MAX_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    # What an earlier datagram of ours met at its destination.
+                    continue
+                self.core.udp_datagram(data, (addr[0], addr[1]), self.now())
+            self.pump()
+
     # Connections.
 
     async def _accept(self) -> None:
@@ -392,10 +439,8 @@ class Shell:
             sock.close()
             return
         sock.setblocking(False)
-        # On a connection that is gone already these may fail; the reader task finds out.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        channel = self.core.channel.config
+        tune(sock, channel.receiver if attempt is None else channel.sender)
         self.links_opened += 1
         link = _Link(self.links_opened, sock)
         self._links[link.number] = link

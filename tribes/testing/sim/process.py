@@ -65,6 +65,8 @@ class Process:
             port=node.port,
             unique_id=fresh if unique_id is None else unique_id,
             payload=node.name.encode(),
+            # UDP has ports of its own: the same number is free there.
+            udp_port=-1 if node.config.channel.receiver.udp_port < 0 else node.port,
         )
         self.core = NodeCore(
             node.config,
