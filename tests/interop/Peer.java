@@ -69,6 +69,7 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
                 case "--domain" -> multicast.setDomain(value);
                 case "--multicast-port" -> multicast.setPort(Integer.parseInt(value));
                 case "--port" -> receiver.setPort(Integer.parseInt(value));
+                case "--udp-port" -> receiver.setUdpPort(Integer.parseInt(value));
                 case "--stack" -> stack = value;
                 case "--static" -> {
                     String[] parts = value.split(":");

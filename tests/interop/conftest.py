@@ -133,13 +133,15 @@ class Group:
         member.started = await member.expect("STARTED", 40)
         return member
 
-    def config(self, name: str = "python", *, domain: str = "", port: int = 0) -> NodeConfig:
+    def config(
+        self, name: str = "python", *, domain: str = "", port: int = 0, udp_port: int = -1
+    ) -> NodeConfig:
         """The configuration of a Python member of this group."""
         return NodeConfig(
             name=name,
             channel=ChannelConfig(
                 membership=MembershipConfig(port=self.multicast_port, domain=domain),
-                receiver=ReceiverConfig(port=port or free_port()),
+                receiver=ReceiverConfig(port=port or free_port(), udp_port=udp_port),
             ),
         )
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import signal
+import socket
 
 import pytest
 import trio
 
-from tests.interop.conftest import FAILS, FLOOD, OpenGroup, content, python_member, until
+from tests.interop.conftest import (
+    FAILS,
+    FLOOD,
+    OpenGroup,
+    content,
+    free_port,
+    python_member,
+    until,
+)
 from tribes import GroupSendError, MemberRemoved, RemoteProcessError
 
 OPTIONS = (0, 2, 6, 8)
@@ -71,6 +80,29 @@ async def test_messages_of_every_size_pass_both_ways(java_group: OpenGroup, opti
                 line = await java.ask(f"send {number} {size} {options}", "SENT")
                 message = await heard.expect(number, size)
                 assert message.source.payload == b"java"
+
+
+@pytest.mark.parametrize("options", [32, 34, 38, 64])
+async def test_messages_by_udp_and_to_the_group_pass_both_ways(
+    java_group: OpenGroup, options: int
+) -> None:
+    """As datagrams; the acknowledgement comes as one, and a failure with it."""
+    async with java_group() as group:
+        java = await group.java("java", "--udp-port", str(free_port(socket.SOCK_DGRAM)))
+        async with python_member(group.config(udp_port=0)) as (channel, heard):
+            await until(lambda: len(channel.members) == 1)
+            await java.expect("ADDED python@")
+            for number, size in enumerate((0, 8, 1000, 60_000), 100):
+                await channel.send(content(number, size), options=options)
+                line = await java.expect(f"GOT {number if size >= 8 else 0}")
+                assert line.split()[2:] == [str(size), "true", "python"]
+                await java.ask(f"send {number} {size} {options}", f"SENT {number}")
+                await heard.expect(number, size)
+            assert channel.shell.core.channel.datagrams.statistics.received == 4
+            if options == 38:
+                with pytest.raises(GroupSendError):
+                    await channel.send(content(FAILS, 100), options=options)
+                await java.ask(f"send {FAILS} 100 38", f"FAILED {FAILS}")
 
 
 async def test_failure_of_a_listener_is_the_senders_error(java_group: OpenGroup) -> None:
