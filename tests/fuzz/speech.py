@@ -168,7 +168,7 @@ def welcome() -> bytes:
 
 def answer_seeds() -> list[bytes]:
     acks = [
-        Ack(8, 8),
+        Ack(9, 9),
         Ack(3, 1),
         Ack(8, 2, early=((4, 5), (7, 7))),
         Ack(4, 4, failures=((2, "no"), (3, "nein")), serial=2),
@@ -176,7 +176,7 @@ def answer_seeds() -> list[bytes]:
     ]
     return [
         *(to_input((FRAMED + 2, encode_ack(ack)), (WAIT + 1, b"")) for ack in acks),
-        to_input((FRAMED, welcome()), (FRAMED, encode_ack(Ack(8, 8))), (WAIT, b"")),
+        to_input((FRAMED, welcome()), (FRAMED, encode_ack(Ack(9, 9))), (WAIT, b"")),
         to_input((FRAMED, CONTROL_MARK + b"\x03\x01\x02no"), (WAIT + 1, b"")),
         to_input((FRAMED + 2, CONTROL_MARK + b"\x08")),
     ]
@@ -184,7 +184,7 @@ def answer_seeds() -> list[bytes]:
 
 def plain_answer_seeds() -> list[bytes]:
     return [
-        to_input(*((FRAMED, ACK_BODY),) * 8),
+        to_input(*((FRAMED, ACK_BODY),) * 9),
         to_input((FRAMED, ACK_BODY), (FRAMED, FAIL_ACK_BODY), (CLOSE, ACK_BODY), (WAIT + 1, b"")),
         to_input((RAW, encode_frame(ACK_BODY)[:5]), (WAIT + 3, b""), (FRAMED, FAIL_ACK_BODY)),
     ]

@@ -48,38 +48,27 @@ class Target:
 
     Attributes:
         name: What the command calls it.
-        run: Takes an input; raises when something does not hold.
+        make: Makes a node.
+        talk: Gives an input to a node; raises when something does not hold.
         seeds: Inputs to begin with.
         words: Pieces of bytes that mean something there.
     """
 
     name: str
-    run: Callable[[bytes], None]
+    make: Callable[[], Stand]
+    talk: Callable[[Stand, bytes], None]
     seeds: Callable[[], list[bytes]]
     words: tuple[bytes, ...] = ()
 
-
-def _target(
-    name: str,
-    make: Callable[[], Stand],
-    talk: Callable[[Stand, bytes], None],
-    seeds: Callable[[], list[bytes]],
-    words: tuple[bytes, ...] = (),
-) -> Target:
-    def run(data: bytes) -> None:
+    def run(self, data: bytes) -> None:
+        """Give an input to a node of its own, and look at what it cost."""
         data = data[:INPUT_MAX_BYTES]
-        stand = make()
+        stand = self.make()
         with cost_bounded(data):
-            talk(stand, data)
+            self.talk(stand, data)
             stand.check()
             stand.sleep(0.05)
             stand.check()
-
-    return Target(name, run, seeds, words)
-
-
-# Kinds of pieces: the two low bits say on which connection, or how long to wait.
-RAW, FRAMED, DATA, NEXT, WAIT, CLOSE = range(0, 24, 4)
 
 
 def _stream(stand: Stand, data: bytes, opening: Callable[[int], bytes] = lambda _: b"") -> None:
@@ -209,45 +198,45 @@ _FRAME_WORDS = (b"FLT2002", b"TLF2003", b"TPY", b"TPYD", b"TRIBES-B\x01\0", b"TR
 TARGETS = {
     target.name: target
     for target in (
-        _target("plain", Stand, _stream, plain_seeds, _FRAME_WORDS),
-        _target("opening", Stand, _stream, opening_seeds, _FRAME_WORDS),
-        _target(
+        Target("plain", Stand, _stream, plain_seeds, _FRAME_WORDS),
+        Target("opening", Stand, _stream, opening_seeds, _FRAME_WORDS),
+        Target(
             "opening-keyed",
             lambda: Stand(is_keyed=True),
             _stream,
             opening_seeds,
             _FRAME_WORDS,
         ),
-        _target(
+        Target(
             "open",
             Stand,
             lambda stand, data: _stream(stand, data, opened),
             open_seeds,
             _FRAME_WORDS,
         ),
-        _target("sealed", lambda: Stand(is_keyed=True), _sealed, open_seeds, _FRAME_WORDS),
-        _target(
+        Target("sealed", lambda: Stand(is_keyed=True), _sealed, open_seeds, _FRAME_WORDS),
+        Target(
             "answers",
             lambda: _Answered(is_marked=True),
             lambda stand, data: _answers(stand, data, is_own=True),
             answer_seeds,
             _FRAME_WORDS,
         ),
-        _target(
+        Target(
             "plain-answers",
             lambda: _Answered(is_marked=False),
             lambda stand, data: _answers(stand, data, is_own=False),
             plain_answer_seeds,
             _FRAME_WORDS,
         ),
-        _target("datagrams", Stand, _datagrams, datagram_seeds, _FRAME_WORDS),
-        _target(
+        Target("datagrams", Stand, _datagrams, datagram_seeds, _FRAME_WORDS),
+        Target(
             "datagrams-keyed",
             lambda: Stand(is_keyed=True),
             _datagrams,
             datagram_seeds,
             _FRAME_WORDS,
         ),
-        _target("managers", lambda: Stand(sessions=4), _manager_messages, manager_seeds),
+        Target("managers", lambda: Stand(sessions=4), _manager_messages, manager_seeds),
     )
 }
