@@ -51,11 +51,14 @@ class Cork:
             self._sleeper = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        while True:
-            self._expected = 0
+        try:
+            while True:
+                self._expected = 0
+                self._is_awake = False
+                self._sleeper = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(abort)
+                # This pass is that of the released tasks.
+                await trio.lowlevel.checkpoint()
+                self._pour()
+        finally:
             self._is_awake = False
-            self._sleeper = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(abort)
-            # This pass is that of the released tasks.
-            await trio.lowlevel.checkpoint()
-            self._pour()
