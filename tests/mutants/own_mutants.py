@@ -10,6 +10,7 @@ import msgspec
 from tests.mutants import own_plans, registry
 from tests.mutants.registry import BUSY, MESSAGES, Patch, every, nothing
 from tribes.channel import core
+from tribes.channel.accepted import AcceptedLinks
 from tribes.channel.inbound import Inbound
 from tribes.channel.tickets import Ticket
 from tribes.config.model import SenderConfig
@@ -40,6 +41,15 @@ def add(name: str, text: str, *patches: Patch, **settings: Any) -> None:
     """Register a mutant of members that speak the own link and suspect each other."""
     registry.add(name, text, *patches, own=True, **settings)
 
+
+# ---- acknowledgements ----------------------------------------------------------------------------
+
+add(
+    "own: acknowledgement forgotten",
+    "Now and then what a connection has to acknowledge is not written when nothing else is left.",
+    every(AcceptedLinks, "flush", 5, lambda links: links._touched.clear()),
+    changes=MESSAGES,
+)
 
 # ---- positions ---------------------------------------------------------------------------------
 

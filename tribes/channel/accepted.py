@@ -149,6 +149,11 @@ class AcceptedLinks:
 
     # Acknowledgements.
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether a connection may have something to acknowledge."""
+        return bool(self._touched)
+
     def touch(self, receiver: Receiver) -> None:
         """A connection may have something to acknowledge."""
         self._touched[receiver] = None

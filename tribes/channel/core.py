@@ -21,6 +21,7 @@ from tribes.channel.datagrams import Datagrams
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
+    Deliver,
     Event,
     LinkRejected,
     MemberAdded,
@@ -276,11 +277,16 @@ class ChannelCore:
     @property
     def has_outputs(self) -> bool:
         """True when ``take_outputs`` has something."""
-        return bool(self._outputs) or self._senders.is_awake
+        return bool(self._outputs) or self._senders.is_awake or self.accepted.is_touched
 
     def take_outputs(self) -> list[Output]:
-        """The outputs since the last call. The driver must act on all of them, in order."""
+        """The outputs since the last call. The driver must act on all of them, in order, and call
+        again until there are none: what is done with a delivery is acknowledged then, in one
+        with its receipt.
+        """
         self._senders.flush(self._now)
+        if not any(type(output) is Deliver for output in self._outputs):
+            self.accepted.flush()
         outputs = self._outputs[:]
         self._outputs.clear()
         return outputs
@@ -309,6 +315,7 @@ class ChannelCore:
         self.datagrams.stop(why, now)
         if self.protection is not None:
             self.protection.challenges.stop()
+        self.accepted.flush()
         self.accepted.stop()
 
     def set_keys(self, keys: KeyRing, now: float) -> None:
@@ -514,7 +521,6 @@ class ChannelCore:
         except RemoteProtocolError as error:
             if receiver.link in self._receivers:
                 self.accepted.reject(receiver, error)
-        self.accepted.flush()
 
     def _answer_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes on a connection that was made here."""
@@ -566,7 +572,6 @@ class ChannelCore:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
         self._now = now
         self.deliveries.delivered_one(token, error)
-        self.accepted.flush()
 
     def timer(self, now: float) -> None:
         """``next_deadline`` has come."""

@@ -3,7 +3,8 @@
 One reader task per connection, one writer task per connection that only runs while the kernel takes
 no more, one task for the timer. Everything else happens in the task that had the input: the core is
 called, then its outputs are performed, then theirs, until there are none. What one input puts on a
-connection is handed to the kernel in one call.
+connection is handed to the kernel in one call, and so is what several sends of one pass put there
+(:mod:`tribes.runtime.cork`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import trio
 
 from tribes.channel.outputs import Deliver, Event, TicketDone
 from tribes.errors import ConfigError
+from tribes.runtime.cork import Cork
 from tribes.runtime.sockets import accept, open_socket, tune, udp_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.outputs import (
@@ -144,6 +146,7 @@ class Shell:
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_pumping = False
+        self._cork = Cork(self.pump)
         self._is_abandoned = False
         self._changed = trio.Event()
 
@@ -163,6 +166,7 @@ class Shell:
                 if self._udp is not None:
                     nursery.start_soon(self._hear_udp, self._udp)
                 nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._cork.run)
                 self.core.start(self.now())
                 self.pump()
                 self.commits()
@@ -247,7 +251,8 @@ class Shell:
         """
         number, unique_id = self.core.send(destinations, payload, options, self.now())
         waiter = self._tickets[number] = _Waiter()
-        self.pump()
+        if not self._cork.holds():
+            self.pump()
         if waiter.faulty is None:
             waiter.task = trio.lowlevel.current_task()
 
@@ -326,6 +331,7 @@ class Shell:
             waiter.faulty = done.faulty
             if waiter.task is not None:
                 trio.lowlevel.reschedule(waiter.task)
+                self._cork.released()
 
     # Time.
 
