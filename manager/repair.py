@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DebtState", "Repair"]
 
-BATCH_MAX = 256
-BATCH_MAX_BYTES = 64 * 1024
-"""Bounds of one message of repaired records; a longer record travels alone."""
+BATCH_MAX = 1024
+BATCH_MAX_BYTES = 256 * 1024
+"""Bounds of one message of repaired records, of which one is on its way to a member at a time; a
+longer record travels alone. Also at most a quarter of the live queue."""
 
 _FIRST_S = 0.5
 _MAX_S = 5.0
@@ -114,6 +115,9 @@ class Repair:
         self.fell_behind = 0
         self.needed_sync = 0
         self.dirty_max = dirty_max
+        self._batch_max_bytes = min(
+            BATCH_MAX_BYTES, channel.config.sender.live_queue_max_bytes // 4
+        )
         self._manager = manager
         self._channel = channel
         self._debts: dict[Member, _Debt] = {}
@@ -278,7 +282,7 @@ class Repair:
         for key in debt.dirty:
             record = self._manager.table.get(key)
             data = b"" if record is None else to_wire(record, now_ds)
-            if pairs and size + len(data) > BATCH_MAX_BYTES:
+            if pairs and size + len(data) > self._batch_max_bytes:
                 break
             keys.append(key)
             if data and len(data) <= self._channel.message_max_bytes - 4096:

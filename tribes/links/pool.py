@@ -87,7 +87,7 @@ class SenderPool:
         self.totals = QueueCounts()
         self._counts: dict[Member, QueueCounts] = {}
         self._blocked: dict[Member, BlockedSends] = {}
-        self._full: dict[Member, None] = {}  # whose live queue had no room
+        self._full: dict[Member, int] = {}  # whose live queue had no room, and for how much
         self._is_suspected = is_suspected
         self._room = room
         self._bounds = QueueBounds(
@@ -140,7 +140,7 @@ class SenderPool:
         member = sender.member
         self.totals.live_refused += 1
         self._count(member).live_refused += 1
-        self._full[member] = None
+        self._full[member] = max(len(frame.data), self._full.get(member, 0))
         why = (
             f"{sender.load.live} bytes of changes wait for it (sender.live_queue_max_bytes is "
             f"{self._bounds.live}); it gets the newest state later"
@@ -258,9 +258,12 @@ class SenderPool:
             blocked.admit(self.get(member, now), now)
             if not blocked and self._blocked.get(member) is blocked:
                 del self._blocked[member]
-        for member in list(self._full):
+        for member, size in list(self._full.items()):
             sender = self._senders.get(member)
-            if sender is None or sender.load.live <= self._bounds.live // 2:
+            # What was refused fits now, so that being told and trying again makes no circle.
+            if sender is None or (
+                sender.load.live <= self._bounds.live // 2 and sender.has_room(size, is_live=True)
+            ):
                 self._full.pop(member, None)
                 self._room(member, now)
 
