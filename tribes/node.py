@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tribes.channel.core import ChannelCore, Output
+from tribes.gauges import NodeGauges, gauges_of
 from tribes.manager.group import SessionGroup
+from tribes.manager.inbox import Wakes
 from tribes.manager.replication import Replicator
 from tribes.security.keys import KeyRing
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
-    from tribes.manager.inbox import Batch
+    from tribes.manager.inbox import Batch, Inbox
     from tribes.membership.change import MemberChange
     from tribes.membership.view import View
     from tribes.wire.data import ChannelData
@@ -78,6 +80,7 @@ class NodeCore:
             members_changed=self._members_changed,
             link_lost=self._link_lost,
             suspicion=self._suspected,
+            room=self._has_room,
         )
         self.datagram = channel.datagram
         self.udp_datagram = channel.udp_datagram
@@ -92,10 +95,14 @@ class NodeCore:
         self.timer = channel.timer
         self._make_manager = make_manager
         self._randrange = randrange
+        self.wake_waiters = Wakes()
+        """Wakes the event loops whose commits have ended since the last call, each once. The driver
+        calls it when it has performed all outputs."""
         self.sessions = SessionGroup(
             config.name or local.label,
             self.channel,
             adopt=self._replicator if config.hold_all else None,
+            wakes=self.wake_waiters,
         )
         for context in config.contexts:
             self.sessions.add(self._replicator(context), 0.0)
@@ -125,6 +132,14 @@ class NodeCore:
         """True when nothing is on its way to any member, and no member is known to be behind."""
         replicators = self.sessions.replicators.values()
         return self.channel.is_idle and all(each.is_quiet for each in replicators)
+
+    def gauges(self, inbox: Inbox) -> NodeGauges:
+        """What is kept for the members at this moment, and how often each bound was met.
+
+        Args:
+            inbox: Where the requests of this node leave their commits.
+        """
+        return gauges_of(self.channel, self.sessions.replicators.values(), inbox)
 
     @property
     def has_outputs(self) -> bool:
@@ -171,6 +186,9 @@ class NodeCore:
     def _suspected(self, member: Member, is_suspected: bool, now: float) -> None:
         self.sessions.suspicion(member, is_suspected, now)
 
+    def _has_room(self, member: Member, now: float) -> None:
+        self.sessions.room(member, now)
+
     def _replicator(self, context: str) -> Replicator:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.
         window = 2 * self.config.channel.membership.frequency / 1000 + 0.2
@@ -181,5 +199,6 @@ class NodeCore:
             self.config.manager,
             randrange=self._randrange,
             join_window=window,
+            wakes=self.wake_waiters,
         )
         return manager.replicator

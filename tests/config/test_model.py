@@ -9,6 +9,7 @@ import pytest
 
 from tribes.config.model import (
     ChannelConfig,
+    ManagerConfig,
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
@@ -40,6 +41,10 @@ def channel(part: str, **values: Any) -> NodeConfig:
     return NodeConfig(channel=ChannelConfig(**{part: kinds[part](**values)}))
 
 
+def manager(**values: Any) -> NodeConfig:
+    return NodeConfig(manager=ManagerConfig(**values))
+
+
 @pytest.mark.parametrize(
     ("config", "key", "text"),
     [
@@ -54,6 +59,13 @@ def channel(part: str, **values: Any) -> NodeConfig:
         (channel("receiver", port=70000), "channel.receiver.port", "found 70000"),
         (channel("receiver", max_threads=0), "channel.receiver.max_threads", "greater than 0"),
         (channel("sender", timeout=-1), "channel.sender.timeout", "found -1"),
+        (channel("sender", queue_max_bytes=0), "channel.sender.queue_max_bytes", "found 0"),
+        (channel("sender", queue_timeout=0), "channel.sender.queue_timeout", "found 0"),
+        (channel("sender", live_queue_max_bytes=0), "channel.sender.live_queue_max_bytes", "0"),
+        (channel("sender", unacked_max_bytes=-5), "channel.sender.unacked_max_bytes", "-5"),
+        (manager(inbox_max_bytes=0), "manager.inbox_max_bytes", "greater than 0"),
+        (manager(dirty_max=0), "manager.dirty_max", "greater than 0"),
+        (manager(queue_timeout=-1), "manager.queue_timeout", "never wait"),
     ],
 )
 def test_value_that_cannot_work_is_named(config: NodeConfig, key: str, text: str) -> None:

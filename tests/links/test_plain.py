@@ -9,7 +9,6 @@ from tribes.channel.outputs import TicketDone
 from tribes.config.model import ChannelConfig, SenderConfig
 from tribes.errors import (
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     SendTimeoutError,
 )
@@ -222,15 +221,17 @@ def test_frame_that_was_never_begun_fails_at_its_deadline() -> None:
     assert peer.sender.is_idle
 
 
-def test_full_queue_refuses_at_once_and_keeps_what_is_there() -> None:
-    """Beyond ``queue_max_bytes`` a frame fails; one too large for the queue passes when alone."""
-    peer = connected(queue_max_bytes=100)
+def test_messages_and_changes_have_a_bound_each() -> None:
+    """What is begun counts too; a frame that is larger than the bound passes when alone."""
+    peer = connected(queue_max_bytes=100, live_queue_max_bytes=50)
+    assert peer.sender.has_room(500, is_live=False)
     peer.put("huge", ack=True, size=500)
-    peer.put("b")
-    assert peer.names() == [("b", "QueueFullError")]
-    assert isinstance(peer.settled[0][1], QueueFullError)
+    assert peer.sender.load == (500, 0, 0)
+    assert not peer.sender.has_room(1, is_live=False)
+    assert peer.sender.has_room(50, is_live=True)
     peer.sender.received(ACK_FRAME, 0.1)
-    assert peer.names()[-1] == ("huge", "ok")
+    assert peer.names() == [("huge", "ok")]
+    assert peer.sender.has_room(100, is_live=False)
 
 
 def test_write_window_bounds_what_stands_with_the_driver() -> None:

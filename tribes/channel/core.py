@@ -40,6 +40,7 @@ from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
+    MemberBehindError,
     MemberSuspectedError,
     QueueFullError,
     RemoteProcessError,
@@ -79,7 +80,7 @@ _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
 _UDP = int(SendOptions.UDP)
 _MULTICAST = int(SendOptions.MULTICAST)
 _DATAGRAM = _UDP | _MULTICAST
-_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError)
+_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError, MemberBehindError)
 """Failures that are no reason to ask whether the member is there."""
 
 _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
@@ -110,6 +111,7 @@ class ChannelCore:
             core.
         link_lost: Told when a connection to a member broke, inside the core: what was sent without
             acknowledgement may not have arrived.
+        room: Told when a member that was behind can be sent changes again, inside the core.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class ChannelCore:
         members_changed: Callable[[MemberChange, float], None] | None = None,
         link_lost: Callable[[Member, float], None] | None = None,
         suspicion: Callable[[Member, bool, float], None] | None = None,
+        room: Callable[[Member, float], None] | None = None,
     ) -> None:
         self.timers = Timers()
         self._local = local
@@ -185,6 +188,8 @@ class ChannelCore:
             is_member=self._views.__contains__,
             lost=self._trouble,
             may_have_lost=self._may_have_lost,
+            is_suspected=lambda member: member in self.view.suspected,
+            room=room or (lambda member, now: None),
         )
         suspect_after = config.membership.suspect_after
         self.health = HealthMonitor(
@@ -209,7 +214,7 @@ class ChannelCore:
             ended=lambda receiver: self.deliveries.link_closed(receiver),
         )
         self._receivers = self.accepted.receivers
-        self.statistics = ChannelStatistics(self.accepted)
+        self.statistics = ChannelStatistics(self.accepted, self._senders)
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
             config.receiver, emit=self._outputs.append, finished=self._frame_finished
@@ -268,6 +273,16 @@ class ChannelCore:
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each member, in bytes."""
         return self._senders.queued_bytes
+
+    @property
+    def interceptors(self) -> tuple[Interceptor, ...]:
+        """The chain, first to last."""
+        return self._chain.interceptors
+
+    @property
+    def senders(self) -> SenderPool:
+        """The queues to the members; to look at."""
+        return self._senders
 
     @property
     def duplicates(self) -> int:
@@ -379,8 +394,12 @@ class ChannelCore:
         now: float,
         *,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
+        each: Callable[[Member, Exception | None, float], None] | None = None,
     ) -> Ticket:
         """Send like :meth:`send` for a consumer inside the core.
+
+        It goes by the members' live queues: where one is full, that member fails at once with
+        :class:`MemberBehindError`.
 
         Args:
             destinations: As in :meth:`send`.
@@ -389,6 +408,7 @@ class ChannelCore:
             now: Monotonic seconds.
             settled: Gets all faulty members when the last destination is done; may run before this
                 method returns.
+            each: Gets every destination as soon as it is done; may run before this method returns.
 
         Returns:
             The ticket, which tells who has not answered yet.
@@ -400,7 +420,7 @@ class ChannelCore:
             options,
             unique_id,
             now,
-            ticket=lambda targets: Ticket(targets, settled=settled),
+            ticket=lambda targets: Ticket(targets, settled=settled, each=each, is_live=True),
         )
 
     def _post(
@@ -625,7 +645,7 @@ class ChannelCore:
         waits = needs_ack and not data.options & _ASYNC
         needs_outcome = bool(data.options & _SYNC)
         suspected = self.view.suspected
-        ticket, sender_of, settler = message.ticket, self._senders.get, self._settler
+        ticket, send, settler = message.ticket, self._senders.send, self._settler
         self.statistics.frames_sent += len(message.destinations)
         if data.options & _MULTICAST:
             self._to_group(message, frame, now)
@@ -638,13 +658,15 @@ class ChannelCore:
                 settle=settler(ticket, member),
                 waits=waits,
                 needs_outcome=needs_outcome,
+                is_live=ticket.is_live,
             )
             if waits and member in suspected:
                 excuse((out,), _not_answering(member), now)
             if by_udp:
                 self.datagrams.to_member(member, out, now)
-                continue
-            sender_of(member, now).enqueue(out, now)
+            elif not send(out, member, now):
+                ticket.hold()
+                out.unblocked = ticket.let_go
 
     def _to_group(self, message: Outgoing, frame: bytes, now: float) -> None:
         error: Exception | None = None

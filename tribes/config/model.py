@@ -119,8 +119,14 @@ class SenderConfig(_Config, frozen=True):
             (``throwOnFailedAck``).
         retry_failed_ack: Whether such a message is sent again, as Tomcat does. Off: the listener
             would run twice.
-        queue_max_bytes: What may wait for one member; beyond it a message to it fails at once.
-            As much as the dispatch queue holds, so that asynchronous senders wait there for room.
+        queue_max_bytes: Users' messages that may wait to be written to one member; who sends more
+            is blocked until there is room.
+        queue_timeout: Milliseconds a sender is blocked at most; then the send fails for that
+            member, and all others have the message.
+        live_queue_max_bytes: The same for the session managers' changes. What does not fit is sent
+            later, merged; see ``ManagerConfig.dirty_max``.
+        unacked_max_bytes: What may be written to one of our own members before it has said that it
+            received it; that much is kept to be written again on a new connection.
         keep_connected: Whether a connection to every member is kept open. It costs nothing while
             idle and tells a crash by its end.
         pool_size: Connections to one plain member (``poolSize``; 25 in Tomcat). With more than one,
@@ -140,7 +146,10 @@ class SenderConfig(_Config, frozen=True):
     max_retry_attempts: int = 1
     throw_on_failed_ack: bool = True
     retry_failed_ack: bool = False
-    queue_max_bytes: int = 64 * 1024 * 1024
+    queue_max_bytes: int = 4 * 1024 * 1024
+    queue_timeout: int = 3000
+    live_queue_max_bytes: int = 4 * 1024 * 1024
+    unacked_max_bytes: int = 4 * 1024 * 1024
     keep_connected: bool = True
     pool_size: int = 1
     keep_alive_count: int = -1
@@ -197,6 +206,11 @@ class ManagerConfig(_Config, frozen=True):
         session_id_length: Random bytes of a session id (``sessionIdLength``).
         max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
         commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
+        inbox_max_bytes: Changes that requests may have left for the channel, of all contexts.
+        queue_timeout: Milliseconds a request is held back before its commit while there is no room
+            in the inbox. Then the commit stands all the same, and the session is sent later.
+        dirty_max: Sessions remembered per member that it is behind with; of one that is behind with
+            more the whole replica is compared when it answers.
         on_unreplicated: What a request does whose commit some member lacks: ``"serve"`` answers,
             counts and logs it; ``"error"`` answers 503 instead. Either way the change stands here
             and reaches the others when they can be reached.
@@ -212,6 +226,9 @@ class ManagerConfig(_Config, frozen=True):
     session_id_length: int = 16
     max_active_sessions: int = -1
     commit_timeout: int = 1000
+    inbox_max_bytes: int = 8 * 1024 * 1024
+    queue_timeout: int = 1000
+    dirty_max: int = 10_000
     on_unreplicated: Literal["serve", "error"] = "serve"
     min_copies: int = 0
     state_transfer_timeout_s: float = 60.0
@@ -281,8 +298,15 @@ def check_config(config: NodeConfig) -> None:
             f"must be at least {FRAME_MIN_BYTES}, found {receiver.frame_max_bytes}",
             key="channel.receiver.frame_max_bytes",
         )
-    _positive("channel.sender.timeout", config.channel.sender.timeout)
+    _check_sender(config.channel.sender)
     _positive("manager.commit_timeout", config.manager.commit_timeout)
+    _positive("manager.inbox_max_bytes", config.manager.inbox_max_bytes)
+    _positive("manager.dirty_max", config.manager.dirty_max)
+    if config.manager.queue_timeout < 0:
+        raise ConfigError(
+            f"must be 0 (never wait) or more, found {config.manager.queue_timeout}",
+            key="manager.queue_timeout",
+        )
     _check_unreplicated(config.manager)
     _positive("manager.expiry_interval", config.manager.expiry_interval)
     group = _ip("channel.membership.address", membership.address)
@@ -329,6 +353,17 @@ def _check_sockets(key: str, config: ReceiverConfig | SenderConfig) -> None:
             f"must be from -1 (the kernel's) to 255, found {config.so_traffic_class}",
             key=f"{key}.so_traffic_class",
         )
+
+
+def _check_sender(sender: SenderConfig) -> None:
+    for name in (
+        "timeout",
+        "queue_max_bytes",
+        "queue_timeout",
+        "live_queue_max_bytes",
+        "unacked_max_bytes",
+    ):
+        _positive(f"channel.sender.{name}", getattr(sender, name))
 
 
 def _check_key(channel: ChannelConfig) -> None:

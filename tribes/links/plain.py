@@ -27,12 +27,11 @@ from typing import TYPE_CHECKING
 from tribes.errors import (
     ChannelError,
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     RemoteProtocolError,
     SendTimeoutError,
 )
-from tribes.links.base import excuse
+from tribes.links.base import Load, excuse
 from tribes.wire.data import add_trailer, destination_trailer
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
@@ -93,7 +92,8 @@ class PlainSender:
         self._queue: deque[OutFrame] = deque()
         self._unflushed: deque[OutFrame] = deque()
         self._awaited: OutFrame | None = None
-        self._bytes = 0
+        self._bytes = [0, 0]  # by `is_live`
+        self._bounds = config.queue_max_bytes, config.live_queue_max_bytes
         self._link: int | None = None
         self._attempt: int | None = None
         self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
@@ -109,22 +109,18 @@ class PlainSender:
 
     # What the channel does.
 
+    def has_room(self, size: int, *, is_live: bool) -> bool:
+        """Whether a frame of ``size`` bytes may be enqueued; see :class:`PeerSender`."""
+        queued = self._bytes[is_live]
+        return not queued or queued + size <= self._bounds[is_live]
+
     def enqueue(self, frame: OutFrame, now: float) -> None:
         """Send ``frame`` after everything enqueued before it; see :class:`PeerSender`."""
         if self._closed:
             frame.settle(MemberUnreachableError(f"{self._member.name} is no longer a member"), now)
             return
-        if self._bytes and self._bytes + len(frame.data) > self._config.queue_max_bytes:
-            frame.settle(
-                QueueFullError(
-                    f"{self._bytes} bytes already wait for {self._member.name} "
-                    f"(sender.queue_max_bytes is {self._config.queue_max_bytes})"
-                ),
-                now,
-            )
-            return
         frame.deadline = now + self._timeout
-        self._bytes += len(frame.data)
+        self._bytes[frame.is_live] += len(frame.data)
         self._queue.append(frame)
         if self._deadline is None or not self._deadline.is_armed:
             self._deadline = self._timers.at(frame.deadline, self._expire)
@@ -174,12 +170,18 @@ class PlainSender:
     @property
     def is_idle(self) -> bool:
         """True when nothing is on its way."""
-        return not self._bytes
+        return not any(self._bytes)
 
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
-        return self._bytes
+        return sum(self._bytes)
+
+    @property
+    def load(self) -> Load:
+        """The same, by kind."""
+        raw, live = self._bytes
+        return Load(raw, live, 0)
 
     @property
     def link(self) -> int | None:
@@ -290,7 +292,7 @@ class PlainSender:
         return 0 <= limit <= (now - self._opened) * 1000 and (limit > 0 or self._begun > 0)
 
     def _settle(self, frame: OutFrame, error: Exception | None, now: float) -> None:
-        self._bytes -= len(frame.data)
+        self._bytes[frame.is_live] -= len(frame.data)
         frame.settle(error, now)
 
     def _answered(self, now: float) -> None:

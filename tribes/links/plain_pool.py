@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tribes.links.base import Load
+
 if TYPE_CHECKING:
-    from tribes.links.base import OutFrame
+    from tribes.links.base import OutFrame, QueueBounds
     from tribes.links.plain import PlainSender
     from tribes.wire.member import Member
 
@@ -23,11 +25,19 @@ class PlainSenders:
         member: The destination.
         senders: What sends, one connection each; what the driver reports of a connection goes to
             the one that asked for it.
+        bounds: What may wait on all of them together.
     """
 
-    def __init__(self, member: Member, senders: Sequence[PlainSender]) -> None:
+    def __init__(self, member: Member, senders: Sequence[PlainSender], bounds: QueueBounds) -> None:
         self._member = member
         self._senders = senders
+        self._bounds = bounds
+
+    def has_room(self, size: int, *, is_live: bool) -> bool:
+        """Whether a frame of ``size`` bytes may be enqueued."""
+        load, bounds = self.load, self._bounds
+        queued, limit = (load.live, bounds.live) if is_live else (load.raw, bounds.raw)
+        return not queued or queued + size <= limit
 
     def enqueue(self, frame: OutFrame, now: float) -> None:
         """Send ``frame`` by the connection on which least waits."""
@@ -67,3 +77,9 @@ class PlainSenders:
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
         return sum(sender.queued_bytes for sender in self._senders)
+
+    @property
+    def load(self) -> Load:
+        """The same, by kind."""
+        loads = [sender.load for sender in self._senders]
+        return Load(sum(each.raw for each in loads), sum(each.live for each in loads), 0)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.config.model import NodeConfig
+    from tribes.gauges import NodeGauges
     from tribes.ids import UniqueId
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import CommitResult
@@ -346,6 +347,14 @@ class BackgroundNode:
     def view(self) -> View:
         """The other members, as an immutable snapshot; safe from any thread."""
         return self.channel.view
+
+    def gauges(self) -> NodeGauges:
+        """What this node keeps for its members, see :meth:`GroupChannel.gauges`; from any thread.
+
+        Raises:
+            ChannelClosedError: The node has not been started in this process.
+        """
+        return self.channel.gauges()
 
     @property
     def member_names(self) -> list[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
+    from tribes.gauges import NodeGauges
     from tribes.manager.delta import DeltaManager
     from tribes.manager.expiry import SessionExpired
     from tribes.manager.inbox import CommitResult
@@ -216,6 +217,16 @@ class GroupChannel:
         """
         limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
         return await self.shell.joined(limit)
+
+    def gauges(self) -> NodeGauges:
+        """What this node keeps for its members at this moment, and how often each bound was met.
+
+        May be called in any thread: each number is right, and they are not of one moment.
+
+        Raises:
+            ChannelClosedError: The channel has not been entered.
+        """
+        return self.shell.core.gauges(self.sessions.inbox)
 
     # Keys.
 

@@ -63,7 +63,7 @@ class Sessions:
         self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
-        self.inbox = Inbox(threading.Lock())
+        self.inbox = self._new_inbox()
         _forkable.add(self)
 
     @property
@@ -125,6 +125,9 @@ class Sessions:
         manager.revive = self._revive
         return manager
 
+    def _new_inbox(self) -> Inbox:
+        return Inbox(threading.Lock(), max_bytes=self._config.manager.inbox_max_bytes)
+
     def _table(self) -> SessionTable:
         limit = self._config.manager.max_inactive_s
         return SessionTable(threading.Lock(), self.inbox, max_inactive_s=limit)
@@ -147,7 +150,7 @@ class Sessions:
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         with suppress(ClockAheadError):
             self.clock.observe(seen)
-        self.inbox = Inbox(threading.Lock())
+        self.inbox = self._new_inbox()
         for context, manager in self._managers.items():
             manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
             manager.replicator = None

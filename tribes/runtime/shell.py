@@ -271,6 +271,18 @@ class Shell:
         """Perform the core's outputs, and the outputs of what that causes."""
         if self._is_pumping or self._is_abandoned:
             return
+        try:
+            self._pump_out()
+        except BaseException:
+            self.core.wake_waiters()
+            raise
+        # Once for all commits that have ended, in whatever came of this input.
+        self.core.wake_waiters()
+        self._arm()
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _pump_out(self) -> None:
         self._is_pumping = True
         try:
             while outputs := self.core.take_outputs():
@@ -283,11 +295,7 @@ class Shell:
             self._is_pumping = False
         if self._dirty or self.core.has_outputs:
             # A flush reported bytes as taken, and more was written.
-            self.pump()
-            return
-        self._arm()
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+            self._pump_out()
 
     def _perform(self, output: Output) -> None:
         match output:

@@ -268,6 +268,7 @@ class Driver:
                     self.sockets.flush(end)
         finally:
             self._is_pumping = False
+        self.core.wake_waiters()
         if self._drain_until is not None and self._is_drained():
             self._leave()
         else:

@@ -56,7 +56,7 @@ class Process:
         self._node = node
         self._entropy = Random(node.world.random.getrandbits(64))
         self._clock = Clock(node.wall_ms, self._entropy.getrandbits(32), nullcontext())
-        self.inbox = Inbox(nullcontext())
+        self.inbox = Inbox(nullcontext(), max_bytes=node.config.manager.inbox_max_bytes)
         self.inbox.wake = node.wake
         self._managers: dict[str, DeltaManager] = {}
         fresh = make_unique_id(self._entropy.randbytes(16))
