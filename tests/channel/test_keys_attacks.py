@@ -14,6 +14,7 @@ from tests.channel.keyed_net import ONE, OTHER_ONE, TWO, Net, Side, ring
 from tribes.channel.door import CONNECTIONS_AT_ONCE, SILENT_MAX
 from tribes.config.model import ChannelConfig
 from tribes.links.own_wire import HELLO_BODY_MAX_BYTES, OwnSide, encode_hello
+from tribes.membership.admission import Admission
 from tribes.security.mark import MARK_BYTES, Marker
 from tribes.security.replay import Heard, ReplayGuard
 from tribes.wire.data import encode_data_frame
@@ -33,6 +34,7 @@ def group() -> tuple[Net, Side, Side]:
 
 def guard(side: Side) -> ReplayGuard:
     assert side.core.protection is not None
+    assert isinstance(side.core.protection.admission, Admission)
     return side.core.protection.admission.guard
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.channel.keyed_net import ONE, OTHER_ONE, THREE, TWO, Net, Side, ring
 from tribes.config.model import ChannelConfig
 from tribes.errors import LocalProtocolError, SendTimeoutError
+from tribes.membership.admission import Admission
 from tribes.wire.data import encode_data_frame
 from tribes.wire.frame import ACK_FRAME
 from tribes.wire.member import Member, encode_member
@@ -249,8 +250,10 @@ def test_plain_peers_of_other_addresses_do_not() -> None:
     net.datagram(other, PLAIN_HOST, a, b)
     net.run(1)
     assert a.core.protection is not None
-    assert a.core.protection.admission.statistics.unsigned >= 1
-    assert a.core.protection.admission.statistics.foreign == 1
+    admission = a.core.protection.admission
+    assert isinstance(admission, Admission)
+    assert admission.statistics.unsigned >= 1
+    assert admission.statistics.foreign == 1
     refused = net.connect("10.0.0.8", a, encode_data_frame(6, 0, bytes(16), claims, b"x"))
     foreign = net.connect(PLAIN_HOST, a, encode_data_frame(6, 0, bytes(16), other, b"x"))
     net.pump()

@@ -99,7 +99,8 @@ class ChannelCore:
         local: The own record, with the address and port that others connect to.
         config: Membership, receiver and sender settings.
         interceptors: The chain, first to last as in a Tomcat configuration.
-        keys: The group's keys; None: nothing is protected.
+        keys: The group's keys; None: nothing is protected but by ``config.tls``. Where that is set
+            the driver brings connections that have proved who is at their other end.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
         consume: Offered every message before the listeners; True when it was taken. Runs inside
@@ -147,7 +148,7 @@ class ChannelCore:
         if config.own_link or keys is not None:
             marker = Marker(int.from_bytes(entropy(8), "big") or 1, keys=keys)
         self.protection: Protection | None = None
-        if keys is not None:
+        if keys is not None or config.tls is not None:
             assert marker is not None
             self.protection = Protection(
                 keys,
@@ -161,6 +162,9 @@ class ChannelCore:
                 new_attempt=self._next_number,
                 admit=lambda member, now: self.membership.admit(member, now),
                 replace=lambda member, now: self.membership.replace(member, now),
+                touch=lambda member, now: self.membership.touch(member, now),
+                left=lambda member, now: self.membership.left(member, now),
+                record=lambda: self.membership.record(self._now),
             )
         self.membership = MulticastMembership(
             local,
@@ -176,6 +180,7 @@ class ChannelCore:
             config.sender,
             side=self._side,
             keys=None if self.protection is None else self.protection.links,
+            only_own=self.protection is not None,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
@@ -320,7 +325,7 @@ class ChannelCore:
         Raises:
             LocalProtocolError: The channel was made without a key.
         """
-        if self.protection is None:
+        if self.protection is None or self.protection.links is None:
             raise LocalProtocolError(
                 "this channel was started without a key; members with one would not understand it: "
                 "set the key in its configuration and start it again"
@@ -751,6 +756,7 @@ class ChannelCore:
                 return
             self.health.removed(member)
             if self.protection is not None:
+                change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
