@@ -272,6 +272,18 @@ def test_damaged_bytes_on_a_proven_link_cost_the_link_and_no_message() -> None:
     assert "member removed" not in b.events
 
 
+def test_a_member_cannot_send_in_the_name_of_another() -> None:
+    """The record in a frame is that of the HELLO, or the link ends."""
+    net, a, b = group()
+    c = net.add(4002, ring(ONE))
+    net.run(1.2)
+    b.core._record = encode_member(c.core.local)
+    b.send(a, b"I am c")
+    net.run(0.2)
+    assert a.delivered == []
+    assert a.core.accepted.rejected > 0
+
+
 @pytest.mark.parametrize("what", ["recorded", "refusal", "junk", "nothing"])
 def test_nobody_but_the_member_can_answer_for_it(what: str) -> None:
     """At a dead member's address somebody reads, and answers with what it likes."""

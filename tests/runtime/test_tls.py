@@ -562,6 +562,71 @@ def pair(tls: Tls) -> tuple[TlsStream, TlsStream]:
     return client, server
 
 
+REFUSED: dict[str, dict[str, dict[str, Any]]] = {
+    "another authority's": {"wrong": {"ca": "other"}},
+    "expired": {"wrong": {"not_after": -1}},
+    "of another address": {"wrong": {"names": ("10.0.0.1",)}},
+    "of another name": {
+        "wrong": {"names": ("bank.example", "127.0.0.1")},
+        "right": {"names": ("shop.example",), "peer_names": ("shop.example",)},
+    },
+}
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("what", REFUSED)
+def test_each_side_checks_the_certificate_of_the_other(
+    make_tls: Files, side: str, what: str
+) -> None:
+    """Whoever has the wrong one, nothing that it says after the handshake is passed on."""
+
+    def make(who: str) -> Tls:
+        settings = dict(REFUSED[what].get(who, {}))
+        names = settings.pop("names", ())
+        if settings.pop("ca", None):
+            settings["ca"] = trustme.CA()
+        if "not_after" in settings:
+            settings["not_after"] = one_day(settings["not_after"])
+        if who == "wrong":
+            settings["peer_names"] = ("any",)
+        return load_tls(make_tls(*names, **settings))
+
+    wrong, right = make("wrong"), make("right")
+    client = TlsStream(right if side == "server" else wrong, "127.0.0.1", is_server=False)
+    server = TlsStream(wrong if side == "server" else right, "127.0.0.1", is_server=True)
+    judge, judged = (client, server) if side == "server" else (server, client)
+
+    def shake() -> None:
+        client.feed(b"")
+        for _ in range(3):
+            server.feed(client.take())
+            client.feed(server.take())
+        judged.write(b"believe me")
+        judge.feed(judged.take())
+
+    with pytest.raises(ConnectionAbortedError, match=r"TLS: .*certificate"):
+        shake()
+    assert not judge.is_open
+
+
+def test_a_server_demands_a_certificate_and_a_version(make_tls: Files) -> None:
+    """A client that has none, or that speaks TLS 1.2 only."""
+    config = make_tls()
+    tls = load_tls(config)
+    bare = context_of(config.authorities)
+    old = context_of(config.authorities)
+    old.load_cert_chain(config.certificate, config.private_key)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    for context, why in ((bare, "certificate"), (old, "protocol")):
+        server = TlsStream(tls, "127.0.0.1", is_server=True)
+        client = TlsStream(
+            Tls(tls.server, context, frozenset(), is_any=True), "127.0.0.1", is_server=False
+        )
+        client.feed(b"")
+        with pytest.raises(ConnectionAbortedError, match=why):
+            server.feed(client.take()) or client.feed(server.take()) or server.feed(client.take())
+
+
 def test_no_tickets_and_no_resumption(make_tls: Files) -> None:
     """A server that has finished its handshake has nothing more to say."""
     client, server = pair(load_tls(make_tls()))

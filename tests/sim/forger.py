@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tribes.links.own_wire import CONTROL_MARK, OwnSide, Start, encode_hello, encode_start
 from tribes.security.keys import GroupKey, KeyRing
-from tribes.security.mark import MARK_BYTES, Marker
+from tribes.security.mark import MARK_BYTES, Mark, Marker, split
 from tribes.wire.data import encode_data_frame
 from tribes.wire.frame import FRAME_START, encode_frame
-from tribes.wire.member import SHUTDOWN_COMMAND, Member, encode_member
+from tribes.wire.member import SHUTDOWN_COMMAND, Member, decode_member, encode_member
 from tribes.wire.outputs import Close, Connect, Write
 
 if TYPE_CHECKING:
@@ -87,12 +87,8 @@ class Forger:
         self._heard: dict[tuple[str, int], list[bytes]] = {}
         self._openings: dict[str, list[list[bytes]]] = {}
         self._answers: list[list[bytes]] = []
-        self._wrong = [
-            Marker(random.getrandbits(64) | 1, keys=KeyRing([GroupKey(number, bytes([99]) * 32)]))
-            for number in (1, 2, 200)
-        ]
-        for marker in self._wrong:
-            marker.counter = 1 << 40
+        self._lives: dict[bytes, Mark] = {}
+        """The latest mark of each member; that it is heard by everybody is no secret of its own."""
         world.watch(("datagram", "bytes"), self._hear)
 
     # What it hears.
@@ -101,6 +97,9 @@ class Forger:
         del time
         if kind == "datagram":
             self._datagrams.append(detail)
+            record, mark = split(detail)
+            if mark is not None:
+                self._lives[decode_member(record).unique_id] = mark
             if len(self._datagrams) > _HEARD_MAX:
                 # Old ones too: of the dead, and of what was sent long ago.
                 del self._datagrams[self._random.randrange(_HEARD_MAX)]
@@ -220,18 +219,21 @@ class Forger:
         return Member(member.host, port, self._random.randbytes(16), payload=b"ghost")
 
     def _heartbeat(self, members: list[Member]) -> bytes:
-        record = encode_member(self._record(members).replace(alive=self._random.getrandbits(40)))
-        return self._signed(record)
+        return self._signed(self._record(members).replace(alive=self._random.getrandbits(40)))
 
     def _farewell(self, members: list[Member]) -> bytes:
-        gone = self._record(members).replace(command=SHUTDOWN_COMMAND, alive=2**40)
-        return self._signed(encode_member(gone))
+        return self._signed(self._record(members).replace(command=SHUTDOWN_COMMAND, alive=2**40))
 
-    def _signed(self, record: bytes) -> bytes:
-        choice = self._random.randrange(4)
-        if choice == 3:
-            return record
-        return self._wrong[choice].mark(record)
+    def _signed(self, record: Member) -> bytes:
+        """With the next counter of its true incarnation, mostly, and a key that is none of ours."""
+        random, known, data = self._random, self._lives.get(record.unique_id), encode_member(record)
+        key_id = random.choice((0, 1, 1, 2, 200))
+        keys = KeyRing([GroupKey(key_id, bytes([99]) * 32)]) if key_id else None
+        if known is None or not random.randrange(4):
+            known = Mark(0, random.getrandbits(64) | 1, 1 << 40)
+        marker = Marker(known.incarnation, keys=keys)
+        marker.counter = known.counter + random.randrange(3)
+        return marker.mark(data) if random.randrange(5) else data
 
     def _plain(self, members: list[Member], target: Member) -> bytes:
         del target
