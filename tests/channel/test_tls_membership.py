@@ -13,7 +13,7 @@ import pytest
 from tests.channel.keyed_net import ONE, Net, Side, ring
 from tribes.channel.door import SILENT_MAX
 from tribes.config.model import ChannelConfig, TlsConfig
-from tribes.errors import RemoteProtocolError
+from tribes.errors import LocalProtocolError, RemoteProtocolError
 from tribes.links.challenge import Life, decode_life, encode_life
 from tribes.membership.introductions import (
     QUESTIONS_MAX,
@@ -24,6 +24,7 @@ from tribes.membership.introductions import (
 from tribes.security.mark import MARK_BYTES, Marker
 from tribes.wire.data import encode_data_frame
 from tribes.wire.member import SHUTDOWN_COMMAND, Member, encode_member
+from tribes.wire.options import SendOptions
 
 TLS = ChannelConfig(tls=TlsConfig(certificate="x", authorities="x"))
 OUTSIDE = "10.0.0.66"
@@ -230,6 +231,17 @@ def test_only_own_links_are_taken() -> None:
     net.pump()
     assert not stranger.is_open
     assert stranger.answer == b""
+    assert a.delivered == []
+
+
+def test_messages_by_udp_are_neither_sent_nor_taken() -> None:
+    """TLS does not cover them."""
+    net, (a, b) = group(4000, 4001)
+    for options in (SendOptions.UDP, SendOptions.MULTICAST):
+        with pytest.raises(LocalProtocolError, match="clear the options"):
+            a.send(b, b"x", int(options))
+    frame = encode_data_frame(0, 0, bytes(16), encode_member(b.core.local), b"x")
+    net.datagram(frame, b.host, a)
     assert a.delivered == []
 
 

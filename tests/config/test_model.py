@@ -168,6 +168,12 @@ def test_tls_is_a_table_of_the_channel() -> None:
         ({"handshake_timeout": 0}, {}, "channel.tls.handshake_timeout", "greater than 0"),
         ({"peer_names": ("*.example",)}, {}, "channel.tls.peer_names", "is no name"),
         ({}, {"own_link": False}, "channel.own_link", "own_link = true"),
+        (
+            {},
+            {"receiver": ReceiverConfig(udp_port=4100)},
+            "channel.receiver.udp_port",
+            "take udp_port away",
+        ),
         ({}, {"plain_peers": ("any",), "keys": KEY}, "channel.plain_peers", "don't speak TLS"),
         (
             {},

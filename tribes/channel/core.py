@@ -418,8 +418,8 @@ class ChannelCore:
             raise LocalProtocolError("a member does not send to itself")
         if options & _DATAGRAM and self.protection is not None:
             raise LocalProtocolError(
-                "a group with a key sends no messages by UDP or multicast, because the key does "
-                "not protect them; clear the options UDP (32) and MULTICAST (64)"
+                "a group with a key or TLS sends no messages by UDP or multicast, because nothing "
+                "protects them; clear the options UDP (32) and MULTICAST (64)"
             )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(

@@ -306,9 +306,9 @@ def check_config(config: NodeConfig) -> None:
     _check_sockets("channel.receiver", receiver)
     _check_sockets("channel.sender", config.channel.sender)
     _positive("channel.sender.pool_size", config.channel.sender.pool_size)
-    if receiver.udp_port >= 0 and config.channel.has_key:
+    if receiver.udp_port >= 0 and (config.channel.has_key or config.channel.tls is not None):
         raise ConfigError(
-            "a group with a key receives no messages by UDP, because the key does not protect "
+            "a group with a key or TLS receives no messages by UDP, because nothing protects "
             "them; take udp_port away",
             key="channel.receiver.udp_port",
         )
