@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -635,6 +636,28 @@ def test_no_tickets_and_no_resumption(make_tls: Files) -> None:
     assert client._object.session is None or not client._object.session.has_ticket
     client.write(b"x" * 100_000)
     assert server.feed(client.take()) == b"x" * 100_000
+
+
+def test_a_damaged_handshake_ends_in_one_kind_of_error(make_tls: Files) -> None:
+    """Whatever is flipped, cut or put in, on either side: the shell knows what to expect."""
+    tls, random = load_tls(make_tls()), Random(4)
+    refused = 0
+    for number in range(400):
+        client = TlsStream(tls, "127.0.0.1", is_server=False)
+        server = TlsStream(tls, "127.0.0.1", is_server=True)
+        try:
+            client.feed(b"")
+            for turn in range(3):
+                for source, target in ((client, server), (server, client)):
+                    data = bytearray(source.take())
+                    if data and turn == number % 2 and (source is client) == (number % 4 < 2):
+                        at = random.randrange(len(data))
+                        change = random.choice((b"", random.randbytes(1), random.randbytes(40)))
+                        data[at : at + random.choice((0, 1, 9))] = change
+                    target.feed(bytes(data))
+        except ConnectionAbortedError:
+            refused += 1
+    assert refused > 200
 
 
 def test_changed_bytes_end_the_connection(make_tls: Files) -> None:
