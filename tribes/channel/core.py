@@ -101,7 +101,8 @@ class ChannelCore:
         local: The own record, with the address and port that others connect to.
         config: Membership, receiver and sender settings.
         interceptors: The chain, first to last as in a Tomcat configuration.
-        keys: The group's keys; None: nothing is protected.
+        keys: The group's keys; None: nothing is protected but by ``config.tls``. Where that is set
+            the driver brings connections that have proved who is at their other end.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
         consume: Offered every message before the listeners; True when it was taken. Runs inside
@@ -151,7 +152,7 @@ class ChannelCore:
         if config.own_link or keys is not None:
             marker = Marker(int.from_bytes(entropy(8), "big") or 1, keys=keys)
         self.protection: Protection | None = None
-        if keys is not None:
+        if keys is not None or config.tls is not None:
             assert marker is not None
             self.protection = Protection(
                 keys,
@@ -165,6 +166,9 @@ class ChannelCore:
                 new_attempt=self._next_number,
                 admit=lambda member, now: self.membership.admit(member, now),
                 replace=lambda member, now: self.membership.replace(member, now),
+                touch=lambda member, now: self.membership.touch(member, now),
+                left=lambda member, now: self.membership.left(member, now),
+                record=lambda: self.membership.record(self._now),
             )
         self.membership = MulticastMembership(
             local,
@@ -180,6 +184,7 @@ class ChannelCore:
             config.sender,
             side=self._side,
             keys=None if self.protection is None else self.protection.links,
+            only_own=self.protection is not None,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
@@ -342,7 +347,7 @@ class ChannelCore:
         Raises:
             LocalProtocolError: The channel was made without a key.
         """
-        if self.protection is None:
+        if self.protection is None or self.protection.links is None:
             raise LocalProtocolError(
                 "this channel was started without a key; members with one would not understand it: "
                 "set the key in its configuration and start it again"
@@ -440,8 +445,8 @@ class ChannelCore:
             raise LocalProtocolError("a member does not send to itself")
         if options & _DATAGRAM and self.protection is not None:
             raise LocalProtocolError(
-                "a group with a key sends no messages by UDP or multicast, because the key does "
-                "not protect them; clear the options UDP (32) and MULTICAST (64)"
+                "a group with a key or TLS sends no messages by UDP or multicast, because nothing "
+                "protects them; clear the options UDP (32) and MULTICAST (64)"
             )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
@@ -778,6 +783,7 @@ class ChannelCore:
                 return
             self.health.removed(member)
             if self.protection is not None:
+                change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)

@@ -9,7 +9,7 @@ What they promise is less than what connections do:
 3. Acknowledgements name no message, so one acknowledged datagram at a time is under way to a
    member. Messages to the group are never acknowledged.
 4. A message that finds its source's queue full is dropped: nobody can be told to wait.
-5. Nothing protects them, so a group with a key has none of it.
+5. Nothing protects them, so a group with a key or TLS has none of it.
 """
 
 from __future__ import annotations

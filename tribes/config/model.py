@@ -22,6 +22,7 @@ __all__ = [
     "NodeConfig",
     "ReceiverConfig",
     "SenderConfig",
+    "TlsConfig",
     "check_config",
     "waits_for_members",
 ]
@@ -161,6 +162,34 @@ class SenderConfig(_Config, frozen=True):
     so_traffic_class: int = -1
 
 
+class TlsConfig(_Config, frozen=True):
+    """TLS for every TCP connection between members; files are in PEM format.
+
+    Attributes:
+        certificate: File with this member's certificate, and those between it and the authority.
+        private_key: File with its key, not encrypted; only its owner may read it. Empty: it stands
+            in the certificate's file.
+        authorities: File with the certificates of the authorities that members' certificates must
+            be signed by. No other authorities are trusted, not even the system's.
+        verify_peer: Demand a certificate also of who connects (mutual TLS). Off, whoever reaches
+            the port may speak, unless a group key says otherwise.
+        peer_names: What a member's certificate must name, one of these: DNS names and IP addresses
+            of its subject alternative names, compared whole. Empty: the IP address at the other
+            end of the connection. ``"any"``: every certificate of the authorities will do.
+        minimum_version: Lowest version of TLS that is spoken.
+        handshake_timeout: Milliseconds from the moment a connection is accepted until it must have
+            said, encrypted, what it wants.
+    """
+
+    certificate: str
+    authorities: str
+    private_key: str = ""
+    verify_peer: bool = True
+    peer_names: tuple[str, ...] = ()
+    minimum_version: Literal["1.2", "1.3"] = "1.3"
+    handshake_timeout: int = 2000
+
+
 class ChannelConfig(_Config, frozen=True):
     """A channel: membership, receiver, sender (Tomcat: ``GroupChannel``).
 
@@ -175,6 +204,7 @@ class ChannelConfig(_Config, frozen=True):
         keys: The same lines themselves, where no file is at hand. Never shown.
         plain_peers: IP addresses that may be used without a key although there is one, or
             ``"any"``: for Tomcat's own members. See ``docs/security.md``.
+        tls: Certificates for the connections, instead of a key or with one; unset: no TLS.
     """
 
     membership: MembershipConfig = MembershipConfig()
@@ -184,6 +214,7 @@ class ChannelConfig(_Config, frozen=True):
     key_file: str = ""
     keys: str = ""
     plain_peers: tuple[str, ...] = ()
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         # Whatever shows a configuration (a log, a traceback's locals) must not show this. A copy
@@ -195,6 +226,13 @@ class ChannelConfig(_Config, frozen=True):
     def has_key(self) -> bool:
         """Whether a group key protects this channel."""
         return bool(self.key_file or self.keys)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether only those who prove something may speak: a key, or certificates on both sides of
+        each connection.
+        """
+        return self.has_key or (self.tls is not None and self.tls.verify_peer)
 
 
 class ManagerConfig(_Config, frozen=True):
@@ -243,8 +281,8 @@ class NodeConfig(_Config, frozen=True):
         payload: Bytes that every heartbeat carries.
         contexts: Names of the web applications whose sessions this node serves.
         hold_all: Keep copies of every context that other members announce.
-        insecure: Allow addresses other than loopback although there is no key, and so nothing is
-            authenticated.
+        insecure: Allow addresses other than loopback although there is neither a key nor mutual
+            TLS, and so nothing is authenticated.
     """
 
     name: str = ""
@@ -285,9 +323,9 @@ def check_config(config: NodeConfig) -> None:
     _check_sockets("channel.receiver", receiver)
     _check_sockets("channel.sender", config.channel.sender)
     _positive("channel.sender.pool_size", config.channel.sender.pool_size)
-    if receiver.udp_port >= 0 and config.channel.has_key:
+    if receiver.udp_port >= 0 and (config.channel.has_key or config.channel.tls is not None):
         raise ConfigError(
-            "a group with a key receives no messages by UDP, because the key does not protect "
+            "a group with a key or TLS receives no messages by UDP, because nothing protects "
             "them; take udp_port away",
             key="channel.receiver.udp_port",
         )
@@ -322,11 +360,12 @@ def check_config(config: NodeConfig) -> None:
             key="channel.receiver.address",
         )
     _check_key(config.channel)
+    _check_tls(config.channel)
     for key, text in (
         ("channel.membership.bind", membership.bind),
         ("channel.receiver.address", receiver.address),
     ):
-        if _ip(key, text).is_loopback or config.insecure or config.channel.has_key:
+        if _ip(key, text).is_loopback or config.insecure or config.channel.is_protected:
             continue
         raise ConfigError(
             f"{text} is not a loopback address, and nothing protects the group there: whoever "
@@ -334,6 +373,8 @@ def check_config(config: NodeConfig) -> None:
             "on every member (on the command line: --key-file):\n\n"
             "    tribes keygen --output group.key\n"
             '    key_file = "group.key"    # under [channel]\n\n'
+            "or certificates ([channel.tls]: certificate, private_key, authorities; see "
+            "docs/security.md), "
             "or, if the network itself is trusted, say so in the node's configuration (on the "
             "command line: --insecure):\n\n"
             "    insecure = true\n",
@@ -384,6 +425,45 @@ def _check_key(channel: ChannelConfig) -> None:
         raise ConfigError(
             "without a key everybody may come without one; set key_file too, or take it away",
             key="channel.plain_peers",
+        )
+
+
+def _check_tls(channel: ChannelConfig) -> None:
+    tls = channel.tls
+    if tls is None:
+        return
+    for name in ("certificate", "authorities"):
+        if not getattr(tls, name):
+            raise ConfigError(
+                "is empty; write the path of a file in PEM format", key=f"channel.tls.{name}"
+            )
+    if tls.minimum_version not in ("1.2", "1.3"):
+        raise ConfigError(
+            f"must be '1.2' or '1.3', found {tls.minimum_version!r}",
+            key="channel.tls.minimum_version",
+        )
+    _positive("channel.tls.handshake_timeout", tls.handshake_timeout)
+    for text in tls.peer_names:
+        if not text.strip() or "*" in text:
+            raise ConfigError(
+                f"{text!r} is no name; write whole DNS names or IP addresses, or 'any'",
+                key="channel.tls.peer_names",
+            )
+    if not channel.own_link:
+        raise ConfigError(
+            "is false, but only members with the own link speak TLS; write own_link = true",
+            key="channel.own_link",
+        )
+    if channel.plain_peers:
+        raise ConfigError(
+            "plain members don't speak TLS; take plain_peers away, or channel.tls",
+            key="channel.plain_peers",
+        )
+    if not channel.has_key and not channel.membership.suspect_after:
+        raise ConfigError(
+            "is 0, but with TLS and no key anybody can send heartbeats, so only answers tell a "
+            "hung member from a living one; write 1000, or set a key_file as well",
+            key="channel.membership.suspect_after",
         )
 
 

@@ -56,6 +56,7 @@ class SenderPool:
         config: Settings of every sender.
         side: What this process says of itself on own links.
         keys: What own links are opened with; None: they are not protected.
+        only_own: Whether nobody is ever served as a plain member but by ``speaks_own``.
         speaks_own: Whether a member is known to speak the own link.
         entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
@@ -74,6 +75,7 @@ class SenderPool:
         *,
         side: OwnSide,
         keys: LinkKeyring | None,
+        only_own: bool,
         speaks_own: Callable[[Member], bool],
         entropy: Callable[[int], bytes],
         timers: Timers,
@@ -97,6 +99,7 @@ class SenderPool:
         self._config = config
         self._side = side
         self._keys = keys
+        self._only_own = only_own
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
@@ -200,7 +203,7 @@ class SenderPool:
             wake=self._awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
-            never_plain=self._keys is not None,
+            never_plain=self._only_own,
         )
 
     def _make_plain(self, member: Member) -> PeerSender:

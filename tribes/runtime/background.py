@@ -324,6 +324,19 @@ class BackgroundNode:
         self.set_keys(keys)
         return keys.ids
 
+    def reload_certificates(self) -> None:
+        """Read the files of ``channel.tls`` again, see :meth:`GroupChannel.reload_certificates`.
+
+        Raises:
+            ConfigError: A file cannot be read or used; all stays as it was.
+            LocalProtocolError: The configuration has no ``channel.tls``.
+            ChannelClosedError: The node does not run.
+        """
+        channel, run = self.channel, self._run
+        assert run is not None
+        tls = channel.read_certificates()
+        call_in_run(run.token, lambda: channel.set_certificates(tls)).result(_START_TIMEOUT_S)
+
     @property
     def channel(self) -> GroupChannel:
         """The channel. Only its ``local`` and ``view`` may be read from other threads.

@@ -23,7 +23,7 @@ from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
-from tribes.runtime.key_files import read_keys
+from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import default_interceptors
@@ -204,11 +204,12 @@ def make_shell(
         wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
-        ConfigError: A value cannot work, the keys cannot be read, or an address or port cannot be
-            had.
+        ConfigError: A value cannot work, keys or certificates cannot be read, or an address or port
+            cannot be had.
     """
     check_config(config)
     keys = read_keys(config.channel)
+    tls = read_tls(config.channel)
     membership = config.channel.membership
     opened: list[socket.socket] = []
     try:
@@ -250,6 +251,7 @@ def make_shell(
             udp=udp,
             group=(membership.address, membership.port),
             listeners=listeners,
+            tls=tls,
         )
     except BaseException:
         for sock in opened:
