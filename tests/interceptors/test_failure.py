@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tribes.channel.chain import Verdict
 from tribes.interceptors import TcpFailureDetector
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.timers import Timers
@@ -39,6 +40,9 @@ class Channel:
         self.answers: list[Callable[[Exception | None, float], None]] = []
         self.forgotten: list[Member] = []
         self.reported: list[MemberChange] = []
+        self.verdict: Verdict | None = Verdict.GONE
+        self.confirmed: list[tuple[Member, bool]] = []
+        self.decide: list[Callable[[Verdict, float], None]] = []
         self.detector = TcpFailureDetector(**settings)  # type: ignore[arg-type]
         self.detector.attach(self)
 
@@ -62,10 +66,20 @@ class Channel:
         self.probes.append({"member": member, "message": message, **details})
         self.answers.append(answer)
 
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        self.confirmed.append((member, is_refused))
+        if self.verdict is None:
+            self.decide.append(answer)
+        else:
+            answer(self.verdict, self.now)
+
     def change(self, change: MemberChange, now: float = 0.0) -> None:
         self.detector.on_members(change, now, lambda c, n: self.reported.append(c))
 
     def answer(self, error: Exception | None, now: float = 0.1) -> None:
+        self.now = now
         self.answers.pop(0)(error, now)
 
 

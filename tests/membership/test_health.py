@@ -37,6 +37,11 @@ class Watch:
         if self.answers:
             self.monitor.answered(member, now)
 
+    def owes(self, now: float) -> None:
+        """Something is sent, and never answered."""
+        self.asked = now
+        self.monitor.sent(PEER)
+
     def run(self, end: float, *, heartbeats: bool = False) -> None:
         """Run the timers on time up to ``end``."""
         while self.timers.next_deadline <= end:
@@ -75,7 +80,7 @@ def test_heartbeats_do_not_count_against_an_unanswered_question() -> None:
     """Multicast works and TCP does not: nobody waits for such a member for long."""
     watch = Watch()
     watch.run(10.0, heartbeats=True)
-    watch.asked = 10.0
+    watch.owes(10.0)
     watch.run(12.0, heartbeats=True)
     assert watch.changes == [(11.0, True)]
 

@@ -46,6 +46,8 @@ class AcceptedLinks:
         emit: Takes outputs and events.
         answered: Told when a sender proved to be there.
         ended: Told of each connection that is recognised and then gone.
+        asked: Gets what a peer wants to know about another member, see ``OwnReceiver``.
+        doubted: Told when a peer suspects this member.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class AcceptedLinks:
         emit: Callable[[NetworkOutput | Event], None],
         answered: Callable[[Member, float], None],
         ended: Callable[[Receiver], None],
+        asked: Callable[[OwnReceiver, int, bytes, float], None],
+        doubted: Callable[[Member, float], None],
     ) -> None:
         self.receivers: Final[dict[int, Receiver]] = {}
         self.door: Final = Door(timers=timers, may_wait=self._may_be_plain, close=self._turn_away)
@@ -76,6 +80,8 @@ class AcceptedLinks:
         self._emit = emit
         self._answered = answered
         self._ended = ended
+        self._asked = asked
+        self._doubted = doubted
         self._touched: dict[Receiver, None] = {}
         self._is_stopped = False
 
@@ -202,6 +208,8 @@ class AcceptedLinks:
             emit=self._emit,
             started=lambda receiver, then: self._answered(next(iter(receiver.sources)), then),
             ended=self._own_ended,
+            asked=self._asked,
+            doubted=self._doubted,
         )
 
     def _own_ended(self, receiver: OwnReceiver, why: Exception, now: float) -> None:

@@ -16,7 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
-from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.chain import Chain, Interceptor, Verdict
 from tribes.channel.datagrams import Datagrams
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
@@ -36,6 +36,7 @@ from tribes.channel.protection import Protection
 from tribes.channel.questions import Questions
 from tribes.channel.statistics import ChannelStatistics
 from tribes.channel.tickets import Outgoing, Ticket
+from tribes.channel.witnesses import Witnesses
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
@@ -49,7 +50,7 @@ from tribes.links.base import OutFrame, excuse
 from tribes.links.own_inbox import OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender, SenderState
-from tribes.links.own_wire import OwnSide
+from tribes.links.own_wire import WITNESSES, OwnSide
 from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.health import HealthMonitor
@@ -135,7 +136,7 @@ class ChannelCore:
         self._link_lost = link_lost
         self._suspicion = suspicion
         self._record = encode_member(local)
-        self._side = OwnSide(self._record, local.unique_id)
+        self._side = OwnSide(self._record, local.unique_id, features=WITNESSES)
         self._inboxes = OwnInboxes(entropy)
         self._now = 0.0
         self._outputs: list[Output] = []
@@ -182,8 +183,9 @@ class ChannelCore:
             emit=self._emit,
             new_attempt=self._next_number,
             is_member=self._views.__contains__,
-            lost=self._trouble,
+            lost=self._link_broke,
             may_have_lost=self._may_have_lost,
+            told=lambda number, opinion, now: self.witnesses.told(number, opinion, now),
         )
         suspect_after = config.membership.suspect_after
         self.health = HealthMonitor(
@@ -196,6 +198,16 @@ class ChannelCore:
             hopeless=self._give_up_on,
             hung=self._senders.answered_elsewhere,
         )
+        self.witnesses = Witnesses(
+            local.unique_id,
+            timers=self.timers,
+            health=self.health,
+            others=self._witnesses,
+            ask=self._senders.ask,
+            find=self._find,
+            probe=self._observe,
+            respond=self._respond,
+        )
         self.accepted = AcceptedLinks(
             config,
             side=self._side,
@@ -206,6 +218,8 @@ class ChannelCore:
             emit=self._emit,
             answered=self.health.answered,
             ended=lambda receiver: self.deliveries.link_closed(receiver),
+            asked=self.witnesses.asked,
+            doubted=lambda member, now: self.health.doubted(now),
         )
         self._receivers = self.accepted.receivers
         self.statistics = ChannelStatistics(self.accepted)
@@ -304,6 +318,7 @@ class ChannelCore:
             interceptor.stop(now)
         self.membership.stop(now)
         self.health.stop()
+        self.witnesses.stop()
         why = ChannelClosedError("the channel was stopped")
         self._senders.close(why, now)
         self.datagrams.stop(why, now)
@@ -599,6 +614,14 @@ class ChannelCore:
         answer: Callable[[Exception | None, float], None],
     ) -> None:
         """Ask on a fresh connection whether a member is there; see :class:`ChainContext`."""
+
+        def answered(error: Exception | None, now: float) -> None:
+            if error is None and expect_reply:
+                self.health.answered(member, now)
+            answer(error, now)
+
+        if expect_reply:
+            self.health.asked(member, self._now)
         self._questions.ask(
             member,
             message,
@@ -606,8 +629,14 @@ class ChannelCore:
             expect_reply=expect_reply,
             connect_timeout=connect_timeout,
             reply_timeout=reply_timeout,
-            answer=answer,
+            answer=answered,
         )
+
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        """Ask others before a member is removed; see :class:`ChainContext`."""
+        self.witnesses.confirm(member, is_refused=is_refused, answer=answer, now=self._now)
 
     # The way down.
 
@@ -621,6 +650,7 @@ class ChannelCore:
         needs_outcome = bool(data.options & _SYNC)
         suspected = self.view.suspected
         ticket, sender_of, settler = message.ticket, self._senders.get, self._settler
+        sent = self.health.sent
         self.statistics.frames_sent += len(message.destinations)
         if data.options & _MULTICAST:
             self._to_group(message, frame, now)
@@ -639,6 +669,7 @@ class ChannelCore:
             if by_udp:
                 self.datagrams.to_member(member, out, now)
                 continue
+            sent(member)
             sender_of(member, now).enqueue(out, now)
 
     def _to_group(self, message: Outgoing, frame: bytes, now: float) -> None:
@@ -781,10 +812,13 @@ class ChannelCore:
 
         def answer(error: Exception | None, then: float) -> None:
             if error is None:
-                self.health.answered(member, then)
                 self._senders.answered_elsewhere(member, then)
 
-        timeout = self.config.membership.suspect_after / 1000
+        self._test(member, self.config.membership.suspect_after / 1000, answer)
+
+    def _test(
+        self, member: Member, timeout: float, answer: Callable[[Exception | None, float], None]
+    ) -> None:
         self.probe(
             member,
             FAILURE_DETECTOR_PAYLOAD,
@@ -794,6 +828,37 @@ class ChannelCore:
             reply_timeout=timeout,
             answer=answer,
         )
+
+    def _witnesses(self) -> Iterable[Member]:
+        view, can_witness = self.view, self._senders.can_witness
+        return (m for m in view.members if m not in view.suspected and can_witness(m))
+
+    def _find(self, unique_id: bytes) -> Member | None:
+        return next((m for m in self.view.members if m.unique_id == unique_id), None)
+
+    def _observe(
+        self,
+        member: Member,
+        timeout: float,
+        answer: Callable[[Exception | None, float], None],
+        now: float,
+    ) -> None:
+        def answered(error: Exception | None, then: float) -> None:
+            answer(error, then)
+            if isinstance(error, ConnectionRefusedError):
+                # The question has told this member too.
+                self._trouble(member, error, then)
+
+        self._senders.ping(member, now)
+        self._test(member, timeout, answered)
+
+    def _respond(self, receiver: OwnReceiver) -> None:
+        self.accepted.touch(receiver)
+        self.accepted.flush()
+
+    def _link_broke(self, member: Member, why: Exception, now: float) -> None:
+        self.witnesses.lost(member, now)
+        self._trouble(member, why, now)
 
     def _give_up_on(self, member: Member, now: float) -> None:
         self._trouble(member, TimeoutError("no answer for a long time"), now)
@@ -808,6 +873,7 @@ class ChannelCore:
         if self._suspicion is not None:
             self._suspicion(member, silent is not None, now)
         if silent is not None:
+            self._senders.doubt(member, now)
             self._senders.excuse(member, _not_answering(member), now)
 
     def _notify(self, change: MemberChange, now: float) -> None:

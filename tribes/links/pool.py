@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
     from tribes.links.base import LinkEnd, PeerSender
     from tribes.links.link_keys import LinkKeyring
-    from tribes.links.own_wire import OwnSide
+    from tribes.links.own_wire import Opinion, OwnSide
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
@@ -42,6 +42,7 @@ class SenderPool:
         is_member: Whether a destination is in the view; a stranger's sender is given back soon.
         lost: Told when a connection broke or could not be made.
         may_have_lost: Told when a connection broke on which not everything is sent again.
+        told: Gets the number of a question that was asked by :meth:`ask`, and the opinion.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SenderPool:
         is_member: Callable[[Member], bool],
         lost: Callable[[Member, Exception, float], None],
         may_have_lost: Callable[[Member, float], None],
+        told: Callable[[int, Opinion, float], None],
     ) -> None:
         self._config = config
         self._side = side
@@ -71,6 +73,7 @@ class SenderPool:
         self._new_attempt = new_attempt
         self._is_member = is_member
         self._lost = lost
+        self._told = told
         self._senders: dict[Member, PeerSender] = {}
         self._by_attempt: dict[int, LinkEnd] = {}
         self._by_link: dict[int, LinkEnd] = {}
@@ -101,6 +104,7 @@ class SenderPool:
             connect=self._connect,
             lost=self._lost,
             not_own=self._not_own,
+            told=self._told,
             wake=self._awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
@@ -165,6 +169,22 @@ class SenderPool:
         """Ask for an answer on the open link to a member; False when there is none to ask on."""
         sender = self._senders.get(member)
         return isinstance(sender, OwnSender) and sender.idle_ping(now)
+
+    def can_witness(self, member: Member) -> bool:
+        """Whether a member can be asked for its opinion of another one."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.can_witness
+
+    def ask(self, member: Member, number: int, about: bytes, now: float) -> bool:
+        """Ask a member for its opinion of another one; False when it cannot be asked."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.ask(number, about, now)
+
+    def doubt(self, member: Member, now: float) -> None:
+        """Tell a member that it is suspected, if it can be told."""
+        sender = self._senders.get(member)
+        if isinstance(sender, OwnSender):
+            sender.doubt(now)
 
     def answered_elsewhere(self, member: Member, now: float) -> None:
         """A member answers, on another connection than ours: one that hangs is made anew."""
