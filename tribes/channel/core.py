@@ -22,7 +22,6 @@ from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
     Event,
-    LinkRejected,
     MemberAdded,
     MemberRefuted,
     MemberRemoved,
@@ -215,6 +214,7 @@ class ChannelCore:
             protection=self.protection,
             timers=self.timers,
             entropy=entropy,
+            clock=lambda: self._now,
             emit=self._emit,
             answered=self.health.answered,
             ended=lambda receiver: self.deliveries.link_closed(receiver),
@@ -734,7 +734,7 @@ class ChannelCore:
         except RemoteProtocolError as error:
             inbound.has_failed = True
             peer = data.source.address if receiver is None else receiver.peer
-            self._emit(LinkRejected(peer, f"message refused: {error}"))
+            self.accepted.tell(peer, f"message refused: {error}")
         except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
             inbound.has_failed = True
             self._emit(_bug("message not processed", error))
