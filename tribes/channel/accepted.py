@@ -46,7 +46,7 @@ class AcceptedLinks:
         entropy: Gives n random bytes.
         clock: The time of the present input.
         emit: Takes outputs and events.
-        answered: Told when a sender proved to be there.
+        answered: Told when a sender on an own link proved to be there.
         ended: Told of each connection that is recognised and then gone.
         asked: Gets what a peer wants to know about another member, see ``OwnReceiver``.
         doubted: Told when a peer suspects this member.

@@ -11,6 +11,7 @@ inside the core (session managers) or a ``Deliver`` for the listeners → acknow
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ from tribes.errors import (
 )
 from tribes.ids import UniqueId, make_unique_id
 from tribes.links.base import OutFrame, excuse
+from tribes.links.introduction import Introduction, introduction_of
 from tribes.links.own_inbox import OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender, SenderState
@@ -86,6 +88,9 @@ _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
 
 SOURCES_PER_LINK_MAX = 64
 """Members whose frames one connection may carry. Tribes' own connections carry one member's."""
+
+INTRODUCED_MAX = 1024
+"""Members that are remembered for having shown their mark on a connection."""
 
 FRAME_ROOM_BYTES = 128 * 1024
 """What a frame may need beyond its message: a member record has up to 64 KiB, and interceptors may
@@ -135,6 +140,7 @@ class ChannelCore:
         self._link_lost = link_lost
         self._suspicion = suspicion
         self._record = encode_member(local)
+        self._introduced: OrderedDict[Member, None] = OrderedDict()
         self._side = OwnSide(self._record, local.unique_id, features=WITNESSES)
         self._inboxes = OwnInboxes(entropy)
         self._now = 0.0
@@ -176,6 +182,8 @@ class ChannelCore:
             config.sender,
             side=self._side,
             keys=None if self.protection is None else self.protection.links,
+            marker=marker,
+            barrier=self._barrier,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
@@ -216,7 +224,7 @@ class ChannelCore:
             entropy=entropy,
             clock=lambda: self._now,
             emit=self._emit,
-            answered=self.health.answered,
+            answered=self._came_by_own_link,
             ended=lambda receiver: self.deliveries.link_closed(receiver),
             asked=self.witnesses.asked,
             doubted=lambda member, now: self.health.doubted(now),
@@ -234,6 +242,7 @@ class ChannelCore:
             emit=self._emit,
             new_number=self._next_number,
             protection=self.protection,
+            marker=marker,
         )
         self.datagrams = Datagrams(
             local,
@@ -704,6 +713,9 @@ class ChannelCore:
             destination = destination_of(data.trailer)
             if destination is not None and destination != self._local.unique_id:
                 raise RemoteProtocolError("meant for another member, which was here before")
+            introduction = introduction_of(data, body)
+            if introduction is not None:
+                self._on_introduction(data.source, introduction, now)
         if data.message not in _PROBE_PAYLOADS:
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
@@ -724,6 +736,27 @@ class ChannelCore:
             self._process(receiver, inbound, data, now)
         if slot is not None:
             inbound.answer_to(receiver, slot)
+
+    def _on_introduction(self, source: Member, introduction: Introduction, now: float) -> None:
+        covered, mark = introduction
+        if self.protection is not None:
+            self.protection.admission.introduced(source, covered, mark, now)
+        elif self.config.own_link and not mark.key_id:
+            # Who signs speaks with those who have its key, and to others as a plain member.
+            self._introduced[source] = None
+            self._introduced.move_to_end(source)
+            if len(self._introduced) > INTRODUCED_MAX:
+                self._introduced.popitem(last=False)
+            self._senders.upgrade(source, now)
+
+    def _came_by_own_link(self, member: Member, now: float) -> None:
+        self.health.answered(member, now)
+        self._senders.upgrade(member, now)
+
+    def _barrier(self, options: int) -> bytes:
+        unique_id = make_unique_id(self._entropy(16))
+        message = FAILURE_DETECTOR_PAYLOAD
+        return encode_data_frame(options, self._wall_ms(), unique_id, self._record, message)
 
     def _process(
         self, receiver: Receiver | None, inbound: Inbound, data: ChannelData, now: float
@@ -781,6 +814,7 @@ class ChannelCore:
             if not self._views.remove(member):
                 return
             self.health.removed(member)
+            self._introduced.pop(member, None)
             if self.protection is not None:
                 self.protection.admission.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
@@ -886,6 +920,7 @@ class ChannelCore:
             return not self.protection.admission.is_plain(member)
         return self.config.own_link and (
             self.membership.table.is_marked(member)
+            or member in self._introduced
             or self._inboxes.get(member.unique_id) is not None
         )
 

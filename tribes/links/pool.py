@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from tribes.errors import MemberUnreachableError
+from tribes.links.base import OutFrame
 from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
 from tribes.links.plain_pool import PlainSenders
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
     from tribes.links.base import LinkEnd, PeerSender
     from tribes.links.link_keys import LinkKeyring
     from tribes.links.own_wire import Opinion, OwnSide
+    from tribes.security.mark import Marker
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
 
 __all__ = ["SenderPool"]
+
+_BARRIER_OPTIONS = int(SendOptions.BYTE_MESSAGE | SendOptions.USE_ACK)
 
 _STRANGER_IDLE_S = 5.0
 """How long the connection to a destination that is no member stays open without use."""
@@ -34,6 +39,8 @@ class SenderPool:
         config: Settings of every sender.
         side: What this process says of itself on own links.
         keys: What own links are opened with; None: they are not protected.
+        marker: Says who we are on plain links; None: nobody does.
+        barrier: Makes a frame with these options that no listener gets.
         speaks_own: Whether a member is known to speak the own link.
         entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
@@ -51,6 +58,8 @@ class SenderPool:
         *,
         side: OwnSide,
         keys: LinkKeyring | None,
+        marker: Marker | None,
+        barrier: Callable[[int], bytes],
         speaks_own: Callable[[Member], bool],
         entropy: Callable[[int], bytes],
         timers: Timers,
@@ -64,6 +73,9 @@ class SenderPool:
         self._config = config
         self._side = side
         self._keys = keys
+        self._marker = marker
+        self._barrier = barrier
+        self._upgrading: set[Member] = set()
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
@@ -126,6 +138,7 @@ class SenderPool:
             emit=self._emit,
             connect=lambda _: self._attempt_of(sender),
             lost=self._plain_lost,
+            marker=self._marker,
         )
         return sender
 
@@ -148,6 +161,43 @@ class SenderPool:
             plain.enqueue(frame, now)
         if self._is_member(member) and self._config.keep_connected:
             plain.connect(now)
+
+    def upgrade(self, member: Member, now: float) -> None:
+        """It became known that a member speaks the own link: go over to it.
+
+        What the plain link has written goes first: behind it goes one more frame, and once that is
+        acknowledged all before it has been read. If it fails the plain link stays, and the next
+        sign of the member tries again.
+        """
+        known = self._senders.get(member)
+        if (
+            not isinstance(known, PlainSender)
+            or member in self._upgrading
+            or not self._speaks_own(member)
+        ):
+            return
+        if known.is_idle and not known.has_written:
+            self._to_own(known, now)
+            return
+
+        def read(error: Exception | None, then: float) -> None:
+            self._upgrading.discard(member)
+            if error is None and self._senders.get(member) is known:
+                self._to_own(known, then)
+
+        self._upgrading.add(member)
+        frame = OutFrame(self._barrier(_BARRIER_OPTIONS), needs_ack=True, settle=read)
+        known.enqueue(frame, now)
+
+    def _to_own(self, plain: PlainSender, now: float) -> None:
+        member = plain.member
+        frames = plain.take_queue()
+        own = self._senders[member] = self._make(member)
+        plain.close(MemberUnreachableError("replaced by an own link"), now, abort=False)
+        for frame in frames:
+            own.enqueue(frame, now)
+        if self._is_member(member) and self._config.keep_connected:
+            own.connect(now)
 
     def _plain_lost(self, member: Member, why: Exception, now: float) -> None:
         self._lost(member, why, now)

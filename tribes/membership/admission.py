@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from tribes.security.mark import Verdict, verify
+from tribes.security.mark import IN_FIRST_FRAME, Verdict, verify
 from tribes.security.replay import Heard, ReplayGuard
 
 if TYPE_CHECKING:
@@ -103,6 +103,23 @@ class Admission:
         else:
             self.statistics.unknown_key += 1
         return None
+
+    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> None:
+        """Somebody says in the first frame of a plain connection that it has a key.
+
+        Args:
+            record: Who it says it is.
+            covered: What its mark covers.
+            mark: The mark.
+            now: Monotonic seconds.
+        """
+        verdict = verify(covered, mark, self.keys, place=IN_FIRST_FRAME)
+        if verdict is Verdict.VALID:
+            self.hears(record, mark, is_signed=True, now=now)
+        elif verdict is Verdict.FORGED:
+            self.statistics.forged += 1
+        elif verdict is Verdict.UNKNOWN_KEY:
+            self.statistics.unknown_key += 1
 
     def hears(self, record: Member, mark: Mark | None, *, is_signed: bool, now: float) -> bool:
         """Whether a record may change anything now.
