@@ -751,6 +751,8 @@ class ChannelCore:
 
     def _came_by_own_link(self, member: Member, now: float) -> None:
         self.health.answered(member, now)
+        if self.protection is not None:
+            self.protection.admission.met(member)
         self._senders.upgrade(member, now)
 
     def _barrier(self, options: int) -> bytes:
@@ -830,6 +832,8 @@ class ChannelCore:
         self.health.added(member, now)
         if self.protection is not None:
             self.protection.admission.joined(member, now)
+            if self._inboxes.get(member.unique_id) is not None:
+                self.protection.admission.met(member)
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
         self._notify(change, now)

@@ -15,6 +15,7 @@ detector asks them as Tomcat's does. They can't take the name or the address of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.security.mark import IN_FIRST_FRAME, Verdict, verify
@@ -81,7 +82,7 @@ class Admission:
         self._ask = ask
         self._admit = admit
         self._replace = replace
-        self._under_question: set[tuple[Member, int]] = set()
+        self._under_question: set[tuple[Member, int | None]] = set()
 
     def verified(self, record: bytes, mark: Mark | None, host: str) -> bool | None:
         """Whether a record is signed; None: it is to be dropped, unread.
@@ -143,26 +144,41 @@ class Admission:
             self._question(record, mark.incarnation)
         return heard is Heard.FRESH
 
-    def _question(self, record: Member, incarnation: int) -> None:
-        life = (record, incarnation)
-        if life in self._under_question:
+    def met(self, record: Member) -> None:
+        """A member has opened an own link, and with it proved a key. One that was taken for a plain
+        member until now is asked which life it is of, and is none from then on.
+        """
+        if self.guard.is_plain(record):
+            self._question(record, None)
+
+    def _question(self, record: Member, incarnation: int | None) -> None:
+        question = (record, incarnation)
+        if question in self._under_question:
             return
         if len(self._under_question) >= QUESTIONS_MAX:
             self.statistics.not_asked += 1
             return
-        self._under_question.add(life)
+        self._under_question.add(question)
 
         def answered(proved: int | None, counter: int, now: float) -> None:
-            self._under_question.discard(life)
-            if proved != incarnation:
+            self._under_question.discard(question)
+            if proved is None or incarnation not in (None, proved):
                 self.statistics.unproved += 1
                 return
             was_plain = self.guard.is_plain(record)
-            if self.guard.confirmed(
-                record, incarnation=incarnation, signed=True, now=now, counter=counter
-            ):
+            life = partial(
+                self.guard.confirmed,
+                record,
+                incarnation=proved,
+                signed=True,
+                now=now,
+                counter=counter,
+            )
+            if life():
                 if was_plain:
                     self._replace(record, now)
+                    # Whoever leaves the view is forgotten.
+                    life()
                 self._admit(record, now)
 
         self._ask(record, answered)
