@@ -165,3 +165,97 @@ def test_removed_member_is_not_watched() -> None:
     watch.monitor.heard(PEER, 5.0)
     assert watch.changes == []
     assert watch.pings == []
+
+
+def peers(count: int) -> list[Member]:
+    return [PEER.replace(unique_id=number.to_bytes(16, "big")) for number in range(1, 1 + count)]
+
+
+def test_quiet_members_cost_a_look_nothing() -> None:
+    """A group of two hundred, each heard twice a second, in no particular order."""
+    watch = Watch()
+    watch.monitor.removed(PEER)
+    group = peers(199)
+    for member in group:
+        watch.monitor.added(member, 0.0)
+    watch.run(0.2)
+    for step in range(1, 121):
+        for offset, member in enumerate(group):
+            now = step / 2 - 0.499 + offset / 1000
+            watch.run(now)
+            watch.monitor.heard(member, now)
+        if step == 4:
+            watch.monitor.statistics.checks = 0
+    # 232 looks; each member by itself would be looked at in each of them.
+    assert watch.monitor.statistics.checks <= 232
+    assert (watch.pings, watch.changes) == ([], [])
+
+
+def test_one_silent_member_among_many_is_found_on_time() -> None:
+    """And nobody else is asked or suspected."""
+    watch = Watch()
+    group = peers(50)
+    for member in group:
+        watch.monitor.added(member, 0.0)
+    for step in range(1, 10):
+        watch.run(step / 2)
+        for member in group:
+            watch.monitor.heard(member, step / 2)
+    # PEER was last heard when it was added.
+    assert watch.changes == [(1.0, True)]
+    assert watch.monitor.suspects == (PEER,)
+
+
+def test_member_that_owes_an_answer_is_looked_at_whatever_it_says() -> None:
+    """Also one that was quiet for long; and not any more once it has answered."""
+    watch = Watch()
+    watch.run(20.0, heartbeats=True)
+    watch.owes(20.1)
+    watch.run(21.5, heartbeats=True)
+    assert [when for when, is_suspected in watch.changes if is_suspected] == [21.25]
+    watch.asked = None
+    watch.monitor.answered(PEER, 21.6)
+    watch.run(24.0, heartbeats=True)
+    checks = watch.monitor.statistics.checks
+    watch.run(60.0, heartbeats=True)
+    assert watch.monitor.statistics.checks - checks <= 2
+    assert len(watch.changes) == 2
+
+
+def test_silence_counts_from_the_last_answer_or_what_was_heard_before_the_question() -> None:
+    """Heartbeats behind an unanswered question keep nobody in the view."""
+    watch = Watch()
+    watch.run(10.0, heartbeats=True)
+    watch.monitor.asked(PEER, 10.0)
+    watch.run(12.9, heartbeats=True)
+    assert not watch.monitor.is_given_up(PEER, 12.9)
+    watch.run(13.0, heartbeats=True)
+    assert watch.monitor.is_given_up(PEER, 13.0)
+    watch.monitor.answered(PEER, 13.1)
+    assert not watch.monitor.is_given_up(PEER, 16.0)
+    watch.monitor.removed(PEER)
+    assert watch.monitor.is_given_up(PEER, 16.0)
+
+
+def test_node_with_troubles_of_its_own_gives_up_later() -> None:
+    """Four times as late at most."""
+    watch = Watch()
+    watch.run(4.0)
+    assert watch.monitor.is_given_up(PEER, 4.0)
+    for now in (5.0, 6.0, 7.0):
+        watch.monitor.doubted(now)
+    watch.run(11.9)
+    assert watch.monitor.local_health == LOCAL_HEALTH_MAX
+    assert not watch.monitor.is_given_up(PEER, 11.9)
+    assert watch.monitor.is_given_up(PEER, 12.0)
+
+
+def test_being_suspected_by_many_at_once_is_one_trouble() -> None:
+    """One cut cable, two hundred complaints."""
+    watch = Watch(answers=True)
+    for _ in range(200):
+        watch.monitor.doubted(5.0)
+    assert watch.monitor.statistics.doubted == 200
+    assert watch.monitor.local_health == 2
+    watch.monitor.doubted(6.0)
+    assert watch.monitor.local_health == 3
