@@ -259,3 +259,28 @@ def test_being_suspected_by_many_at_once_is_one_trouble() -> None:
     assert watch.monitor.local_health == 2
     watch.monitor.doubted(6.0)
     assert watch.monitor.local_health == 3
+
+
+def test_what_a_member_sends_by_itself_is_no_answer() -> None:
+    """It is not suspected while its frames come, but asked; and in the end it may be removed."""
+    watch = Watch()
+    watch.owes(0.0)
+    for step in range(1, 41):
+        watch.run(step / 10)
+        watch.monitor.came(PEER, step / 10)
+    assert watch.changes == []
+    assert 2 <= len(watch.pings) <= 4
+    assert watch.monitor.is_given_up(PEER, 4.0)
+    watch.monitor.answered(PEER, 4.0)
+    assert not watch.monitor.is_given_up(PEER, 4.0)
+
+
+def test_a_question_that_was_lost_long_ago_tells_nothing_about_now() -> None:
+    """Otherwise the first test that fails an hour later would be the last."""
+    watch = Watch()
+    watch.run(10.0, heartbeats=True)
+    watch.monitor.asked(PEER, 10.0)
+    watch.run(100.0, heartbeats=True)
+    watch.monitor.asked(PEER, 100.0)
+    assert not watch.monitor.is_given_up(PEER, 101.0)
+    assert watch.monitor.owes(PEER)

@@ -26,6 +26,8 @@ __all__ = [
     "stopped_often",
     "successors",
     "torn",
+    "unreached_by_one",
+    "unreached_for_long",
 ]
 
 _MANY: Final = {"write": 4.0, "append": 1.0, "abandon": 3.0}
@@ -205,6 +207,40 @@ def hung(seed: int) -> Plan:
         message_options=(2, 6, 10, 14),
         mix=_MANY,
         steps=(Step(2.0, "no_tcp", _PAIRS[seed % 3], seconds=5.0),),
+    )
+
+
+def unreached_by_one(seed: int) -> Plan:
+    """Two members do not reach each other, in one direction or both; a third reaches both."""
+    action = ("cut", "no_tcp", "bridge")[seed % 3]
+    pair = _PAIRS[seed // 3 % 3]
+    third = 3 - sum(pair)
+    nodes = (third, *pair) if action == "bridge" else pair
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=16.0,
+        settle=6.0,
+        clients=4,
+        think=0.1,
+        messages_per_s=5.0,
+        message_options=(2, 6, 10, 14),
+        steps=(Step(7.0, action, nodes, seconds=7.0),),
+    )
+
+
+def unreached_for_long(seed: int) -> Plan:
+    """The same, one way and until nobody can go on hoping."""
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=36.0,
+        settle=8.0,
+        clients=2,
+        think=0.3,
+        messages_per_s=2.0,
+        message_options=(2, 6),
+        steps=(Step(1.0, "cut", _PAIRS[seed % 3][:: 1 if seed % 2 else -1], seconds=34.0),),
     )
 
 

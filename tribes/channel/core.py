@@ -524,7 +524,7 @@ class ChannelCore:
             receiver, data = known
         self.statistics.bytes_received += len(data)
         for source in receiver.sources:
-            self.health.answered(source, now)
+            self.health.came(source, now)
         try:
             if isinstance(receiver, OwnReceiver):
                 for position, body in receiver.feed(data, now):
@@ -750,7 +750,7 @@ class ChannelCore:
             self._senders.upgrade(source, now)
 
     def _came_by_own_link(self, member: Member, now: float) -> None:
-        self.health.answered(member, now)
+        self.health.came(member, now)
         if self.protection is not None:
             self.protection.admission.met(member)
         self._senders.upgrade(member, now)

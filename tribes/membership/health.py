@@ -8,6 +8,10 @@ What counts as a sign of life depends on whether something is unanswered. On a q
 heartbeat is enough. Once something was asked, only an answer on a connection is: where TCP is cut
 and multicast is not, heartbeats say nothing.
 
+A frame that a member sends by itself is a sign of life as good as an answer for as long as nobody
+thinks of removing it. It says nothing about the way *to* the member, though: where that alone is
+cut, only answers to what was asked keep it in the view.
+
 Suspicion is not handed on: it says that *this* member gets no answer, which is what its waiting
 depends on, and the direct question refutes it sooner than any third member could. What goes over
 the link is one frame per suspicion to the suspected member itself, which takes it for a hint that
@@ -34,6 +38,8 @@ _LOOKS = 4
 """Looks per ``suspect_after``."""
 
 LOCAL_HEALTH_MAX = 4
+_FORGET_S = 5.0
+"""A question that was lost so long ago, with none after it, tells nothing about now."""
 _RECOVERY_S = 10.0
 """After these seconds without trouble of its own a node trusts itself one step more."""
 
@@ -55,15 +61,28 @@ class HealthStatistics:
 
 
 class _State:
-    __slots__ = ("answered", "heard", "hung", "is_suspected", "pinged", "waiting")
+    __slots__ = (
+        "answered",
+        "heard",
+        "hung",
+        "is_suspected",
+        "pinged",
+        "questioned",
+        "replied",
+        "waiting",
+    )
 
     def __init__(self, now: float) -> None:
         self.answered = now
+        """When bytes came on a connection."""
+        self.replied = now
+        """When bytes came that answer something."""
+        self.questioned = now
         self.heard = now
         self.hung = now
         self.pinged: float | None = None
         self.waiting: float | None = None
-        """When the oldest question since the last answer was asked."""
+        """When the oldest question since the last reply was asked."""
         self.is_suspected = False
 
 
@@ -134,10 +153,15 @@ class HealthMonitor:
         state = self._states.get(member)
         return state is not None and state.is_suspected
 
+    def owes(self, member: Member) -> bool:
+        """Whether a member was asked something since its last answer."""
+        state = self._states.get(member)
+        return state is not None and state.waiting is not None
+
     def answered_at(self, member: Member) -> float:
         """When a member last answered; minus infinity for one that is not watched."""
         state = self._states.get(member)
-        return -inf if state is None else state.answered
+        return -inf if state is None else state.replied
 
     def is_given_up(self, member: Member, now: float) -> bool:
         """Whether a member has been silent for so long that it may be removed for it."""
@@ -148,7 +172,7 @@ class HealthMonitor:
         if state.waiting is not None:
             # Heartbeats after an unanswered question say nothing.
             last = min(last, state.waiting)
-        silent = now - max(state.answered, last)
+        silent = now - max(state.replied, last)
         return silent >= self._remove_after * self.local_health
 
     def added(self, member: Member, now: float) -> None:
@@ -179,8 +203,8 @@ class HealthMonitor:
     def asked(self, member: Member, now: float) -> None:
         """A member was asked for an answer on a connection of its own."""
         state = self._states.get(member)
-        if state is not None and state.waiting is None:
-            state.waiting = now
+        if state is not None:
+            self._asked(state, now)
 
     def doubted(self, now: float) -> None:
         """Another member suspects this one, which runs: its own answers may be late."""
@@ -203,11 +227,19 @@ class HealthMonitor:
                 self._rest(member, state)
 
     def answered(self, member: Member, now: float) -> None:
-        """Bytes of a member on a connection."""
+        """An answer of a member: bytes on a connection that was made here."""
+        state = self._states.get(member)
+        if state is not None:
+            state.replied = now
+            state.waiting = None
+            self.came(member, now)
+
+    def came(self, member: Member, now: float) -> None:
+        """Bytes of a member on a connection, whoever made it."""
         state = self._states.get(member)
         if state is not None:
             state.answered = now
-            state.pinged = state.waiting = None
+            state.pinged = None
             if state.is_suspected:
                 self._refute(member, state, now)
             if self._quiet.pop(member, None) is not None:
@@ -256,6 +288,7 @@ class HealthMonitor:
         for state in self._states.values():
             state.answered = min(state.answered + late, now)
             state.heard = min(state.heard + late, now)
+            state.replied = min(state.replied + late, now)
             if state.pinged is not None:
                 state.pinged = min(state.pinged + late, now)
             if state.waiting is not None:
@@ -267,14 +300,14 @@ class HealthMonitor:
             last = max(state.answered, state.heard)
         else:
             last = max(state.answered, asked)
-            if state.waiting is None and asked >= state.answered:
+            if state.waiting is None and asked >= state.replied:
                 state.waiting = asked
             if state.answered > asked and now - max(asked, state.hung) >= self._remove_after:
                 state.hung = now
                 self._hung(member, now)
         silent = now - last
         if state.pinged is None:
-            if silent >= self._suspect_after / 2:
+            if silent >= self._suspect_after / 2 or self._is_evasive(state, now):
                 self._question(member, state, now)
         elif silent < self._suspect_after / 2 and now - state.pinged >= self._suspect_after:
             # The question got lost, and heartbeats have come since.
@@ -290,10 +323,21 @@ class HealthMonitor:
             self.statistics.suspected += 1
             self._changed(member, silent, now)
 
+    def _asked(self, state: _State, now: float) -> None:
+        if state.waiting is None or now - state.questioned > _FORGET_S:
+            state.waiting = now
+        state.questioned = now
+
+    def _is_evasive(self, state: _State, now: float) -> bool:
+        """Whether a member says this and that, and has not answered for a while."""
+        return (
+            state.waiting is not None
+            and now - max(state.waiting, state.questioned) >= self._suspect_after
+        )
+
     def _question(self, member: Member, state: _State, now: float) -> None:
         state.pinged = now
-        if state.waiting is None:
-            state.waiting = now
+        self._asked(state, now)
         self.statistics.pings += 1
         self._ping(member, now)
 
