@@ -21,6 +21,7 @@ __all__ = [
     "old_data_late",
     "quiet",
     "removed_and_back",
+    "reset_while_stopped",
     "slow",
     "stopped",
     "stopped_often",
@@ -28,6 +29,7 @@ __all__ = [
     "torn",
     "unreached_by_one",
     "unreached_for_long",
+    "witness_stopped",
 ]
 
 _MANY: Final = {"write": 4.0, "append": 1.0, "abandon": 3.0}
@@ -241,6 +243,49 @@ def unreached_for_long(seed: int) -> Plan:
         messages_per_s=2.0,
         message_options=(2, 6),
         steps=(Step(1.0, "cut", _PAIRS[seed % 3][:: 1 if seed % 2 else -1], seconds=34.0),),
+    )
+
+
+def reset_while_stopped(seed: int) -> Plan:
+    """Somebody is stopped for less than it may be silent, and its connections are reset."""
+    steps: list[Step] = []
+    for i in range(4):
+        node = (seed + i) % 3
+        at = 7.0 + 8.0 * i
+        steps += [
+            Step(at, "pause", (node,), seconds=2.4),
+            *(Step(at + 0.2, "reset", (other, node)) for other in range(3) if other != node),
+        ]
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=40.0,
+        settle=6.0,
+        clients=2,
+        think=0.3,
+        messages_per_s=2.0,
+        message_options=(2, 6),
+        steps=tuple(steps),
+    )
+
+
+def witness_stopped(seed: int) -> Plan:
+    """A member dies, and the only other one that could be asked about it was just stopped."""
+    second, third = ((seed + i) % 3 for i in range(2))
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=30.0,
+        settle=8.0,
+        clients=2,
+        think=0.3,
+        routing="sticky",
+        messages_per_s=2.0,
+        message_options=(2, 6),
+        steps=(
+            Step(2.0, "pause", (second,), seconds=24.0),
+            Step(2.1, "crash", (third,), seconds=24.0),
+        ),
     )
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KEPT_S", "UNDERSTOOD", "VOUCHED_S", "WitnessCheck"]
 
-UNDERSTOOD: Final = frozenset(("cut", "no_tcp", "flap", "bridge", "no_multicast", "pause"))
+UNDERSTOOD: Final = frozenset(
+    ("cut", "no_tcp", "flap", "bridge", "no_multicast", "pause", "reset", "crash")
+)
 """Faults that this check can tell from a look at network and processes."""
 
 VOUCHED_S: Final = 8.0
@@ -28,6 +30,14 @@ both: three seconds of silence, and nine in which a witness is believed, are mor
 KEPT_S: Final = 27.0
 """After which nobody has a member any more that it can't reach: silence of ``drop_time`` times the
 worst local health, the time in which a witness is believed, and tests on both sides of it."""
+
+SILENT_S: Final = 2.6
+"""Who was well so lately is not removed for its silence: ``drop_time`` is 3 s, and what goes on is
+seen four times a second."""
+
+DEAD_KEPT_S: Final = 16.0
+"""After which nobody has a dead process in its view: silence times the worst local health, and
+tests on both sides of it."""
 
 _WELL_S: Final = 6.0
 """Who has been well for so long has no suspicion left from before."""
@@ -41,8 +51,9 @@ class WitnessCheck:
 
     - ``removed against a witness``: while all others reach both, nobody removes a member that is
       well, until `VOUCHED_S` after the trouble between the two began.
+    - ``removed early``: nobody removes for its silence who was well less than `SILENT_S` ago.
     - ``kept for ever``: nobody has a member in its view that it has not reached for `KEPT_S` and
-      that owes it an answer.
+      that owes it an answer, or that has been dead for `DEAD_KEPT_S`.
 
     Args:
         world: What to watch, from now on. Only such faults may come that are `UNDERSTOOD`.
@@ -55,6 +66,7 @@ class WitnessCheck:
         self._begin = world.now
         self._bad: dict[tuple[str, str], tuple[float, float]] = {}
         self._cut: dict[tuple[str, str], float] = {}
+        self._dead: dict[tuple[str, bytes], float] = {}
         if len(world.nodes) <= _NODES_MAX:
             world.watch(("event",), self._told)
             world.at(0.0, self._sample)
@@ -73,6 +85,7 @@ class WitnessCheck:
                 self._check_kept(a, b, self._cut.setdefault(pair, now))
             else:
                 self._cut.pop(pair, None)
+        self._check_dead()
         world.at(_SAMPLE_S, self._sample)
 
     def _check_kept(self, a: SimNode, b: SimNode, since: float) -> None:
@@ -82,6 +95,25 @@ class WitnessCheck:
             text = f"{a.name} has {b.name} in its view, which it has not reached for {KEPT_S:g} s"
             self._found.append(Violation("kept for ever", text, (a.name, b.name), now))
             self._cut[a.name, b.name] = now
+
+    def _check_dead(self) -> None:
+        now = self._world.now
+        nodes = self._world.nodes.values()
+        alive = {node.core.local.unique_id for node in nodes if node.is_alive}
+        dead: dict[tuple[str, bytes], float] = {}
+        for node in nodes:
+            if not self._runs(node):
+                continue
+            for member in node.core.view.members:
+                if member.unique_id not in alive:
+                    pair = node.name, member.unique_id
+                    since = dead[pair] = self._dead.get(pair, now)
+                    if now - since > DEAD_KEPT_S:
+                        dead[pair] = now
+                        text = f"{node.name} has {member.label} in its view, which is dead"
+                        facts = node.name, member.label
+                        self._found.append(Violation("kept for ever", text, facts, now))
+        self._dead = dead
 
     def _told(self, now: float, name: str, kind: str, event: object) -> None:
         del kind
@@ -93,9 +125,14 @@ class WitnessCheck:
             return
         a = nodes[name]
         others = [n for n in nodes.values() if n is not a and n is not subject]
+        began = min(self._trouble(a, subject), self._trouble(subject, a))
+        if not subject.is_alive:
+            return
+        if event.reason is RemovalReason.SILENT and now - began < SILENT_S:
+            text = f"{name} removed {subject.name} for its silence, and it was well"
+            self._found.append(Violation("removed early", text, (name, subject.name), now))
         if not others or not (self._runs(a) and self._runs(subject)):
             return
-        began = min(self._trouble(a, subject), self._trouble(subject, a))
         if now - began < VOUCHED_S and all(self._is_witness(each, a, subject) for each in others):
             text = f"{name} removed {subject.name} ({event.reason}), which all others reach"
             self._found.append(
