@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,7 @@ from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from tribes.channel.outputs import Notice
@@ -97,11 +98,13 @@ def _as_for(mutant: Mutant, plan: Plan) -> Plan:
 
 def _profile(mutant: Mutant) -> str:
     drawn = mutant.faults, mutant.options, sorted(mutant.changes.items())
-    return repr((drawn, mutant.plan, mutant.stress, mutant.own))
+    return repr((drawn, mutant.plan, mutant.check, mutant.stress, mutant.own))
 
 
 def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
     """Run one plan; the name of what was noticed, or nothing."""
+    if mutant.check is not None:
+        return _checked(mutant, mutant.check, sound=sound)
     plan = plan_for(mutant, seed)
     with mutant.patch(sound=sound), _bugs() as bugs:
         try:
@@ -116,6 +119,18 @@ def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
         if isinstance(bug, _MISFITS):
             raise MisfitError(f"{mutant.name}: {bug!r}") from bug
     return ", ".join(dict.fromkeys(violation.invariant for violation in violations))
+
+
+def _checked(mutant: Mutant, check: Callable[[], None], *, sound: bool) -> str:
+    with mutant.patch(sound=sound):
+        try:
+            check()
+        except _MISFITS as error:
+            raise MisfitError(f"{mutant.name}: {error!r}") from error
+        except AssertionError:
+            test = check.func if isinstance(check, partial) else check
+            return str(getattr(test, "__name__", test))
+    return ""
 
 
 @contextmanager
@@ -137,7 +152,7 @@ def _bugs() -> Iterator[list[Exception]]:
 
 def check_sound(mutant: Mutant, seeds: int = SOUND_SEEDS) -> str:
     """Run the sound build with a mutant's plans; what was wrong, or nothing."""
-    for seed in range(seeds):
+    for seed in range(1 if mutant.check is not None else seeds):
         if found := _outcome(mutant, seed, sound=True):
             return f"seed {seed}: {found}"
     return ""
@@ -152,6 +167,8 @@ def hunt(mutant: Mutant, seeds: int, *, watch: bool = False) -> Result:
         watch: End runs that do not end; needs the main thread, and SIGALRM for itself.
     """
     begin, unsound = time.perf_counter(), ""
+    if mutant.check is not None:
+        seeds = 1
     watch = watch and hasattr(signal, "SIGALRM")
     if watch:
         signal.signal(signal.SIGALRM, _alarm)
