@@ -8,7 +8,7 @@ import pytest
 
 from tests.channel.keyed_net import ONE, TWO, Net, Side, ring
 from tribes.channel.core import INTRODUCED_MAX
-from tribes.config.model import ChannelConfig
+from tribes.config.model import ChannelConfig, SenderConfig
 from tribes.links.introduction import introduce, introduction_of
 from tribes.links.own_sender import OwnSender
 from tribes.security.mark import IN_FIRST_FRAME, IN_HEARTBEAT, Marker, Verdict, verify
@@ -82,6 +82,20 @@ def test_a_link_that_began_as_a_plain_one_goes_over_when_the_member_shows_up() -
     assert speaks_own(a, b)
     assert b.delivered == sent
     assert a.delivered == [b"hello"]
+
+
+def test_several_plain_connections_give_way_to_one_own_link() -> None:
+    """``pool_size`` is for plain members."""
+    net, a, b = pair(config=ChannelConfig(sender=SenderConfig(pool_size=3)))
+    tell(net, a, b)
+    net.run(0.5)
+    for number in range(6):
+        a.send(b, b"%d" % number, 6)
+    b.send(a, b"hello")
+    net.run(0.5)
+    assert sorted(b.delivered) == [b"%d" % number for number in range(6)]
+    net.run(1.5)
+    assert speaks_own(a, b)
 
 
 def test_who_does_not_speak_it_is_left_alone() -> None:

@@ -28,6 +28,7 @@ from tribes.security import mark
 
 if TYPE_CHECKING:
     from tribes.channel.outputs import LinkRejected
+    from tribes.links.base import OutFrame
     from tribes.links.plain import PlainSender
     from tribes.wire.member import Member
 
@@ -238,7 +239,7 @@ def _order_is_kept() -> None:
 def _over_at_once(self: Any, member: Member, now: float) -> None:
     known = self._senders.get(member)
     if type(known).__name__ == "PlainSender" and self._speaks_own(member):
-        self._to_own(known, now)
+        self._to_own(known, known.take_queue(), now)
 
 
 add(
@@ -249,9 +250,9 @@ add(
 )
 
 
-def _to_own_empty(self: Any, plain: PlainSender, now: float) -> None:
-    plain.take_queue()
-    _to_own(self, plain, now)
+def _to_own_empty(self: Any, plain: PlainSender, frames: list[OutFrame], now: float) -> None:
+    frames.clear()
+    _to_own(self, plain, frames, now)
 
 
 _to_own = SenderPool._to_own

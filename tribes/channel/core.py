@@ -249,6 +249,7 @@ class ChannelCore:
             config.sender,
             timers=self.timers,
             emit=self._emit,
+            rejected=self.accepted.tell,
             outcomes=self._outcomes,
             deliveries=self.deliveries,
             process=lambda inbound, data, now: self._process(None, inbound, data, now),

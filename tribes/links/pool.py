@@ -28,6 +28,9 @@ __all__ = ["SenderPool"]
 
 _BARRIER_OPTIONS = int(SendOptions.BYTE_MESSAGE | SendOptions.USE_ACK)
 
+_UPGRADE_S = 1.0
+"""Until a plain link that could not go over to an own one tries again."""
+
 _STRANGER_IDLE_S = 5.0
 """How long the connection to a destination that is no member stays open without use."""
 
@@ -166,32 +169,46 @@ class SenderPool:
         """It became known that a member speaks the own link: go over to it.
 
         What the plain link has written goes first: behind it goes one more frame, and once that is
-        acknowledged all before it has been read. If it fails the plain link stays, and the next
-        sign of the member tries again.
+        acknowledged all before it has been read. If it fails this is tried again.
         """
         known = self._senders.get(member)
-        if (
-            not isinstance(known, PlainSender)
-            or member in self._upgrading
-            or not self._speaks_own(member)
-        ):
+        if member in self._upgrading or not self._speaks_own(member):
+            return
+        if isinstance(known, PlainSenders):
+            # Several connections keep no order that could be lost.
+            if known.is_idle:
+                self._to_own(known, [], now)
+            else:
+                self._upgrade_later(known, now)
+            return
+        if not isinstance(known, PlainSender):
             return
         if known.is_idle and not known.has_written:
-            self._to_own(known, now)
+            self._to_own(known, [], now)
             return
 
         def read(error: Exception | None, then: float) -> None:
             self._upgrading.discard(member)
-            if error is None and self._senders.get(member) is known:
-                self._to_own(known, then)
+            if self._senders.get(member) is not known:
+                return
+            if error is None:
+                self._to_own(known, known.take_queue(), then)
+            else:
+                self._upgrade_later(known, then)
 
         self._upgrading.add(member)
         frame = OutFrame(self._barrier(_BARRIER_OPTIONS), needs_ack=True, settle=read)
         known.enqueue(frame, now)
 
-    def _to_own(self, plain: PlainSender, now: float) -> None:
+    def _upgrade_later(self, known: PeerSender, now: float) -> None:
+        def again(then: float) -> None:
+            if self._senders.get(known.member) is known:
+                self.upgrade(known.member, then)
+
+        self._timers.at(now + _UPGRADE_S, again)
+
+    def _to_own(self, plain: PeerSender, frames: list[OutFrame], now: float) -> None:
         member = plain.member
-        frames = plain.take_queue()
         own = self._senders[member] = self._make(member)
         plain.close(MemberUnreachableError("replaced by an own link"), now, abort=False)
         for frame in frames:
