@@ -190,6 +190,15 @@ def test_bad_network_with_short_pauses_removes_nobody(seed: int) -> None:
     assert figures.is_well, figures
 
 
+def test_measurement_sees_what_is_wrong() -> None:
+    """Pauses that are longer than a member may be silent end in removals, and it says so."""
+    figures = measure_health(1, members=4, seconds=60.0, pause_max_s=9.0, pause_every_s=10.0)
+    assert figures.false_removals > 0
+    assert not figures.is_well
+    assert figures.asked > 0
+    assert "removed" in figures.witness[0]
+
+
 def test_own_link_does_not_overtake_what_the_plain_one_still_brings() -> None:
     """A frame without acknowledgement is with the kernel, which has to send it once more."""
     world = World(1)
