@@ -72,6 +72,19 @@ def test_who_has_not_the_key_is_no_member(keys: KeyRing | None) -> None:
     assert a.core.view.number == 1
 
 
+def test_neighbour_without_the_key_is_told_of_now_and_then() -> None:
+    """It hears heartbeats and asks at each of them; its operator may never look."""
+    net, (a, b) = group(4000, 4001)
+    net.add(4009, None)
+    net.run(60)
+    assert a.core.statistics.rejections > 100
+    assert a.events.count("link rejected") <= 7
+    assert a.core.statistics.rejections - a.core.statistics.rejections_not_told == (
+        a.events.count("link rejected")
+    )
+    assert b.ports == [4000]
+
+
 def test_plain_frames_are_refused_and_not_answered() -> None:
     """Also the test frames that ask whether somebody is there, and whoever they claim to be of."""
     net, (a, b) = group(4000, 4001)
@@ -84,7 +97,9 @@ def test_plain_frames_are_refused_and_not_answered() -> None:
         assert stranger.answer == b""
     assert a.delivered == []
     assert a.core.statistics.links_rejected == 2
-    assert a.events.count("link rejected") == 2
+    # The second is like the first.
+    assert a.events.count("link rejected") == 1
+    assert (a.core.statistics.rejections, a.core.statistics.rejections_not_told) == (2, 1)
     net.run(3)
     assert a.ports == [4001]
 

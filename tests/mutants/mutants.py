@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     channel_mutants,
     group_mutants,
+    health_mutants,
     own_mutants,
     pressure_mutants,
     security_mutants,
@@ -20,6 +21,7 @@ _ = (
     group_mutants,
     session_mutants,
     own_mutants,
+    health_mutants,
     pressure_mutants,
     security_mutants,
 )

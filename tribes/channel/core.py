@@ -11,19 +11,19 @@ inside the core (session managers) or a ``Deliver`` for the listeners → acknow
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
-from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.chain import Chain, Interceptor, Verdict
 from tribes.channel.datagrams import Datagrams
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
     Deliver,
     Event,
-    LinkRejected,
     MemberAdded,
     MemberRefuted,
     MemberRemoved,
@@ -37,6 +37,7 @@ from tribes.channel.protection import Protection
 from tribes.channel.questions import Questions
 from tribes.channel.statistics import ChannelStatistics
 from tribes.channel.tickets import Outgoing, Ticket
+from tribes.channel.witnesses import Witnesses
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
@@ -48,10 +49,11 @@ from tribes.errors import (
 )
 from tribes.ids import UniqueId, make_unique_id
 from tribes.links.base import OutFrame, excuse
+from tribes.links.introduction import Introduction, introduction_of
 from tribes.links.own_inbox import OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender, SenderState
-from tribes.links.own_wire import OwnSide
+from tribes.links.own_wire import WITNESSES, OwnSide
 from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.health import HealthMonitor
@@ -88,6 +90,9 @@ _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
 
 SOURCES_PER_LINK_MAX = 64
 """Members whose frames one connection may carry. Tribes' own connections carry one member's."""
+
+INTRODUCED_MAX = 1024
+"""Members that are remembered for having shown their mark on a connection."""
 
 FRAME_ROOM_BYTES = 128 * 1024
 """What a frame may need beyond its message: a member record has up to 64 KiB, and interceptors may
@@ -140,7 +145,8 @@ class ChannelCore:
         self._link_lost = link_lost
         self._suspicion = suspicion
         self._record = encode_member(local)
-        self._side = OwnSide(self._record, local.unique_id)
+        self._introduced: OrderedDict[Member, None] = OrderedDict()
+        self._side = OwnSide(self._record, local.unique_id, features=WITNESSES)
         self._inboxes = OwnInboxes(entropy)
         self._now = 0.0
         self._outputs: list[Output] = []
@@ -185,16 +191,19 @@ class ChannelCore:
             side=self._side,
             keys=None if self.protection is None else self.protection.links,
             only_own=self.protection is not None,
+            marker=marker,
+            barrier=self._barrier,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
             emit=self._emit,
             new_attempt=self._next_number,
             is_member=self._views.__contains__,
-            lost=self._trouble,
+            lost=self._link_broke,
             may_have_lost=self._may_have_lost,
             is_suspected=lambda member: member in self.view.suspected,
             room=room or (lambda member, now: None),
+            told=lambda number, opinion, now: self.witnesses.told(number, opinion, now),
         )
         suspect_after = config.membership.suspect_after
         self.health = HealthMonitor(
@@ -207,6 +216,16 @@ class ChannelCore:
             hopeless=self._give_up_on,
             hung=self._senders.answered_elsewhere,
         )
+        self.witnesses = Witnesses(
+            local.unique_id,
+            timers=self.timers,
+            health=self.health,
+            others=self._witnesses,
+            ask=self._senders.ask,
+            find=self._find,
+            probe=self._observe,
+            respond=self._respond,
+        )
         self.accepted = AcceptedLinks(
             config,
             side=self._side,
@@ -214,9 +233,12 @@ class ChannelCore:
             protection=self.protection,
             timers=self.timers,
             entropy=entropy,
+            clock=lambda: self._now,
             emit=self._emit,
-            answered=self.health.answered,
+            answered=self._came_by_own_link,
             ended=lambda receiver: self.deliveries.link_closed(receiver),
+            asked=self.witnesses.asked,
+            doubted=lambda member, now: self.health.doubted(now),
         )
         self._receivers = self.accepted.receivers
         self.statistics = ChannelStatistics(self.accepted, self._senders)
@@ -231,12 +253,14 @@ class ChannelCore:
             emit=self._emit,
             new_number=self._next_number,
             protection=self.protection,
+            marker=marker,
         )
         self.datagrams = Datagrams(
             local,
             config.sender,
             timers=self.timers,
             emit=self._emit,
+            rejected=self.accepted.tell,
             outcomes=self._outcomes,
             deliveries=self.deliveries,
             process=lambda inbound, data, now: self._process(None, inbound, data, now),
@@ -330,6 +354,7 @@ class ChannelCore:
             interceptor.stop(now)
         self.membership.stop(now)
         self.health.stop()
+        self.witnesses.stop()
         why = ChannelClosedError("the channel was stopped")
         self._senders.close(why, now)
         self.datagrams.stop(why, now)
@@ -532,7 +557,7 @@ class ChannelCore:
             receiver, data = known
         self.statistics.bytes_received += len(data)
         for source in receiver.sources:
-            self.health.answered(source, now)
+            self.health.came(source, now)
         try:
             if isinstance(receiver, OwnReceiver):
                 for position, body in receiver.feed(data, now):
@@ -629,6 +654,14 @@ class ChannelCore:
         answer: Callable[[Exception | None, float], None],
     ) -> None:
         """Ask on a fresh connection whether a member is there; see :class:`ChainContext`."""
+
+        def answered(error: Exception | None, now: float) -> None:
+            if error is None and expect_reply:
+                self.health.answered(member, now)
+            answer(error, now)
+
+        if expect_reply:
+            self.health.asked(member, self._now)
         self._questions.ask(
             member,
             message,
@@ -636,8 +669,14 @@ class ChannelCore:
             expect_reply=expect_reply,
             connect_timeout=connect_timeout,
             reply_timeout=reply_timeout,
-            answer=answer,
+            answer=answered,
         )
+
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        """Ask others before a member is removed; see :class:`ChainContext`."""
+        self.witnesses.confirm(member, is_refused=is_refused, answer=answer, now=self._now)
 
     # The way down.
 
@@ -651,6 +690,7 @@ class ChannelCore:
         needs_outcome = bool(data.options & _SYNC)
         suspected = self.view.suspected
         ticket, send, settler = message.ticket, self._senders.send, self._settler
+        sent = self.health.sent
         self.statistics.frames_sent += len(message.destinations)
         if data.options & _MULTICAST:
             self._to_group(message, frame, now)
@@ -669,7 +709,9 @@ class ChannelCore:
                 excuse((out,), _not_answering(member), now)
             if by_udp:
                 self.datagrams.to_member(member, out, now)
-            elif not send(out, member, now):
+                continue
+            sent(member)
+            if not send(out, member, now):
                 ticket.hold()
                 out.unblocked = ticket.let_go
 
@@ -705,6 +747,9 @@ class ChannelCore:
             destination = destination_of(data.trailer)
             if destination is not None and destination != self._local.unique_id:
                 raise RemoteProtocolError("meant for another member, which was here before")
+            introduction = introduction_of(data, body)
+            if introduction is not None:
+                self._on_introduction(data.source, introduction, now)
         if data.message not in _PROBE_PAYLOADS:
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
@@ -726,6 +771,29 @@ class ChannelCore:
         if slot is not None:
             inbound.answer_to(receiver, slot)
 
+    def _on_introduction(self, source: Member, introduction: Introduction, now: float) -> None:
+        covered, mark = introduction
+        if self.protection is not None:
+            self.protection.introduced(source, covered, mark, now)
+        elif self.config.own_link and not mark.key_id:
+            # Who signs speaks with those who have its key, and to others as a plain member.
+            self._introduced[source] = None
+            self._introduced.move_to_end(source)
+            if len(self._introduced) > INTRODUCED_MAX:
+                self._introduced.popitem(last=False)
+            self._senders.upgrade(source, now)
+
+    def _came_by_own_link(self, member: Member, now: float) -> None:
+        self.health.came(member, now)
+        if self.protection is not None:
+            self.protection.met(member)
+        self._senders.upgrade(member, now)
+
+    def _barrier(self, options: int) -> bytes:
+        unique_id = make_unique_id(self._entropy(16))
+        message = FAILURE_DETECTOR_PAYLOAD
+        return encode_data_frame(options, self._wall_ms(), unique_id, self._record, message)
+
     def _process(
         self, receiver: Receiver | None, inbound: Inbound, data: ChannelData, now: float
     ) -> None:
@@ -735,7 +803,7 @@ class ChannelCore:
         except RemoteProtocolError as error:
             inbound.has_failed = True
             peer = data.source.address if receiver is None else receiver.peer
-            self._emit(LinkRejected(peer, f"message refused: {error}"))
+            self.accepted.tell(peer, f"message refused: {error}")
         except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
             inbound.has_failed = True
             self._emit(_bug("message not processed", error))
@@ -782,6 +850,7 @@ class ChannelCore:
             if not self._views.remove(member):
                 return
             self.health.removed(member)
+            self._introduced.pop(member, None)
             if self.protection is not None:
                 change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
@@ -798,6 +867,8 @@ class ChannelCore:
         self.health.added(member, now)
         if self.protection is not None:
             self.protection.admission.joined(member, now)
+            if self._inboxes.get(member.unique_id) is not None:
+                self.protection.met(member)
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
         self._notify(change, now)
@@ -814,10 +885,13 @@ class ChannelCore:
 
         def answer(error: Exception | None, then: float) -> None:
             if error is None:
-                self.health.answered(member, then)
                 self._senders.answered_elsewhere(member, then)
 
-        timeout = self.config.membership.suspect_after / 1000
+        self._test(member, self.config.membership.suspect_after / 1000, answer)
+
+    def _test(
+        self, member: Member, timeout: float, answer: Callable[[Exception | None, float], None]
+    ) -> None:
         self.probe(
             member,
             FAILURE_DETECTOR_PAYLOAD,
@@ -827,6 +901,37 @@ class ChannelCore:
             reply_timeout=timeout,
             answer=answer,
         )
+
+    def _witnesses(self) -> Iterable[Member]:
+        view, can_witness = self.view, self._senders.can_witness
+        return (m for m in view.members if m not in view.suspected and can_witness(m))
+
+    def _find(self, unique_id: bytes) -> Member | None:
+        return next((m for m in self.view.members if m.unique_id == unique_id), None)
+
+    def _observe(
+        self,
+        member: Member,
+        timeout: float,
+        answer: Callable[[Exception | None, float], None],
+        now: float,
+    ) -> None:
+        def answered(error: Exception | None, then: float) -> None:
+            answer(error, then)
+            if isinstance(error, ConnectionRefusedError):
+                # The question has told this member too.
+                self._trouble(member, error, then)
+
+        self._senders.ping(member, now)
+        self._test(member, timeout, answered)
+
+    def _respond(self, receiver: OwnReceiver) -> None:
+        self.accepted.touch(receiver)
+        self.accepted.flush()
+
+    def _link_broke(self, member: Member, why: Exception, now: float) -> None:
+        self.witnesses.lost(member, now)
+        self._trouble(member, why, now)
 
     def _give_up_on(self, member: Member, now: float) -> None:
         self._trouble(member, TimeoutError("no answer for a long time"), now)
@@ -841,6 +946,7 @@ class ChannelCore:
         if self._suspicion is not None:
             self._suspicion(member, silent is not None, now)
         if silent is not None:
+            self._senders.doubt(member, now)
             self._senders.excuse(member, _not_answering(member), now)
 
     def _notify(self, change: MemberChange, now: float) -> None:
@@ -853,6 +959,7 @@ class ChannelCore:
             return not self.protection.admission.is_plain(member)
         return self.config.own_link and (
             self.membership.table.is_marked(member)
+            or member in self._introduced
             or self._inboxes.get(member.unique_id) is not None
         )
 

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.channel.outputs import LinkRejected
 from tribes.errors import (
     LocalProtocolError,
     QueueFullError,
@@ -42,7 +41,6 @@ from tribes.wire.outputs import Datagram, UdpDatagram
 
 if TYPE_CHECKING:
     from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
-    from tribes.channel.outputs import Event
     from tribes.config.model import SenderConfig
     from tribes.links.base import OutFrame
     from tribes.timers import Timers
@@ -94,7 +92,8 @@ class Datagrams:
         local: The own record.
         config: Timeout and the bound of what waits.
         timers: Where it asks to be woken.
-        emit: Takes outputs and events.
+        emit: Takes outputs.
+        rejected: Told of a datagram that is none of ours, where it came from and why.
         outcomes: Recognises a datagram that came twice.
         deliveries: Tells whether a source's queue has room.
         process: Passes a message up; its outcome goes into the given place.
@@ -106,7 +105,8 @@ class Datagrams:
         config: SenderConfig,
         *,
         timers: Timers,
-        emit: Callable[[NetworkOutput | Event], None],
+        emit: Callable[[NetworkOutput], None],
+        rejected: Callable[[Address, str], None],
         outcomes: Outcomes,
         deliveries: DeliveryQueue,
         process: Callable[[Inbound, ChannelData, float], None],
@@ -117,6 +117,7 @@ class Datagrams:
         self._timeout = config.timeout / 1000
         self._timers = timers
         self._emit = emit
+        self._rejected = rejected
         self._outcomes = outcomes
         self._deliveries = deliveries
         self._process = process
@@ -262,7 +263,7 @@ class Datagrams:
                 raise RemoteProtocolError("meant for another member, which was here before")
         except RemoteProtocolError as error:
             self.statistics.malformed += 1
-            self._emit(LinkRejected(sender, f"datagram refused: {error}"))
+            self._rejected(sender, f"datagram refused: {error}")
             return
         if data.source == self._local:
             return
@@ -286,7 +287,7 @@ class _Answer:
 
     __slots__ = ("_emit", "_sender")
 
-    def __init__(self, sender: Address, emit: Callable[[NetworkOutput | Event], None]) -> None:
+    def __init__(self, sender: Address, emit: Callable[[NetworkOutput], None]) -> None:
         self._sender = sender
         self._emit = emit
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tribes.links.own_wire import OwnSide
     from tribes.membership.change import MemberChange
     from tribes.security.keys import KeyRing
-    from tribes.security.mark import Marker
+    from tribes.security.mark import Mark, Marker
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
@@ -121,6 +121,19 @@ class Protection:
         assert isinstance(self.admission, Admission)
         self._marker.keys = self.admission.keys = keys
         self.links.set(keys)
+
+    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> None:
+        """Somebody says in the first frame of a plain connection that it has a key.
+
+        With TLS there are no such connections.
+        """
+        if isinstance(self.admission, Admission):
+            self.admission.introduced(record, covered, mark, now)
+
+    def met(self, record: Member) -> None:
+        """A member has opened an own link: it was never a plain peer, or is none any more."""
+        if isinstance(self.admission, Admission):
+            self.admission.met(record)
 
     def explained(self, change: MemberChange, now: float) -> MemberChange:
         """Give a removal its true reason, where the farewell itself could not be believed."""

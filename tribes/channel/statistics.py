@@ -38,6 +38,16 @@ class ChannelStatistics:
         return self._accepted.rejected
 
     @property
+    def rejections(self) -> int:
+        """Everything that was an event ``link rejected``, or would have been: see `Repeats`."""
+        return self._accepted.repeats.seen
+
+    @property
+    def rejections_not_told(self) -> int:
+        """Those among them that were like one told within the last seconds."""
+        return self._accepted.repeats.held
+
+    @property
     def connections_refused(self) -> int:
         """Connections for which there was no room."""
         return self._accepted.refused

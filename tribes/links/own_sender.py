@@ -34,16 +34,24 @@ from tribes.errors import (
     SendTimeoutError,
 )
 from tribes.links.base import QueueBounds, excuse
-from tribes.links.own_acks import decode_ack
+from tribes.links.own_acks import DOUBT_FRAME, decode_ack, decode_told, encode_ask
 from tribes.links.own_connection import Connection
 from tribes.links.own_opening import Opened, Opening
 from tribes.links.own_outbox import Item, Outbox
-from tribes.links.own_wire import CONTROL_MARK, HELLO_TIMEOUT_S, Control, Refusal, RefuseCode
+from tribes.links.own_wire import (
+    CONTROL_MARK,
+    HELLO_TIMEOUT_S,
+    WITNESSES,
+    Control,
+    Refusal,
+    RefuseCode,
+)
+from tribes.wire.frame import encode_frame
 from tribes.wire.outputs import Close, Connect, NetworkOutput
 
 if TYPE_CHECKING:
     from tribes.links.base import Load, OutFrame
-    from tribes.links.own_wire import OwnSide, SealerFactory
+    from tribes.links.own_wire import Opinion, OwnSide, SealerFactory
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 
@@ -96,6 +104,7 @@ class OwnSender:
         refused: Told each time the member gives a reason for not taking the connection. With code
             VERSION everything has failed and this sender is of no more use; else it goes on trying.
         answered: Told when bytes arrived from the member.
+        told: Gets the number of a question asked by :meth:`ask`, and the member's opinion.
         wake: If given, called when there is something to write, once until :meth:`flush`, which
             must follow before the driver gets the outputs. Without it everything is written at
             once, each frame by itself.
@@ -122,6 +131,7 @@ class OwnSender:
         not_own: Callable[[Member, float], None],
         refused: Callable[[Member, Refusal, float], None] = lambda member, why, now: None,
         answered: Callable[[Member, float], None] = lambda member, now: None,
+        told: Callable[[int, Opinion, float], None] = lambda number, opinion, now: None,
         wake: Callable[[OwnSender], None] | None = None,
         hello_timeout: float = HELLO_TIMEOUT_S,
         hellos_unanswered_max: int | None = 1,
@@ -146,6 +156,7 @@ class OwnSender:
         self._not_own = not_own
         self._refused = refused
         self._answered = answered
+        self._told = told
         self._wake = wake
         self._is_awake = False
         self._hello_timeout = hello_timeout
@@ -213,6 +224,29 @@ class OwnSender:
             return False
         assert self._connection is not None
         self._connection.ping()
+        self._write_soon(now)
+        return True
+
+    @property
+    def can_witness(self) -> bool:
+        """Whether :meth:`ask` would ask."""
+        return self.state is SenderState.OPEN and bool(self.features & WITNESSES)
+
+    def ask(self, number: int, unique_id: bytes, now: float) -> bool:
+        """Ask the member for its opinion of another one; False when it cannot be asked now. A
+        connection that breaks takes the question with it.
+        """
+        return self._say(encode_frame(encode_ask(number, unique_id)), now)
+
+    def doubt(self, now: float) -> bool:
+        """Tell the member that it is suspected; False when it cannot be told."""
+        return self._say(DOUBT_FRAME, now)
+
+    def _say(self, frame: bytes, now: float) -> bool:
+        if not self.can_witness:
+            return False
+        assert self._connection is not None
+        self._connection.say(frame)
         self._write_soon(now)
         return True
 
@@ -409,15 +443,22 @@ class OwnSender:
 
     def _take(self, connection: Connection, data: bytes, now: float) -> None:
         done: list[tuple[Item, Exception | None]] = []
+        opinions: list[tuple[int, Opinion]] = []
         try:
             for body in connection.read(data):
-                self._on_control(connection, body, done)
+                self._on_control(connection, body, done, opinions)
         finally:
             self._settle(done, now)
+        for number, opinion in opinions:
+            self._told(number, opinion, now)
         self._write_soon(now)
 
     def _on_control(
-        self, connection: Connection, body: bytes, done: list[tuple[Item, Exception | None]]
+        self,
+        connection: Connection,
+        body: bytes,
+        done: list[tuple[Item, Exception | None]],
+        opinions: list[tuple[int, Opinion]],
     ) -> None:
         kind = body[3] if len(body) > 3 and body.startswith(CONTROL_MARK) else 0
         if kind == Control.ACK:
@@ -430,6 +471,8 @@ class OwnSender:
             done.extend((item, None) for item in progress.done)
             if ack.failures:
                 connection.confirm(ack.serial)
+        elif kind == Control.TOLD and self.features & WITNESSES:
+            opinions.append(decode_told(body))
         elif kind != Control.PONG or len(body) != 4:
             raise RemoteProtocolError(f"a frame of type {kind} has no place here")
 

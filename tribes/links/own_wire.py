@@ -44,10 +44,12 @@ __all__ = [
     "VERSION_MAX",
     "VERSION_MIN",
     "WELCOME_BODY_MAX_BYTES",
+    "WITNESSES",
     "Control",
     "Hello",
     "Need",
     "Opener",
+    "Opinion",
     "OwnSide",
     "Refusal",
     "RefuseCode",
@@ -68,6 +70,9 @@ __all__ = [
     "proven",
     "take_text",
 ]
+
+WITNESSES: Final = 1
+"""Feature bit: ASK, TOLD and DOUBT are understood, see :mod:`tribes.links.own_acks`."""
 
 VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
@@ -103,6 +108,20 @@ class Control(enum.IntEnum):
     PING = 7
     PONG = 8
     DATA = 9
+    ASK = 10
+    TOLD = 11
+    DOUBT = 12
+
+
+class Opinion(enum.IntEnum):
+    """What a member says of another one. Numbers that are not known are read as UNKNOWN."""
+
+    SILENT = 0
+    """It refuses, or does not answer here either."""
+    ANSWERS = 1
+    """It has answered since the question."""
+    UNKNOWN = 2
+    """It is no member here, or cannot be asked now."""
 
 
 class RefuseCode(enum.IntEnum):

@@ -14,8 +14,9 @@ Rules of this file:
    would arrive behind frames that went by the next connection.
 6. ``keep_alive_count`` and ``keep_alive_time`` wear a connection out: between two frames it is
    closed in good order, and the next one goes by a new one.
-7. The first frame of a connection names the member it is meant for in its trailer. Plain Tribes
-   does not read that; our receivers refuse what was meant for the process before them on a port.
+7. The first frame of a connection names the member it is meant for in its trailer, and carries our
+   mark (:mod:`tribes.links.introduction`). Plain Tribes does not read that; our receivers refuse
+   what was meant for the process before them on a port.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from tribes.errors import (
     SendTimeoutError,
 )
 from tribes.links.base import Load, excuse
-from tribes.wire.data import add_trailer, destination_trailer
+from tribes.links.introduction import introduce
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
     from tribes.links.base import OutFrame
+    from tribes.security.mark import Marker
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 
@@ -68,6 +70,7 @@ class PlainSender:
         emit: Takes outputs for the driver.
         connect: Allocates an attempt for an output ``Connect`` and remembers whose it is.
         lost: Told when a connection broke or could not be made: a hint for the failure detector.
+        marker: Says who we are in the first frame of each connection; None: nobody does.
     """
 
     def __init__(
@@ -79,9 +82,10 @@ class PlainSender:
         emit: Callable[[NetworkOutput], None],
         connect: Callable[[Member], int],
         lost: Callable[[Member, Exception, float], None],
+        marker: Marker | None = None,
     ) -> None:
         self._member = member
-        self._destination = destination_trailer(member.unique_id)
+        self._marker = marker
         self._config = config
         self._timeout = config.timeout / 1000
         self._timers = timers
@@ -150,6 +154,19 @@ class PlainSender:
         self._drop_link(abort=abort)
         for frame in self._take_all():
             self._settle(frame, why, now)
+
+    def take_queue(self) -> list[OutFrame]:
+        """Take the frames that were not begun, in order, for another kind of link."""
+        frames = list(self._queue)
+        self._queue.clear()
+        for frame in frames:
+            self._bytes[frame.is_live] -= len(frame.data)
+        return frames
+
+    @property
+    def has_written(self) -> bool:
+        """Whether something went by the open connection that may still be on its way."""
+        return self._link is not None and self._written > 0
 
     @property
     def member(self) -> Member:
@@ -269,7 +286,9 @@ class PlainSender:
         while queue and written < limit:
             frame = queue.popleft()
             self._begun += 1
-            data = frame.data if written else add_trailer(frame.data, self._destination)
+            data = frame.data
+            if not written:
+                data = introduce(data, self._member.unique_id, self._marker)
             chunks.append(data)
             written += len(data)
             frame.end = written

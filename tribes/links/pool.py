@@ -11,22 +11,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.errors import MemberBehindError, MemberSuspectedError, MemberUnreachableError
-from tribes.links.base import QueueBounds
+from tribes.links.base import OutFrame, QueueBounds
 from tribes.links.blocked import BlockedSends
 from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
 from tribes.links.plain_pool import PlainSenders
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
-    from tribes.links.base import LinkEnd, Load, OutFrame, PeerSender
+    from tribes.links.base import LinkEnd, Load, PeerSender
     from tribes.links.link_keys import LinkKeyring
-    from tribes.links.own_wire import OwnSide
+    from tribes.links.own_wire import Opinion, OwnSide
+    from tribes.security.mark import Marker
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
 
 __all__ = ["QueueCounts", "SenderPool"]
+
+_BARRIER_OPTIONS = int(SendOptions.BYTE_MESSAGE | SendOptions.USE_ACK)
+
+_UPGRADE_S = 1.0
+"""Until a plain link that could not go over to an own one tries again."""
 
 _STRANGER_IDLE_S = 5.0
 """How long the connection to a destination that is no member stays open without use."""
@@ -57,6 +64,8 @@ class SenderPool:
         side: What this process says of itself on own links.
         keys: What own links are opened with; None: they are not protected.
         only_own: Whether nobody is ever served as a plain member but by ``speaks_own``.
+        marker: Says who we are on plain links; None: nobody does.
+        barrier: Makes a frame with these options that no listener gets.
         speaks_own: Whether a member is known to speak the own link.
         entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
@@ -67,6 +76,7 @@ class SenderPool:
         may_have_lost: Told when a connection broke on which not everything is sent again.
         is_suspected: Whether a member does not answer now: nobody waits for room in its queue.
         room: Told when the live queue of a member that was full is half empty again.
+        told: Gets the number of a question that was asked by :meth:`ask`, and the opinion.
     """
 
     def __init__(
@@ -76,6 +86,8 @@ class SenderPool:
         side: OwnSide,
         keys: LinkKeyring | None,
         only_own: bool,
+        marker: Marker | None,
+        barrier: Callable[[int], bytes],
         speaks_own: Callable[[Member], bool],
         entropy: Callable[[int], bytes],
         timers: Timers,
@@ -86,6 +98,7 @@ class SenderPool:
         may_have_lost: Callable[[Member, float], None],
         is_suspected: Callable[[Member], bool],
         room: Callable[[Member, float], None],
+        told: Callable[[int, Opinion, float], None],
     ) -> None:
         self.totals = QueueCounts()
         self._counts: dict[Member, QueueCounts] = {}
@@ -100,6 +113,9 @@ class SenderPool:
         self._side = side
         self._keys = keys
         self._only_own = only_own
+        self._marker = marker
+        self._barrier = barrier
+        self._upgrading: set[Member] = set()
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
@@ -109,6 +125,7 @@ class SenderPool:
         self._new_attempt = new_attempt
         self._is_member = is_member
         self._lost = lost
+        self._told = told
         self._senders: dict[Member, PeerSender] = {}
         self._by_attempt: dict[int, LinkEnd] = {}
         self._by_link: dict[int, LinkEnd] = {}
@@ -200,6 +217,7 @@ class SenderPool:
             connect=self._connect,
             lost=self._lost,
             not_own=self._not_own,
+            told=self._told,
             wake=self._awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
@@ -220,6 +238,7 @@ class SenderPool:
             emit=self._emit,
             connect=lambda _: self._attempt_of(sender),
             lost=self._plain_lost,
+            marker=self._marker,
         )
         return sender
 
@@ -242,6 +261,57 @@ class SenderPool:
             plain.enqueue(frame, now)
         if self._is_member(member) and self._config.keep_connected:
             plain.connect(now)
+
+    def upgrade(self, member: Member, now: float) -> None:
+        """It became known that a member speaks the own link: go over to it.
+
+        What the plain link has written goes first: behind it goes one more frame, and once that is
+        acknowledged all before it has been read. If it fails this is tried again.
+        """
+        known = self._senders.get(member)
+        if member in self._upgrading or not self._speaks_own(member):
+            return
+        if isinstance(known, PlainSenders):
+            # Several connections keep no order that could be lost.
+            if known.is_idle:
+                self._to_own(known, [], now)
+            else:
+                self._upgrade_later(known, now)
+            return
+        if not isinstance(known, PlainSender):
+            return
+        if known.is_idle and not known.has_written:
+            self._to_own(known, [], now)
+            return
+
+        def read(error: Exception | None, then: float) -> None:
+            self._upgrading.discard(member)
+            if self._senders.get(member) is not known:
+                return
+            if error is None:
+                self._to_own(known, known.take_queue(), then)
+            else:
+                self._upgrade_later(known, then)
+
+        self._upgrading.add(member)
+        frame = OutFrame(self._barrier(_BARRIER_OPTIONS), needs_ack=True, settle=read)
+        known.enqueue(frame, now)
+
+    def _upgrade_later(self, known: PeerSender, now: float) -> None:
+        def again(then: float) -> None:
+            if self._senders.get(known.member) is known:
+                self.upgrade(known.member, then)
+
+        self._timers.at(now + _UPGRADE_S, again)
+
+    def _to_own(self, plain: PeerSender, frames: list[OutFrame], now: float) -> None:
+        member = plain.member
+        own = self._senders[member] = self._make(member)
+        plain.close(MemberUnreachableError("replaced by an own link"), now, abort=False)
+        for frame in frames:
+            own.enqueue(frame, now)
+        if self._is_member(member) and self._config.keep_connected:
+            own.connect(now)
 
     def _plain_lost(self, member: Member, why: Exception, now: float) -> None:
         self._lost(member, why, now)
@@ -282,6 +352,22 @@ class SenderPool:
         """Ask for an answer on the open link to a member; False when there is none to ask on."""
         sender = self._senders.get(member)
         return isinstance(sender, OwnSender) and sender.idle_ping(now)
+
+    def can_witness(self, member: Member) -> bool:
+        """Whether a member can be asked for its opinion of another one."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.can_witness
+
+    def ask(self, member: Member, number: int, about: bytes, now: float) -> bool:
+        """Ask a member for its opinion of another one; False when it cannot be asked."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.ask(number, about, now)
+
+    def doubt(self, member: Member, now: float) -> None:
+        """Tell a member that it is suspected, if it can be told."""
+        sender = self._senders.get(member)
+        if isinstance(sender, OwnSender):
+            sender.doubt(now)
 
     def answered_elsewhere(self, member: Member, now: float) -> None:
         """A member answers, on another connection than ours: one that hangs is made anew."""
