@@ -46,6 +46,7 @@ class AcceptedLinks:
         emit: Takes outputs and events.
         answered: Told when a sender proved to be there.
         ended: Told of each connection that is recognised and then gone.
+        record: Gives the own record as it is now, for who asks who is here.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class AcceptedLinks:
         emit: Callable[[NetworkOutput | Event], None],
         answered: Callable[[Member, float], None],
         ended: Callable[[Receiver], None],
+        record: Callable[[], bytes],
     ) -> None:
         self.receivers: Final[dict[int, Receiver]] = {}
         self.door: Final = Door(timers=timers, may_wait=self._may_be_plain, close=self._turn_away)
@@ -76,6 +78,7 @@ class AcceptedLinks:
         self._emit = emit
         self._answered = answered
         self._ended = ended
+        self._record = record
         self._touched: dict[Receiver, None] = {}
         self._is_stopped = False
 
@@ -196,6 +199,7 @@ class AcceptedLinks:
             inboxes=self._inboxes,
             keys={} if protection is None else protection.links.accepted,
             tail=bytes if protection is None else protection.life,
+            record=self._record,
             body_max_bytes=body_max_bytes,
             timers=self._timers,
             entropy=self._entropy,

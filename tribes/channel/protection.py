@@ -138,9 +138,19 @@ class Protection:
             answer=answered,
         )
 
+    def met(
+        self, record: Member, life: Life, now: float, take: Callable[[Member, float], None]
+    ) -> None:
+        """Let ``take`` have a member that introduced itself, under its proof."""
+        if self.admission.met(record, life.incarnation, life.counter, now):
+            self._as_proved(record, now, take)
+
     def _admit(self, member: Member, now: float) -> None:
+        self._as_proved(member, now, self._admitted)
+
+    def _as_proved(self, member: Member, now: float, take: Callable[[Member, float], None]) -> None:
         self._proved = (member, now)
         try:
-            self._admitted(member, now)
+            take(member, now)
         finally:
             self._proved = None

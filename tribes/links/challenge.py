@@ -1,4 +1,4 @@
-"""Ask a member to prove that it is there now, and holds the key (DESIGN §4.2, 4.3).
+"""Ask who is there, and for the proof that it is there now and holds the key (DESIGN §4.2, 4.3).
 
 A heartbeat proves who made it, not when; an acknowledgement of a test frame proves that somebody
 listens. So in a group with a key the test of a member is the first half of an own link::
@@ -14,27 +14,45 @@ behind its known fields it covers the *life* of the member::
 
 by which heartbeats that were sent before count for nothing any more. There is no START: the member
 remembers nothing of us.
+
+Who knows an address and not who is there asks with `ANYBODY` for unique id, with a key or without
+one, and the member introduces itself behind the known fields, under the proof if there is one::
+
+    u64 u64 its life, zero without a key | u32 length and its member record
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from tribes.errors import RemoteProtocolError
 from tribes.links.own_opening import Opened, Opening
+from tribes.links.own_wire import ANYBODY
+from tribes.wire.limits import MEMBER_RECORD_MAX_BYTES
+from tribes.wire.member import Member, decode_member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
 if TYPE_CHECKING:
     from tribes.links.link_keys import LinkKeyring
     from tribes.links.own_wire import OwnSide
     from tribes.timers import Timer, Timers
-    from tribes.wire.member import Member
 
-__all__ = ["Challenges", "Life", "decode_life", "encode_life"]
+__all__ = [
+    "Challenges",
+    "Introduction",
+    "Life",
+    "decode_introduction",
+    "decode_life",
+    "encode_introduction",
+    "encode_life",
+]
+
+T = TypeVar("T")
 
 _LIFE: Final = struct.Struct(">QQ")
+_LENGTH: Final = struct.Struct(">I")
 
 _NO_NUMBERING: Final = 0
 """Incarnation in a challenge's HELLO. All of them share one: a receiver remembers the incarnations
@@ -53,7 +71,20 @@ class Life(NamedTuple):
     counter: int
 
 
+class Introduction(NamedTuple):
+    """What a member says when it is asked who it is.
+
+    Attributes:
+        life: Its life; all zero without a key.
+        record: Its member record.
+    """
+
+    life: Life
+    record: Member
+
+
 Answer = Callable[[Life | Exception, float], None]
+Introduced = Callable[[Introduction | Exception, float], None]
 
 
 def encode_life(life: Life) -> bytes:
@@ -72,11 +103,42 @@ def decode_life(tail: bytes) -> Life:
     return Life(*_LIFE.unpack_from(tail))
 
 
+def encode_introduction(life: bytes, record: bytes) -> bytes:
+    """Return what WELCOME says behind its known fields to who asked who is there.
+
+    Args:
+        life: The encoded life; empty without a key.
+        record: The own member record.
+    """
+    return (life or encode_life(Life(0, 0))) + _LENGTH.pack(len(record)) + record
+
+
+def decode_introduction(tail: bytes) -> Introduction:
+    """Return what WELCOME says behind its known fields; more may follow.
+
+    Raises:
+        RemoteProtocolError: It is no introduction.
+    """
+    life = decode_life(tail)
+    at = _LIFE.size + _LENGTH.size
+    if len(tail) < at:
+        raise RemoteProtocolError("WELCOME does not say who is there")
+    (size,) = _LENGTH.unpack_from(tail, _LIFE.size)
+    if size > MEMBER_RECORD_MAX_BYTES or at + size > len(tail):
+        raise RemoteProtocolError(f"WELCOME claims a member record of {size} bytes")
+    return Introduction(life, decode_member(tail, at, at + size))
+
+
 class _Challenge:
     """One question, from its connection to its answer."""
 
-    def __init__(self, member: Member, reply_timeout: float, answer: Answer) -> None:
-        self.member = member
+    def __init__(
+        self,
+        target: bytes,
+        reply_timeout: float,
+        answer: Callable[[Opened | Exception, float], None],
+    ) -> None:
+        self.target = target
         self.reply_timeout = reply_timeout
         self.answer = answer
         self.link: int | None = None
@@ -90,7 +152,7 @@ class Challenges:
 
     Args:
         side: What this process says of itself.
-        keys: The key to prove.
+        keys: The key to prove; None: none is, and nobody is asked for a proof.
         timers: Where it asks to be woken.
         entropy: Gives n random bytes.
         emit: Takes the outputs.
@@ -101,7 +163,7 @@ class Challenges:
         self,
         *,
         side: OwnSide,
-        keys: LinkKeyring,
+        keys: LinkKeyring | None,
         timers: Timers,
         entropy: Callable[[int], bytes],
         emit: Callable[[NetworkOutput], None],
@@ -126,10 +188,42 @@ class Challenges:
 
         Whoever else is there is a ``ConnectionError``, and silence a ``TimeoutError``.
         """
+
+        def answered(result: Opened | Exception, now: float) -> None:
+            answer(_read(result, decode_life), now)
+
+        self._ask(member.address, member.unique_id, connect_timeout, reply_timeout, answered)
+
+    def meet(
+        self,
+        address: tuple[str, int],
+        *,
+        connect_timeout: float,
+        reply_timeout: float,
+        answer: Introduced,
+    ) -> None:
+        """Ask who is at an address; ``answer`` gets the introduction, or why there is none.
+
+        Errors are those of :meth:`ask`.
+        """
+
+        def answered(result: Opened | Exception, now: float) -> None:
+            answer(_read(result, decode_introduction), now)
+
+        self._ask(address, ANYBODY, connect_timeout, reply_timeout, answered)
+
+    def _ask(
+        self,
+        address: tuple[str, int],
+        target: bytes,
+        connect_timeout: float,
+        reply_timeout: float,
+        answer: Callable[[Opened | Exception, float], None],
+    ) -> None:
         attempt = self._new_attempt()
-        self._by_attempt[attempt] = _Challenge(member, reply_timeout, answer)
+        self._by_attempt[attempt] = _Challenge(target, reply_timeout, answer)
         self.asked += 1
-        self._emit(Connect(attempt, member.address, connect_timeout))
+        self._emit(Connect(attempt, address, connect_timeout))
 
     def stop(self) -> None:
         """Give all questions up, without an answer."""
@@ -155,8 +249,8 @@ class Challenges:
         challenge.link = link
         challenge.opening = Opening(
             self._side,
-            challenge.member.unique_id,
-            key=self._keys.current,
+            challenge.target,
+            key=None if self._keys is None else self._keys.current,
             incarnation=_NO_NUMBERING,
             attempt=0,
             entropy=self._entropy,
@@ -190,14 +284,13 @@ class Challenges:
                 return True
             if not isinstance(opened, Opened):
                 raise RemoteProtocolError(f"refused: {opened.text}")
-            life = decode_life(opened.tail)
         except RemoteProtocolError as why:
             # Whoever answers there is not the member; whether it is gone for good, or in between
             # two keys, the next question may tell.
-            self._end(challenge, ConnectionAbortedError(f"no proof: {why}"), now)
+            self._end(challenge, _no_proof(why), now)
             return True
         self.proved += 1
-        self._end(challenge, life, now)
+        self._end(challenge, opened, now)
         return True
 
     def link_closed(self, link: int, why: Exception | None, now: float) -> bool:
@@ -210,7 +303,7 @@ class Challenges:
         return True
 
     def _end(
-        self, challenge: _Challenge, result: Life | Exception, now: float, *, close: bool = True
+        self, challenge: _Challenge, result: Opened | Exception, now: float, *, close: bool = True
     ) -> None:
         assert challenge.link is not None
         del self._by_link[challenge.link]
@@ -219,3 +312,16 @@ class Challenges:
         if close:
             self._emit(Close(challenge.link))
         challenge.answer(result, now)
+
+
+def _read(result: Opened | Exception, decode: Callable[[bytes], T]) -> T | Exception:
+    if isinstance(result, Exception):
+        return result
+    try:
+        return decode(result.tail)
+    except RemoteProtocolError as why:
+        return _no_proof(why)
+
+
+def _no_proof(why: RemoteProtocolError) -> ConnectionAbortedError:
+    return ConnectionAbortedError(f"no proof: {why}")

@@ -155,6 +155,11 @@ class SenderPool:
         sender = self._senders.get(member)
         return isinstance(sender, OwnSender) and sender.idle_ping(now)
 
+    def tell(self, member: Member, news: bytes, now: float) -> bool:
+        """Tell a member news; False when there is no open own link to tell it on."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.tell(news, now)
+
     def answered_elsewhere(self, member: Member, now: float) -> None:
         """A member answers, on another connection than ours: one that hangs is made anew."""
         sender = self._senders.get(member)
@@ -188,10 +193,13 @@ class SenderPool:
             sender.close(why, now, abort=abort)
 
     def close(self, why: Exception, now: float) -> None:
-        """Fail whatever waits, for everybody."""
+        """Fail whatever waits, for everybody. Members with an own link are told that it is over."""
         senders, self._senders = self._senders, {}
         for sender in senders.values():
-            sender.close(why, now, abort=False)
+            if isinstance(sender, OwnSender):
+                sender.leave(why, now)
+            else:
+                sender.close(why, now, abort=False)
 
     def unanswered_since(self, member: Member) -> float | None:
         """When the oldest thing was sent to a member that it has not answered yet."""

@@ -150,6 +150,18 @@ class Admission:
 
         self._ask(record, answered)
 
+    def met(self, record: Member, incarnation: int, counter: int, now: float) -> bool:
+        """Whether a member that introduced itself, under its proof, is to be taken in."""
+        was_plain = self.guard.is_plain(record)
+        if not self.guard.confirmed(
+            record, incarnation=incarnation, signed=True, now=now, counter=counter
+        ):
+            self.statistics.unproved += 1
+            return False
+        if was_plain:
+            self._replace(record, now)
+        return True
+
     # What the channel says and asks.
 
     def joined(self, member: Member, now: float) -> None:

@@ -115,6 +115,11 @@ class HealthMonitor:
         state = self._states.get(member)
         return state is not None and state.is_suspected
 
+    def last_answer(self, member: Member) -> float | None:
+        """When a member last gave an answer on a connection; None for one that is not watched."""
+        state = self._states.get(member)
+        return None if state is None else state.answered
+
     def added(self, member: Member, now: float) -> None:
         """Watch a member; that it was added is its first sign of life."""
         self._states[member] = _State(now)
