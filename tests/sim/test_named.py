@@ -1,0 +1,283 @@
+"""Members that are found by name, on connections, without multicast or beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tribes.channel.discovery import static_hosts
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    StaticMemberConfig,
+)
+from tribes.membership.change import RemovalReason
+from tribes.security.keys import GroupKey
+from tribes.testing.invariants import check_converged
+from tribes.testing.sim import SimNode, SimWaiter, World
+
+KEYS = GroupKey(1, bytes([1]) * 32).to_text()
+
+
+def config(*ports: int, keys: str = "", multicast: bool = False, auto_bind: int = 1) -> NodeConfig:
+    """A node that is told these ports, and no more."""
+    static = tuple(
+        StaticMemberConfig(host="127.0.0.1", port=port, auto_bind=auto_bind) for port in ports
+    )
+    membership = MembershipConfig(multicast=multicast, static=static)
+    return NodeConfig(
+        contexts=("app",),
+        channel=ChannelConfig(keys=keys, membership=membership),
+        manager=ManagerConfig(channel_send_options=6),
+    )
+
+
+def names(node: SimNode) -> str:
+    return "".join(node.names())
+
+
+def write(node: SimNode, value: object, session_id: str | None = None) -> str:
+    manager = node.manager()
+    session = manager.create() if session_id is None else manager.find(session_id)
+    assert session is not None
+    session["value"] = value
+    manager.commit(session, SimWaiter())
+    node.world.run(0.05)
+    return session.id
+
+
+def value(node: SimNode, session_id: str) -> object:
+    session = node.manager().find(session_id)
+    return None if session is None else session["value"]
+
+
+def reasons(node: SimNode) -> list[RemovalReason]:
+    return [event.reason for _, event in node.events if event.name == "member removed"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("keys", ["", KEYS], ids=["open", "keyed"])
+def test_one_seed_is_enough(keys: str) -> None:
+    """All name the first one only, and the first one nobody; within a second all know all, and a
+    session that was there before is on all of them.
+    """
+    world = World(1)
+    first = world.start("a", config(keys=keys))
+    world.run(1)
+    key = write(first, 1)
+    others = [world.start(name, config(4000, keys=keys)) for name in "bcdefgh"]
+    world.run(1)
+    nodes = [first, *others]
+    assert [names(node) for node in nodes] == ["abcdefgh"] * 8
+    world.run(4)
+    assert [value(node, key) for node in nodes] == [1] * 8
+    assert all(node.core.is_joined for node in nodes)
+    assert check_converged(world, nodes, world.now - 4, 2.0) == []
+
+
+@pytest.mark.parametrize("keys", ["", KEYS], ids=["open", "keyed"])
+def test_nobody_is_suspected_for_want_of_heartbeats(keys: str) -> None:
+    """A minute of quiet changes no view."""
+    world = World(2)
+    nodes = [world.start(name, config(4000, keys=keys)) for name in "abcd"]
+    world.run(2)
+    before = [node.core.view.number for node in nodes]
+    probes: list[object] = []
+    world.watch(["probe"], lambda now, node, kind, detail: probes.append(detail))
+    world.run(60)
+    assert [node.core.view.number for node in nodes] == before
+    assert [node.core.view.suspected for node in nodes] == [frozenset()] * 4
+    assert {event.name for node in nodes for _, event in node.events} == {"member added", "joined"}
+    assert probes == [], "answers on the links are enough"
+
+
+@pytest.mark.parametrize("keys", ["", KEYS], ids=["open", "keyed"])
+def test_crash_restart_pause_and_leave(keys: str) -> None:
+    """A crash is noticed at once, a pause is a suspicion and then a removal, who comes back is a
+    member again, and who leaves is gone at once, for that reason.
+    """
+    world = World(3)
+    a, b, c = nodes = [world.start(name, config(4000, keys=keys)) for name in "abc"]
+    world.run(2)
+    key = write(a, 1)
+    c.crash()
+    world.run(0.5)
+    assert names(a) == names(b) == "ab"
+    c.start()
+    world.run(1.5)
+    assert [names(node) for node in nodes] == ["abc"] * 3
+    c.pause()
+    world.run(2.0)
+    assert [m.label for m in a.core.view.suspected] == ["c"]
+    c.resume()
+    world.run(1.0)
+    assert a.core.view.suspected == frozenset()
+    c.pause()
+    world.run(10)
+    assert names(a) == names(b) == "ab"
+    c.resume()
+    world.run(15)
+    assert [names(node) for node in nodes] == ["abc"] * 3
+    assert value(c, key) == 1
+    b.stop()
+    world.run(0.1)
+    assert names(a) == names(c) == "ac"
+    assert reasons(a)[-1] == reasons(c)[-1] == RemovalReason.LEFT
+    world.run(60)
+    assert b.port not in [port for _, port in a.core.channel.discovery.seeker.addresses]
+
+
+def test_the_seed_comes_back() -> None:
+    """Who names an address goes on trying it, so the others find a seed that was restarted; and
+    those that stayed keep each other meanwhile.
+    """
+    world = World(4)
+    a, b, c = nodes = [world.start(name, config(4000)) for name in "abc"]
+    world.run(2)
+    a.crash()
+    world.run(120)
+    assert names(b) == names(c) == "bc"
+    a.start()
+    world.run(31)
+    assert [names(node) for node in nodes] == ["abc"] * 3
+
+
+@pytest.mark.parametrize("keys", ["", KEYS], ids=["open", "keyed"])
+@pytest.mark.parametrize("seconds", [8.0, 100.0])
+def test_a_split_heals(keys: str, seconds: float) -> None:
+    """Also between nodes of which neither names the other: lost members are looked for."""
+    world = World(5)
+    nodes = [world.start(name, config(4000, keys=keys)) for name in "abcd"]
+    a, b = nodes[:2]
+    world.run(2)
+    key = write(a, 1)
+    world.partition("ab", "cd")
+    world.run(seconds)
+    assert [names(node) for node in nodes] == ["ab", "ab", "cd", "cd"]
+    write(b, 2, key)
+    world.heal()
+    world.run(35)
+    assert [names(node) for node in nodes] == ["abcd"] * 4
+    world.run(6)
+    assert [value(node, key) for node in nodes] == [2] * 4
+
+
+def test_a_range_of_ports_is_searched() -> None:
+    """The members of one host are found by the first port alone, whichever of them are there."""
+    world = World(6)
+    for name in "abcdef":
+        world.start(name, config(4000, auto_bind=10))
+    for name in "abc":
+        world.nodes[name].crash()
+    world.run(3)
+    assert [names(world.nodes[name]) for name in "def"] == ["def"] * 3
+    late = world.start("g", config(4000, auto_bind=10))
+    world.run(1)
+    assert names(late) == "defg"
+
+
+def test_multicast_and_names_make_one_view() -> None:
+    """Of two multicast segments each hears its own; a name joins them, and each member is one."""
+    world = World(7)
+    left = [world.start(name, config(4000, multicast=True)) for name in "abc"]
+    world.run(2)
+    right = [world.start(name, config(multicast=True)) for name in "de"]
+    # Only the first of the other side is told of anybody.
+    bridge = world.start("f", config(4000, multicast=True))
+    nodes = [*left, *right, bridge]
+    side = dict.fromkeys("abc", 0) | dict.fromkeys("def", 1)
+    real = world.network.multicast
+
+    def segmented(source: SimNode, data: bytes) -> None:
+        others = {name for name in side if side[name] != side[source.name]}
+        blocked = set(world.network.multicast_blocked)
+        world.network.multicast_blocked.update(others)
+        real(source, data)
+        world.network.multicast_blocked.clear()
+        world.network.multicast_blocked.update(blocked)
+
+    world.network.multicast = segmented  # type: ignore[method-assign,assignment]
+    for node in nodes:
+        node.restart()
+    world.run(15)
+    assert [names(node) for node in nodes] == ["abcdef"] * 6
+    table = bridge.core.channel.membership.table
+    heard = {m.label for m in bridge.core.view.members if table.is_heard(m, world.now)}
+    assert heard == {"d", "e"}
+    world.run(30)
+    assert [names(node) for node in nodes] == ["abcdef"] * 6
+
+
+def test_a_group_that_multicast_reaches_tells_no_addresses() -> None:
+    """The exchange costs nothing where nobody needs it."""
+    world = World(8)
+    nodes = [world.start(name, config(multicast=True)) for name in "abcde"]
+    world.run(60)
+    assert [names(node) for node in nodes] == ["abcde"] * 5
+    assert [node.core.channel.discovery.exchange.told for node in nodes] == [0] * 5
+    assert [node.core.channel.discovery.seeker.statistics.tried for node in nodes] == [0] * 5
+
+
+def test_multicast_may_fail_where_members_were_met() -> None:
+    """A member that is heard and was met stays one without a test when the heartbeats end."""
+    world = World(9)
+    nodes = [world.start(name, config(4000, multicast=True)) for name in "abc"]
+    world.run(5)
+    world.multicast_blocked.update("abc")
+    world.run(30)
+    assert [names(node) for node in nodes] == ["abc"] * 3
+    assert [node.core.view.suspected for node in nodes] == [frozenset()] * 3
+
+
+def test_a_stranger_to_the_key_is_nobody() -> None:
+    """Of two groups with other keys, and one without, none finds the others by a name."""
+    other = GroupKey(1, bytes([2]) * 32).to_text()
+    world = World(10)
+    nodes = [
+        world.start("a", config(keys=KEYS)),
+        world.start("b", config(4000, keys=KEYS)),
+        world.start("x", config(4000, 4001, keys=other)),
+        world.start("y", config(4000, 4001)),
+    ]
+    world.run(70)
+    assert [names(node) for node in nodes] == ["ab", "ab", "x", "y"]
+    assert nodes[2].core.channel.discovery.seeker.statistics.met == 0
+    assert nodes[0].core.channel.discovery.seeker.addresses == []
+
+
+def test_a_name_that_is_taken_away_is_not_tried_any_more() -> None:
+    """And the members that were found by it stay."""
+    world = World(11)
+    a, b = world.start("a", config()), world.start("b", config(4000))
+    world.run(2)
+    b.enter(lambda: b.core.discovered("static", [], b.clock.monotonic()))
+    world.run(10)
+    assert names(a) == names(b) == "ab"
+    assert b.core.channel.discovery.seeker.addresses == []
+    b.enter(
+        lambda: b.core.discovered(
+            "dns",
+            static_hosts([StaticMemberConfig(host="127.0.0.1", port=4000)]),
+            b.clock.monotonic(),
+        )
+    )
+    assert b.core.channel.discovery.seeker.has_names
+
+
+def test_payload_and_domain_change_while_the_node_runs() -> None:
+    """Members are told at once, whether multicast reaches them or not."""
+    for multicast in (False, True):
+        world = World(12)
+        a = world.start("a", config(multicast=multicast))
+        b = world.start("b", config(4000, multicast=multicast))
+        world.run(2)
+        a.core.announce(a.clock.monotonic(), payload=b"new", domain=b"d", command=b"c")
+        a.pump()
+        world.run(0.1)
+        (known,) = b.core.view.members
+        assert (known.payload, known.domain, known.command) == (b"new", b"d", b"c")
+        assert "member updated" in [event.name for _, event in b.events]
+        b.restart()
+        world.run(2)
+        (known,) = b.core.view.members
+        assert (known.payload, known.domain) == (b"new", b"d")
