@@ -357,6 +357,13 @@ def check_config(config: NodeConfig) -> None:
             f"{membership.address} is not a multicast address; write one like 228.0.0.4",
             key="channel.membership.address",
         )
+    bind = _ip("channel.membership.bind", membership.bind)
+    if membership.multicast and bind.version != group.version:
+        raise ConfigError(
+            f"{membership.bind} is no address of IPv{group.version}, which the group "
+            f"{membership.address} is of; write one of the same interface that is",
+            key="channel.membership.bind",
+        )
     if _ip("channel.receiver.address", receiver.address).is_unspecified:
         raise ConfigError(
             f"{receiver.address} is no address that other members could reach; write the one of "
@@ -364,10 +371,10 @@ def check_config(config: NodeConfig) -> None:
             key="channel.receiver.address",
         )
     _check_key(config.channel)
-    for key, text in (
-        ("channel.membership.bind", membership.bind),
-        ("channel.receiver.address", receiver.address),
-    ):
+    exposed = [("channel.receiver.address", receiver.address)]
+    if membership.multicast:
+        exposed.insert(0, ("channel.membership.bind", membership.bind))
+    for key, text in exposed:
         if _ip(key, text).is_loopback or config.insecure or config.channel.has_key:
             continue
         raise ConfigError(

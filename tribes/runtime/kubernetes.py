@@ -158,7 +158,7 @@ class KubernetesPods:
                 ) as client:
                     return await self._all_pods(client)
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as why:
-                raise DiscoveryError(f"{self._url}: {type(why).__name__}: {why}") from why
+                raise DiscoveryError(f"{self._url}: {_reason(why)}") from why
         raise DiscoveryError(f"{self._url}: the list takes too long")
 
     async def _all_pods(self, client: httpx.AsyncClient) -> list[NamedHost]:
@@ -186,19 +186,25 @@ class KubernetesPods:
         async with client.stream("GET", self._url, params=query, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise DiscoveryError(f"{self._url}: the server answers {response.status_code}")
-            async for piece in response.aiter_bytes():
-                data += piece
-                if len(data) > RESPONSE_MAX_BYTES:
-                    raise DiscoveryError(
-                        f"{self._url}: the answer has more than {RESPONSE_MAX_BYTES} bytes"
-                    )
+            # Cancelled, not broken off: httpx reads by generators within generators, and only what
+            # is raised in the innermost one ends all of them.
+            with trio.CancelScope() as scope:
+                async for piece in response.aiter_bytes():
+                    if len(data) + len(piece) <= RESPONSE_MAX_BYTES:
+                        data += piece
+                    else:
+                        scope.cancel()
+            if scope.cancel_called:
+                raise DiscoveryError(
+                    f"{self._url}: the answer has more than {RESPONSE_MAX_BYTES} bytes"
+                )
         try:
             return msgspec.json.decode(data, type=_PodList)
         except msgspec.DecodeError as why:
             raise DiscoveryError(f"{self._url}: no list of pods: {why}") from why
 
     def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self._client_cert:
             return headers
         try:
@@ -208,6 +214,14 @@ class KubernetesPods:
             raise DiscoveryError(f"the token in {self._token_file} cannot be read: {why}") from why
         headers["Authorization"] = f"Bearer {token}"
         return headers
+
+
+def _reason(why: Exception) -> str:
+    # httpx says nothing itself of what went wrong with the certificate.
+    deepest: BaseException = why
+    while not str(deepest) and (inner := deepest.__cause__ or deepest.__context__) is not None:
+        deepest = inner
+    return f"{type(why).__name__}: {deepest}"
 
 
 def _ip(text: Any) -> str:
