@@ -16,6 +16,7 @@ from tribes.membership.change import RemovalReason
 from tribes.security.keys import GroupKey
 from tribes.testing.invariants import check_converged
 from tribes.testing.sim import SimNode, SimWaiter, World
+from tribes.wire.member import decode_member, listing_order
 
 KEYS = GroupKey(1, bytes([1]) * 32).to_text()
 
@@ -281,3 +282,122 @@ def test_payload_and_domain_change_while_the_node_runs() -> None:
         world.run(2)
         (known,) = b.core.view.members
         assert (known.payload, known.domain) == (b"new", b"d")
+
+
+# ---- plain members ------------------------------------------------------------------------------
+
+
+def plain(*members: SimNode) -> NodeConfig:
+    """A node that speaks as Tomcat does, with these for its static members."""
+    return _with_static(_known(*members), own_link=False)
+
+
+def host_of(*members: SimNode) -> NodeConfig:
+    """One of ours, with plain members that are configured as Tomcat's are."""
+    return _with_static(_known(*members), own_link=True)
+
+
+def _known(*members: SimNode) -> tuple[StaticMemberConfig, ...]:
+    return tuple(
+        StaticMemberConfig(
+            host="127.0.0.1",
+            port=node.port,
+            unique_id=node.core.local.unique_id.hex(),
+            domain="static",
+        )
+        for node in members
+    )
+
+
+def _with_static(static: tuple[StaticMemberConfig, ...], *, own_link: bool) -> NodeConfig:
+    membership = MembershipConfig(multicast=False, static=static)
+    return NodeConfig(
+        contexts=("app",), channel=ChannelConfig(own_link=own_link, membership=membership)
+    )
+
+
+def test_a_configured_member_of_tomcat_is_one_while_it_answers() -> None:
+    """It is taken at its record, tested, removed when it crashes, and a member again when it is
+    back; nobody who merely took its port is taken for it.
+    """
+    world = World(20)
+    tomcat = world.start("t", plain())
+    ours = world.start("a", host_of(tomcat))
+    world.run(2)
+    assert len(ours.core.view.members) == 1
+    (member,) = ours.core.view.members
+    assert member.domain == b"static"
+    world.run(20)
+    assert len(ours.core.view.members) == 1
+    assert ours.core.view.suspected == frozenset()
+    tomcat.crash()
+    world.run(1)
+    assert ours.core.view.members == ()
+    tomcat.start(same_id=True)
+    world.run(31)
+    assert len(ours.core.view.members) == 1
+    tomcat.crash()
+    tomcat.start()
+    world.run(40)
+    assert ours.core.view.members == ()
+
+
+def test_messages_reach_a_configured_member() -> None:
+    """By the plain link: it has no mark, so it is no one of ours."""
+    world = World(21)
+    tomcat = world.start("t", plain())
+    ours = world.start("a", host_of(tomcat))
+    world.run(2)
+    ticket = ours.send(b"hello", [tomcat], 6)
+    world.run(1)
+    assert ours.done[ticket] == {}
+    assert [message.message for message in tomcat.messages] == [b"hello"]
+
+
+def test_a_paused_configured_member_is_suspected_and_then_removed() -> None:
+    """As any other; and it is found again when it goes on."""
+    world = World(22)
+    tomcat = world.start("t", plain())
+    ours = world.start("a", host_of(tomcat))
+    world.run(2)
+    tomcat.pause()
+    world.run(2)
+    assert [m.unique_id for m in ours.core.view.suspected] == [tomcat.core.local.unique_id]
+    world.run(10)
+    assert ours.core.view.members == ()
+    tomcat.resume()
+    world.run(31)
+    assert len(ours.core.view.members) == 1
+
+
+def test_guests_of_a_plain_member_are_the_youngest() -> None:
+    """While a plain member is there our heartbeats carry a negative alive time that grows; before
+    and after, the real one.
+    """
+    world = World(23)
+    heard: dict[str, list[int]] = {"a": [], "t": []}
+
+    def datagram(now: float, node: str, kind: str, data: object) -> None:
+        assert isinstance(data, bytes)
+        record = decode_member(data)
+        label = record.payload.decode()
+        if node == "b" and not record.is_shutdown:
+            heard[label].append(record.alive)
+
+    world.watch(["datagram"], datagram)
+    heard["b"] = []
+    world.start("a", config(multicast=True))
+    world.start("b", config(multicast=True))
+    world.run(3)
+    assert heard["a"][-1] > 2000
+    tomcat = world.start("t", NodeConfig(contexts=("app",), channel=ChannelConfig(own_link=False)))
+    world.run(3)
+    guests = heard["a"][-4:]
+    assert all(alive < 0 for alive in guests)
+    assert guests == sorted(set(guests))
+    assert all(alive >= 0 for alive in heard["t"])
+    listed = listing_order([m.replace() for m in tomcat.core.view.members] + [tomcat.core.local])
+    assert listed[0] == tomcat.core.local
+    tomcat.stop()
+    world.run(2)
+    assert heard["a"][-1] > 7000
