@@ -7,6 +7,7 @@ When they count as broken :mod:`tribes.membership.recovery` says.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
@@ -54,7 +55,7 @@ class Multicast:
         now: Callable[[], float],
     ) -> None:
         self.recoveries = 0
-        """How often the sockets were opened anew."""
+        """How often the sockets were opened anew and the group was heard again."""
         self._config = config
         self._group = (config.address, config.port)
         self._open_receiver = open_receiver
@@ -66,6 +67,8 @@ class Multicast:
         self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
         self._is_closed = False
+        self._tries = 0
+        """How often they were opened anew since they broke; 0 while all is well."""
         self._open()
 
     def _open(self) -> None:
@@ -132,19 +135,22 @@ class Multicast:
                 self._check(why.strerror or str(why))
                 continue
             self._health.heard()
+            if self._tries:
+                self._tries = 0
+                self.recoveries += 1
+                self._event(Notice("multicast recovered", {"bind": self._config.bind}))
             heard(data, (addr[0], addr[1]))
 
     def _check(self, why: str) -> None:
         if self._config.recovery_enabled and self._health.is_broken(self._now()):
             self._close()
-            self._event(Notice("multicast lost", {"why": why}))
+            if not self._tries:
+                self._event(Notice("multicast lost", {"why": why}))
 
     async def _recover(self) -> None:
-        try:
-            self._open()
-        except ConfigError:
-            # As at the start; the interface is not there yet.
+        if self._tries:
             await trio.sleep(self._config.recovery_sleep_time / 1000)
-            return
-        self.recoveries += 1
-        self._event(Notice("multicast opened anew", {"bind": self._config.bind}))
+        self._tries += 1
+        # An error as at the start: the interface is not there yet.
+        with contextlib.suppress(ConfigError):
+            self._open()
