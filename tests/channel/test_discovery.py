@@ -159,10 +159,10 @@ def test_news_that_break_the_rules_cost_the_connection() -> None:
     net, a, _, _ = trio_of(None)
     for bodies in (
         [encode_peers([])] * 17,
-        [b"TPY\x0a\0"],
-        [b"TPY\x0a\xff\xff"],
-        [b"TPY\x0cTRIBES"],
-        [b"TPY\x0d"],
+        [b"TPY\x10\0"],
+        [b"TPY\x10\xff\xff"],
+        [b"TPY\x12TRIBES"],
+        [b"TPY\x13"],
     ):
         pretender = Pretender(net, a, member(4009, uid=9))
         assert pretender.stranger.is_open

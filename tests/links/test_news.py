@@ -36,7 +36,7 @@ def test_addresses_come_out_as_they_went_in(addresses: list[tuple[str, int]]) ->
 @given(st.binary(max_size=60), st.integers(0, 70))
 def test_other_bytes_are_errors_or_addresses(data: bytes, cut: int) -> None:
     """Nothing else is raised."""
-    for body in (b"TPY\x0a" + data, encode_peers([("127.0.0.1", 4000)] * 9)[:cut]):
+    for body in (b"TPY\x10" + data, encode_peers([("127.0.0.1", 4000)] * 9)[:cut]):
         try:
             told = decode_peers(body)
         except RemoteProtocolError:
@@ -56,9 +56,9 @@ def test_as_many_as_allowed_are_taken_and_no_more() -> None:
 def test_addresses_where_nobody_can_be_are_errors() -> None:
     """Port 0, and octets that are no address."""
     with pytest.raises(RemoteProtocolError):
-        decode_peers(b"TPY\x0a\0\1\4\x7f\0\0\1\0\0")
+        decode_peers(b"TPY\x10\0\1\4\x7f\0\0\1\0\0")
     with pytest.raises(RemoteProtocolError):
-        decode_peers(b"TPY\x0a\0\1\3\x7f\0\0\0\1")
+        decode_peers(b"TPY\x10\0\1\3\x7f\0\0\0\1")
     with pytest.raises(RemoteProtocolError, match="behind"):
         decode_peers(encode_peers([("127.0.0.1", 1)]) + b"x")
 
@@ -70,4 +70,4 @@ def test_a_record_and_a_farewell() -> None:
     assert (told, told.payload) == (member, b"p")
     with pytest.raises(RemoteProtocolError):
         decode_record(encode_record(b"TRIBES"))
-    assert LEAVE_BODY == b"TPY\x0b"
+    assert LEAVE_BODY == b"TPY\x11"

@@ -4,9 +4,9 @@ Control frames from the side that opened the link, with the feature ``FEATURE_NE
 without it is told nothing. They have no position and no acknowledgement: what is lost is told again
 with the next link, or by the next round::
 
-    0a PEERS   u16 count | for each: u8 length and host octets | u16 port
-    0b LEAVE
-    0c RECORD  the sender's member record
+    10 PEERS   u16 count | for each: u8 length and host octets | u16 port
+    11 LEAVE
+    12 RECORD  the sender's member record
 
 PEERS are addresses to try and nothing more: who is there is asked there. LEAVE and RECORD speak for
 the member that opened the link, and for nobody else.

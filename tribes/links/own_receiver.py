@@ -31,6 +31,7 @@ from tribes.links.own_opening import OneFrame
 from tribes.links.own_wire import (
     ANYBODY,
     CONTROL_MARK,
+    FEATURE_NEWS,
     HELLO_BODY_MAX_BYTES,
     HELLO_TIMEOUT_S,
     NONCE_BYTES,
@@ -379,7 +380,7 @@ class OwnReceiver:
             self._pongs = True
         elif kind == Control.SEEN:
             self.inbox.confirm(decode_seen(body))
-        elif kind in NEWS:
+        elif kind in NEWS and self.features & FEATURE_NEWS:
             if len(self.news) >= NEWS_PER_READ_MAX:
                 raise RemoteProtocolError("too many news at once")
             self.news.append((kind, body))

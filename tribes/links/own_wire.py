@@ -82,7 +82,7 @@ CONTROL_MARK: Final = b"TPY"
 ANYBODY: Final = bytes(16)
 """Destination of a HELLO that asks who listens. No member has this id."""
 
-FEATURE_NEWS: Final = 1
+FEATURE_NEWS: Final = 16
 """Feature bit: takes news, see :mod:`tribes.links.news`."""
 
 NONCE_BYTES: Final = 16
@@ -114,9 +114,9 @@ class Control(enum.IntEnum):
     PING = 7
     PONG = 8
     DATA = 9
-    PEERS = 10
-    LEAVE = 11
-    RECORD = 12
+    PEERS = 16
+    LEAVE = 17
+    RECORD = 18
 
 
 class RefuseCode(enum.IntEnum):
