@@ -56,6 +56,14 @@ def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
     assert invariant in result.caught
 
 
+@pytest.mark.parametrize("name", [name for name in MUTANTS if MUTANTS[name].test is not None])
+def test_broken_protection_is_noticed(name: str) -> None:
+    """By the test that it names, which the sound build passes."""
+    result = RUN.hunt(MUTANTS[name], 1)
+    assert result.caught
+    assert not result.unsound
+
+
 def test_what_was_broken_is_whole_again() -> None:
     for mutant in MUTANTS.values():
         before = [vars(owner)[name] for owner, name, _ in mutant.patches]

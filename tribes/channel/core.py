@@ -655,6 +655,9 @@ class ChannelCore:
             destination = destination_of(data.trailer)
             if destination is not None and destination != self._local.unique_id:
                 raise RemoteProtocolError("meant for another member, which was here before")
+            if destination is not None and data.message not in _PROBE_PAYLOADS:
+                # One of ours, which does not know yet that we are too.
+                self.discovery.came(data.source, now)
         if data.message not in _PROBE_PAYLOADS:
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.

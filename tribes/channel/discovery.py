@@ -146,7 +146,8 @@ class Discovery:
         """A member is not in the view any more."""
         is_over = reason in (RemovalReason.LEFT, RemovalReason.REPLACED)
         # One that was never met has heartbeats to bring it back.
-        was_met = self._met.pop(member, None) is not None
+        was_met = member in self._met
+        self._met.pop(member, None)
         self.seeker.lost(member.address, now, has_left=is_over or not was_met)
         self.exchange.gone(member)
 
