@@ -11,7 +11,6 @@ from tribes.channel.exchange import PeerExchange
 from tribes.config.model import ChannelConfig, MembershipConfig, StaticMemberConfig
 from tribes.errors import RemoteProtocolError
 from tribes.links.challenge import (
-    Introduction,
     Life,
     decode_introduction,
     encode_introduction,
@@ -180,9 +179,9 @@ def test_an_introduction_is_read_whole_or_not_at_all() -> None:
     record = member(4001, payload=b"p" * 9)
     tail = encode_introduction(encode_life(Life(5, 6)), encode_member(record))
     met = decode_introduction(tail + b"later")
-    assert met == Introduction(Life(5, 6), record)
+    assert (met.life[:2], met.record) == ((5, 6), record)
     assert met.record.payload == record.payload
-    assert decode_introduction(encode_introduction(b"", encode_member(record))).life == Life(0, 0)
+    assert decode_introduction(encode_introduction(b"", encode_member(record))).life[:2] == (0, 0)
     for end in range(len(tail)):
         with pytest.raises(RemoteProtocolError):
             decode_introduction(tail[:end])

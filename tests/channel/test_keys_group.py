@@ -9,6 +9,8 @@ import pytest
 from tests.channel.keyed_net import ONE, OTHER_ONE, THREE, TWO, Net, Side, ring
 from tribes.config.model import ChannelConfig
 from tribes.errors import LocalProtocolError, SendTimeoutError
+from tribes.membership.admission import Admission
+from tribes.security.replay import Heard
 from tribes.wire.data import encode_data_frame
 from tribes.wire.frame import ACK_FRAME
 from tribes.wire.member import Member, encode_member
@@ -159,6 +161,26 @@ def test_rotation_loses_no_message() -> None:
     assert [side.ports for side in sides] == [[4001, 4002], [4000, 4002], [4000, 4001]]
 
 
+def test_the_middle_of_a_rotation_may_last() -> None:
+    """Members that sign with different keys hear each other as before, and newcomers of both."""
+    net, (a, b) = group(4000, 4001, keys=ring(ONE, TWO))
+    a.core.set_keys(ring(TWO, ONE), net.now)
+    net.run(1)
+    before = [fresh(side) for side in (a, b)]
+    net.run(10)
+    assert [fresh(side) - number for side, number in zip((a, b), before, strict=True)] == [20, 20]
+    news = [net.add(port, keys) for port, keys in ((4002, ring(TWO, ONE)), (4003, ring(ONE, TWO)))]
+    net.run(1.2)
+    assert all(len(side.ports) == 3 for side in (a, b, *news))
+    assert "member suspected" not in a.events + b.events
+
+
+def fresh(side: Side) -> int:
+    assert side.core.protection is not None
+    assert isinstance(side.core.protection.admission, Admission)
+    return side.core.protection.admission.guard.statistics[Heard.FRESH]
+
+
 def test_links_of_a_key_that_was_taken_away_are_closed() -> None:
     """At once, on whichever side; links of a key that stays go on."""
     net, (a, b) = group(4000, 4001)
@@ -249,8 +271,10 @@ def test_plain_peers_of_other_addresses_do_not() -> None:
     net.datagram(other, PLAIN_HOST, a, b)
     net.run(1)
     assert a.core.protection is not None
-    assert a.core.protection.admission.statistics.unsigned >= 1
-    assert a.core.protection.admission.statistics.foreign == 1
+    admission = a.core.protection.admission
+    assert isinstance(admission, Admission)
+    assert admission.statistics.unsigned >= 1
+    assert admission.statistics.foreign == 1
     refused = net.connect("10.0.0.8", a, encode_data_frame(6, 0, bytes(16), claims, b"x"))
     foreign = net.connect(PLAIN_HOST, a, encode_data_frame(6, 0, bytes(16), other, b"x"))
     net.pump()

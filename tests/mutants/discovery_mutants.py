@@ -124,7 +124,7 @@ add(
         Discovery,
         "news",
         lambda self, source, kind, body, now: [
-            self._membership.left(each, now) for each in self._view().members[:1]
+            self._membership.said_farewell(each, now) for each in self._view().members[:1]
         ],
     ),
     test=channel.test_nobody_speaks_for_another,
@@ -177,8 +177,8 @@ add(
 add(
     "introduction cut",
     "An introduction may be cut short.",
-    (challenge, "decode_member", lambda tail, at, end: channel.member(4001)),
-    (challenge, "MEMBER_RECORD_MAX_BYTES", 10**9),
+    (challenge, "decode_member", lambda record: channel.member(4001)),
+    (challenge, "decode_life", lambda tail: challenge.Life(5, 6, b"?")),
     test=channel.test_an_introduction_is_read_whole_or_not_at_all,
 )
 

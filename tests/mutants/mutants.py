@@ -1,4 +1,4 @@
-"""Deliberate protocol faults: what the simulator and its invariants must notice."""
+"""Deliberate faults: what the simulator with its invariants, or a test, must notice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from tests.mutants import (
     discovery_mutants,
     group_mutants,
     own_mutants,
+    pressure_mutants,
+    security_mutants,
     session_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
@@ -14,4 +16,12 @@ from tests.mutants.registry import MUTANTS, Mutant
 __all__ = ["MUTANTS", "Mutant"]
 
 # Importing them registers them.
-_ = (channel_mutants, group_mutants, session_mutants, own_mutants, discovery_mutants)
+_ = (
+    channel_mutants,
+    discovery_mutants,
+    group_mutants,
+    session_mutants,
+    own_mutants,
+    pressure_mutants,
+    security_mutants,
+)

@@ -64,7 +64,13 @@ class AcceptedLinks:
         record: Callable[[], bytes],
     ) -> None:
         self.receivers: Final[dict[int, Receiver]] = {}
-        self.door: Final = Door(timers=timers, may_wait=self._may_be_plain, close=self._turn_away)
+        tls = config.tls
+        self.door: Final = Door(
+            timers=timers,
+            may_wait=self._may_be_plain,
+            close=self._turn_away,
+            handshake_s=None if tls is None else tls.handshake_timeout / 1000,
+        )
         self.refused = 0
         """Connections for which there was no room."""
         self.rejected = 0
@@ -105,7 +111,9 @@ class AcceptedLinks:
         fresh, is_own, data = known
         is_own = is_own and self._config.own_link
         if not is_own and not self._may_be_plain(fresh.peer[0]):
-            self._turn_away(fresh, "without a key, and plain_peers does not list its address")
+            why = "without a key, and plain_peers does not list its address"
+            assert self._protection is not None
+            self._turn_away(fresh, "no own link" if self._protection.links is None else why)
             return None
         receiver = self.receivers[link] = self._receiver(fresh, now, is_own=is_own)
         return receiver, data
@@ -137,9 +145,11 @@ class AcceptedLinks:
     def rekey(self) -> None:
         """The keys were replaced: close what was opened with one that is not accepted any more."""
         assert self._protection is not None
+        links = self._protection.links
+        assert links is not None
         for receiver in list(self.receivers.values()):
             key = receiver.key if isinstance(receiver, OwnReceiver) else None
-            if key is not None and not self._protection.links.accepts(key):
+            if key is not None and not links.accepts(key):
                 receiver.flush()
                 self._close(receiver)
 
@@ -151,6 +161,11 @@ class AcceptedLinks:
         self.receivers.clear()
 
     # Acknowledgements.
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether a connection may have something to acknowledge."""
+        return bool(self._touched)
 
     def touch(self, receiver: Receiver) -> None:
         """A connection may have something to acknowledge."""
@@ -191,13 +206,14 @@ class AcceptedLinks:
                 fresh.link, fresh.peer, body_max_bytes=body_max_bytes, emit=self._emit
             )
         protection = self._protection
+        links = None if protection is None else protection.links
         return OwnReceiver(
             fresh.link,
             fresh.peer,
             now,
             side=self._side,
             inboxes=self._inboxes,
-            keys={} if protection is None else protection.links.accepted,
+            keys={} if links is None else links.accepted,
             tail=bytes if protection is None else protection.life,
             record=self._record,
             body_max_bytes=body_max_bytes,

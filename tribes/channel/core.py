@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
 from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.datagrams import Datagrams
 from tribes.channel.discovery import Discovery, static_hosts
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
+    Deliver,
     Event,
     LinkRejected,
     MemberAdded,
@@ -39,6 +41,7 @@ from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
+    MemberBehindError,
     MemberSuspectedError,
     QueueFullError,
     RemoteProcessError,
@@ -77,8 +80,10 @@ Output = NetworkOutput | ChannelOutput
 _USE_ACK = int(SendOptions.USE_ACK)
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
-_DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
-_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError)
+_UDP = int(SendOptions.UDP)
+_MULTICAST = int(SendOptions.MULTICAST)
+_DATAGRAM = _UDP | _MULTICAST
+_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError, MemberBehindError)
 """Failures that are no reason to ask whether the member is there."""
 
 _PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
@@ -99,7 +104,8 @@ class ChannelCore:
         local: The own record, with the address and port that others connect to.
         config: Membership, receiver and sender settings.
         interceptors: The chain, first to last as in a Tomcat configuration.
-        keys: The group's keys; None: nothing is protected.
+        keys: The group's keys; None: nothing is protected but by ``config.tls``. Where that is set
+            the driver brings connections that have proved who is at their other end.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
         consume: Offered every message before the listeners; True when it was taken. Runs inside
@@ -109,6 +115,7 @@ class ChannelCore:
             core.
         link_lost: Told when a connection to a member broke, inside the core: what was sent without
             acknowledgement may not have arrived.
+        room: Told when a member that was behind can be sent changes again, inside the core.
     """
 
     def __init__(
@@ -124,6 +131,7 @@ class ChannelCore:
         members_changed: Callable[[MemberChange, float], None] | None = None,
         link_lost: Callable[[Member, float], None] | None = None,
         suspicion: Callable[[Member, bool, float], None] | None = None,
+        room: Callable[[Member, float], None] | None = None,
     ) -> None:
         self.timers = Timers()
         self._local = local
@@ -147,7 +155,7 @@ class ChannelCore:
         if config.own_link or keys is not None:
             marker = Marker(int.from_bytes(entropy(8), "big") or 1, keys=keys)
         self.protection: Protection | None = None
-        if keys is not None:
+        if keys is not None or config.tls is not None:
             assert marker is not None
             self.protection = Protection(
                 keys,
@@ -161,6 +169,9 @@ class ChannelCore:
                 new_attempt=self._next_number,
                 admit=lambda member, now: self.membership.admit(member, now),
                 replace=lambda member, now: self.membership.replace(member, now),
+                touch=lambda member, now: self.membership.touch(member, now),
+                left=lambda member, now: self.membership.left(member, now),
+                record=lambda: self.membership.record(self._now),
             )
         self.membership = MulticastMembership(
             local,
@@ -177,6 +188,7 @@ class ChannelCore:
             config.sender,
             side=self._side,
             keys=None if self.protection is None else self.protection.links,
+            only_own=self.protection is not None,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
@@ -185,6 +197,8 @@ class ChannelCore:
             is_member=self._views.__contains__,
             lost=self._trouble,
             may_have_lost=self._may_have_lost,
+            is_suspected=lambda member: member in self.view.suspected,
+            room=room or (lambda member, now: None),
         )
         suspect_after = config.membership.suspect_after
         self.health = HealthMonitor(
@@ -231,7 +245,7 @@ class ChannelCore:
             view=lambda: self.view,
             tell=self._senders.tell,
         )
-        self.statistics = ChannelStatistics(self.accepted)
+        self.statistics = ChannelStatistics(self.accepted, self._senders)
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
             config.receiver, emit=self._outputs.append, finished=self._frame_finished
@@ -244,8 +258,17 @@ class ChannelCore:
             new_number=self._next_number,
             protection=self.protection,
         )
+        self.datagrams = Datagrams(
+            local,
+            config.sender,
+            timers=self.timers,
+            emit=self._emit,
+            outcomes=self._outcomes,
+            deliveries=self.deliveries,
+            process=lambda inbound, data, now: self._process(None, inbound, data, now),
+        )
         self._counter = 0
-        self._inbound: tuple[Receiver, Inbound] | None = None
+        self._inbound: tuple[Receiver | None, Inbound] | None = None
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
             interceptor.attach(self)
@@ -275,12 +298,22 @@ class ChannelCore:
     @property
     def is_idle(self) -> bool:
         """True when no message is on its way to any member."""
-        return self._senders.is_idle
+        return self._senders.is_idle and self.datagrams.is_idle
 
     @property
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each member, in bytes."""
         return self._senders.queued_bytes
+
+    @property
+    def interceptors(self) -> tuple[Interceptor, ...]:
+        """The chain, first to last."""
+        return self._chain.interceptors
+
+    @property
+    def senders(self) -> SenderPool:
+        """The queues to the members; to look at."""
+        return self._senders
 
     @property
     def duplicates(self) -> int:
@@ -290,11 +323,16 @@ class ChannelCore:
     @property
     def has_outputs(self) -> bool:
         """True when ``take_outputs`` has something."""
-        return bool(self._outputs) or self._senders.is_awake
+        return bool(self._outputs) or self._senders.is_awake or self.accepted.is_touched
 
     def take_outputs(self) -> list[Output]:
-        """The outputs since the last call. The driver must act on all of them, in order."""
+        """The outputs since the last call. The driver must act on all of them, in order, and call
+        again until there are none: what is done with a delivery is acknowledged then, in one
+        with its receipt.
+        """
         self._senders.flush(self._now)
+        if not any(type(output) is Deliver for output in self._outputs):
+            self.accepted.flush()
         outputs = self._outputs[:]
         self._outputs.clear()
         return outputs
@@ -320,8 +358,11 @@ class ChannelCore:
         self.membership.stop(now)
         self.discovery.stop()
         self.health.stop()
-        self._senders.close(ChannelClosedError("the channel was stopped"), now)
+        why = ChannelClosedError("the channel was stopped")
+        self._senders.close(why, now)
+        self.datagrams.stop(why, now)
         self._challenges.stop()
+        self.accepted.flush()
         self.accepted.stop()
 
     def set_keys(self, keys: KeyRing, now: float) -> None:
@@ -333,7 +374,7 @@ class ChannelCore:
         Raises:
             LocalProtocolError: The channel was made without a key.
         """
-        if self.protection is None:
+        if self.protection is None or self.protection.links is None:
             raise LocalProtocolError(
                 "this channel was started without a key; members with one would not understand it: "
                 "set the key in its configuration and start it again"
@@ -385,8 +426,12 @@ class ChannelCore:
         now: float,
         *,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
+        each: Callable[[Member, Exception | None, float], None] | None = None,
     ) -> Ticket:
         """Send like :meth:`send` for a consumer inside the core.
+
+        It goes by the members' live queues: where one is full, that member fails at once with
+        :class:`MemberBehindError`.
 
         Args:
             destinations: As in :meth:`send`.
@@ -395,6 +440,7 @@ class ChannelCore:
             now: Monotonic seconds.
             settled: Gets all faulty members when the last destination is done; may run before this
                 method returns.
+            each: Gets every destination as soon as it is done; may run before this method returns.
 
         Returns:
             The ticket, which tells who has not answered yet.
@@ -406,7 +452,7 @@ class ChannelCore:
             options,
             unique_id,
             now,
-            ticket=lambda targets: Ticket(targets, settled=settled),
+            ticket=lambda targets: Ticket(targets, settled=settled, each=each, is_live=True),
         )
 
     def _post(
@@ -424,8 +470,11 @@ class ChannelCore:
             raise LocalProtocolError("no destination given")
         if self._local in targets:
             raise LocalProtocolError("a member does not send to itself")
-        if options & _DATAGRAM:
-            raise LocalProtocolError("data over UDP or multicast is not supported; clear the bits")
+        if options & _DATAGRAM and self.protection is not None:
+            raise LocalProtocolError(
+                "a group with a key or TLS sends no messages by UDP or multicast, because nothing "
+                "protects them; clear the options UDP (32) and MULTICAST (64)"
+            )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
                 f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
@@ -466,7 +515,16 @@ class ChannelCore:
     def datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram of the membership group arrived."""
         self._now = now
-        self.membership.datagram(data, now, host=addr[0])
+        if self.datagrams.is_frame(data) and self.protection is None and not self._is_stopped:
+            self.datagrams.group_received(data, addr, now)
+        else:
+            self.membership.datagram(data, now, host=addr[0])
+
+    def udp_datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
+        """A datagram arrived at the own UDP port."""
+        self._now = now
+        if self.protection is None and not self._is_stopped:
+            self.datagrams.received(data, addr, now)
 
     def link_opened(
         self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
@@ -513,7 +571,6 @@ class ChannelCore:
         except RemoteProtocolError as error:
             if receiver.link in self._receivers:
                 self.accepted.reject(receiver, error)
-        self.accepted.flush()
 
     def _answer_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes on a connection that was made here."""
@@ -564,7 +621,6 @@ class ChannelCore:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
         self._now = now
         self.deliveries.delivered_one(token, error)
-        self.accepted.flush()
 
     def timer(self, now: float) -> None:
         """``next_deadline`` has come."""
@@ -618,8 +674,12 @@ class ChannelCore:
         waits = needs_ack and not data.options & _ASYNC
         needs_outcome = bool(data.options & _SYNC)
         suspected = self.view.suspected
-        ticket, sender_of, settler = message.ticket, self._senders.get, self._settler
+        ticket, send, settler = message.ticket, self._senders.send, self._settler
         self.statistics.frames_sent += len(message.destinations)
+        if data.options & _MULTICAST:
+            self._to_group(message, frame, now)
+            return
+        by_udp = bool(data.options & _UDP)
         for member in message.destinations:
             out = OutFrame(
                 frame,
@@ -627,10 +687,24 @@ class ChannelCore:
                 settle=settler(ticket, member),
                 waits=waits,
                 needs_outcome=needs_outcome,
+                is_live=ticket.is_live,
             )
             if waits and member in suspected:
                 excuse((out,), _not_answering(member), now)
-            sender_of(member, now).enqueue(out, now)
+            if by_udp:
+                self.datagrams.to_member(member, out, now)
+            elif not send(out, member, now):
+                ticket.hold()
+                out.unblocked = ticket.let_go
+
+    def _to_group(self, message: Outgoing, frame: bytes, now: float) -> None:
+        error: Exception | None = None
+        try:
+            self.datagrams.to_group(frame)
+        except LocalProtocolError as why:
+            error = why
+        for member in message.destinations:
+            message.ticket.settle(member, error, now)
 
     def _settler(self, ticket: Ticket, member: Member) -> Callable[[Exception | None, float], None]:
         def settle(error: Exception | None, now: float) -> None:
@@ -679,13 +753,16 @@ class ChannelCore:
         if slot is not None:
             inbound.answer_to(receiver, slot)
 
-    def _process(self, receiver: Receiver, inbound: Inbound, data: ChannelData, now: float) -> None:
+    def _process(
+        self, receiver: Receiver | None, inbound: Inbound, data: ChannelData, now: float
+    ) -> None:
         self._inbound = (receiver, inbound)
         try:
             self._chain.receive(data, now)
         except RemoteProtocolError as error:
             inbound.has_failed = True
-            self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
+            peer = data.source.address if receiver is None else receiver.peer
+            self._emit(LinkRejected(peer, f"message refused: {error}"))
         except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
             inbound.has_failed = True
             self._emit(_bug("message not processed", error))
@@ -734,6 +811,7 @@ class ChannelCore:
             self.discovery.gone(member, change.reason, now)
             self.health.removed(member)
             if self.protection is not None:
+                change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)

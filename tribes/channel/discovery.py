@@ -166,7 +166,7 @@ class Discovery:
             self.exchange.received(source, body, now)
         elif kind == Control.LEAVE:
             if source in self._view():
-                self._membership.left(source, now)
+                self._membership.said_farewell(source, now)
         else:
             record = decode_record(body)
             if record != source or record.is_shutdown:

@@ -23,9 +23,25 @@ class Ticket:
         destinations: Who has to answer.
         released: Called with the faulty members known by then, exactly once, never after settled.
         settled: Called with all faulty members, exactly once.
+        each: Called with each destination as soon as it succeeded (None) or failed.
+        is_live: A session manager's: nobody is blocked when a member's queue is full.
+
+    Attributes:
+        held: Frames of the message that still wait for room in a member's queue.
+        on_free: Called when there are none any more.
     """
 
-    __slots__ = ("_on_released", "_on_settled", "_open", "faulty", "is_released")
+    __slots__ = (
+        "_on_each",
+        "_on_released",
+        "_on_settled",
+        "_open",
+        "faulty",
+        "held",
+        "is_live",
+        "is_released",
+        "on_free",
+    )
 
     def __init__(
         self,
@@ -33,11 +49,17 @@ class Ticket:
         *,
         released: Callable[[dict[Member, Exception], float], None] | None = None,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
+        each: Callable[[Member, Exception | None, float], None] | None = None,
+        is_live: bool = False,
     ) -> None:
         # In the order given: that of a set would be another one in every process.
         self._open = dict.fromkeys(destinations)
         self._on_released = released
         self._on_settled = settled
+        self._on_each = each
+        self.is_live = is_live
+        self.held = 0
+        self.on_free: Callable[[float], None] | None = None
         self.faulty: dict[Member, Exception] = {}
         self.is_released = False
 
@@ -58,6 +80,16 @@ class Ticket:
             if self._on_released is not None:
                 self._on_released(dict(self.faulty), now)
 
+    def hold(self) -> None:
+        """One of the message's frames waits for room."""
+        self.held += 1
+
+    def let_go(self, now: float) -> None:
+        """It does not any more: it was queued, or has failed."""
+        self.held -= 1
+        if not self.held and self.on_free is not None:
+            self.on_free(now)
+
     def settle(self, member: Member, error: Exception | None, now: float) -> None:
         """Note the outcome at one destination; a second word on the same one is ignored."""
         if member not in self._open:
@@ -65,6 +97,8 @@ class Ticket:
         del self._open[member]
         if error is not None:
             self.faulty[member] = error
+        if self._on_each is not None:
+            self._on_each(member, error, now)
         if not self._open:
             self.release(now)
             if self._on_settled is not None:

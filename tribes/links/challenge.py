@@ -19,6 +19,9 @@ Who knows an address and not who is there asks with `ANYBODY` for unique id, wit
 one, and the member introduces itself behind the known fields, under the proof if there is one::
 
     u64 u64 its life, zero without a key | u32 length and its member record
+
+In a group with TLS and no key the connection itself is the proof, so nothing else is proved on it.
+Heartbeats say nothing there, and the member introduces itself to whoever asks.
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 from tribes.errors import RemoteProtocolError
 from tribes.links.own_opening import Opened, Opening
 from tribes.links.own_wire import ANYBODY
-from tribes.wire.limits import MEMBER_RECORD_MAX_BYTES
 from tribes.wire.member import Member, decode_member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
@@ -65,10 +67,12 @@ class Life(NamedTuple):
     Attributes:
         incarnation: The one in its marks.
         counter: Of its last mark; earlier ones are worthless.
+        record: Its encoded member record; empty where its marks are signed.
     """
 
     incarnation: int
     counter: int
+    record: bytes = b""
 
 
 class Introduction(NamedTuple):
@@ -89,7 +93,8 @@ Introduced = Callable[[Introduction | Exception, float], None]
 
 def encode_life(life: Life) -> bytes:
     """Return what WELCOME says behind its known fields."""
-    return _LIFE.pack(*life)
+    fields = _LIFE.pack(life.incarnation, life.counter)
+    return fields + _LENGTH.pack(len(life.record)) + life.record if life.record else fields
 
 
 def decode_life(tail: bytes) -> Life:
@@ -100,7 +105,14 @@ def decode_life(tail: bytes) -> Life:
     """
     if len(tail) < _LIFE.size:
         raise RemoteProtocolError("WELCOME does not say which life it is of")
-    return Life(*_LIFE.unpack_from(tail))
+    incarnation, counter = _LIFE.unpack_from(tail)
+    begin = _LIFE.size + _LENGTH.size
+    if len(tail) < begin:
+        return Life(incarnation, counter)
+    (size,) = _LENGTH.unpack_from(tail, _LIFE.size)
+    if begin + size > len(tail):
+        raise RemoteProtocolError(f"WELCOME claims a record of {size} bytes")
+    return Life(incarnation, counter, tail[begin : begin + size])
 
 
 def encode_introduction(life: bytes, record: bytes) -> bytes:
@@ -110,6 +122,8 @@ def encode_introduction(life: bytes, record: bytes) -> bytes:
         life: The encoded life; empty without a key.
         record: The own member record.
     """
+    if len(life) > _LIFE.size:
+        return life  # with TLS it ends with the record
     return (life or encode_life(Life(0, 0))) + _LENGTH.pack(len(record)) + record
 
 
@@ -120,13 +134,9 @@ def decode_introduction(tail: bytes) -> Introduction:
         RemoteProtocolError: It is no introduction.
     """
     life = decode_life(tail)
-    at = _LIFE.size + _LENGTH.size
-    if len(tail) < at:
+    if not life.record:
         raise RemoteProtocolError("WELCOME does not say who is there")
-    (size,) = _LENGTH.unpack_from(tail, _LIFE.size)
-    if size > MEMBER_RECORD_MAX_BYTES or at + size > len(tail):
-        raise RemoteProtocolError(f"WELCOME claims a member record of {size} bytes")
-    return Introduction(life, decode_member(tail, at, at + size))
+    return Introduction(life, decode_member(life.record))
 
 
 class _Challenge:
@@ -152,7 +162,7 @@ class Challenges:
 
     Args:
         side: What this process says of itself.
-        keys: The key to prove; None: none is, and nobody is asked for a proof.
+        keys: The key to prove; None: none is. With TLS the connections themselves prove it.
         timers: Where it asks to be woken.
         entropy: Gives n random bytes.
         emit: Takes the outputs.

@@ -29,12 +29,11 @@ from typing import TYPE_CHECKING, Final, final
 from tribes.errors import (
     LocalProtocolError,
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     RemoteProtocolError,
     SendTimeoutError,
 )
-from tribes.links.base import excuse
+from tribes.links.base import QueueBounds, excuse
 from tribes.links.news import LEAVE_BODY
 from tribes.links.own_acks import decode_ack
 from tribes.links.own_connection import Connection
@@ -51,15 +50,15 @@ from tribes.links.own_wire import (
 from tribes.wire.outputs import Close, Connect, NetworkOutput
 
 if TYPE_CHECKING:
-    from tribes.links.base import OutFrame
+    from tribes.links.base import Load, OutFrame
     from tribes.links.own_wire import OwnSide, SealerFactory
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 
-__all__ = ["LIVE_QUEUE_MAX_BYTES", "OwnSender", "SenderState"]
+__all__ = ["BOUNDS", "OwnSender", "SenderState"]
 
-LIVE_QUEUE_MAX_BYTES: Final = 4 * 1024 * 1024
-"""What may wait or be unacknowledged for one member (DESIGN §4.2)."""
+BOUNDS: Final = QueueBounds(4 * 1024 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024)
+"""What may wait, and what may be unacknowledged, for one member (DESIGN §4.2, 5.4)."""
 
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 2.0
@@ -89,7 +88,7 @@ class OwnSender:
         member: The destination.
         side: What this process says of itself.
         timeout: Seconds from being queued until a frame's ticket fails; also for connecting.
-        live_queue_max_bytes: What may wait or be unacknowledged; beyond it a frame fails at once.
+        bounds: What may wait and be unacknowledged. Who enqueues asks `has_room` before.
         keep_connected: Whether to connect again when nothing waits.
         key: Id and key to prove and seal with; None: neither.
         timers: Where it asks to be woken.
@@ -120,7 +119,7 @@ class OwnSender:
         *,
         side: OwnSide,
         timeout: float,
-        live_queue_max_bytes: int = LIVE_QUEUE_MAX_BYTES,
+        bounds: QueueBounds = BOUNDS,
         keep_connected: bool = True,
         key: tuple[int, SealerFactory] | None = None,
         timers: Timers,
@@ -140,7 +139,8 @@ class OwnSender:
         self.state = SenderState.IDLE
         self.last_answer: float | None = None
         self.features = 0
-        self.outbox = Outbox(live_queue_max_bytes)
+        self.outbox = Outbox(bounds)
+        self.has_room = self.outbox.has_room
         self._side = side
         self._timeout = timeout
         self._keep_connected = keep_connected
@@ -178,15 +178,6 @@ class OwnSender:
         """Send ``frame`` after everything enqueued before it; what it needs is ``frame.need``."""
         if self.state in _FINAL:
             frame.settle(self._gone(), now)
-            return
-        if not self.outbox.has_room(len(frame.data)):
-            frame.settle(
-                QueueFullError(
-                    f"{self.outbox.bytes} bytes already wait for {self.member.name} "
-                    f"(at most {self.outbox.max_bytes})"
-                ),
-                now,
-            )
             return
         frame.deadline = now + self._timeout
         self.outbox.put(frame)
@@ -301,7 +292,12 @@ class OwnSender:
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
-        return self.outbox.bytes
+        return self.outbox.total_bytes
+
+    @property
+    def load(self) -> Load:
+        """The same, by kind."""
+        return self.outbox.load
 
     @property
     def link(self) -> int | None:

@@ -79,8 +79,9 @@ VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
 
 CONTROL_MARK: Final = b"TPY"
-ANYBODY: Final = bytes(16)
-"""Destination of a HELLO that asks who listens. No member has this id."""
+ANYBODY: Final = b"\xff" * 16
+"""Destination of a HELLO that asks who listens. No member has this id: it is no UUID, and not the
+zeros that members of Tomcat have which nobody gave one."""
 
 FEATURE_NEWS: Final = 16
 """Feature bit: takes news, see :mod:`tribes.links.news`."""
@@ -96,8 +97,9 @@ HELLO_TIMEOUT_S: Final = 1.0
 HELLO_BODY_MAX_BYTES: Final = 256 * 1024
 """Longest frame that is read from a peer that has not said who it is. A record has up to 64 KiB."""
 
-WELCOME_BODY_MAX_BYTES: Final = 4096
-"""Longest answer to HELLO. It has some 80 bytes today and may grow."""
+WELCOME_BODY_MAX_BYTES: Final = 128 * 1024
+"""Longest answer to HELLO. It has some 80 bytes; with TLS and no key it ends with a record, which
+has up to 64 KiB."""
 
 REASON_MAX_BYTES: Final = 200
 

@@ -1,27 +1,52 @@
-"""The senders to all members: one each, made when first needed, given back when not."""
+"""The senders to all members: one each, made when first needed, given back when not.
+
+Here is decided what happens to a frame that finds a member's queue full (DESIGN §5.4). A user's
+waits outside, and its sender with it, for ``queue_timeout``. A session manager's fails at once with
+:class:`MemberBehindError`: the manager remembers the session, and is told when there is room again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.errors import MemberUnreachableError
+from tribes.errors import MemberBehindError, MemberSuspectedError, MemberUnreachableError
+from tribes.links.base import QueueBounds
+from tribes.links.blocked import BlockedSends
 from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
+from tribes.links.plain_pool import PlainSenders
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
-    from tribes.links.base import PeerSender
+    from tribes.links.base import LinkEnd, Load, OutFrame, PeerSender
     from tribes.links.link_keys import LinkKeyring
     from tribes.links.own_wire import OwnSide
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
 
-__all__ = ["SenderPool"]
+__all__ = ["QueueCounts", "SenderPool"]
 
 _STRANGER_IDLE_S = 5.0
 """How long the connection to a destination that is no member stays open without use."""
+
+
+class QueueCounts:
+    """How often a member's queue was full, plain ints.
+
+    Attributes:
+        live_refused: Managers' messages that found no room: their sessions are sent later.
+        blocked: Users' messages whose senders had to wait for room.
+        timed_out: Those among them that found none in time, or that too many were waiting before.
+    """
+
+    __slots__ = ("blocked", "live_refused", "timed_out")
+
+    def __init__(self) -> None:
+        self.live_refused = 0
+        self.blocked = 0
+        self.timed_out = 0
 
 
 class SenderPool:
@@ -31,6 +56,7 @@ class SenderPool:
         config: Settings of every sender.
         side: What this process says of itself on own links.
         keys: What own links are opened with; None: they are not protected.
+        only_own: Whether nobody is ever served as a plain member but by ``speaks_own``.
         speaks_own: Whether a member is known to speak the own link.
         entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
@@ -39,6 +65,8 @@ class SenderPool:
         is_member: Whether a destination is in the view; a stranger's sender is given back soon.
         lost: Told when a connection broke or could not be made.
         may_have_lost: Told when a connection broke on which not everything is sent again.
+        is_suspected: Whether a member does not answer now: nobody waits for room in its queue.
+        room: Told when the live queue of a member that was full is half empty again.
     """
 
     def __init__(
@@ -47,6 +75,7 @@ class SenderPool:
         *,
         side: OwnSide,
         keys: LinkKeyring | None,
+        only_own: bool,
         speaks_own: Callable[[Member], bool],
         entropy: Callable[[int], bytes],
         timers: Timers,
@@ -55,10 +84,22 @@ class SenderPool:
         is_member: Callable[[Member], bool],
         lost: Callable[[Member, Exception, float], None],
         may_have_lost: Callable[[Member, float], None],
+        is_suspected: Callable[[Member], bool],
+        room: Callable[[Member, float], None],
     ) -> None:
+        self.totals = QueueCounts()
+        self._counts: dict[Member, QueueCounts] = {}
+        self._blocked: dict[Member, BlockedSends] = {}
+        self._full: dict[Member, int] = {}  # whose live queue had no room, and for how much
+        self._is_suspected = is_suspected
+        self._room = room
+        self._bounds = QueueBounds(
+            config.queue_max_bytes, config.live_queue_max_bytes, config.unacked_max_bytes
+        )
         self._config = config
         self._side = side
         self._keys = keys
+        self._only_own = only_own
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
@@ -69,8 +110,8 @@ class SenderPool:
         self._is_member = is_member
         self._lost = lost
         self._senders: dict[Member, PeerSender] = {}
-        self._by_attempt: dict[int, PeerSender] = {}
-        self._by_link: dict[int, PeerSender] = {}
+        self._by_attempt: dict[int, LinkEnd] = {}
+        self._by_link: dict[int, LinkEnd] = {}
 
     def get(self, member: Member, now: float) -> PeerSender:
         """The sender to a destination."""
@@ -81,6 +122,67 @@ class SenderPool:
                 self._watch(member, now)
         return sender
 
+    def send(self, frame: OutFrame, member: Member, now: float) -> bool:
+        """Queue a frame for a member; see the module for what happens to one without room.
+
+        Returns:
+            False when it waits for room; ``frame.unblocked`` is called when it does not any more.
+        """
+        sender = self._senders.get(member) or self.get(member, now)
+        is_live = frame.is_live
+        if sender.has_room(len(frame.data), is_live=is_live) and (
+            is_live or member not in self._blocked
+        ):
+            sender.enqueue(frame, now)
+            return True
+        if is_live:
+            self._refuse_live(sender, frame, now)
+            return True
+        return not self._block(member, frame, now)
+
+    def _refuse_live(self, sender: PeerSender, frame: OutFrame, now: float) -> None:
+        member = sender.member
+        self.totals.live_refused += 1
+        self._count(member).live_refused += 1
+        self._full[member] = max(len(frame.data), self._full.get(member, 0))
+        why = (
+            f"{sender.load.live} bytes of changes wait for it (sender.live_queue_max_bytes is "
+            f"{self._bounds.live}); it gets the newest state later"
+        )
+        frame.settle(MemberBehindError(why), now)
+
+    def _block(self, member: Member, frame: OutFrame, now: float) -> bool:
+        if self._is_suspected(member):
+            frame.settle(_not_sent(member), now)
+            return False
+        totals, counts = self.totals, self._count(member)
+        totals.blocked += 1
+        counts.blocked += 1
+
+        def timed_out() -> None:
+            totals.timed_out += 1
+            counts.timed_out += 1
+
+        blocked = self._blocked.get(member)
+        if blocked is None:
+            blocked = self._blocked[member] = BlockedSends(
+                member.name,
+                self._config.queue_timeout / 1000,
+                timers=self._timers,
+                timed_out=timed_out,
+            )
+        return blocked.put(frame, now)
+
+    def counts_of(self, member: Member) -> QueueCounts:
+        """How often the queue of a destination was full; not to be changed."""
+        return self._counts.get(member) or QueueCounts()
+
+    def _count(self, member: Member) -> QueueCounts:
+        counts = self._counts.get(member)
+        if counts is None:
+            counts = self._counts[member] = QueueCounts()
+        return counts
+
     def _make(self, member: Member) -> PeerSender:
         config = self._config
         if not self._speaks_own(member):
@@ -89,7 +191,7 @@ class SenderPool:
             member,
             side=self._side,
             timeout=config.timeout / 1000,
-            live_queue_max_bytes=config.queue_max_bytes,
+            bounds=self._bounds,
             keep_connected=config.keep_connected,
             key=None if self._keys is None else self._keys.current,
             timers=self._timers,
@@ -101,18 +203,25 @@ class SenderPool:
             wake=self._awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
-            never_plain=self._keys is not None,
+            never_plain=self._only_own,
         )
 
-    def _make_plain(self, member: Member) -> PlainSender:
-        return PlainSender(
+    def _make_plain(self, member: Member) -> PeerSender:
+        count = self._config.pool_size
+        if count == 1:
+            return self._plain(member)
+        return PlainSenders(member, [self._plain(member) for _ in range(count)], self._bounds)
+
+    def _plain(self, member: Member) -> PlainSender:
+        sender = PlainSender(
             member,
             self._config,
             timers=self._timers,
             emit=self._emit,
-            connect=self._connect,
+            connect=lambda _: self._attempt_of(sender),
             lost=self._plain_lost,
         )
+        return sender
 
     def rekey(self, now: float) -> None:
         """The keys were replaced: open the next links with the new one, and those anew whose key is
@@ -145,10 +254,29 @@ class SenderPool:
 
     def flush(self, now: float) -> None:
         """Let every sender write what was queued since the last call, in one piece each."""
-        while self._awake:
-            awake, self._awake[:] = self._awake[:], []
-            for sender in awake:
-                sender.flush(now)
+        while True:
+            while self._awake:
+                awake, self._awake[:] = self._awake[:], []
+                for sender in awake:
+                    sender.flush(now)
+            if self._blocked or self._full:
+                self._use_room(now)
+            if not self._awake:
+                return
+
+    def _use_room(self, now: float) -> None:
+        for member, blocked in list(self._blocked.items()):
+            blocked.admit(self.get(member, now), now)
+            if not blocked and self._blocked.get(member) is blocked:
+                del self._blocked[member]
+        for member, size in list(self._full.items()):
+            sender = self._senders.get(member)
+            # What was refused fits now, so that being told and trying again makes no circle.
+            if sender is None or (
+                sender.load.live <= self._bounds.live // 2 and sender.has_room(size, is_live=True)
+            ):
+                self._full.pop(member, None)
+                self._room(member, now)
 
     def ping(self, member: Member, now: float) -> bool:
         """Ask for an answer on the open link to a member; False when there is none to ask on."""
@@ -172,7 +300,8 @@ class SenderPool:
     def member_added(self, member: Member, now: float) -> None:
         """A member joined: connect to it, so that the end of the connection tells its crash."""
         known = self._senders.get(member)
-        if isinstance(known, PlainSender) and known.is_idle and self._speaks_own(member):
+        is_plain = isinstance(known, PlainSender | PlainSenders)
+        if known is not None and is_plain and known.is_idle and self._speaks_own(member):
             # Made for a stranger; now it is known what the member speaks.
             self._drop(member, now, abort=False)
         if self._config.keep_connected:
@@ -188,9 +317,14 @@ class SenderPool:
 
     def _drop(self, member: Member, now: float, *, abort: bool) -> None:
         sender = self._senders.pop(member, None)
+        why = MemberUnreachableError(f"{member.name} is no longer a member")
         if sender is not None:
-            why = MemberUnreachableError(f"{member.name} is no longer a member")
             sender.close(why, now, abort=abort)
+        blocked = self._blocked.pop(member, None)
+        if blocked is not None:
+            blocked.fail(why, now)
+        self._full.pop(member, None)
+        self._counts.pop(member, None)
 
     def close(self, why: Exception, now: float) -> None:
         """Fail whatever waits, for everybody. Members with an own link are told that it is over."""
@@ -200,6 +334,9 @@ class SenderPool:
                 sender.leave(why, now)
             else:
                 sender.close(why, now, abort=False)
+        blocked, self._blocked = self._blocked, {}
+        for each in blocked.values():
+            each.fail(why, now)
 
     def unanswered_since(self, member: Member) -> float | None:
         """When the oldest thing was sent to a member that it has not answered yet."""
@@ -211,16 +348,29 @@ class SenderPool:
         sender = self._senders.get(member)
         if sender is not None:
             sender.excuse(why, now)
+        blocked = self._blocked.pop(member, None)
+        if blocked is not None:
+            blocked.fail(_not_sent(member), now)
 
     @property
     def is_idle(self) -> bool:
         """True when nothing is on its way to anybody."""
-        return all(sender.is_idle for sender in self._senders.values())
+        return not self._blocked and all(s.is_idle for s in self._senders.values())
 
     @property
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each destination."""
         return {member: sender.queued_bytes for member, sender in self._senders.items()}
+
+    @property
+    def loads(self) -> dict[Member, Load]:
+        """The same by kind; may be asked from any thread."""
+        return {member: sender.load for member, sender in list(self._senders.items())}
+
+    def blocked_on(self, member: Member) -> int:
+        """How many sends wait for room in a destination's queue."""
+        blocked = self._blocked.get(member)
+        return 0 if blocked is None else len(blocked)
 
     # What the driver reports.
 
@@ -233,7 +383,7 @@ class SenderPool:
         """The connection of an attempt could not be made."""
         self._by_attempt.pop(attempt).connect_failed(why, now)
 
-    def of_link(self, link: int) -> PeerSender | None:
+    def of_link(self, link: int) -> LinkEnd | None:
         """The sender whose connection this is."""
         return self._by_link.get(link)
 
@@ -248,8 +398,13 @@ class SenderPool:
         self._by_link.pop(link, None)
 
     def _connect(self, member: Member) -> int:
+        sender = self._senders[member]
+        assert isinstance(sender, OwnSender)
+        return self._attempt_of(sender)
+
+    def _attempt_of(self, sender: LinkEnd) -> int:
         attempt = self._new_attempt()
-        self._by_attempt[attempt] = self._senders[member]
+        self._by_attempt[attempt] = sender
         return attempt
 
     def _watch(self, member: Member, now: float) -> None:
@@ -257,9 +412,15 @@ class SenderPool:
             sender = self._senders.get(member)
             if sender is None or self._is_member(member):
                 return
-            if sender.is_idle:
+            if sender.is_idle and member not in self._blocked:
                 self._drop(member, then, abort=False)
             else:
                 self._watch(member, then)
 
         self._timers.at(now + _STRANGER_IDLE_S, look)
+
+
+def _not_sent(member: Member) -> MemberSuspectedError:
+    return MemberSuspectedError(
+        f"{member.name} does not answer now and its queue is full; the message was not sent"
+    )

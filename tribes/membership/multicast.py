@@ -32,6 +32,7 @@ from tribes.wire.outputs import Datagram
 if TYPE_CHECKING:
     from tribes.config.model import MembershipConfig
     from tribes.membership.admission import Admission
+    from tribes.membership.introductions import Introductions
     from tribes.timers import Timer, Timers
 
 __all__ = ["GUEST_BEHIND_MS", "MulticastMembership", "MulticastStatistics"]
@@ -64,7 +65,7 @@ class MulticastMembership:
         emit: Takes the datagrams to send.
         changed: Takes every change, in order.
         heard: Told of every heartbeat, before what it changes.
-        admission: With a key, judges what is heard; None: everything is believed.
+        admission: With a key or TLS, judges what is heard; None: everything is believed.
         answered: When a member last gave an answer on a connection; None: it is not known.
     """
 
@@ -78,7 +79,7 @@ class MulticastMembership:
         emit: Callable[[Datagram], None],
         changed: Callable[[MemberChange, float], None],
         heard: Callable[[Member, float], None],
-        admission: Admission | None = None,
+        admission: Admission | Introductions | None = None,
         answered: Callable[[Member], float | None] = lambda member: None,
     ) -> None:
         self.table = MembershipTable(local, config.drop_time / 1000, answered=answered)
@@ -201,18 +202,35 @@ class MulticastMembership:
             self._changed(change, now)
         self._arm()
 
-    def left(self, member: Member, now: float) -> None:
+    def said_farewell(self, member: Member, now: float) -> None:
         """A member said on its link that it leaves in good order."""
         self.table.forget(member)
         self._changed(MemberChange(ChangeKind.REMOVED, member, RemovalReason.LEFT), now)
 
+    def touch(self, record: Member, now: float) -> None:
+        """Note that a member is not silent, by a heartbeat that anybody may have sent. That is no
+        sign of life: who can send it for a member that hangs must not keep it from being suspected.
+        """
+        if self._started is not None:
+            self._take_over(record, now, is_marked=True)
+
+    def left(self, farewell: Member, now: float) -> None:
+        """Take a farewell that turned out to be true."""
+        if self._started is not None:
+            self._take_over(farewell, now, is_marked=True)
+
     def replace(self, record: Member, now: float) -> None:
-        """Take a plain member off that has turned out to be one that signs."""
+        """Take a member off whose address has another life: it has turned out to be one that signs,
+        or its successor answers there.
+        """
         self.table.forget(record)
         self._changed(MemberChange(ChangeKind.REMOVED, record, RemovalReason.REPLACED), now)
 
     def _take(self, record: Member, now: float, *, is_marked: bool) -> None:
         self._heard(record, now)
+        self._take_over(record, now, is_marked=is_marked)
+
+    def _take_over(self, record: Member, now: float, *, is_marked: bool) -> None:
         for change in self.table.heard(record, now, is_marked=is_marked):
             self._changed(change, now)
         self._arm()
