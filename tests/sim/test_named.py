@@ -15,6 +15,7 @@ from tribes.config.model import (
     NodeConfig,
     StaticMemberConfig,
 )
+from tribes.errors import LocalProtocolError
 from tribes.membership.change import RemovalReason
 from tribes.security.keys import GroupKey
 from tribes.testing.execute import run_plan
@@ -457,3 +458,12 @@ def test_the_promises_hold_without_multicast(first: int) -> None:
         )
         plan.check()
         assert run_plan(plan).violations == [], f"seed {seed}"
+
+
+def test_messages_to_the_whole_group_need_multicast() -> None:
+    """Otherwise they would be lost in silence."""
+    world = World(15)
+    a, b = world.start("a", config()), world.start("b", config(4000))
+    world.run(1)
+    with pytest.raises(LocalProtocolError, match="no multicast"):
+        a.send(b"all", [b], 64)

@@ -475,6 +475,11 @@ class ChannelCore:
                 "a group with a key or TLS sends no messages by UDP or multicast, because nothing "
                 "protects them; clear the options UDP (32) and MULTICAST (64)"
             )
+        if options & _MULTICAST and not self.config.membership.multicast:
+            raise LocalProtocolError(
+                "this member has no multicast (channel.membership.multicast); clear the option "
+                "MULTICAST (64)"
+            )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
                 f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
