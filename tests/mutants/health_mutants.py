@@ -280,7 +280,9 @@ add(
     "mark believed without a proof",
     "Whoever shows a mark in a first frame is a member.",
     (Admission, "introduced", _introduced_unproved),
-    test=partial(test_introduction.test_only_a_mark_of_the_group_is_a_reason_to_ask, ring(ONE), 1),
+    test=partial(
+        test_introduction.test_only_a_mark_of_the_group_is_a_reason_to_ask, ring(ONE), True
+    ),
 )
 add(
     "plain for good",

@@ -175,6 +175,11 @@ class HealthMonitor:
         silent = now - max(state.replied, last)
         return silent >= self._remove_after * self.local_health
 
+    def last_answer(self, member: Member) -> float | None:
+        """When a member last gave an answer on a connection; None for one that is not watched."""
+        state = self._states.get(member)
+        return None if state is None else state.answered
+
     def added(self, member: Member, now: float) -> None:
         """Watch a member; that it was added is its first sign of life."""
         self._quiet.pop(member, None)

@@ -127,6 +127,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         links: What the nodes speak: ``own`` (the own link), ``plain`` (all as plain members do), or
             ``mixed`` (every other node is a plain one).
         suspect_after: Of all nodes, see ``MembershipConfig``; milliseconds.
+        multicast: Whether there is multicast. If not, the nodes find each other by the name of the
+            first one, and after a split by looking for whom they lost: with pauses of up to 30 s,
+            so ``settle`` and ``soon_s`` are to be longer. Their links must be ``own``.
     """
 
     seed: int = 0
@@ -148,6 +151,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     soon_s: float = SOON_S
     links: str = "own"
     suspect_after: int = 1000
+    multicast: bool = True
 
     def check(self, source: str = "") -> None:
         """Refuse what cannot be run.
@@ -165,6 +169,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("routing", f"must be 'sticky' or 'random', found {self.routing!r}")
         if self.links not in ("own", "plain", "mixed"):
             refuse("links", f"must be 'own', 'plain' or 'mixed', found {self.links!r}")
+        if not self.multicast and self.links != "own":
+            refuse("multicast", "without it the links must be 'own'")
         if self.suspect_after < 0:
             refuse("suspect_after", f"must not be negative, found {self.suspect_after}")
         if self.tabs < 1:
