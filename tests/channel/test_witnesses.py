@@ -157,6 +157,16 @@ def test_no_witness_is_waited_for_for_ever(opinion: Opinion | None) -> None:
     assert len(case.verdicts) == 1
 
 
+def test_who_did_not_run_meanwhile_waits_once_more() -> None:
+    """The opinions have come, and are read after the timers; but it does so once only."""
+    case = Case(*OTHERS)
+    case.confirm()
+    case.timers.run_due(15.0)
+    assert case.verdicts == []
+    case.timers.run_due(20.0)
+    assert case.verdicts == [(Verdict.GONE, 20.0)]
+
+
 def test_where_nobody_can_be_asked_nothing_is_waited_for() -> None:
     """A group of two, or of plain members."""
     for case in (Case(), Case(X), Case(*OTHERS)):

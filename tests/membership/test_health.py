@@ -239,6 +239,16 @@ def test_silence_counts_from_the_last_answer_or_what_was_heard_before_the_questi
     assert watch.monitor.is_given_up(PEER, 16.0)
 
 
+def test_nobody_is_given_up_for_a_silence_that_was_this_process_s_own() -> None:
+    """What came meanwhile is read after the timers; the next look excuses the others."""
+    watch = Watch()
+    watch.run(0.5)
+    assert not watch.monitor.is_given_up(PEER, 20.0)
+    watch.timers.run_due(20.0)
+    assert not watch.monitor.is_given_up(PEER, 20.0)
+    assert watch.monitor.answered_at(PEER) == 0.0
+
+
 def test_node_with_troubles_of_its_own_gives_up_later() -> None:
     """Four times as late at most."""
     watch = Watch()

@@ -41,6 +41,8 @@ OPINION_S: Final = 0.3
 """How long a removal waits for opinions: a crash is to be noticed within half a second."""
 OBSERVE_S: Final = 0.25
 """How long a witness gives the member to answer; shorter than its asker waits for it."""
+_LATE_S: Final = 0.1
+"""Whose clockwork is later than this gets the time once more."""
 OBSERVED_MAX: Final = 64
 """Members that are looked after at once; each takes a connection. Others get no opinion."""
 ASKERS_MAX: Final = 256
@@ -76,7 +78,7 @@ class WitnessStatistics:
 class _Case:
     """One member that may be removed."""
 
-    __slots__ = ("answer", "begin", "has_opinion", "member", "numbers", "timer")
+    __slots__ = ("answer", "begin", "has_opinion", "is_extended", "member", "numbers", "timer")
 
     def __init__(
         self, member: Member, begin: float, answer: Callable[[Verdict, float], None]
@@ -86,6 +88,7 @@ class _Case:
         self.answer = answer
         self.numbers: dict[int, Member] = {}
         self.has_opinion = False
+        self.is_extended = False
         self.timer: Timer | None = None
 
 
@@ -165,7 +168,20 @@ class Witnesses:
         if not case.numbers:
             self._decide(case, now)
             return
-        case.timer = self._timers.at(now + OPINION_S, lambda then: self._decide(case, then))
+        self._wait(case, now)
+
+    def _wait(self, case: _Case, now: float) -> None:
+        due = now + OPINION_S
+
+        def over(then: float) -> None:
+            if then - due > _LATE_S and not case.is_extended:
+                # This process did not run: what it was told is still unread.
+                case.is_extended = True
+                self._wait(case, then)
+            else:
+                self._decide(case, then)
+
+        case.timer = self._timers.at(due, over)
 
     def told(self, number: int, opinion: Opinion, now: float) -> None:
         """A witness has answered."""

@@ -67,6 +67,7 @@ class _State:
         "hung",
         "is_suspected",
         "pinged",
+        "proved",
         "questioned",
         "replied",
         "waiting",
@@ -77,6 +78,8 @@ class _State:
         """When bytes came on a connection."""
         self.replied = now
         """When bytes came that answer something."""
+        self.proved = now
+        """The same, and never excused."""
         self.questioned = now
         self.heard = now
         self.hung = now
@@ -161,13 +164,16 @@ class HealthMonitor:
     def answered_at(self, member: Member) -> float:
         """When a member last answered; minus infinity for one that is not watched."""
         state = self._states.get(member)
-        return -inf if state is None else state.replied
+        return -inf if state is None else state.proved
 
     def is_given_up(self, member: Member, now: float) -> bool:
         """Whether a member has been silent for so long that it may be removed for it."""
         state = self._states.get(member)
         if state is None:
             return True
+        if self._timer is not None and now - self._timer.when > self._interval:
+            # A look is overdue: this process did not run, and what came meanwhile is still unread.
+            return False
         last = state.heard
         if state.waiting is not None:
             # Heartbeats after an unanswered question say nothing.
@@ -230,7 +236,7 @@ class HealthMonitor:
         """An answer of a member: bytes on a connection that was made here."""
         state = self._states.get(member)
         if state is not None:
-            state.replied = now
+            state.replied = state.proved = now
             state.waiting = None
             self.came(member, now)
 
