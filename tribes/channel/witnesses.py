@@ -10,6 +10,8 @@ A removal waits for nobody for ever:
 
 - both are asked at once, and `OPINION_S` later it goes on with what was said;
 - one answer for the member stops it; silence, no opinion and no word do not;
+- silence that nobody confirms must have lasted longer where this process is not well itself, up to
+  four times as long (the local health of `HealthMonitor`);
 - who is suspected itself, has no open own link, or is a plain Tribes member is no witness. Where
   there is none, as in a group of two, nobody is asked.
 
@@ -78,12 +80,27 @@ class WitnessStatistics:
 class _Case:
     """One member that may be removed."""
 
-    __slots__ = ("answer", "begin", "has_opinion", "is_extended", "member", "numbers", "timer")
+    __slots__ = (
+        "answer",
+        "begin",
+        "has_opinion",
+        "is_extended",
+        "is_refused",
+        "member",
+        "numbers",
+        "timer",
+    )
 
     def __init__(
-        self, member: Member, begin: float, answer: Callable[[Verdict, float], None]
+        self,
+        member: Member,
+        begin: float,
+        answer: Callable[[Verdict, float], None],
+        *,
+        is_refused: bool,
     ) -> None:
         self.member = member
+        self.is_refused = is_refused
         self.begin = begin
         self.answer = answer
         self.numbers: dict[int, Member] = {}
@@ -158,7 +175,7 @@ class Witnesses:
         if not is_refused and not self._health.is_given_up(member, now):
             answer(Verdict.EARLY, now)
             return
-        case = _Case(member, now, answer)
+        case = _Case(member, now, answer, is_refused=is_refused)
         for witness in self._chosen(member):
             self._number = (self._number + 1) % _NUMBERS
             if self._ask(witness, self._number, member.unique_id, now):
@@ -222,6 +239,9 @@ class Witnesses:
             return
         if case.has_opinion:
             self.statistics.confirmed += 1
+        elif not case.is_refused and not self._health.is_given_up(case.member, now, alone=True):
+            case.answer(Verdict.EARLY, now)
+            return
         else:
             self.statistics.unheard += 1
         case.answer(Verdict.GONE, now)
