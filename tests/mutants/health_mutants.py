@@ -104,7 +104,7 @@ add(
 add(
     "silent at once",
     "One test that fails is enough: nobody asks for how long a member was silent.",
-    (HealthMonitor, "is_given_up", lambda self, member, now: True),
+    (HealthMonitor, "is_given_up", lambda self, member, now, alone=False: True),
     plan=own_plans.reset_while_stopped,
 )
 add(
