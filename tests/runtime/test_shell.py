@@ -219,9 +219,6 @@ class Stream(Sock):
         if self.peer.is_closed:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         count = min(len(data), self.net.faults.write_max, self.room)
-        if self.calls["send"] == 1:
-            # No kernel cuts the first few bytes of a connection.
-            count = min(len(data), max(count, 256))
         if count <= 0:
             raise BlockingIOError
         self.peer.put(data[:count])

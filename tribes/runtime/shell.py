@@ -763,9 +763,11 @@ async def _ask(probe: Probe) -> Exception | None:
             return None
         error = TimeoutError(f"no answer within {probe.reply_timeout:g} s")
         with trio.move_on_after(probe.reply_timeout):
-            await trio.lowlevel.wait_writable(sock)
-            # Less than any socket buffer: taken whole.
-            sock.send(probe.data)
+            rest = probe.data
+            while rest:
+                await trio.lowlevel.wait_writable(sock)
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[sock.send(rest) :]
             if not probe.expect_reply:
                 return None
             await trio.lowlevel.wait_readable(sock)
