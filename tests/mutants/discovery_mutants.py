@@ -77,12 +77,21 @@ add(
     (seeker, "MEETINGS_MAX", 10_000),
     test=test_seeker.test_no_more_than_the_bound_are_asked_at_once,
 )
+_hint = Seeker.hint
+
+
+def _hint_for_ever(
+    self: Any, address: Any, now: float, *, delay: float = 0, keep: float = 0
+) -> None:
+    del keep
+    _hint(self, address, now, delay=delay, keep=10.0**9)
+
+
 add(
-    "no bound of hints",
-    "Whatever is told is kept.",
-    (seeker, "HINTS_MAX", 10**9),
-    (seeker, "HINT_S", 10.0**9),
-    test=partial(channel.test_hints_make_nobody_a_member),
+    "hints kept for ever",
+    "An address that somebody told is tried until the end.",
+    (Seeker, "hint", _hint_for_ever),
+    test=channel.test_hints_make_nobody_a_member,
 )
 add(
     "one port of a range",
