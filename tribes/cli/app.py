@@ -12,6 +12,7 @@ _COMMANDS = {
     "node": "tribes.cli.node",
     "demo": "tribes.cli.demo",
     "demo-node": "tribes.cli.demo",
+    "config": "tribes.cli.config",
     "keygen": "tribes.cli.keygen",
     "sim": "tribes.testing.command",
 }

@@ -1,7 +1,11 @@
 """Typed configuration: what a node is made from."""
 
+from tribes.config.as_toml import as_toml as as_toml
+from tribes.config.load import Loaded as Loaded
 from tribes.config.load import config_from as config_from
+from tribes.config.load import load as load
 from tribes.config.load import load_config as load_config
+from tribes.config.load import loads as loads
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import DnsConfig as DnsConfig
 from tribes.config.model import KubernetesConfig as KubernetesConfig
@@ -12,3 +16,5 @@ from tribes.config.model import ReceiverConfig as ReceiverConfig
 from tribes.config.model import SenderConfig as SenderConfig
 from tribes.config.model import StaticMemberConfig as StaticMemberConfig
 from tribes.config.model import check_config as check_config
+from tribes.config.notices import Kind as Kind
+from tribes.config.notices import Notice as Notice

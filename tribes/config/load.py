@@ -1,4 +1,4 @@
-"""A node's configuration from TOML, or from any mapping of that shape.
+"""A node's configuration from TOML, Tomcat's XML, or any mapping of TOML's shape.
 
 Each key is named as in :mod:`tribes.config.model`, or as Tomcat's attribute where there is one
 (``dropTime`` for ``drop_time``). A key that is neither is an error that names its path: a typing
@@ -8,22 +8,31 @@ error must not pass in silence.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from tribes.config.environment import Override, apply_overrides
+from tribes.config.lines import line_of
 from tribes.config.model import ManagerConfig, MembershipConfig, NodeConfig
+from tribes.config.options import parse_send_options
+from tribes.config.tomcat import read_tomcat
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["config_from", "load_config"]
+    from tribes.config.notices import Notice
+
+__all__ = ["Loaded", "config_from", "load", "load_config", "loads"]
 
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
+_XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
 
 _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     MembershipConfig: {
@@ -41,25 +50,101 @@ _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
 """Tomcat's names that are not ours in capitals (tribes-wire §9.3)."""
 
 
-def load_config(path: str | Path) -> NodeConfig:
-    """Read a TOML file.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and what there is to know of it.
+
+    Attributes:
+        config: The configuration.
+        notices: What a Tomcat file says that is not simply honoured.
+        source: Name of the file.
+        lines: Line in which a Tomcat file sets a key.
+        text: The file, if it is TOML.
+        overrides: Settings from environment variables.
+    """
+
+    config: NodeConfig
+    notices: tuple[Notice, ...] = ()
+    source: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    text: str = ""
+    overrides: tuple[Override, ...] = ()
+
+    def located(self, error: ConfigError) -> ConfigError:
+        """The same error with the file and line, or the variable, that set its key."""
+        for override in self.overrides:
+            if override.key == error.key:
+                return ConfigError(error.message, key=error.key, source=override.variable)
+        line = self.lines.get(error.key) or (line_of(self.text, error.key) if self.text else None)
+        source = f"{self.source}: line {line}" if line else self.source
+        return ConfigError(error.message, key=error.key, source=source)
+
+
+def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -> NodeConfig:
+    """Read a file: TOML, or Tomcat's XML.
+
+    Args:
+        path: The file.
+        environ: Environment variables whose settings go over the file's (``os.environ``).
 
     Raises:
-        ConfigError: It cannot be read, is no TOML, or holds what cannot be: names the file, and the
-            line or the key.
+        ConfigError: As `load`.
+    """
+    return load(path, environ=environ).config
+
+
+def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read a file, with notices: TOML, or Tomcat's XML if the first character is ``<``.
+
+    Args:
+        path: The file.
+        environ: Environment variables whose settings go over the file's (``os.environ``).
+
+    Raises:
+        ConfigError: It cannot be read, is neither TOML nor XML, or holds what cannot be: names the
+            file, and the line or the key.
     """
     source = str(path)
     try:
         with open(path, "rb") as file:
             data = file.read(_CONFIG_MAX_BYTES + 1)
-        if len(data) > _CONFIG_MAX_BYTES:
-            raise ConfigError(f"has more than {_CONFIG_MAX_BYTES} bytes", source=source)
-        found = tomllib.loads(data.decode())
     except OSError as why:
         raise ConfigError(f"cannot be read: {why.strerror}", source=source) from None
+    return loads(data, source=source, environ=environ)
+
+
+def loads(data: bytes, *, source: str = "", environ: Mapping[str, str] | None = None) -> Loaded:
+    """The same for a file's bytes.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    if len(data) > _CONFIG_MAX_BYTES:
+        raise ConfigError(f"has more than {_CONFIG_MAX_BYTES} bytes", source=source)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or _XML.match(data):
+        making = read_tomcat(data, source=source)
+        tables, notices, lines, text = making.tables, making.notices, making.lines, ""
+    else:
+        notices, lines = [], {}
+        text, tables = _toml(data, source)
+    try:
+        named = _renamed(tables, NodeConfig, "", source)
+        done = apply_overrides(named, environ or {})
+        config = _converted(named, source)
+    except ConfigError as error:
+        known = Loaded(NodeConfig(), (), source, lines, text)
+        raise (known.located(error) if error.source == source else error) from None
+    return Loaded(config, tuple(notices), source, lines, text, tuple(done))
+
+
+def _toml(data: bytes, source: str) -> tuple[str, dict[str, Any]]:
+    try:
+        text = data.decode("utf-8-sig")
+        return text, tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
         raise ConfigError(f"is no TOML: {why}", source=source) from None
-    return config_from(found, source=source)
+    except RecursionError:
+        raise ConfigError("is no TOML that can be read: too deeply nested", source=source) from None
 
 
 def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
@@ -76,7 +161,10 @@ def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
         ConfigError: A key is not known, is there twice, or has a value of another type; names its
             path.
     """
-    named = _renamed(found, NodeConfig, "", source)
+    return _converted(_renamed(found, NodeConfig, "", source), source)
+
+
+def _converted(named: dict[str, Any], source: str) -> NodeConfig:
     if isinstance(named.get("payload"), str):
         named["payload"] = named["payload"].encode()
     try:
@@ -102,6 +190,9 @@ def _renamed(
             raise ConfigError(
                 f"is there twice, also as {name} or as another", key=where, source=source
             )
+        if name == "channel_send_options" and isinstance(value, str):
+            made[name] = _send_options(value, where, source)
+            continue
         made[name] = _renamed_value(value, hints[name], where, source)
     return made
 
@@ -115,6 +206,13 @@ def _renamed_value(value: Any, hint: Any, path: str, source: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(value, Mapping):
         return _renamed(value, hint, path, source)
     return value
+
+
+def _send_options(text: str, path: str, source: str) -> int:
+    try:
+        return parse_send_options(text)
+    except ConfigError as why:
+        raise ConfigError(why.message, key=path, source=source) from None
 
 
 def _capitals(name: str) -> str:

@@ -17,6 +17,7 @@ from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
 __all__ = [
+    "AUTO",
     "ChannelConfig",
     "DnsConfig",
     "KubernetesConfig",
@@ -28,9 +29,14 @@ __all__ = [
     "StaticMemberConfig",
     "TlsConfig",
     "check_config",
+    "check_protection",
+    "check_values",
     "waits_for_members",
 ]
 
+
+AUTO = "auto"
+"""As an address: the one of the interface by which the multicast group is reached."""
 
 PORTS_MAX = 1000
 """Ports that are tried on one host."""
@@ -140,7 +146,8 @@ class MembershipConfig(_Config, frozen=True):
         drop_time: Milliseconds of silence after which a member is taken for gone (``dropTime``).
         suspect_after: Milliseconds without a sign of life after which nobody waits for a member any
             more; it stays one, and gets what it missed when it answers. 0: never.
-        bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``.
+        bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``;
+            ``"auto"``: that of the interface by which the group is reached.
         ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
         domain: Text that is carried in every heartbeat (``domain``).
         recovery_enabled: Whether multicast sockets that fail are opened anew (``recoveryEnabled``).
@@ -179,7 +186,8 @@ class ReceiverConfig(_Config, frozen=True):
     """The TCP side that accepts (Tomcat: ``NioReceiver``, tribes-wire §9.6).
 
     Attributes:
-        address: Address to listen on (``address``). Loopback unless set, see ``insecure``.
+        address: Address to listen on (``address``). Loopback unless set, see ``insecure``;
+            ``"auto"``: that of the interface by which the multicast group is reached.
         port: First port to try (``port``); 0 takes any free one and advertises that.
         auto_bind: How many ports to try, from ``port`` upwards (``autoBind``).
         selector_timeout: Accepted for Tomcat's sake (``selectorTimeout``): nothing here polls.
@@ -414,6 +422,16 @@ def check_config(config: NodeConfig) -> None:
     Raises:
         ConfigError: Names the key, what was found and what to write instead.
     """
+    check_values(config)
+    check_protection(config)
+
+
+def check_values(config: NodeConfig) -> None:
+    """Refuse values that cannot work anywhere. Part of `check_config`.
+
+    Raises:
+        ConfigError: Names the key, what was found and what to write instead.
+    """
     membership, receiver = config.channel.membership, config.channel.receiver
     _positive("channel.membership.frequency", membership.frequency)
     _positive("channel.membership.drop_time", membership.drop_time)
@@ -468,14 +486,15 @@ def check_config(config: NodeConfig) -> None:
             f"{membership.address} is not a multicast address; write one like 228.0.0.4",
             key="channel.membership.address",
         )
-    bind = _ip("channel.membership.bind", membership.bind)
-    if membership.multicast and bind.version != group.version:
+    bind = _local_ip("channel.membership.bind", membership.bind)
+    if membership.multicast and bind is not None and bind.version != group.version:
         raise ConfigError(
             f"{membership.bind} is no address of IPv{group.version}, which the group "
             f"{membership.address} is of; write one of the same interface that is",
             key="channel.membership.bind",
         )
-    if _ip("channel.receiver.address", receiver.address).is_unspecified:
+    address = _local_ip("channel.receiver.address", receiver.address)
+    if address is not None and address.is_unspecified:
         raise ConfigError(
             f"{receiver.address} is no address that other members could reach; write the one of "
             "the interface they come by",
@@ -483,11 +502,22 @@ def check_config(config: NodeConfig) -> None:
         )
     _check_key(config.channel)
     _check_tls(config.channel)
+
+
+def check_protection(config: NodeConfig) -> None:
+    """Refuse a group that others can reach, and that nothing protects. Part of `check_config`.
+
+    Raises:
+        ConfigError: Names the key, what was found and what to write instead.
+    """
+    membership, receiver = config.channel.membership, config.channel.receiver
     exposed = [("channel.receiver.address", receiver.address)]
     if membership.multicast:
         exposed.insert(0, ("channel.membership.bind", membership.bind))
     for key, text in exposed:
-        if _ip(key, text).is_loopback or config.insecure or config.channel.is_protected:
+        address = _local_ip(key, text)
+        is_loopback = address is not None and address.is_loopback
+        if is_loopback or config.insecure or config.channel.is_protected:
             continue
         raise ConfigError(
             f"{text} is not a loopback address, and nothing protects the group there: whoever "
@@ -693,6 +723,11 @@ def _positive(key: str, value: int) -> None:
 def _port(key: str, value: int, *, lowest: int) -> None:
     if not lowest <= value <= 65535:
         raise ConfigError(f"must be a port from {lowest} to 65535, found {value}", key=key)
+
+
+def _local_ip(key: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address of this machine; None: the one that is found when the node starts."""
+    return None if text == AUTO else _ip(key, text)
 
 
 def _ip(key: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

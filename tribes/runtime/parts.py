@@ -27,6 +27,7 @@ from tribes.runtime.discovery import discovery_services
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
+from tribes.runtime.addresses import with_addresses
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import default_interceptors
 from tribes.wire.member import Member, host_octets
@@ -209,6 +210,7 @@ def make_shell(
         ConfigError: A value cannot work, keys or certificates cannot be read, or an address or port
             cannot be had.
     """
+    config = with_addresses(config)
     check_config(config)
     keys = read_keys(config.channel)
     tls = read_tls(config.channel)

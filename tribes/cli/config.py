@@ -1,0 +1,158 @@
+"""``tribes config``: look at a configuration before a node uses it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from tribes.config import Loaded, as_toml, load
+from tribes.config.explain import explain as explained
+from tribes.config.explain import names_like
+from tribes.config.model import check_protection, check_values
+from tribes.errors import ConfigError
+
+__all__ = ["config"]
+
+_FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=False)
+
+
+@click.group("config")
+def config() -> None:
+    """Look at configuration files: TOML, or Tomcat's XML.
+
+    Exit codes: 0: fine; 1: there are notices, and --strict was given; 2: a file cannot be used.
+    """
+
+
+@config.command("check")
+@click.argument("files", nargs=-1, required=True, type=_FILE)
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is any notice.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--env/--no-env", default=True, help="Apply TRIBES_... variables.  [default: env]")
+@click.pass_context
+def check(
+    ctx: click.Context, files: tuple[Path, ...], strict: bool, quiet: bool, env: bool
+) -> None:
+    """Read files and say what is not as it stands there.
+
+    Exit codes: 0: fine; 1: there are notices, and --strict was given; 2: a file cannot be used.
+    """
+    exit_code = 0
+    for file in files:
+        try:
+            loaded = _load(file, env=env)
+        except ConfigError as error:
+            click.echo(f"error: {error}", err=True)
+            exit_code = 2
+            continue
+        notices = [f"{file}: {notice}" for notice in loaded.notices] + _to_start(loaded)
+        if not quiet:
+            for notice in notices:
+                click.echo(notice)
+            click.echo(f"{file}: fine" + (f", {len(notices)} notices" if notices else ""))
+        if notices and strict:
+            exit_code = max(exit_code, 1)
+    ctx.exit(exit_code)
+
+
+@config.command("convert")
+@click.argument("file", type=_FILE)
+@click.option("--to", "to", type=click.Choice(["toml"]), default="toml", show_default=True)
+@click.option("--output", type=_FILE, help="File to write. Default: standard output.")
+@click.option("--strict", is_flag=True, help="Write nothing, and exit with 1, if there are notices.")
+@click.pass_context
+def convert(ctx: click.Context, file: Path, to: str, output: Path | None, strict: bool) -> None:
+    """Write a file as TOML that means the same. What does not mean the same goes to standard error.
+
+    Keys stand in the result as they stand in the file: keep it as secret. Environment variables
+    are not applied.
+    """
+    del to
+    try:
+        loaded = load(file)
+        text = as_toml(loaded.config)
+    except ConfigError as error:
+        _fail(error)
+    for notice in loaded.notices:
+        click.echo(f"{file}: {notice}", err=True)
+    if loaded.notices and strict:
+        ctx.exit(1)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        # It may hold keys, so nobody else can read it at any moment.
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise click.ClickException(f"{output} exists; choose another file") from None
+    except OSError as why:
+        raise click.ClickException(f"{output} can't be written: {why.strerror}") from None
+
+
+@config.command("show")
+@click.argument("file", type=_FILE, required=False)
+def show(file: Path | None) -> None:
+    """Print every setting that is in force: the file's, then TRIBES_... variables.
+
+    Without a file: the defaults. Keys are hidden.
+    """
+    try:
+        loaded = load(file, environ=os.environ) if file else loads_nothing()
+        click.echo(as_toml(loaded.config, whole=True, hide=True), nl=False)
+    except ConfigError as error:
+        _fail(error)
+    for override in loaded.overrides:
+        click.echo(f"{override.variable} sets {override.key}", err=True)
+
+
+@config.command("explain")
+@click.argument("attribute")
+@click.pass_context
+def explain(ctx: click.Context, attribute: str) -> None:
+    """Say what an attribute of Tomcat, or a key of ours, is and does.
+
+    ATTRIBUTE is a name like dropTime, drop_time, Receiver.port or OrderInterceptor.expire.
+    """
+    found = explained(attribute)
+    for text in found:
+        click.echo(text)
+    if not found:
+        near = names_like(attribute)
+        guess = f"; is {' or '.join(near)} meant?" if near else "; see docs/configuration.md"
+        click.echo(f"{attribute} is not known{guess}", err=True)
+        ctx.exit(2)
+
+
+def loads_nothing() -> Loaded:
+    """The defaults with the environment's settings."""
+    from tribes.config import loads
+
+    return loads(b"", source="defaults", environ=os.environ)
+
+
+def _load(file: Path, *, env: bool) -> Loaded:
+    loaded = load(file, environ=os.environ if env else None)
+    try:
+        check_values(loaded.config)
+    except ConfigError as error:
+        raise loaded.located(error) from None
+    return loaded
+
+
+def _to_start(loaded: Loaded) -> list[str]:
+    """What is still to be said before a node may start; a key is often given another way."""
+    try:
+        check_protection(loaded.config)
+    except ConfigError as error:
+        return [f"{loaded.located(error)}"]
+    return []
+
+
+def _fail(error: ConfigError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    raise click.exceptions.Exit(2)
