@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from tribes.config import Loaded, as_toml, load
+from tribes.config import Loaded, as_toml, load, loads
 from tribes.config.explain import explain as explained
 from tribes.config.explain import names_like
 from tribes.config.model import check_protection, check_values
@@ -62,7 +62,9 @@ def check(
 @click.argument("file", type=_FILE)
 @click.option("--to", "to", type=click.Choice(["toml"]), default="toml", show_default=True)
 @click.option("--output", type=_FILE, help="File to write. Default: standard output.")
-@click.option("--strict", is_flag=True, help="Write nothing, and exit with 1, if there are notices.")
+@click.option(
+    "--strict", is_flag=True, help="If there are notices, write nothing: exit with 1."
+)
 @click.pass_context
 def convert(ctx: click.Context, file: Path, to: str, output: Path | None, strict: bool) -> None:
     """Write a file as TOML that means the same. What does not mean the same goes to standard error.
@@ -102,7 +104,7 @@ def show(file: Path | None) -> None:
     Without a file: the defaults. Keys are hidden.
     """
     try:
-        loaded = load(file, environ=os.environ) if file else loads_nothing()
+        loaded = load(file, environ=os.environ) if file else loads(b"", environ=os.environ)
         click.echo(as_toml(loaded.config, whole=True, hide=True), nl=False)
     except ConfigError as error:
         _fail(error)
@@ -128,13 +130,6 @@ def explain(ctx: click.Context, attribute: str) -> None:
         ctx.exit(2)
 
 
-def loads_nothing() -> Loaded:
-    """The defaults with the environment's settings."""
-    from tribes.config import loads
-
-    return loads(b"", source="defaults", environ=os.environ)
-
-
 def _load(file: Path, *, env: bool) -> Loaded:
     loaded = load(file, environ=os.environ if env else None)
     try:
@@ -149,7 +144,7 @@ def _to_start(loaded: Loaded) -> list[str]:
     try:
         check_protection(loaded.config)
     except ConfigError as error:
-        return [f"{loaded.located(error)}"]
+        return [f"before it can start: {loaded.located(error)}"]
     return []
 
 

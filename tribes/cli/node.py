@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Set
 
 import click
 import structlog
 import trio
+from click.core import ParameterSource
 
 from tribes.cli.logs import LOG_FORMATS, set_up_logging
+from tribes.config import load, loads, value_at, with_value
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -17,6 +21,7 @@ from tribes.config.model import (
     ReceiverConfig,
     StaticMemberConfig,
     TlsConfig,
+    check_config,
 )
 from tribes.errors import ConfigError
 from tribes.runtime.group_channel import GroupChannel
@@ -32,7 +37,41 @@ _DEFAULT_MEMBERSHIP = MembershipConfig()
 _DEFAULT_RECEIVER = ReceiverConfig()
 
 
+_TLS = ("channel.tls",)
+_KEYS: dict[str, tuple[str, ...]] = {
+    "name": ("name",),
+    "address": ("channel.receiver.address",),
+    "port": ("channel.receiver.port",),
+    "auto_bind": ("channel.receiver.auto_bind",),
+    "multicast_address": ("channel.membership.address",),
+    "multicast_port": ("channel.membership.port",),
+    "multicast_bind": ("channel.membership.bind",),
+    "frequency": ("channel.membership.frequency",),
+    "drop_time": ("channel.membership.drop_time",),
+    "members": ("channel.membership.static",),
+    "multicast": ("channel.membership.multicast",),
+    "domain": ("channel.membership.domain",),
+    "contexts": ("contexts", "hold_all"),
+    "send_options": ("manager.channel_send_options",),
+    "key_file": ("channel.key_file",),
+    "plain_peers": ("channel.plain_peers",),
+    "tls_certificate": _TLS,
+    "tls_private_key": _TLS,
+    "tls_authorities": _TLS,
+    "tls_peer_names": _TLS,
+    "insecure": ("insecure",),
+}
+"""What each option sets."""
+
+
 @click.command("node")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False),
+    help="File to begin with: TOML, or Tomcat's XML. Variables TRIBES_... go over it, and the other "
+    "options over both; see `tribes config`.",
+)
 @click.option("--name", default="", help="What people call this node; travels in its heartbeats.")
 @click.option(
     "--address",
@@ -155,7 +194,10 @@ _DEFAULT_RECEIVER = ReceiverConfig()
     default="info",
     show_default=True,
 )
+@click.pass_context
 def node(
+    ctx: click.Context,
+    config_file: str | None,
     name: str,
     address: str,
     port: int,
@@ -186,7 +228,7 @@ def node(
     """
     set_up_logging(log_format, log_level)
     try:
-        config = NodeConfig(
+        options = NodeConfig(
             name=name,
             contexts=contexts,
             hold_all=not contexts,
@@ -209,9 +251,35 @@ def node(
             ),
             manager=ManagerConfig(channel_send_options=parse_send_options(send_options)),
         )
-        trio.run(_run, config)
+        given = {
+            option
+            for option in ctx.params
+            if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE
+        }
+        trio.run(_run, _config(config_file, options, given))
     except* ConfigError as group:
         raise click.ClickException(str(_first(group))) from group
+
+
+def _config(path: str | None, options: NodeConfig, given: Set[str]) -> NodeConfig:
+    """The file, with the environment over it, and the options that were given over both."""
+    loaded = load(path, environ=os.environ) if path else loads(b"", environ=os.environ)
+    for notice in loaded.notices:
+        log.warning("configuration", file=path, notice=str(notice))
+    config = loaded.config
+    for option in given & set(_KEYS):
+        for key in _KEYS[option]:
+            config = with_value(config, key, value_at(options, key))
+    if "address" in given and "multicast_bind" not in given:
+        bind = options.channel.membership.bind
+        config = with_value(config, "channel.membership.bind", bind)
+    if not config.contexts:
+        config = with_value(config, "hold_all", True)
+    try:
+        check_config(config)
+    except ConfigError as error:
+        raise (loaded.located(error) if path else error) from None
+    return config
 
 
 def _tls(

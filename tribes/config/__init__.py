@@ -18,3 +18,5 @@ from tribes.config.model import StaticMemberConfig as StaticMemberConfig
 from tribes.config.model import check_config as check_config
 from tribes.config.notices import Kind as Kind
 from tribes.config.notices import Notice as Notice
+from tribes.config.paths import value_at as value_at
+from tribes.config.paths import with_value as with_value

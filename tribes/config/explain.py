@@ -13,8 +13,9 @@ import msgspec
 from tribes.config.environment import PREFIX
 from tribes.config.model import NodeConfig
 from tribes.config.tomcat import Attribute, Use, every_attribute
+from tribes.config.tomcat.interceptor_tables import INTERCEPTOR_TABLES
 
-__all__ = ["explain", "keys", "names_like", "tomcat_table"]
+__all__ = ["explain", "keys", "keys_table", "names_like", "tomcat_tables"]
 
 _ATTRIBUTES: Final = re.compile(r"^Attributes:\n(.*)", re.DOTALL | re.MULTILINE)
 _ENTRY: Final = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
@@ -111,15 +112,25 @@ def _attribute(owner: str, each: Attribute) -> str:
 
 def what_happens(owner: str, each: Attribute) -> str:
     """What an attribute does here, in one line."""
-    del owner
+    table = "channel.interceptors[]." if owner in INTERCEPTOR_TABLES else ""
+    table = "channel.membership.static[]." if owner == "StaticMember" else table
     if each.use is Use.HONOURED:
-        return f"honoured, as {each.key}"
+        return f"honoured, as {table}{each.key}"
     if each.use is Use.MAPPED:
-        return f"mapped to {each.key}: {each.reason}"
+        return f"mapped to {table}{each.key}: {each.reason}"
     return f"{each.use.value}: {each.reason}"
 
 
-def tomcat_table() -> str:
+def keys_table() -> str:
+    """The guide's table of our keys, in Markdown."""
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, default, text in keys():
+        meaning = text.replace("``", "`").replace("|", "\\|")
+        lines.append(f"| `{key}` | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def tomcat_tables() -> str:
     """The guide's tables of Tomcat's attributes, in Markdown."""
     lines: list[str] = []
     last = ""

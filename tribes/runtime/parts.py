@@ -23,11 +23,11 @@ from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
+from tribes.runtime.addresses import with_addresses
 from tribes.runtime.discovery import discovery_services
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
-from tribes.runtime.addresses import with_addresses
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import default_interceptors
 from tribes.wire.member import Member, host_octets
