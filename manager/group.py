@@ -165,11 +165,11 @@ class SessionGroup:
         hello = Hello(self._name, list(self.replicators), is_first)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
-            if faulty and member in self._channel.view and self._is_running:
+            if faulty and self._channel.has_member(member) and self._is_running:
                 self._channel.timers.at(then + _HELLO_RETRY_S, again)
 
         def again(then: float) -> None:
-            if member in self._channel.view and self._is_running:
+            if self._channel.has_member(member) and self._is_running:
                 self._hello(member, then, is_first=is_first)
 
         self._channel.post((member,), hello.encode(), _ACKED, now, settled=settled)
@@ -179,7 +179,7 @@ class SessionGroup:
         self._contexts[source] = hello.contexts
         if len(self._contexts) > 2 * CONTEXTS_MAX:
             self._forget_strangers()
-        if source not in self._channel.view:
+        if not self._channel.has_member(source):
             return
         if hello.is_first:
             # In this order: once it has the answer we are a target of its changes, and what it

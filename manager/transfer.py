@@ -361,7 +361,7 @@ class Transfer:
 
     def _compare(self, now: float) -> None:
         self._timer = self._channel.timers.at(now + 1.0, self._compare)
-        suspected = self._channel.view.suspected
+        suspected = self._channel.suspected
         peers = tuple(peer for peer in self._peers if peer not in suspected)
         if not peers or self._pulls:
             return

@@ -315,6 +315,15 @@ class ChannelCore:
         return self._views.current
 
     @property
+    def suspected(self) -> frozenset[Member]:
+        """The members of the view that do not answer now."""
+        return self._views.suspected
+
+    def has_member(self, member: Member) -> bool:
+        """Whether a member is in the view."""
+        return member in self._views
+
+    @property
     def next_deadline(self) -> float:
         """Monotonic seconds at which :meth:`timer` wants to be called; infinity for never."""
         return self.timers.next_deadline
@@ -490,10 +499,11 @@ class ChannelCore:
         *,
         ticket: Callable[[tuple[Member, ...]], Ticket],
     ) -> Ticket:
-        targets = tuple(dict.fromkeys(destinations))
+        unique = dict.fromkeys(destinations)
+        targets = tuple(unique)
         if not targets:
             raise LocalProtocolError("no destination given")
-        if self._local in targets:
+        if self._local in unique:
             raise LocalProtocolError("a member does not send to itself")
         if options & _DATAGRAM and self.protection is not None:
             raise LocalProtocolError(
@@ -717,7 +727,7 @@ class ChannelCore:
         needs_ack = bool(data.options & _USE_ACK)
         waits = needs_ack and not data.options & _ASYNC
         needs_outcome = bool(data.options & _SYNC)
-        suspected = self.view.suspected
+        suspected = self._views.suspected
         ticket, send, settler = message.ticket, self._senders.send, self._settler
         sent = self.health.sent
         self.statistics.frames_sent += len(message.destinations)
@@ -891,7 +901,7 @@ class ChannelCore:
             if self.protection is not None:
                 change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
-            self._emit(MemberRemoved(member, change.reason, self.view.number))
+            self._emit(MemberRemoved(member, change.reason, self._views.number))
             self._notify(change, now)
             self._senders.drop(member, now)
             self._inboxes.forget(member.unique_id)
@@ -906,7 +916,7 @@ class ChannelCore:
             self.protection.admission.joined(member, now)
             if self._inboxes.get(member.unique_id) is not None:
                 self.protection.opened(member)
-        self._emit(MemberAdded(member, self.view.number))
+        self._emit(MemberAdded(member, self._views.number))
         self._senders.member_added(member, now)
         self.discovery.joined(member, now)
         self._notify(change, now)

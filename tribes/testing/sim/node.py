@@ -50,7 +50,7 @@ class SimNode(Driver):
         """Settings of its next start."""
         self.disk: Disk = Disk()
         """Files by name; they survive every crash."""
-        self.sockets = Sockets(self, port)
+        self._plug_in(Sockets(self, port))
         self.make_interceptors = interceptors or default_stack
 
     # What tests do.

@@ -77,7 +77,7 @@ class Process:
             entropy=self._entropy.randbytes,
             randrange=self._entropy.randrange,
         )
-        self.core.channel.membership.decode = node.world.decode
+        self.core.channel.membership.read = node.world.read_heartbeat
 
     def manager(self, context: str) -> DeltaManager:
         """The session manager of a context, made when first asked for."""
