@@ -14,6 +14,7 @@
     │   ├── MemberSuspectedError     a member does not answer now; nobody waits for it
     │   ├── MemberBehindError        a member reads too slowly; it gets this change later, merged
     │   ├── MemberUnreachableError   no connection to a member (``__cause__`` says why)
+    │   ├── NoRpcChannelError        a member has no RPC channel of that id
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
     └── SessionError
@@ -45,6 +46,7 @@ __all__ = [
     "MemberBehindError",
     "MemberSuspectedError",
     "MemberUnreachableError",
+    "NoRpcChannelError",
     "ProtocolError",
     "QueueFullError",
     "RemoteProcessError",
@@ -126,6 +128,10 @@ class MemberUnreachableError(ChannelError):
 
 class RemoteProcessError(ChannelError):
     """A member received the message, and the listener that processed it there failed."""
+
+
+class NoRpcChannelError(ChannelError):
+    """A member has no RPC channel of that id, or none that reads what it was sent."""
 
 
 class GroupSendError(ChannelError):

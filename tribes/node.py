@@ -15,7 +15,10 @@ from tribes.gauges import NodeGauges, gauges_of
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.replication import Replicator
+from tribes.rpc.core import RpcCore
+from tribes.rpc.endpoints import RpcEndpoints
 from tribes.security.keys import KeyRing
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
 __all__ = ["NodeCore"]
+
+_BYTE_MESSAGE = int(SendOptions.BYTE_MESSAGE)
 
 
 class NodeCore:
@@ -48,6 +53,7 @@ class NodeCore:
         randrange: Gives a number below its argument; chooses among equals.
         keys: The group's keys, where they were read from ``channel.key_file``; those in
             ``channel.keys`` are read here.
+        endpoints: The RPC channels of this process; None: it has none, and says so when asked.
 
     Raises:
         ConfigError: The text in ``channel.keys`` is no key.
@@ -64,6 +70,7 @@ class NodeCore:
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
         keys: KeyRing | None = None,
+        endpoints: RpcEndpoints | None = None,
     ) -> None:
         self.config = config
         if keys is None and config.channel.has_key:
@@ -81,6 +88,9 @@ class NodeCore:
             link_lost=self._link_lost,
             suspicion=self._suspected,
             room=self._has_room,
+        )
+        self.rpc = RpcCore(
+            channel, RpcEndpoints() if endpoints is None else endpoints, entropy=entropy
         )
         self.datagram = channel.datagram
         self.udp_datagram = channel.udp_datagram
@@ -165,6 +175,7 @@ class NodeCore:
     def stop(self, now: float) -> None:
         """Leave the group; ``drain`` and wait for ``is_drained`` before to lose nothing."""
         self.sessions.stop()
+        self.rpc.stop()
         self.channel.stop(now)
 
     def commits(self, batch: Batch, now: float) -> None:
@@ -175,15 +186,19 @@ class NodeCore:
             self.sessions.overflowed(batch.overflowed, batch.dirty, now)
 
     def _consume(self, data: ChannelData, now: float) -> bool:
+        if not data.options & _BYTE_MESSAGE:
+            return self.rpc.consume(data, now)
         return self.sessions.consume(data, now)
 
     def _members_changed(self, change: MemberChange, now: float) -> None:
+        self.rpc.on_members(change, now)
         self.sessions.on_members(change, now)
 
     def _link_lost(self, member: Member, now: float) -> None:
         self.sessions.link_lost(member, now)
 
     def _suspected(self, member: Member, is_suspected: bool, now: float) -> None:
+        self.rpc.suspicion(member, is_suspected, now)
         self.sessions.suspicion(member, is_suspected, now)
 
     def _has_room(self, member: Member, now: float) -> None:

@@ -23,6 +23,7 @@ from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
+from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
@@ -54,6 +55,9 @@ class Sessions:
     Args:
         config: Limits of the managers.
         codec: Encodes attribute values; one with your registered types, or the built-in ones.
+
+    Attributes:
+        endpoints: The RPC channels of this process.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
@@ -64,6 +68,7 @@ class Sessions:
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         self.inbox = self._new_inbox()
+        self.endpoints = RpcEndpoints()
         _forkable.add(self)
 
     @property
@@ -241,6 +246,7 @@ def make_shell(
             # Chooses whom to compare replicas with: no secret.
             randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
             keys=keys,
+            endpoints=sessions.endpoints,
         )
         shell = Shell(
             core,
