@@ -9,6 +9,7 @@ from tribes.ids import UniqueId
 from tribes.testing.sim.disk import Disk
 from tribes.testing.sim.driver import Driver
 from tribes.testing.sim.process import Process, SimWaiter, default_stack
+from tribes.testing.sim.rpc import deliver_rpc
 from tribes.testing.sim.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.testing.sim.world import World
+    from tribes.wire.data import ChannelData
 
 __all__ = ["SimNode", "SimWaiter"]
 
@@ -170,6 +172,12 @@ class SimNode(Driver):
         ticket, _ = self.core.send(members, payload, options, self.clock.monotonic())
         self.pump()
         return ticket
+
+    def listen(self, data: ChannelData) -> None:
+        """What the driver calls for a message: the RPC channel that it is for, and the listener."""
+        deliver_rpc(self, data)
+        if self.on_message is not None:
+            self.on_message(data)
 
     def names(self) -> list[str]:
         """Names of the members that this node sees, itself included, sorted."""

@@ -14,6 +14,7 @@ from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
+from tribes.rpc.endpoints import RpcEndpoints
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Process:
         self.inbox = Inbox(nullcontext(), max_bytes=node.config.manager.inbox_max_bytes)
         self.inbox.wake = node.wake
         self._managers: dict[str, DeltaManager] = {}
+        self.endpoints = RpcEndpoints()
         fresh = make_unique_id(self._entropy.randbytes(16))
         self.local = Member(
             host=host_octets("127.0.0.1"),
@@ -76,6 +78,7 @@ class Process:
             wall_ms=node.wall_ms,
             entropy=self._entropy.randbytes,
             randrange=self._entropy.randrange,
+            endpoints=self.endpoints,
         )
         self.core.channel.membership.decode = node.world.decode
 
