@@ -363,6 +363,9 @@ class SessionManager:
 
     # For the core's thread.
 
+    def merged(self, key: str, before: Record | None, after: Record) -> None:
+        """A peer's delta or copy has changed a record; for managers that want to know."""
+
     def is_idle(self, record: Record, now_ds: int) -> bool:
         """Tell whether a live record has been idle for as long as it may be."""
         known = header(record)

@@ -53,6 +53,7 @@ class SessionGroup:
         self._channel = channel
         self._adopt = adopt
         self._contexts: dict[Member, list[str]] = {}
+        self._had_contexts = False
         self._is_running = False
         self._wakes = wakes
 
@@ -63,8 +64,21 @@ class SessionGroup:
             return
         replicator.start(now)
         for member in self._channel.view.members:
+            # In this order: who is asked for what it has must have us as a target of what follows.
+            self._hello(member, now, is_first=False)
             if replicator.manager.context in self._contexts.get(member, ()):
                 replicator.peer_up(member, now)
+
+    def remove(self, context: str, now: float) -> None:
+        """Run one context less; the members are told, and keep what they have."""
+        replicator = self.replicators.pop(context, None)
+        if replicator is None:
+            return
+        self._had_contexts = True
+        for member in replicator.targets:
+            replicator.peer_down(member, now)
+        replicator.stop()
+        for member in self._channel.view.members if self._is_running else ():
             self._hello(member, now, is_first=False)
 
     def start(self, now: float) -> None:
@@ -159,7 +173,7 @@ class SessionGroup:
         return True
 
     def _hello(self, member: Member, now: float, *, is_first: bool) -> None:
-        if not self.replicators and self._adopt is None:
+        if not self.replicators and self._adopt is None and not self._had_contexts:
             # A channel without sessions is to others what a plain member is.
             return
         hello = Hello(self._name, list(self.replicators), is_first)

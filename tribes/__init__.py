@@ -24,6 +24,7 @@ from tribes.errors import ConfigError as ConfigError
 from tribes.errors import GroupSendError as GroupSendError
 from tribes.errors import LocalProtocolError as LocalProtocolError
 from tribes.errors import MemberBehindError as MemberBehindError
+from tribes.errors import MapFullError as MapFullError
 from tribes.errors import MemberSuspectedError as MemberSuspectedError
 from tribes.errors import MemberUnreachableError as MemberUnreachableError
 from tribes.errors import NoRpcChannelError as NoRpcChannelError
@@ -39,12 +40,15 @@ from tribes.errors import SessionNotReplicatedError as SessionNotReplicatedError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
 from tribes.manager.inbox import CommitResult as CommitResult
+from tribes.maps.changes import MapChange as MapChange
+from tribes.maps.changes import MapMemberChange as MapMemberChange
 from tribes.membership.view import View as View
 from tribes.rpc.calls import RpcMode as RpcMode
 from tribes.rpc.calls import RpcReply as RpcReply
 from tribes.rpc.calls import RpcResult as RpcResult
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel
+from tribes.runtime.replicated_map import ReplicatedMap as ReplicatedMap
 from tribes.runtime.rpc_channel import RpcChannel as RpcChannel
 from tribes.wire.data import ChannelData as ChannelData
 from tribes.wire.member import Member as Member

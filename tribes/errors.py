@@ -17,6 +17,7 @@
     │   ├── NoRpcChannelError        a member has no RPC channel of that id
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
+    ├── MapFullError                 a replicated map has no room for one more entry
     └── SessionError
         ├── SessionInvalidError      the session was invalidated or has expired
         ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
@@ -44,6 +45,7 @@ __all__ = [
     "GroupSendError",
     "LocalProtocolError",
     "MemberBehindError",
+    "MapFullError",
     "MemberSuspectedError",
     "MemberUnreachableError",
     "NoRpcChannelError",
@@ -191,6 +193,10 @@ class SessionNotReplicatedError(SessionError):
         return f"the session is on {len(self.result.acked)} other member(s); missing: " + (
             missing or "none, there are too few members"
         )
+
+
+class MapFullError(TribesError):
+    """A replicated map has as many entries as it may have, and was given one more."""
 
 
 class AttributeNotEncodableError(SessionError, TypeError):

@@ -7,14 +7,17 @@ outputs; neither holds a rule of its own (DESIGN §2.2, 2.3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tribes.channel.core import ChannelCore, Output
 from tribes.gauges import NodeGauges, gauges_of
+from tribes.errors import LocalProtocolError
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.replication import Replicator
+from tribes.maps.manager import MapManager
+from tribes.maps.replicator import MapReplicator
 from tribes.rpc.core import RpcCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.security.keys import KeyRing
@@ -54,6 +57,7 @@ class NodeCore:
         keys: The group's keys, where they were read from ``channel.key_file``; those in
             ``channel.keys`` are read here.
         endpoints: The RPC channels of this process; None: it has none, and says so when asked.
+        maps: The replicated maps of this process; more can be opened later.
 
     Raises:
         ConfigError: The text in ``channel.keys`` is no key.
@@ -71,6 +75,7 @@ class NodeCore:
         randrange: Callable[[int], int],
         keys: KeyRing | None = None,
         endpoints: RpcEndpoints | None = None,
+        maps: Iterable[MapManager] = (),
     ) -> None:
         self.config = config
         if keys is None and config.channel.has_key:
@@ -116,6 +121,8 @@ class NodeCore:
         )
         for context in config.contexts:
             self.sessions.add(self._replicator(context), 0.0)
+        for each in maps:
+            self.open_map(each, 0.0)
 
     @property
     def local(self) -> Member:
@@ -178,6 +185,21 @@ class NodeCore:
         self.rpc.stop()
         self.channel.stop(now)
 
+    def open_map(self, manager: MapManager, now: float) -> None:
+        """Take part in a map, and get what the others have of it.
+
+        Raises:
+            LocalProtocolError: This node has it already.
+        """
+        if manager.context in self.sessions.replicators:
+            raise LocalProtocolError(f"{manager.context!r} is open on this node already")
+        replicator = manager.replicator = MapReplicator(manager, **self._replication(manager))
+        self.sessions.add(replicator, now)
+
+    def close_map(self, manager: MapManager, now: float) -> None:
+        """Take no part in a map any more; the others keep it."""
+        self.sessions.remove(manager.context, now)
+
     def commits(self, batch: Batch, now: float) -> None:
         """Spread what request threads have left in the inbox."""
         if batch.commits:
@@ -205,15 +227,20 @@ class NodeCore:
         self.sessions.room(member, now)
 
     def _replicator(self, context: str) -> Replicator:
+        manager = self._make_manager(context)
+        manager.replicator = Replicator(manager, **self._replication(manager))
+        return manager.replicator
+
+    def _replication(self, manager: DeltaManager) -> dict[str, Any]:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.
         window = 2 * self.config.channel.membership.frequency / 1000 + 0.2
-        manager = self._make_manager(context)
-        manager.replicator = Replicator(
-            manager,
-            self.channel,
-            self.config.manager,
-            randrange=self._randrange,
-            join_window=window,
-            wakes=self.wake_waiters,
-        )
-        return manager.replicator
+        config = self.config.manager
+        if isinstance(manager, MapManager):
+            config = manager.config
+        return {
+            "channel": self.channel,
+            "config": config,
+            "randrange": self._randrange,
+            "join_window": window,
+            "wakes": self.wake_waiters,
+        }

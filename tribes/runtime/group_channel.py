@@ -142,6 +142,7 @@ class GroupChannel:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._shell.run)
             nursery.start_soon(self._listeners.run)
+            nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
             self._is_running = True
             try:
                 yield

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+import msgspec
 import structlog
 
 from tribes.config.model import NodeConfig, check_config
@@ -22,9 +23,11 @@ from tribes.manager.inbox import Inbox
 from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
+from tribes.maps.manager import MapManager, map_context
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.key_files import read_keys, read_tls
+from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import default_interceptors
@@ -58,17 +61,20 @@ class Sessions:
 
     Attributes:
         endpoints: The RPC channels of this process.
+        map_listeners: Who is told what happens to the replicated maps.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
         self._config = config
         self._codec = codec or ValueCodec()
         self._managers: dict[str, DeltaManager] = {}
+        self._maps: dict[str, MapManager] = {}
         self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         self.inbox = self._new_inbox()
         self.endpoints = RpcEndpoints()
+        self.map_listeners = MapListeners()
         _forkable.add(self)
 
     @property
@@ -83,7 +89,7 @@ class Sessions:
     def revive(self, revive: Callable[[], None] | None) -> None:
         with self._lock:
             self._revive = revive
-            for manager in self._managers.values():
+            for manager in (*self._managers.values(), *self._maps.values()):
                 manager.revive = revive
 
     def manager(self, context: str) -> DeltaManager:
@@ -111,6 +117,47 @@ class Sessions:
         """All managers by context, as a copy."""
         with self._lock:
             return dict(self._managers)
+
+    @property
+    def maps(self) -> tuple[MapManager, ...]:
+        """The replicated maps of this process."""
+        with self._lock:
+            return tuple(self._maps.values())
+
+    def add_map(self, name: str, *, codec: ValueCodec | None, options: int) -> MapManager:
+        """Make a replicated map; the node takes part in it when told, or when it starts.
+
+        Raises:
+            LocalProtocolError: There is one of that name already, or it cannot be a name.
+        """
+        context = map_context(name)
+        with self._lock:
+            if context in self._maps or context in self._managers:
+                raise LocalProtocolError(f"a map {name!r} is open in this process already")
+            config = msgspec.structs.replace(self._config.manager, channel_send_options=options)
+            manager = MapManager(
+                context,
+                self._map_table(),
+                self.clock,
+                inbox=self.inbox,
+                codec=codec or self._codec,
+                entropy=os.urandom,
+                monotonic=time.monotonic,
+                max_inactive_s=0,
+            )
+            manager.config = config
+            manager.revive = self._revive
+            self._maps[context] = manager
+        return manager
+
+    def remove_map(self, manager: MapManager) -> None:
+        """Forget a map; the node must have been told to take no part in it any more."""
+        with self._lock:
+            if self._maps.get(manager.context) is manager:
+                del self._maps[manager.context]
+
+    def _map_table(self) -> SessionTable:
+        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=0)
 
     def _make(self, context: str) -> DeltaManager:
         settings = self._config.manager
@@ -159,6 +206,9 @@ class Sessions:
         for context, manager in self._managers.items():
             manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
             manager.replicator = None
+        for each in self._maps.values():
+            each.start_over(self._map_table(), self.clock, self.inbox, self._policy(each.context))
+            each.replicator = None
 
 
 def _report_unreplicated(fields: dict[str, object]) -> None:
@@ -247,6 +297,7 @@ def make_shell(
             randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
             keys=keys,
             endpoints=sessions.endpoints,
+            maps=sessions.maps,
         )
         shell = Shell(
             core,

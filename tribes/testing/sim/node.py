@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
+    from tribes.maps.manager import MapManager
     from tribes.testing.sim.world import World
     from tribes.wire.data import ChannelData
 
@@ -165,6 +166,12 @@ class SimNode(Driver):
     def manager(self, context: str = "app") -> DeltaManager:
         """The session manager of a context."""
         return self.process.manager(context)
+
+    def open_map(self, name: str = "map", *, options: int = 2) -> MapManager:
+        """Open a replicated map in the process as it runs now."""
+        manager = self.process.open_map(name, options)
+        self.pump()
+        return manager
 
     def send(self, payload: bytes, to: Iterable[SimNode], options: int) -> int:
         """Send a message; its outcome appears in ``done`` under the returned ticket."""

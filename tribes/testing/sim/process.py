@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from random import Random
 from typing import TYPE_CHECKING
 
+from tribes.config.model import ManagerConfig
 from tribes.ids import UniqueId, make_unique_id
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.manager.clock import Clock
@@ -13,6 +14,7 @@ from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
+from tribes.maps.manager import MapManager, map_context
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.wire.member import Member, host_octets
@@ -81,6 +83,22 @@ class Process:
             endpoints=self.endpoints,
         )
         self.core.channel.membership.decode = node.world.decode
+
+    def open_map(self, name: str, options: int) -> MapManager:
+        """Open a replicated map on the running node."""
+        manager = MapManager(
+            map_context(name),
+            SessionTable(nullcontext(), self.inbox, max_inactive_s=0),
+            self._clock,
+            inbox=self.inbox,
+            codec=ValueCodec(),
+            entropy=self._entropy.randbytes,
+            monotonic=self._node.clock.monotonic,
+            max_inactive_s=0,
+        )
+        manager.config = ManagerConfig(channel_send_options=options)
+        self.core.open_map(manager, self._node.clock.monotonic())
+        return manager
 
     def manager(self, context: str) -> DeltaManager:
         """The session manager of a context, made when first asked for."""
