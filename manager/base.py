@@ -102,6 +102,9 @@ class SessionManager:
         ConfigError: ``session_id_length`` is out of range.
     """
 
+    is_part: bool = False
+    """A part of something greater that moves while the node runs: a node has joined without it."""
+
     def __init__(
         self,
         context: str,

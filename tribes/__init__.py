@@ -48,6 +48,7 @@ from tribes.rpc.calls import RpcReply as RpcReply
 from tribes.rpc.calls import RpcResult as RpcResult
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel
+from tribes.runtime.lazy_map import LazyReplicatedMap as LazyReplicatedMap
 from tribes.runtime.replicated_map import ReplicatedMap as ReplicatedMap
 from tribes.runtime.rpc_channel import RpcChannel as RpcChannel
 from tribes.wire.data import ChannelData as ChannelData

@@ -15,8 +15,11 @@ from tribes.gauges import NodeGauges, gauges_of
 from tribes.errors import LocalProtocolError
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
+from tribes.manager.messages import CONTEXTS_MAX
 from tribes.manager.replication import Replicator
+from tribes.maps.lazy import LazyCore, LazyParts
 from tribes.maps.manager import MapManager
+from tribes.maps.placement import PARTITIONS
 from tribes.maps.replicator import MapReplicator
 from tribes.rpc.core import RpcCore
 from tribes.rpc.endpoints import RpcEndpoints
@@ -58,6 +61,7 @@ class NodeCore:
             ``channel.keys`` are read here.
         endpoints: The RPC channels of this process; None: it has none, and says so when asked.
         maps: The replicated maps of this process; more can be opened later.
+        lazy_maps: The lazy ones among them.
 
     Raises:
         ConfigError: The text in ``channel.keys`` is no key.
@@ -76,6 +80,7 @@ class NodeCore:
         keys: KeyRing | None = None,
         endpoints: RpcEndpoints | None = None,
         maps: Iterable[MapManager] = (),
+        lazy_maps: Iterable[LazyParts] = (),
     ) -> None:
         self.config = config
         if keys is None and config.channel.has_key:
@@ -94,9 +99,8 @@ class NodeCore:
             suspicion=self._suspected,
             room=self._has_room,
         )
-        self.rpc = RpcCore(
-            channel, RpcEndpoints() if endpoints is None else endpoints, entropy=entropy
-        )
+        self._endpoints = RpcEndpoints() if endpoints is None else endpoints
+        self.rpc = RpcCore(channel, self._endpoints, entropy=entropy)
         self.datagram = channel.datagram
         self.udp_datagram = channel.udp_datagram
         self.link_opened = channel.link_opened
@@ -121,8 +125,11 @@ class NodeCore:
         )
         for context in config.contexts:
             self.sessions.add(self._replicator(context), 0.0)
+        self.lazy_maps: dict[str, LazyCore] = {}
         for each in maps:
             self.open_map(each, 0.0)
+        for parts in lazy_maps:
+            self.open_lazy_map(parts, 0.0)
 
     @property
     def local(self) -> Member:
@@ -148,7 +155,11 @@ class NodeCore:
     def is_drained(self) -> bool:
         """True when nothing is on its way to any member, and no member is known to be behind."""
         replicators = self.sessions.replicators.values()
-        return self.channel.is_idle and all(each.is_quiet for each in replicators)
+        return (
+            self.channel.is_idle
+            and all(each.is_quiet for each in replicators)
+            and all(each.is_drained for each in self.lazy_maps.values())
+        )
 
     def gauges(self, inbox: Inbox) -> NodeGauges:
         """What is kept for the members at this moment, and how often each bound was met.
@@ -178,11 +189,15 @@ class NodeCore:
         """
         for replicator in self.sessions.replicators.values():
             replicator.drain(now)
+        for lazy in self.lazy_maps.values():
+            lazy.drain(now)
 
     def stop(self, now: float) -> None:
         """Leave the group; ``drain`` and wait for ``is_drained`` before to lose nothing."""
         self.sessions.stop()
         self.rpc.stop()
+        for lazy in self.lazy_maps.values():
+            lazy.stop()
         self.channel.stop(now)
 
     def open_map(self, manager: MapManager, now: float) -> None:
@@ -198,7 +213,36 @@ class NodeCore:
 
     def close_map(self, manager: MapManager, now: float) -> None:
         """Take no part in a map any more; the others keep it."""
-        self.sessions.remove(manager.context, now)
+        self.sessions.change((), (manager.context,), now)
+
+    def open_lazy_map(self, parts: LazyParts, now: float) -> LazyCore:
+        """Take part in a lazy map: hold what is placed here.
+
+        Raises:
+            LocalProtocolError: This node has it already, or too many maps.
+        """
+        context = parts.presence.context
+        if context in self.sessions.replicators:
+            raise LocalProtocolError(f"{context!r} is open on this node already")
+        if len(self.sessions.replicators) + PARTITIONS + 1 > CONTEXTS_MAX:
+            raise LocalProtocolError(f"a node replicates at most {CONTEXTS_MAX} contexts")
+        lazy = self.lazy_maps[context] = LazyCore(
+            parts,
+            channel=self.channel,
+            group=self.sessions,
+            rpc=self.rpc,
+            replication=self._replication(parts.presence),
+        )
+        self._endpoints.put_in_core(parts.rpc_id, lazy)
+        lazy.start(now)
+        return lazy
+
+    def close_lazy_map(self, parts: LazyParts, now: float) -> None:
+        """Take no part in a lazy map any more, with what is held here."""
+        lazy = self.lazy_maps.pop(parts.presence.context, None)
+        if lazy is not None:
+            self._endpoints.remove(parts.rpc_id, lazy)
+            lazy.close(now)
 
     def commits(self, batch: Batch, now: float) -> None:
         """Spread what request threads have left in the inbox."""

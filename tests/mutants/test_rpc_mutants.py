@@ -80,7 +80,9 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "broken", "check"), [m[1:] for m in MUTANTS])
+@pytest.mark.parametrize(
+    ("owner", "name", "broken", "check"), [m[1:] for m in MUTANTS], ids=[m[0] for m in MUTANTS]
+)
 def test_a_broken_build_is_noticed(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, broken: Any, check: Callable[[], None]
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -160,7 +159,7 @@ def test_a_thousand_entries_are_transferred(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="not here: fork with threads warns")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_has_a_map_of_its_own(make_config: MakeConfig) -> None:
     """It starts a node when it first looks for an entry, and finds what the parent has."""
     a = BackgroundNode(make_config("a"))

@@ -284,6 +284,11 @@ class ChannelCore:
         return self.config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
 
     @property
+    def now(self) -> float:
+        """Monotonic seconds of the latest input."""
+        return self._now
+
+    @property
     def view(self) -> View:
         """The other members, as an immutable snapshot."""
         return self._views.current

@@ -62,6 +62,11 @@ __all__ = [
 CONTEXT_PREFIX: Final = "map:"
 """The context of a map is this and its name: no application's sessions get there."""
 
+LAZY_PREFIX: Final = "lazy"
+
+NAME_MAX_CHARS_OF_MAPS: Final = NAME_MAX_CHARS - 16
+"""Room for what stands before a name in its contexts."""
+
 ENTRIES_MAX: Final = 1_000_000
 """Entries of one map, unless it is made with another number."""
 
@@ -83,17 +88,23 @@ _FOR_EVER: Final = encode_idle(0)
 """In every record: a node that only holds copies must never expire them."""
 
 
-def map_context(name: str) -> str:
+def map_context(name: str, *, partition: int | None = None, is_lazy: bool = False) -> str:
     """Return the context that a map of this name replicates in.
+
+    Args:
+        name: Of the map.
+        partition: Of a lazy map; None: the one by which members find each other.
+        is_lazy: Whether it is a lazy map.
 
     Raises:
         LocalProtocolError: It cannot be a name.
     """
-    if not 0 < len(name) <= NAME_MAX_CHARS - len(CONTEXT_PREFIX):
+    if not 0 < len(name) <= NAME_MAX_CHARS_OF_MAPS:
         raise LocalProtocolError(
-            f"the name of a map has 1 to {NAME_MAX_CHARS - len(CONTEXT_PREFIX)} characters, "
-            f"not {len(name)}"
+            f"the name of a map has 1 to {NAME_MAX_CHARS_OF_MAPS} characters, not {len(name)}"
         )
+    if is_lazy:
+        return f"{LAZY_PREFIX}:{name}" if partition is None else f"{LAZY_PREFIX}/{partition}:{name}"
     return CONTEXT_PREFIX + name
 
 
@@ -124,7 +135,7 @@ class MapManager(DeltaManager):
             name = encode_key(key)
         except LocalProtocolError:
             raise KeyError(key) from None
-        found = self._entry(name)
+        found = self.entry_of(name)
         if found is None:
             raise KeyError(key)
         return self.codec.decode(found.value)
@@ -132,7 +143,7 @@ class MapManager(DeltaManager):
     def has(self, key: object) -> bool:
         """Tell whether there is an entry, readable or not."""
         try:
-            return self._entry(encode_key(key)) is not None
+            return self.entry_of(encode_key(key)) is not None
         except LocalProtocolError:
             return False
 
@@ -153,7 +164,8 @@ class MapManager(DeltaManager):
             if key is not None and _value_in(table.get(name)) is not None:
                 yield key
 
-    def _entry(self, name: str) -> Entry | None:
+    def entry_of(self, name: str) -> Entry | None:
+        """Return the present entry of a record's name, with its encoded value."""
         found = _value_in(self.table.get(name))
         if found is None and self.revive is not None:
             self.revive()
@@ -188,7 +200,7 @@ class MapManager(DeltaManager):
             self.revive()
         if self.table.live >= self.max_entries and _value_in(self.table.get(name)) is None:
             raise MapFullError(f"the map {self.context!r} has {self.max_entries} entries")
-        return self._write(name, data, waiter)
+        return self.write(name, data, waiter)
 
     def remove(self, key: object, waiter: Waiter | None = None) -> int:
         """Remove an entry, here at once and at the others soon.
@@ -201,9 +213,10 @@ class MapManager(DeltaManager):
         """
         if not self.has(key):
             raise KeyError(key)
-        return self._write(encode_key(key), None, waiter)
+        return self.write(encode_key(key), None, waiter)
 
-    def _write(self, name: str, data: bytes | None, waiter: Waiter | None) -> int:
+    def write(self, name: str, data: bytes | None, waiter: Waiter | None) -> int:
+        """Set or remove (None) an entry by its record's name; returns the hlc."""
         table, clock = self.table, self.clock
         while True:
             current = table.get(name)

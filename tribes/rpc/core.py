@@ -285,8 +285,7 @@ class RpcCore:
             return True
         match envelope.kind:
             case RpcKind.REQUEST:
-                self._requested(data.source, envelope, now)
-                return False
+                return self._requested(data.source, envelope, now)
             case RpcKind.REPLY:
                 return self._replied(data.source, envelope)
             case RpcKind.NO_CHANNEL:
@@ -295,19 +294,22 @@ class RpcCore:
                 self._refused(data.source, envelope, why)
                 return True
 
-    def _requested(self, source: Member, envelope: RpcEnvelope, now: float) -> None:
+    def _requested(self, source: Member, envelope: RpcEnvelope, now: float) -> bool:
         endpoint = self._endpoints.get(envelope.rpc_id)
         if endpoint is not None and endpoint.takes_requests:
             try:
-                envelope.body()
+                body = envelope.body()
+                self.statistics.requests += 1
+                in_core = self._endpoints.in_core.get(envelope.rpc_id)
+                if in_core is not None:
+                    in_core.handle(source, envelope, body, now)
+                return in_core is not None
             except RemoteProtocolError:
                 self.statistics.malformed += 1
-            else:
-                self.statistics.requests += 1
-                return
         self.statistics.no_channel_sent += 1
         payload = encode_no_channel(envelope.rpc_id, envelope.correlation)
         self._reply_to(source, payload, _ASYNC, now)
+        return False
 
     def _replied(self, source: Member, envelope: RpcEnvelope) -> bool:
         call = self._calls.get(envelope.correlation)

@@ -20,17 +20,50 @@ from tribes.wire.options import SendOptions
 if TYPE_CHECKING:
     from tribes.manager.inbox import Waiter
     from tribes.manager.values import ValueCodec
-    from tribes.maps.manager import MapManager
     from tribes.runtime.group_channel import GroupChannel
     from tribes.runtime.map_listeners import MapListener
     from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
 
-__all__ = ["ReplicatedMap"]
+__all__ = ["ReplicatedMap", "run_in_channel"]
 
 _BACKSTOP_S = 1.0
 """Added to ``commit_timeout``: the channel's thread answers within that, or it is dead."""
 
 _SILENT = {"*": "the channel of this process does not answer"}
+
+
+def run_in_channel(
+    host: GroupChannel | BackgroundNode, call: Callable[[GroupChannel], None]
+) -> None:
+    """Let the running channel do something; one that starts later finds the maps itself.
+
+    Raises:
+        TimeoutError: It did not do so within 5 s.
+        TribesError: What ``call`` raised; not where this thread runs an event loop, which must not
+            wait.
+    """
+    try:
+        group = host.channel if isinstance(host, BackgroundNode) else host
+        token = group.token
+    except ChannelClosedError:
+        return
+    if not group.is_running or token is None:
+        return
+
+    def run() -> None:
+        if group.is_running:
+            call(group)
+            group.shell.pump()
+
+    if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
+        run()
+        return
+    try:
+        future = call_in_run(token, run)
+    except ChannelClosedError:
+        return
+    if running_loop() is None:
+        future.result(_BACKSTOP_S + 4)
 
 
 class ReplicatedMap(MutableMapping[MapKey, Any]):
@@ -56,7 +89,7 @@ class ReplicatedMap(MutableMapping[MapKey, Any]):
 
     Args:
         channel: A `GroupChannel` or a `BackgroundNode`, started or not.
-        name: 1 to 252 characters, the same on all members.
+        name: 1 to 240 characters, the same on all members.
         codec: Encodes values; None: the one of the channel's sessions.
         options: How changes are sent: 2 (default, as Tomcat's maps) or 6 make `put` wait for the
             members, 8 does not.
@@ -80,17 +113,16 @@ class ReplicatedMap(MutableMapping[MapKey, Any]):
     ) -> None:
         self.name = name
         self._host = channel
-        self._manager = manager = self._make(codec, int(options))
+        self._manager = manager = channel.sessions.add_map(name, codec=codec, options=int(options))
         manager.max_entries = max_entries
         config = manager.config
         self._waits = waits_for_members(config)
         self._wait_s = config.commit_timeout / 1000 + _BACKSTOP_S
         if listener is not None:
             channel.sessions.map_listeners.add(manager, listener)
-        self._in_core(lambda group: group.shell.core.open_map(manager, group.shell.now()))
-
-    def _make(self, codec: ValueCodec | None, options: int) -> MapManager:
-        return self._host.sessions.add_map(self.name, codec=codec, options=options)
+        run_in_channel(
+            self._host, lambda group: group.shell.core.open_map(manager, group.shell.now())
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -102,33 +134,10 @@ class ReplicatedMap(MutableMapping[MapKey, Any]):
         """Take no part any more; the others keep the map. What was queued may not be sent."""
         manager = self._manager
         manager.on_change = None
-        self._in_core(lambda group: group.shell.core.close_map(manager, group.shell.now()))
+        run_in_channel(
+            self._host, lambda group: group.shell.core.close_map(manager, group.shell.now())
+        )
         self._host.sessions.remove_map(manager)
-
-    def _in_core(self, call: Callable[[GroupChannel], None]) -> None:
-        """Let the running channel do something; one that starts later finds the map itself."""
-        try:
-            group = self._host.channel if isinstance(self._host, BackgroundNode) else self._host
-            token = group.token
-        except ChannelClosedError:
-            return
-        if not group.is_running or token is None:
-            return
-
-        def run() -> None:
-            if group.is_running:
-                call(group)
-                group.shell.pump()
-
-        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
-            run()
-            return
-        try:
-            future = call_in_run(token, run)
-        except ChannelClosedError:
-            return
-        if running_loop() is None:
-            future.result(_BACKSTOP_S + 4)
 
     # The mapping.
 

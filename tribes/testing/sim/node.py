@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
+    from tribes.maps.lazy import LazyCore
     from tribes.maps.manager import MapManager
     from tribes.testing.sim.world import World
     from tribes.wire.data import ChannelData
@@ -172,6 +173,12 @@ class SimNode(Driver):
         manager = self.process.open_map(name, options)
         self.pump()
         return manager
+
+    def open_lazy_map(self, name: str = "lazy", *, options: int = 2, copies: int = 1) -> LazyCore:
+        """Open a lazy map in the process as it runs now."""
+        lazy = self.process.open_lazy_map(name, options, copies)
+        self.pump()
+        return lazy
 
     def send(self, payload: bytes, to: Iterable[SimNode], options: int) -> int:
         """Send a message; its outcome appears in ``done`` under the returned ticket."""

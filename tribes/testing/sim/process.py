@@ -14,6 +14,7 @@ from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
+from tribes.maps.lazy import LazyCore, LazyParts
 from tribes.maps.manager import MapManager, map_context
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
@@ -86,8 +87,22 @@ class Process:
 
     def open_map(self, name: str, options: int) -> MapManager:
         """Open a replicated map on the running node."""
+        manager = self._map(map_context(name), options)
+        self.core.open_map(manager, self._node.clock.monotonic())
+        return manager
+
+    def open_lazy_map(self, name: str, options: int, copies: int) -> LazyCore:
+        """Open a lazy map on the running node."""
+        parts = LazyParts(
+            self._map(map_context(name, is_lazy=True), options),
+            copies,
+            lambda p: self._map(map_context(name, partition=p, is_lazy=True), options),
+        )
+        return self.core.open_lazy_map(parts, self._node.clock.monotonic())
+
+    def _map(self, context: str, options: int) -> MapManager:
         manager = MapManager(
-            map_context(name),
+            context,
             SessionTable(nullcontext(), self.inbox, max_inactive_s=0),
             self._clock,
             inbox=self.inbox,
@@ -97,7 +112,6 @@ class Process:
             max_inactive_s=0,
         )
         manager.config = ManagerConfig(channel_send_options=options)
-        self.core.open_map(manager, self._node.clock.monotonic())
         return manager
 
     def manager(self, context: str) -> DeltaManager:
