@@ -17,7 +17,7 @@ from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.messages import CONTEXTS_MAX
 from tribes.manager.replication import Replicator
-from tribes.maps.lazy import LazyCore, LazyParts
+from tribes.maps.lazy import LazyCore
 from tribes.maps.manager import MapManager
 from tribes.maps.placement import PARTITIONS
 from tribes.maps.replicator import MapReplicator
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Batch, Inbox
+    from tribes.manager.inbox import Batch
+    from tribes.maps.questions import LazyParts
     from tribes.membership.change import MemberChange
     from tribes.membership.view import View
     from tribes.wire.data import ChannelData
@@ -197,7 +199,7 @@ class NodeCore:
         self.sessions.stop()
         self.rpc.stop()
         for lazy in self.lazy_maps.values():
-            lazy.stop()
+            lazy.questions.stop()
         self.channel.stop(now)
 
     def open_map(self, manager: MapManager, now: float) -> None:
@@ -233,7 +235,7 @@ class NodeCore:
             rpc=self.rpc,
             replication=self._replication(parts.presence),
         )
-        self._endpoints.put_in_core(parts.rpc_id, lazy)
+        self._endpoints.put_in_core(parts.rpc_id, lazy.questions)
         lazy.start(now)
         return lazy
 
@@ -241,7 +243,7 @@ class NodeCore:
         """Take no part in a lazy map any more, with what is held here."""
         lazy = self.lazy_maps.pop(parts.presence.context, None)
         if lazy is not None:
-            self._endpoints.remove(parts.rpc_id, lazy)
+            self._endpoints.remove(parts.rpc_id, lazy.questions)
             lazy.close(now)
 
     def commits(self, batch: Batch, now: float) -> None:

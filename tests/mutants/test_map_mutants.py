@@ -15,11 +15,13 @@ from tribes.manager.base import SessionManager
 from tribes.manager.container import MAX_INACTIVE, encode_idle
 from tribes.manager.group import SessionGroup
 from tribes.manager.record import WHOLE, Entry, Kind, Record, pack_delta
-from tribes.maps import lazy as lazy_module
 from tribes.maps import manager as manager_module
+from tribes.maps import questions
 from tribes.maps.lazy import LazyCore
 from tribes.maps.manager import MapManager
 from tribes.rpc.endpoints import RpcEndpoints
+
+pytestmark = pytest.mark.slow
 
 
 def _removed_alive(self: Any, created: int, hlc: int, base: int, data: bytes | None) -> Record:
@@ -89,14 +91,14 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
     ),
     (
         "a joining holder answers before it has all",
-        lazy_module,
+        questions,
         "_knows",
         lambda manager, request: True,
         lazy.test_a_join_moves_partitions_and_loses_nothing,
     ),
     (
         "the first holder is asked for ever",
-        lazy_module,
+        questions,
         "TRY_S",
         60.0,
         lazy.test_a_hung_holder_costs_a_read_little,

@@ -33,7 +33,7 @@ class Client:
 
     def ask(self, request: Get | Put, timeout: float = 5.0) -> MapReply | Exception:
         world, replies = self.node.world, list[MapReply | Exception]()
-        self.map.ask(request, timeout, self.node.clock.monotonic(), replies.append)
+        self.map.questions.ask(request, timeout, self.node.clock.monotonic(), replies.append)
         self.node.pump()
         assert world.run_until(world.now + timeout + 1, lambda: bool(replies)), "no reply at all"
         assert len(replies) == 1

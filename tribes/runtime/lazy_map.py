@@ -321,7 +321,7 @@ class LazyReplicatedMap(MutableMapping[MapKey, Any]):
             try:
                 if not group.is_running:
                     raise ChannelClosedError("the channel was stopped")
-                lazy.ask(request, self._timeout, shell.now(), done)
+                lazy.questions.ask(request, self._timeout, shell.now(), done)
             except Exception as error:  # noqa: BLE001 - the caller's, in its own thread
                 future.set_exception(error)
             shell.pump()

@@ -23,8 +23,8 @@ from tribes.manager.inbox import Inbox
 from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
-from tribes.maps.lazy import LazyParts
 from tribes.maps.manager import MapManager, map_context
+from tribes.maps.questions import LazyParts
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.key_files import read_keys, read_tls

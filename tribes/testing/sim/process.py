@@ -14,14 +14,15 @@ from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
-from tribes.maps.lazy import LazyCore, LazyParts
 from tribes.maps.manager import MapManager, map_context
+from tribes.maps.questions import LazyParts
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
+    from tribes.maps.lazy import LazyCore
     from tribes.testing.sim.node import SimNode
 
 __all__ = ["Process", "SimWaiter", "default_stack"]
