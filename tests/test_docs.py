@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
-
-from tribes.config.model import NodeConfig
-from tribes.gauges import NodeGauges, PeerGauges
 import socket
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ import trio
 
 from tribes import GroupChannel, RpcChannel
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, ReceiverConfig
+from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
 BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
@@ -54,6 +50,8 @@ def test_bounds_in_the_guide_are_the_defaults() -> None:
     for part, name, number, unit in found:
         owner = config.manager if part == "manager" else config.channel.sender
         assert getattr(owner, name) == int(number.replace(",", "")) * sizes[unit], name
+
+
 async def test_rpc_and_maps_work_as_shown() -> None:
     """The three examples, on two members of one group."""
     names = _examples("rpc-and-maps.md")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tribes.channel.core import ChannelCore, Output
-from tribes.gauges import NodeGauges, gauges_of
 from tribes.errors import LocalProtocolError
+from tribes.gauges import NodeGauges, gauges_of
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.messages import CONTEXTS_MAX
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Batch, Inbox
-    from tribes.manager.inbox import Batch
     from tribes.maps.questions import LazyParts
     from tribes.membership.change import MemberChange
     from tribes.membership.view import View
