@@ -352,8 +352,10 @@ class Transfer:
                 self.statistics.records_refused += 1
                 refused = error
                 continue
-            table.merge_in(key, record, now_ds)
+            before, after, has_changed = table.merge_in(key, record, now_ds)
             self.statistics.records_received += 1
+            if has_changed:
+                self._manager.merged(key, before, after)
         if refused is not None:
             raise refused
 

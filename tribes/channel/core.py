@@ -310,6 +310,11 @@ class ChannelCore:
         return self.config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
 
     @property
+    def now(self) -> float:
+        """Monotonic seconds of the latest input."""
+        return self._now
+
+    @property
     def view(self) -> View:
         """The other members, as an immutable snapshot."""
         return self._views.current
@@ -461,6 +466,7 @@ class ChannelCore:
         *,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
         each: Callable[[Member, Exception | None, float], None] | None = None,
+        is_bytes: bool = True,
     ) -> Ticket:
         """Send like :meth:`send` for a consumer inside the core.
 
@@ -475,6 +481,7 @@ class ChannelCore:
             settled: Gets all faulty members when the last destination is done; may run before this
                 method returns.
             each: Gets every destination as soon as it is done; may run before this method returns.
+            is_bytes: False for a message in Java's serialisation.
 
         Returns:
             The ticket, which tells who has not answered yet.
@@ -487,6 +494,7 @@ class ChannelCore:
             unique_id,
             now,
             ticket=lambda targets: Ticket(targets, settled=settled, each=each, is_live=True),
+            is_bytes=is_bytes,
         )
 
     def _post(
@@ -498,6 +506,7 @@ class ChannelCore:
         now: float,
         *,
         ticket: Callable[[tuple[Member, ...]], Ticket],
+        is_bytes: bool = True,
     ) -> Ticket:
         unique = dict.fromkeys(destinations)
         targets = tuple(unique)
@@ -523,7 +532,11 @@ class ChannelCore:
         self._now = now
         made = ticket(targets)
         data = ChannelData(
-            wire_options(options, is_bytes=True), self._wall_ms(), unique_id, self._local, payload
+            wire_options(options, is_bytes=is_bytes),
+            self._wall_ms(),
+            unique_id,
+            self._local,
+            payload,
         )
         self.statistics.messages_sent += 1
         if self._is_stopped:

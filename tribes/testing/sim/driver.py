@@ -338,17 +338,21 @@ class Driver:
         incarnation = self.incarnation
         self.world.observe(self.name, "deliver", output.message)
         self.messages.append(output.message)
-        if self.on_message is not None:
-            try:
-                self.on_message(output.message)
-            except Exception as why:  # noqa: BLE001 - users' code: the sender is told
-                error = why
-            if incarnation != self.incarnation:
-                return
+        try:
+            self.listen(output.message)
+        except Exception as why:  # noqa: BLE001 - users' code: the sender is told
+            error = why
+        if incarnation != self.incarnation:
+            return
         if self.delivery_s:
             self.after(self.delivery_s, self._delivered, output.token, error)
         else:
             self.core.delivered(output.token, error, self.clock.monotonic())
+
+    def listen(self, data: ChannelData) -> None:
+        """Give a message to the process's listeners; may raise, as users' do."""
+        if self.on_message is not None:
+            self.on_message(data)
 
     def _delivered(self, token: int, error: Exception | None) -> None:
         self.core.delivered(token, error, self.clock.monotonic())

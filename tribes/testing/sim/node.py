@@ -9,13 +9,17 @@ from tribes.ids import UniqueId
 from tribes.testing.sim.disk import Disk
 from tribes.testing.sim.driver import Driver
 from tribes.testing.sim.process import Process, SimWaiter, default_stack
+from tribes.testing.sim.rpc import deliver_rpc
 from tribes.testing.sim.sockets import Sockets
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
+    from tribes.maps.lazy import LazyCore
+    from tribes.maps.manager import MapManager
     from tribes.testing.sim.world import World
+    from tribes.wire.data import ChannelData
 
 __all__ = ["SimNode", "SimWaiter"]
 
@@ -164,12 +168,30 @@ class SimNode(Driver):
         """The session manager of a context."""
         return self.process.manager(context)
 
+    def open_map(self, name: str = "map", *, options: int = 2) -> MapManager:
+        """Open a replicated map in the process as it runs now."""
+        manager = self.process.open_map(name, options)
+        self.pump()
+        return manager
+
+    def open_lazy_map(self, name: str = "lazy", *, options: int = 2, copies: int = 1) -> LazyCore:
+        """Open a lazy map in the process as it runs now."""
+        lazy = self.process.open_lazy_map(name, options, copies)
+        self.pump()
+        return lazy
+
     def send(self, payload: bytes, to: Iterable[SimNode], options: int) -> int:
         """Send a message; its outcome appears in ``done`` under the returned ticket."""
         members = [node.core.local for node in to]
         ticket, _ = self.core.send(members, payload, options, self.clock.monotonic())
         self.pump()
         return ticket
+
+    def listen(self, data: ChannelData) -> None:
+        """What the driver calls for a message: the RPC channel that it is for, and the listener."""
+        deliver_rpc(self, data)
+        if self.on_message is not None:
+            self.on_message(data)
 
     def names(self) -> list[str]:
         """Names of the members that this node sees, itself included, sorted."""
