@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tribes.channel.core import ChannelCore, Output
+from tribes.channel.outputs import Notice
+from tribes.interceptors.rules import advice, check_stack
 from tribes.manager.group import SessionGroup
 from tribes.manager.replication import Replicator
 from tribes.security.keys import KeyRing
@@ -48,7 +50,8 @@ class NodeCore:
             ``channel.keys`` are read here.
 
     Raises:
-        ConfigError: The text in ``channel.keys`` is no key.
+        ConfigError: The text in ``channel.keys`` is no key, or the interceptors cannot work in this
+            order, or not with this member.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class NodeCore:
         if keys is None and config.channel.has_key:
             # A core reads no files: to go on without a key would protect nothing.
             keys = KeyRing.parse(config.channel.keys, key="channel.keys")
+        check_stack(interceptors, local=local, option_check=config.channel.option_check)
+        self._advice = advice(interceptors)
         self.channel = channel = ChannelCore(
             local,
             config.channel,
@@ -136,6 +141,8 @@ class NodeCore:
 
     def start(self, now: float) -> None:
         """Join the group."""
+        for text in self._advice:
+            self.channel.event(Notice("interceptors", {"advice": text}))
         self.sessions.start(now)
         self.channel.start(now)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from tribes.wire.member import Member
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
 
 if TYPE_CHECKING:
+    from tribes.channel.chain import ChainContext
     from tribes.channel.outputs import Event
 
 LOCAL = Member(host=b"\x7f\x00\x00\x01", port=4000, unique_id=bytes(16))
@@ -40,7 +41,7 @@ class Channel:
         self.forgotten: list[Member] = []
         self.reported: list[MemberChange] = []
         self.detector = TcpFailureDetector(**settings)  # type: ignore[arg-type]
-        self.detector.attach(self)
+        self.detector.attach(cast("ChainContext", self))
 
     def event(self, event: Event) -> None:
         raise AssertionError(event)

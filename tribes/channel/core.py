@@ -60,7 +60,7 @@ from tribes.wire.data import ChannelData, decode_body, destination_of, encode_da
 from tribes.wire.member import Member, encode_member
 from tribes.wire.options import SendOptions, wire_options
 from tribes.wire.outputs import Close, NetworkOutput
-from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
+from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, is_probe
 
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
@@ -77,9 +77,6 @@ _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
 _DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
 _SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError)
 """Failures that are no reason to ask whether the member is there."""
-
-_PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
-
 
 SOURCES_PER_LINK_MAX = 64
 """Members whose frames one connection may carry. Tribes' own connections carry one member's."""
@@ -139,6 +136,9 @@ class ChannelCore:
         self._views = ViewBuilder()
         self._chain = Chain(
             interceptors, bottom=self._to_links, top=self._to_listeners, members=self._to_view
+        )
+        self._message_max_bytes = self._chain.message_max_bytes(
+            config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
         )
         marker = None
         if config.own_link or keys is not None:
@@ -234,7 +234,7 @@ class ChannelCore:
     @property
     def message_max_bytes(self) -> int:
         """The longest message that fits in a frame, given that the others are set like this one."""
-        return self.config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
+        return self._message_max_bytes
 
     @property
     def view(self) -> View:
@@ -280,6 +280,8 @@ class ChannelCore:
         self._now = now
         for interceptor in self._chain.interceptors:
             interceptor.start(now)
+        if self._chain.has_heartbeat:
+            self._heartbeat_at(now)
         self.membership.start(now)
 
     def stop(self, now: float) -> None:
@@ -290,12 +292,22 @@ class ChannelCore:
         self._is_stopped = True
         for interceptor in self._chain.interceptors:
             interceptor.stop(now)
+        # What interceptors say last is written before the connections are closed.
+        self._senders.flush(now)
         self.membership.stop(now)
         self.health.stop()
         self._senders.close(ChannelClosedError("the channel was stopped"), now)
         if self.protection is not None:
             self.protection.challenges.stop()
         self.accepted.stop()
+
+    def _heartbeat_at(self, now: float) -> None:
+        def beat(then: float) -> None:
+            if not self._is_stopped:
+                self._heartbeat_at(then)
+                self._chain.on_heartbeat(then)
+
+        self.timers.at(now + self.config.heartbeat_sleeptime / 1000, beat)
 
     def set_keys(self, keys: KeyRing, now: float) -> None:
         """Replace the group's keys; see :class:`KeyRing` for the order of steps that loses nothing.
@@ -401,8 +413,9 @@ class ChannelCore:
             raise LocalProtocolError("data over UDP or multicast is not supported; clear the bits")
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
-                f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
-                f"{self.config.receiver.frame_max_bytes} bytes (receiver.frame_max_bytes)"
+                f"a message of {len(payload)} bytes does not fit: at most {self.message_max_bytes} "
+                f"can be sent with receiver.frame_max_bytes = "
+                f"{self.config.receiver.frame_max_bytes} and these interceptors"
             )
         self._now = now
         made = ticket(targets)
@@ -549,6 +562,23 @@ class ChannelCore:
 
     # What interceptors may ask (ChainContext).
 
+    def wall_ms(self) -> int:
+        """Wall clock in milliseconds."""
+        return self._wall_ms()
+
+    def entropy(self, size: int) -> bytes:
+        """Give that many random bytes."""
+        return self._entropy(size)
+
+    def new_message(self, message: bytes, options: int) -> ChannelData:
+        """Make a message of an interceptor's own."""
+        unique_id = make_unique_id(self._entropy(16))
+        return ChannelData(options, self._wall_ms(), unique_id, self._local, message)
+
+    def doubt(self, member: Member, now: float) -> None:
+        """Ask whether a member is still there."""
+        self._trouble(member, TimeoutError("asked by an interceptor"), now)
+
     def event(self, event: Event) -> None:
         """Tell the operator something."""
         self._emit(event)
@@ -631,7 +661,7 @@ class ChannelCore:
             destination = destination_of(data.trailer)
             if destination is not None and destination != self._local.unique_id:
                 raise RemoteProtocolError("meant for another member, which was here before")
-        if data.message not in _PROBE_PAYLOADS:
+        if not is_probe(data.message):
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
             receiver.sources[data.source] = None
@@ -653,6 +683,10 @@ class ChannelCore:
             inbound.answer_to(receiver, slot)
 
     def _process(self, receiver: Receiver, inbound: Inbound, data: ChannelData, now: float) -> None:
+        if is_probe(data.message):
+            # Written to the socket, past the sender's interceptors, which ours would look for.
+            inbound.finish()
+            return
         self._inbound = (receiver, inbound)
         try:
             self._chain.receive(data, now)
@@ -682,7 +716,7 @@ class ChannelCore:
         inbound.answer_by(inbox, position)
 
     def _to_listeners(self, data: ChannelData, now: float) -> None:
-        if data.message in _PROBE_PAYLOADS:
+        if is_probe(data.message):
             return
         if self._consume is not None and self._consume(data, now):
             return
@@ -766,6 +800,7 @@ class ChannelCore:
             self._senders.excuse(member, _not_answering(member), now)
 
     def _notify(self, change: MemberChange, now: float) -> None:
+        self._chain.on_view(change, now)
         if self._members_changed is not None:
             self._members_changed(change, now)
 

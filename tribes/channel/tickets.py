@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 
-__all__ = ["Outgoing", "Ticket"]
+__all__ = ["Outgoing", "Ticket", "divide"]
 
 
 class Ticket:
@@ -23,9 +23,10 @@ class Ticket:
         destinations: Who has to answer.
         released: Called with the faulty members known by then, exactly once, never after settled.
         settled: Called with all faulty members, exactly once.
+        each: Called with every destination and its outcome, as it becomes known.
     """
 
-    __slots__ = ("_on_released", "_on_settled", "_open", "faulty", "is_released")
+    __slots__ = ("_on_each", "_on_released", "_on_settled", "_open", "faulty", "is_released")
 
     def __init__(
         self,
@@ -33,11 +34,13 @@ class Ticket:
         *,
         released: Callable[[dict[Member, Exception], float], None] | None = None,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
+        each: Callable[[Member, Exception | None, float], None] | None = None,
     ) -> None:
         # In the order given: that of a set would be another one in every process.
         self._open = dict.fromkeys(destinations)
         self._on_released = released
         self._on_settled = settled
+        self._on_each = each
         self.faulty: dict[Member, Exception] = {}
         self.is_released = False
 
@@ -65,6 +68,8 @@ class Ticket:
         del self._open[member]
         if error is not None:
             self.faulty[member] = error
+        if self._on_each is not None:
+            self._on_each(member, error, now)
         if not self._open:
             self.release(now)
             if self._on_settled is not None:
@@ -74,6 +79,39 @@ class Ticket:
         """Fail every destination that has not answered yet with one error."""
         for member in list(self._open):
             self.settle(member, error, now)
+
+
+def divide(ticket: Ticket, parts: Sequence[Iterable[Member]]) -> list[Ticket]:
+    """Return a ticket for each part of one message, for an interceptor that sends several.
+
+    A destination of the whole succeeds when all its parts did, and fails with the first that fails.
+    The caller is released when every part has let it go on.
+
+    Args:
+        ticket: Of the whole message.
+        parts: The destinations of each part; together those of the whole.
+    """
+    missing: dict[Member, int] = {}
+    held = len(parts)
+
+    def each(member: Member, error: Exception | None, now: float) -> None:
+        missing[member] -= 1
+        if error is not None or not missing[member]:
+            ticket.settle(member, error, now)
+
+    def released(_: dict[Member, Exception], now: float) -> None:
+        nonlocal held
+        held -= 1
+        if not held:
+            ticket.release(now)
+
+    divided = []
+    for part in parts:
+        destinations = tuple(part)
+        for member in destinations:
+            missing[member] = missing.get(member, 0) + 1
+        divided.append(Ticket(destinations, released=released, each=each))
+    return divided
 
 
 class Outgoing:

@@ -8,7 +8,8 @@ by :func:`msgspec.convert`, so a typing error never passes in silence.
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -17,6 +18,7 @@ from tribes.errors import ConfigError
 
 __all__ = [
     "ChannelConfig",
+    "InterceptorConfig",
     "ManagerConfig",
     "MembershipConfig",
     "NodeConfig",
@@ -33,6 +35,10 @@ FRAME_MIN_BYTES = 1024 * 1024
 
 class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Shared settings of the configuration records: immutable, by keyword, strict."""
+
+
+InterceptorConfig: TypeAlias = Mapping[str, Any] | Callable[[], Any]
+"""One interceptor: a table with its ``class`` and attributes, or a function that makes one."""
 
 
 class MembershipConfig(_Config, frozen=True):
@@ -127,6 +133,12 @@ class ChannelConfig(_Config, frozen=True):
         keys: The same lines themselves, where no file is at hand. Never shown.
         plain_peers: IP addresses that may be used without a key although there is one, or
             ``"any"``: for Tomcat's own members. See ``docs/security.md``.
+        interceptors: What messages pass on their way, the first first when sending: tables with
+            ``class`` and Tomcat's attributes, or functions that make an `Interceptor`. Unset:
+            asynchronous dispatch and the failure detector. See ``docs/channel.md``.
+        heartbeat_sleeptime: Milliseconds between two heartbeats of the interceptors
+            (``heartbeatSleeptime``).
+        option_check: Refuse interceptors whose option flags cover each other (``optionCheck``).
     """
 
     membership: MembershipConfig = MembershipConfig()
@@ -136,8 +148,14 @@ class ChannelConfig(_Config, frozen=True):
     key_file: str = ""
     keys: str = ""
     plain_peers: tuple[str, ...] = ()
+    interceptors: tuple[Any, ...] | None = None
+    heartbeat_sleeptime: int = 5000
+    option_check: bool = False
 
     def __post_init__(self) -> None:
+        if self.interceptors is not None:
+            hidden = tuple(_with_secrets(each) for each in self.interceptors)
+            msgspec.structs.force_setattr(self, "interceptors", hidden)
         # Whatever shows a configuration (a log, a traceback's locals) must not show this. A copy
         # has it hidden already, and hidden twice it would be lost.
         if not isinstance(self.keys, Secret):
@@ -147,6 +165,22 @@ class ChannelConfig(_Config, frozen=True):
     def has_key(self) -> bool:
         """Whether a group key protects this channel."""
         return bool(self.key_file or self.keys)
+
+
+def _with_secrets(interceptor: InterceptorConfig) -> InterceptorConfig:
+    """The same, with its keys hidden from whatever shows a configuration."""
+    if not isinstance(interceptor, Mapping):
+        return interceptor
+    return {
+        name: _hidden(value) if "key" in name.lower() and "time" not in name.lower() else value
+        for name, value in interceptor.items()
+    }
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_hidden(each) for each in value)
+    return Secret(value) if isinstance(value, str) and not isinstance(value, Secret) else value
 
 
 class ManagerConfig(_Config, frozen=True):
@@ -232,6 +266,7 @@ def check_config(config: NodeConfig) -> None:
             f"must be at least {FRAME_MIN_BYTES}, found {receiver.frame_max_bytes}",
             key="channel.receiver.frame_max_bytes",
         )
+    _positive("channel.heartbeat_sleeptime", config.channel.heartbeat_sleeptime)
     _positive("channel.sender.timeout", config.channel.sender.timeout)
     _positive("manager.commit_timeout", config.manager.commit_timeout)
     _check_unreplicated(config.manager)

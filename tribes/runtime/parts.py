@@ -16,6 +16,7 @@ import structlog
 from tribes.config.model import NodeConfig, check_config
 from tribes.errors import LocalProtocolError
 from tribes.ids import make_unique_id
+from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
@@ -26,7 +27,7 @@ from tribes.node import NodeCore
 from tribes.runtime.key_files import read_keys
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender
-from tribes.runtime.stacks import default_interceptors
+from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def make_shell(
         config: The node.
         sessions: Its managers.
         listeners: Who gets messages and events.
-        interceptors: The chain; None: the default one.
+        interceptors: The chain; None: the configured one, or the default.
         wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
@@ -206,6 +207,8 @@ def make_shell(
     """
     check_config(config)
     keys = read_keys(config.channel)
+    if interceptors is None:
+        interceptors = make_interceptors(config.channel)
     membership = config.channel.membership
     opened: list[socket.socket] = []
     try:
@@ -222,10 +225,11 @@ def make_shell(
             domain=membership.domain.encode("latin-1"),
             payload=config.payload or config.name.encode(),
         )
+        local = adopt_local_member(local, interceptors)
         core = NodeCore(
             config,
             local,
-            interceptors=default_interceptors() if interceptors is None else interceptors,
+            interceptors=interceptors,
             make_manager=sessions.manager,
             wall_ms=wall_ms,
             entropy=os.urandom,

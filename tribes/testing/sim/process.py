@@ -7,20 +7,20 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tribes.ids import UniqueId, make_unique_id
-from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
+from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
+from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
-    from tribes.channel.chain import Interceptor
     from tribes.testing.sim.node import SimNode
 
-__all__ = ["Process", "SimWaiter", "default_stack"]
+__all__ = ["Process", "SimWaiter"]
 
 
 class SimWaiter:
@@ -39,11 +39,6 @@ class SimWaiter:
         self.result = result
 
 
-def default_stack() -> list[Interceptor]:
-    """The interceptors of a node that names none."""
-    return [MessageDispatchInterceptor(), TcpFailureDetector()]
-
-
 class Process:
     """One incarnation of a node.
 
@@ -60,16 +55,19 @@ class Process:
         self.inbox.wake = node.wake
         self._managers: dict[str, DeltaManager] = {}
         fresh = make_unique_id(self._entropy.randbytes(16))
-        self.local = Member(
+        make = node.make_interceptors
+        interceptors = make_interceptors(node.config.channel) if make is None else make()
+        local = Member(
             host=host_octets("127.0.0.1"),
             port=node.port,
             unique_id=fresh if unique_id is None else unique_id,
             payload=node.name.encode(),
         )
+        self.local = adopt_local_member(local, interceptors)
         self.core = NodeCore(
             node.config,
             self.local,
-            interceptors=node.make_interceptors(),
+            interceptors=interceptors,
             make_manager=self.manager,
             wall_ms=node.wall_ms,
             entropy=self._entropy.randbytes,
