@@ -64,9 +64,10 @@ class FragmentationInterceptor(Interceptor):
         max_size: Bytes of a piece (``maxSize``).
         expire: Milliseconds after which a message is given up whose pieces have not all arrived
             (``expire``).
-        max_message_size: Bytes of the longest message that is cut or put together. Above it
-            sending fails.
-        max_pending_size: Bytes of all pieces kept; beyond it the oldest messages are given up.
+        max_message_size: Bytes of the longest message that is cut or put together; less where
+            ``max_pending_size`` holds less. Above it sending fails.
+        max_pending_size: Bytes of all pieces kept, with 128 more for each; beyond it the oldest
+            messages are given up.
         option_flag: Only messages with these option bits are cut (``optionFlag``); 0: all.
     """
 
@@ -87,17 +88,17 @@ class FragmentationInterceptor(Interceptor):
                 f"must be at least max_size, which is {max_size}, found {max_message_size}",
                 key="max_message_size",
             )
-        pieces = -(-max_message_size // max_size)
-        least = max_message_size + pieces * PIECE_OVERHEAD_BYTES
-        if max_pending_size < least:
+        # A member with these settings must have room for the pieces of one message.
+        longest = max_pending_size // (max_size + PIECE_OVERHEAD_BYTES) * max_size
+        if not longest:
             raise ConfigError(
-                f"must hold one longest message, {least} bytes with what is kept for its "
-                f"{pieces} pieces; found {max_pending_size}",
+                f"must be at least {max_size + PIECE_OVERHEAD_BYTES}, one piece with what is kept "
+                f"for it; found {max_pending_size}",
                 key="max_pending_size",
             )
         self.max_size = max_size
         self.expire = expire
-        self.max_message_size = max_message_size
+        self.max_message_size = min(max_message_size, longest)
         self.max_pending_size = max_pending_size
         self.option_flag = option_flag
         self.pending_bytes = 0
