@@ -9,7 +9,8 @@ Added to Tomcat's rules, since there an election could stay open, or its message
 1. An election that is not over after ``wait`` is given up.
 2. A request is dropped that has gone round more often than members can have been added, or whose
    source is gone; and by the member that sorts first, which begins its own instead.
-3. A member that only a request names, and that answers, counts for the view. It does not become a
+3. A member whose view is not what it sees asks, and the first one tells it the view again.
+4. A member that only a request names, and that answers, counts for the view. It does not become a
    member of the channel by that.
 """
 
@@ -100,8 +101,13 @@ class NonBlockingCoordinator(Coordinator):
 
     def on_heartbeat(self, now: float) -> None:
         """Begin an election where one was missed."""
-        if self._is_first and not _same(self.view, self.membership):
+        if _same(self.view, self.membership) or self.context.is_shut_down():
+            return
+        if self._is_first:
             self._elect(now, force=True)
+        elif self._timer is None:
+            # A confirmation overtook a newer one, say: the first need not know of it.
+            self._elect(now, force=False)
 
     @property
     def _is_first(self) -> bool:
@@ -221,11 +227,21 @@ class NonBlockingCoordinator(Coordinator):
                 self._pass_on(request, now)
         elif merged[0] == local:
             self.dropped["not first"] += 1
-            self._elect(now, force=True)
+            self._instead(heard.source, merged, now)
         elif heard.source not in everybody or heard.source in dead:
             self.dropped["source gone"] += 1
         else:
             self._pass_on(request, now)
+
+    def _instead(self, source: Member, merged: tuple[Member, ...], now: float) -> None:
+        """Begin the election that somebody else asked for, or say what it came to already."""
+        if self._election or not _same(self.view, merged):
+            self._elect(now, force=True)
+            return
+        known = Coordination(
+            CoordinationKind.CONFIRMATION, self.view[0], self.context.local, self.view, self.view_id
+        )
+        self._send(known, (source,), Ticket((source,)), now)
 
     def _confirm(self, request: Coordination, now: float) -> None:
         confirmation = dataclasses.replace(request, kind=CoordinationKind.CONFIRMATION)

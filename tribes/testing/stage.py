@@ -38,6 +38,7 @@ class Stage:
         interceptors: From the first to the last.
         local: The own record.
         wall_ms: What the wall clock says at the time 0.
+        seed: Of its random bytes; members that talk to each other need different ones.
 
     Attributes:
         sent: What reached the wire.
@@ -52,7 +53,11 @@ class Stage:
     """
 
     def __init__(
-        self, *interceptors: Interceptor, local: Member | None = None, wall_ms: int = 10**12
+        self,
+        *interceptors: Interceptor,
+        local: Member | None = None,
+        wall_ms: int = 10**12,
+        seed: int = 0,
     ) -> None:
         self.timers = Timers()
         self.local = stage_member(0) if local is None else local
@@ -69,7 +74,7 @@ class Stage:
         self.holds = False
         self.is_stopped = False
         self._views = ViewBuilder()
-        self._random = Random(1)
+        self._random = Random(seed)
         self.chain = Chain(
             interceptors, bottom=self._to_wire, top=self._to_application, members=self._to_view
         )
