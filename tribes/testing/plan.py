@@ -10,11 +10,12 @@ leaving a step out of a plan never leaves half of it behind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from tribes.errors import ConfigError
+from tribes.interceptors.registry import build_interceptors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +128,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         links: What the nodes speak: ``own`` (the own link), ``plain`` (all as plain members do), or
             ``mixed`` (every other node is a plain one).
         suspect_after: Of all nodes, see ``MembershipConfig``; milliseconds.
+        interceptors: Of all nodes, see ``ChannelConfig``; None: the default ones.
     """
 
     seed: int = 0
@@ -148,6 +150,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     soon_s: float = SOON_S
     links: str = "own"
     suspect_after: int = 1000
+    interceptors: tuple[dict[str, Any], ...] | None = None
 
     def check(self, source: str = "") -> None:
         """Refuse what cannot be run.
@@ -167,6 +170,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("links", f"must be 'own', 'plain' or 'mixed', found {self.links!r}")
         if self.suspect_after < 0:
             refuse("suspect_after", f"must not be negative, found {self.suspect_after}")
+        build_interceptors(self.interceptors or (), key="interceptors")
         if self.tabs < 1:
             refuse("tabs", f"must be at least 1, found {self.tabs}")
         if unknown := sorted(set(self.mix) - KINDS):
