@@ -13,6 +13,7 @@ pieces into another member's message.
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
@@ -33,6 +34,9 @@ _IS_PIECE = 1
 
 PIECE_OVERHEAD_BYTES = 128
 """What a kept piece is counted for beyond its bytes: many tiny ones must not be free."""
+
+LOST_MAX = 1024
+"""Messages given up whose further pieces are refused."""
 
 _SetKey = tuple["Member", bytes]
 
@@ -106,6 +110,7 @@ class FragmentationInterceptor(Interceptor):
         self.given_up = 0
         """Messages whose pieces did not all arrive, or found no room."""
         self._sets: dict[_SetKey, _Set] = {}
+        self._lost: OrderedDict[_SetKey, None] = OrderedDict()
         self._timer: Timer | None = None
 
     @property
@@ -155,6 +160,8 @@ class FragmentationInterceptor(Interceptor):
             return
         index, count = _place(body)
         key = message.source, message.unique_id
+        if key in self._lost:
+            raise RemoteProtocolError("a piece of a message that was given up")
         pieces = self._sets.get(key)
         if pieces is None:
             pieces = self._sets[key] = _Set(message, count, now)
@@ -198,6 +205,10 @@ class FragmentationInterceptor(Interceptor):
     def _give_up(self, key: _SetKey, why: str) -> None:
         pieces = self._drop(key)
         self.given_up += 1
+        # The pieces before were acknowledged, so one that follows must not be.
+        self._lost[key] = None
+        if len(self._lost) > LOST_MAX:
+            self._lost.popitem(last=False)
         details: dict[str, object] = {
             "member": key[0].label,
             "why": why,

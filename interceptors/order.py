@@ -7,8 +7,10 @@ several connections and threads; since all members must agree on the bytes, it n
 
 What is held waits for the missing number for ``expire`` at most. Tomcat looks at that only when the
 next message of the same member arrives; here a timer does, so the last messages before a silence
-come out too. And here every destination's bytes are made on their own: Tomcat reuses one buffer,
-which damages messages to several destinations when something below changes their length.
+come out too. Tomcat acknowledges what it holds as processed; here the sender learns the outcome
+when the message was handed on, so that option 6 keeps its promise. And every destination's bytes
+are made on their own: Tomcat reuses one buffer, which damages messages to several destinations when
+something below changes their length.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from __future__ import annotations
 import heapq
 import struct
 from collections import OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from tribes.channel.chain import Interceptor, MembersNext, ReceiveNext, SendNext
+from tribes.channel.chain import Hold, Interceptor, MembersNext, ReceiveNext, SendNext
 from tribes.channel.outputs import Notice
 from tribes.channel.tickets import Outgoing, divide
 from tribes.errors import ConfigError, RemoteProtocolError
@@ -43,6 +46,9 @@ MESSAGE_OVERHEAD_BYTES = 256
 """What a held message is counted for beyond its bytes."""
 
 
+_Kept = tuple["ChannelData", "Hold"]
+
+
 class _Source:
     """What came from one member: the number that is due, and what is too early."""
 
@@ -54,24 +60,24 @@ class _Source:
         self.numbers: set[int] = set()
         self.bytes = 0
         self.timer: Timer | None = None
-        self._held: list[tuple[int, ChannelData]] = []
+        self._held: list[tuple[int, ChannelData, Hold]] = []
         self._arrivals: deque[tuple[float, int]] = deque()
 
-    def hold(self, number: int, message: ChannelData, now: float) -> None:
-        heapq.heappush(self._held, (number, message))
+    def hold(self, number: int, message: ChannelData, held: Hold, now: float) -> None:
+        heapq.heappush(self._held, (number, message, held))
         self._arrivals.append((now, number))
         self.numbers.add(number)
         self.bytes += len(message.message) + MESSAGE_OVERHEAD_BYTES
 
-    def take(self, last: int) -> list[ChannelData]:
+    def take(self, last: int) -> list[_Kept]:
         """Give out what is held up to a number, and what follows it without a gap."""
         taken = []
         while self._held and self._held[0][0] <= max(last, self.due):
-            number, message = heapq.heappop(self._held)
+            number, message, held = heapq.heappop(self._held)
             self.numbers.discard(number)
             self.bytes -= len(message.message) + MESSAGE_OVERHEAD_BYTES
             self.due = number + 1
-            taken.append(message)
+            taken.append((message, held))
         while self._arrivals and self._arrivals[0][1] not in self.numbers:
             self._arrivals.popleft()
         return taken
@@ -170,20 +176,23 @@ class OrderInterceptor(Interceptor):
         message = message.with_message(message.message[: -_NUMBER.size])
         source = self._source(message.source)
         place = source.due + _distance(source.due, number)
-        ready: list[ChannelData] = []
-        if place <= source.due:
-            # Earlier than due is as good as due: its turn was given up.
-            ready.append(message)
-            if place == source.due:
-                source.due += 1
-                ready += source.take(0)
+        ready: list[_Kept] = []
+        is_due = place <= source.due
+        if is_due and place == source.due:
+            source.due += 1
+            ready = source.take(0)
         elif place in source.numbers:
             raise RemoteProtocolError(f"number {number} is used twice")
-        else:
-            source.hold(place, message, now)
+        elif not is_due:
+            source.hold(place, message, self.context.hold(), now)
         ready += self._overdue(source, now)
         self._arm(message.source, source)
-        self.hand_on(ready, now, is_late=False)
+        try:
+            # Earlier than due is as good as due: its turn was given up.
+            if is_due:
+                next(message, now)
+        finally:
+            self._hand_on(ready, now)
 
     def on_members(self, change: MemberChange, now: float, next: MembersNext) -> None:  # noqa: A002
         """Count anew for a member that is gone; what it sent comes out before that is told."""
@@ -194,7 +203,7 @@ class OrderInterceptor(Interceptor):
             if source is not None:
                 if source.timer is not None:
                     source.timer.cancel()
-                self.hand_on(source.take(max(source.numbers, default=0)), now, is_late=True)
+                self._hand_on(source.take(max(source.numbers, default=0)), now)
         else:
             self._members.add(change.member)
         next(change, now)
@@ -220,7 +229,11 @@ class OrderInterceptor(Interceptor):
         oldest = next(member for member in table if member not in self._members)
         return [table.pop(oldest)]
 
-    def _overdue(self, source: _Source, now: float) -> list[ChannelData]:
+    def _hand_on(self, kept: list[_Kept], now: float) -> None:
+        for message, held in kept:
+            held.hand_on(partial(self.up, message, now))
+
+    def _overdue(self, source: _Source, now: float) -> list[_Kept]:
         """What waits no longer: too old, or with all others in a full queue."""
         if not source.numbers:
             return []
@@ -235,7 +248,11 @@ class OrderInterceptor(Interceptor):
         self.overflows += is_full
         text = "messages out of order" if self.forward_expired else "messages out of order dropped"
         self.context.event(Notice(text, {"member": origin, "messages": lost}))
-        return taken if self.forward_expired else taken[lost:]
+        if self.forward_expired:
+            return taken
+        for _, held in taken[:lost]:
+            held.give_up()
+        return taken[lost:]
 
     def _arm(self, member: Member, source: _Source) -> None:
         # One that runs early finds nothing, and is set again; setting one for every message would
@@ -247,7 +264,7 @@ class OrderInterceptor(Interceptor):
             source.timer = None
             ready = self._overdue(source, now)
             self._arm(member, source)
-            self.hand_on(ready, now, is_late=True)
+            self._hand_on(ready, now)
 
         source.timer = self.context.timers.at(source.oldest + self.expire / 1000, expired)
 

@@ -8,10 +8,9 @@ sends enters the chain just below it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tribes.channel.outputs import Notice
 from tribes.channel.tickets import Outgoing
 from tribes.membership.change import MemberChange
 from tribes.wire.data import ChannelData
@@ -22,11 +21,21 @@ if TYPE_CHECKING:
     from tribes.timers import Timers
     from tribes.wire.member import Member
 
-__all__ = ["Chain", "ChainContext", "Interceptor"]
+__all__ = ["Chain", "ChainContext", "Hold", "Interceptor"]
 
 SendNext = Callable[[Outgoing, float], None]
 ReceiveNext = Callable[[ChannelData, float], None]
 MembersNext = Callable[[MemberChange, float], None]
+
+
+class Hold(Protocol):
+    """A received message that an interceptor keeps for a while."""
+
+    def hand_on(self, deliver: Callable[[], None]) -> None:
+        """Run ``deliver``, which hands the message on; its outcome is the message's."""
+
+    def give_up(self) -> None:
+        """The message is dropped: its sender is told that it was not processed."""
 
 
 class ChainContext(Protocol):
@@ -50,6 +59,11 @@ class ChainContext(Protocol):
 
     def new_message(self, message: bytes, options: int) -> ChannelData:
         """Make a message of an interceptor's own: with a new id, the time and the own record."""
+
+    def hold(self) -> Hold:
+        """Take the message that is being received: its sender learns the outcome when it was
+        handed on, or given up, by the returned object. Without a message that does nothing.
+        """
 
     def doubt(self, member: Member, now: float) -> None:
         """Ask whether a member is still there, as if a connection to it had broken."""
@@ -135,27 +149,6 @@ class Interceptor:
         interceptor takes.
         """
         return below
-
-    def hand_on(self, messages: Iterable[ChannelData], now: float, *, is_late: bool) -> None:
-        """Pass messages up that were held back; that one fails keeps none of the others.
-
-        Args:
-            messages: Which, in order.
-            now: Monotonic seconds.
-            is_late: No message is being received, so that nobody is there to hear of a failure:
-                it becomes an event. Otherwise the first one is raised in the end.
-        """
-        failure: Exception | None = None
-        for message in messages:
-            try:
-                self.up(message, now)
-            except Exception as error:  # noqa: BLE001 - what is above is not ours
-                failure = failure or error
-        if failure is None:
-            return
-        if not is_late:
-            raise failure
-        self.context.event(Notice("held message not processed", {"error": repr(failure)}))
 
     def send_own(self, message: Outgoing, now: float) -> None:
         """Send what nobody above asked for; whatever fails, fails the message only."""

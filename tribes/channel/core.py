@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
 from tribes.channel.chain import Chain, Interceptor
@@ -220,6 +220,7 @@ class ChannelCore:
         )
         self._counter = 0
         self._inbound: tuple[Receiver, Inbound] | None = None
+        self._holding: Inbound | None = None
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
             interceptor.attach(self)
@@ -453,6 +454,7 @@ class ChannelCore:
         """A datagram of the membership group arrived."""
         self._now = now
         self.membership.datagram(data, now, host=addr[0])
+        self.accepted.flush()
 
     def link_opened(
         self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
@@ -548,6 +550,7 @@ class ChannelCore:
         """The answer to an output ``Probe``: None when the member is there, else why not."""
         self._now = now
         self._questions.answered(probe, error, now)
+        self.accepted.flush()
 
     def delivered(self, token: int, error: Exception | None, now: float) -> None:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
@@ -559,6 +562,7 @@ class ChannelCore:
         """``next_deadline`` has come."""
         self._now = now
         self.timers.run_due(now)
+        self.accepted.flush()
 
     # What interceptors may ask (ChainContext).
 
@@ -574,6 +578,33 @@ class ChannelCore:
         """Make a message of an interceptor's own."""
         unique_id = make_unique_id(self._entropy(16))
         return ChannelData(options, self._wall_ms(), unique_id, self._local, message)
+
+    def hold(self) -> Held:
+        """Take the message that is being received; see :class:`ChainContext`."""
+        held = Held(self, *(self._inbound or (None, Inbound())))
+        held.inbound.pending += 1
+        return held
+
+    def release(self, held: Held, deliver: Callable[[], None]) -> None:
+        """Hand a held message on, or drop it; whatever fails, fails that message only."""
+        before = self._inbound
+        link = held.receiver
+        is_open = link is not None and self._receivers.get(link.link) is link
+        self._inbound = (link, held.inbound) if link is not None and is_open else None
+        self._holding = held.inbound
+        try:
+            deliver()
+        except RemoteProtocolError as error:
+            held.inbound.has_failed = True
+            self._emit(Notice("message refused", {"why": str(error)}))
+        except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
+            held.inbound.has_failed = True
+            self._emit(_bug("message not processed", error))
+        finally:
+            self._inbound, self._holding = before, None
+        held.inbound.pending -= 1
+        if not held.inbound.pending:
+            self._frame_finished(held.inbound)
 
     def doubt(self, member: Member, now: float) -> None:
         """Ask whether a member is still there."""
@@ -721,8 +752,8 @@ class ChannelCore:
         if self._consume is not None and self._consume(data, now):
             return
         if self._inbound is None:
-            # Released by an interceptor's timer: there is nobody left to acknowledge to.
-            self.deliveries.put(data, Inbound(), None)
+            # Released later, and the connection is gone: nobody is left to acknowledge to.
+            self.deliveries.put(data, self._holding or Inbound(), None)
         else:
             receiver, inbound = self._inbound
             self.deliveries.put(data, inbound, receiver)
@@ -829,6 +860,27 @@ class ChannelCore:
         if isinstance(output, Close):
             self._senders.forget_link(output.link)
         self._outputs.append(output)
+
+
+@final
+class Held:
+    """A received message that an interceptor keeps; see ``ChainContext.hold``."""
+
+    __slots__ = ("_core", "inbound", "receiver")
+
+    def __init__(self, core: ChannelCore, receiver: Receiver | None, inbound: Inbound) -> None:
+        self._core = core
+        self.receiver = receiver
+        self.inbound = inbound
+
+    def hand_on(self, deliver: Callable[[], None]) -> None:
+        """Hand it on."""
+        self._core.release(self, deliver)
+
+    def give_up(self) -> None:
+        """Drop it."""
+        self.inbound.has_failed = True
+        self._core.release(self, lambda: None)
 
 
 def _not_answering(member: Member) -> MemberSuspectedError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tribes.channel.chain import Chain, Interceptor
 from tribes.channel.tickets import Outgoing, Ticket
+from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.membership.view import View, ViewBuilder
 from tribes.timers import Timers
@@ -21,7 +22,7 @@ from tribes.wire.member import Member
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
 
-__all__ = ["Stage", "stage_member"]
+__all__ = ["Stage", "StageHold", "stage_member"]
 
 
 def stage_member(number: int, *, domain: bytes = b"") -> Member:
@@ -29,6 +30,26 @@ def stage_member(number: int, *, domain: bytes = b"") -> Member:
     return Member(
         host=b"\x7f\x00\x00\x01", port=4000 + number, unique_id=bytes([number]) * 16, domain=domain
     )
+
+
+class StageHold:
+    """Notes what became of a held message: ``outcome`` is None while it is held."""
+
+    def __init__(self) -> None:
+        self.outcome: str | None = None
+
+    def hand_on(self, deliver: Callable[[], None]) -> None:
+        """Hand it on; a refusal is noted, as the channel does."""
+        try:
+            deliver()
+        except RemoteProtocolError as error:
+            self.outcome = str(error)
+        else:
+            self.outcome = "processed"
+
+    def give_up(self) -> None:
+        """Note it."""
+        self.outcome = "given up"
 
 
 class Stage:
@@ -46,6 +67,7 @@ class Stage:
         changes: What reached the view.
         events: What the operator was told.
         probes: Members that were asked, with the function to answer by.
+        holds_taken: What became of the messages that interceptors kept.
         doubted: Members that the channel was asked to test.
         now: The time, in seconds.
         refuse: Destinations that the wire cannot reach; their messages fail at once.
@@ -69,6 +91,7 @@ class Stage:
         self.events: list[Event] = []
         self.probes: list[tuple[Member, Callable[[Exception | None, float], None]]] = []
         self.doubted: list[Member] = []
+        self.holds_taken: list[StageHold] = []
         self.forgotten: list[Member] = []
         self.refuse: dict[Member, Exception] = {}
         self.holds = False
@@ -99,6 +122,12 @@ class Stage:
     def new_message(self, message: bytes, options: int) -> ChannelData:
         """A message of an interceptor's own."""
         return ChannelData(options, self.wall_ms(), self.entropy(16), self.local, message)
+
+    def hold(self) -> StageHold:
+        """Note what becomes of the message."""
+        held = StageHold()
+        self.holds_taken.append(held)
+        return held
 
     def doubt(self, member: Member, now: float) -> None:
         """Note it."""
