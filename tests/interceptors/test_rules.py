@@ -97,13 +97,14 @@ def test_option_flags_that_cover_each_other_are_refused_on_request() -> None:
 
 def test_node_refuses_a_wrong_order_and_tells_advice() -> None:
     """Both are applied where a node is made, so by the runtime and the simulator alike."""
-    world = World(seed=1)
     bad = ({"class": "TcpFailureDetector"}, {"class": "OrderInterceptor"})
     with pytest.raises(ConfigError, match="stands above"):
-        world.start("a", NodeConfig(channel=ChannelConfig(interceptors=bad)))
+        World(seed=1).start("a", NodeConfig(channel=ChannelConfig(interceptors=bad)))
     flagged = ({"class": "OrderInterceptor", "optionFlag": 2},)
+    checked = NodeConfig(channel=ChannelConfig(interceptors=flagged, option_check=True))
     with pytest.raises(ConfigError, match="conflict"):
-        world.start("b", NodeConfig(channel=ChannelConfig(interceptors=flagged, option_check=True)))
+        World(seed=1).start("b", checked)
+    world = World(seed=1)
     advised = ({"class": "OrderInterceptor"}, {"class": "GzipInterceptor"})
     node = world.start("c", NodeConfig(channel=ChannelConfig(interceptors=advised)))
     world.run(0.1)

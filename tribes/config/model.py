@@ -53,7 +53,7 @@ class MembershipConfig(_Config, frozen=True):
             more; it stays one, and gets what it missed when it answers. 0: never.
         bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``.
         ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
-        domain: Text that is carried in every heartbeat (``domain``).
+        domain: Text, or bytes as ``{1,2,3}``, that every heartbeat carries (``domain``).
     """
 
     address: str = "228.0.0.4"

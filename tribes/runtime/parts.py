@@ -16,6 +16,7 @@ import structlog
 from tribes.config.model import NodeConfig, check_config
 from tribes.errors import LocalProtocolError
 from tribes.ids import make_unique_id
+from tribes.interceptors.domain import parse_domain
 from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
@@ -222,7 +223,7 @@ def make_shell(
             host=host_octets(config.channel.receiver.address),
             port=listener.getsockname()[1],
             unique_id=make_unique_id(os.urandom(16)),
-            domain=membership.domain.encode("latin-1"),
+            domain=parse_domain(membership.domain),
             payload=config.payload or config.name.encode(),
         )
         local = adopt_local_member(local, interceptors)

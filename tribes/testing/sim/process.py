@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tribes.ids import UniqueId, make_unique_id
+from tribes.interceptors.domain import parse_domain
 from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock
 from tribes.manager.delta import DeltaManager
@@ -61,6 +62,7 @@ class Process:
             host=host_octets("127.0.0.1"),
             port=node.port,
             unique_id=fresh if unique_id is None else unique_id,
+            domain=parse_domain(node.config.channel.membership.domain),
             payload=node.name.encode(),
         )
         self.local = adopt_local_member(local, interceptors)
