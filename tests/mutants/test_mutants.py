@@ -48,6 +48,8 @@ SEEDS = 20
         ("own: start ignored", "no duplicate"),
         ("own: failure told only once", "faulty list"),
         ("never refutes", "drained"),
+        ("order: held counts as processed", "acknowledged"),
+        ("gzip: last byte lost", "acknowledged"),
     ],
 )
 def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
