@@ -6,6 +6,8 @@ VENV ?= .venv
 NODES ?= 3
 BASE_PORT ?= 8080
 FILE ?=
+TARGET ?= plain
+SECONDS ?= 60
 ARGS ?=
 
 # Some version managers put commands on the PATH that are there and yet fail, so each is run.
@@ -17,7 +19,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-for-tribes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers vectors coverage mutants build clean
+.PHONY: help setup demo test check lint format types layers vectors coverage mutants proof fuzz bench build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  \1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -79,6 +81,16 @@ coverage: $(READY)  ## run the whole test suite and say which lines it missed
 
 mutants: $(READY)  ## break the product on purpose and see that it is noticed (ARGS='--seeds 20')
 	@$(BIN)/python tests/mutants/run.py $(ARGS)
+
+proof: $(READY)  ## show on real processes, at full size, what is claimed of hung and killed members
+	@TRIBES_PROOF=1 $(BIN)/python -m pytest tests/chaos/members $(ARGS)
+
+fuzz: $(READY)  ## fuzz TARGET=plain for SECONDS=60 (ARGS='--help' lists the targets)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
+
+bench: $(READY)  ## measure the links beside plain sockets (ARGS='--runs 9')
+	@$(BIN)/python bench/links.py $(ARGS)
 
 build: $(READY)  ## build sdist and wheel into dist/
 	@$(BIN)/python -m build --no-isolation

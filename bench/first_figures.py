@@ -1,4 +1,4 @@
-"""The first figures: what a commit costs, how fast two processes talk, bytes per update.
+"""What a session commit costs its thread, and how many per second two processes make.
 
     python bench/first_figures.py [--seconds 3] [--size 1024]
 
@@ -24,7 +24,6 @@ import trio
 
 from tribes import (
     ChannelConfig,
-    ChannelData,
     GroupChannel,
     ManagerConfig,
     MembershipConfig,
@@ -52,60 +51,9 @@ def config(name: str, group_port: int, options: int) -> NodeConfig:
 
 
 async def peer(group_port: int) -> None:
-    """The other process: takes everything until its stdin ends."""
-    count = 0
-
-    def listen(message: ChannelData) -> None:
-        nonlocal count
-        count += 1
-
-    async with GroupChannel(config("peer", group_port, 8)) as channel:
-        channel.add_message_listener(listen, inline=True)
+    """The other process: holds copies until its stdin ends."""
+    async with GroupChannel(config("peer", group_port, 8)):
         await trio.to_thread.run_sync(sys.stdin.read)
-
-
-async def sends(group_port: int, seconds: float, size: int) -> dict[str, list[float]]:
-    """Messages per second of one native task, and of eight, for the options 6 and 8."""
-    found: dict[str, list[float]] = {}
-    message = bytes(size)
-    async with GroupChannel(config("bench", group_port, 8)) as channel:
-        while not channel.members:  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(0.01)
-
-        async def send_for(options: int, tasks: int) -> float:
-            done = 0
-            end = time.perf_counter() + seconds
-
-            async def loop() -> None:
-                nonlocal done
-                while time.perf_counter() < end:
-                    for _ in range(50):
-                        await channel.send(message, options=options)
-                    done += 50
-
-            begin = time.perf_counter()
-            async with trio.open_nursery() as nursery:
-                for _ in range(tasks):
-                    nursery.start_soon(loop)
-            # What was queued asynchronously counts when the other side has it.
-            await channel.send(b"end", options=6)
-            return done / (time.perf_counter() - begin)
-
-        latencies: list[float] = []
-        for _ in range(2000):
-            begin = time.perf_counter()
-            await channel.send(message, options=6)
-            latencies.append((time.perf_counter() - begin) * 1e6)
-        found["acked send p50, us"] = [statistics.median(latencies)]
-        found["acked send p99, us"] = [statistics.quantiles(latencies, n=100)[98]]
-        for _ in range(RUNS):
-            for name, options, tasks in (
-                ("acked sends/s, 1 sender", 6, 1),
-                ("acked sends/s, 8 senders", 6, 8),
-                ("async sends/s, 1 sender", 8, 1),
-            ):
-                found.setdefault(name, []).append(await send_for(options, tasks))
-    return found
 
 
 def commits(group_port: int, seconds: float, size: int) -> dict[str, list[float]]:
@@ -165,27 +113,6 @@ def commits(group_port: int, seconds: float, size: int) -> dict[str, list[float]
                 costs.append((time.perf_counter() - begin) * 1e6)
                 time.sleep(0.0002)
             found["load+change+commit (8), us p50"] = [statistics.median(costs)]
-            channel = node.channel.shell.core.channel
-            updates = 200
-            before = channel.statistics.frames_sent
-            written = node.channel.shell.bytes_written
-            small = [manager.create() for _ in range(updates)]
-            for session in small:
-                session["name"] = "0123456789"
-                manager.commit(session)
-            time.sleep(1)
-            for session in small:
-                again = manager.find(session.id)
-                again["name"] = "9876543210"
-                time.sleep(0.005)
-                before = channel.statistics.frames_sent if session is small[0] else before
-                written = node.channel.shell.bytes_written if session is small[0] else written
-                manager.commit(again)
-            time.sleep(1)
-            found["bytes per single update (10 characters)"] = [
-                (node.channel.shell.bytes_written - written) / updates
-            ]
-            del before
         for threads in (1, 4):
             found[f"session commits/s ({options}), {threads} thread(s)"] = [
                 run(threads) for _ in range(RUNS)
@@ -212,8 +139,7 @@ def main() -> None:
         [sys.executable, __file__, "--peer", str(group_port)], stdin=subprocess.PIPE
     )
     try:
-        found = trio.run(sends, group_port, arguments.seconds, arguments.size)
-        found |= commits(group_port, arguments.seconds, arguments.size)
+        found = commits(group_port, arguments.seconds, arguments.size)
     finally:
         other.stdin.close()  # type: ignore[union-attr]
         other.wait(10)

@@ -4,6 +4,11 @@ Tomcat's ``MessageDispatchInterceptor`` (tribes-wire §7.1), with two difference
 for: the queue is the members' own ordered queues, so asynchronous messages keep their order, also
 among synchronous ones; and a full queue makes the caller wait for a bounded time instead of sending
 past the queue.
+
+There are two bounds: one on all messages on their way, here, and one per member, below
+(``sender.queue_max_bytes``). A member whose queue is full delays only the callers that send to it,
+and costs them a faulty member after that queue's timeout; their messages do not count here while
+they wait for it. What session managers send has bounds of its own and passes.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageDispatch15Interceptor", "MessageDispatchInterceptor"]
 
+
+WAITING_MAX = 10_000
+"""Messages that may wait for room; each is one caller that waits. More fail at once."""
 
 MESSAGE_OVERHEAD_BYTES = 256
 """What a queued message is counted for beyond its bytes: the frame and the objects around it."""
@@ -43,12 +51,20 @@ class MessageDispatchInterceptor(Interceptor):
         self.max_queue_size = max_queue_size
         self.queue_timeout = queue_timeout
         self.queued_bytes = 0
+        self.waited = 0
         self.rejected = 0
         self._waiting: deque[tuple[Outgoing, SendNext]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for room."""
+        return len(self._waiting)
+
     def send(self, message: Outgoing, now: float, next: SendNext) -> None:  # noqa: A002
         """Queue an asynchronous message; pass any other on."""
-        if self._waiting:
+        if message.ticket.is_live:
+            next(message, now)
+        elif self._waiting:
             # Nothing overtakes what waits for room, whatever its options.
             self._wait(message, now, next)
         elif not self.wants(message.data.options):
@@ -69,20 +85,44 @@ class MessageDispatchInterceptor(Interceptor):
         return not self.queued_bytes or self.queued_bytes + _size(message) <= self.max_queue_size
 
     def _admit(self, message: Outgoing, now: float, following: SendNext) -> None:
+        outer = message.ticket
         size = _size(message)
+        is_counted = True
         self.queued_bytes += size
 
         def gone(faulty: dict[Member, Exception], then: float) -> None:
-            self.queued_bytes -= size
-            for member in message.destinations:
-                message.ticket.settle(member, faulty.get(member), then)
-            self._admit_waiting(then)
+            nonlocal is_counted
+            del faulty
+            if is_counted:
+                is_counted = False
+                self.queued_bytes -= size
+                self._admit_waiting(then)
 
-        inner = Ticket(message.destinations, settled=gone)
-        message.ticket.release(now)
+        def queued(then: float) -> None:
+            nonlocal is_counted
+            if not inner.is_settled and not is_counted:
+                is_counted = True
+                self.queued_bytes += size
+            outer.release(then)
+
+        inner = Ticket(message.destinations, settled=gone, each=outer.settle)
         _pass_on(Outgoing(message.data, message.destinations, inner), following, now)
+        if not inner.held:
+            outer.release(now)
+            return
+        # Some member's queue is full. Who sends to others shall not wait for that one.
+        inner.on_free = queued
+        if is_counted:
+            is_counted = False
+            self.queued_bytes -= size
 
     def _wait(self, message: Outgoing, now: float, following: SendNext) -> None:
+        if len(self._waiting) >= WAITING_MAX:
+            self.rejected += 1
+            why = f"{WAITING_MAX} sends already wait for room in the dispatch queue"
+            message.ticket.fail(QueueFullError(why), now)
+            return
+        self.waited += 1
         entry = (message, following)
         self._waiting.append(entry)
 

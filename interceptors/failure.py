@@ -5,9 +5,16 @@ before it counts, and one that fell silent or whose connection broke is connecte
 dropped. A crash is so noticed by the refused connection within milliseconds instead of after
 ``drop_time``.
 
-The difference: Tomcat's default only tests whether a connection can be made, which a stopped or
+Two differences. Tomcat's default only tests whether a connection can be made, which a stopped or
 hung process still allows, since the kernel accepts for it; such a member stays for ever. Here the
 default demands an answer (``perform_read_test``).
+
+And a member that gave none is not removed before the channel agrees (``ChainContext.confirm``): one
+that is silent only once it was for ``drop_time`` times the local health, and any only while no
+other member has an answer from it (DESIGN §4.3). Whom another one hears may not be reachable from
+here, though, as on a link that is cut one way. It is tested every second, and removed here after
+`CONTRADICTED_MAX_S` without an answer: somebody has to give in, or it would be a member for ever
+that nothing can be sent to. Who reaches both goes on to have both.
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.channel.chain import Interceptor, MembersNext, ReceiveNext
+from tribes.channel.chain import Interceptor, MembersNext, ReceiveNext, Verdict
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.wire.options import SendOptions
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
@@ -30,6 +37,16 @@ __all__ = ["TcpFailureDetector"]
 
 _RETEST_S = 1.0
 """Seconds between two tests of a member that is silent but still answers."""
+
+_EARLY_S = 0.2
+"""Seconds until a member is tested again that has not been silent for long enough."""
+
+CONTRADICTED_MAX_S = 9.0
+"""Seconds, from the first contradiction on, after which a member that answers others and not this
+one is removed here: three times the default ``drop_time``."""
+
+_FORGET_S = 5.0
+"""Contradictions that are this far apart are of two troubles: a test and a pause take less."""
 
 TESTS_MAX = 64
 """Tests under way at once; each takes a connection. The others wait, members before strangers."""
@@ -90,6 +107,7 @@ class TcpFailureDetector(Interceptor):
         self._waiting_strangers: dict[Member, None] = {}
         self._retest: dict[Member, Timer] = {}
         self._resets: dict[Member, int] = {}
+        self._contradicted: dict[Member, tuple[float, float]] = {}
         self._up: MembersNext | None = None
 
     @property
@@ -171,23 +189,62 @@ class TcpFailureDetector(Interceptor):
 
     def _answer(self, member: Member) -> Callable[[Exception | None, float], None]:
         def answer(error: Exception | None, now: float) -> None:
-            self._under_test.discard(member)
-            if error is None:
-                self._resets.pop(member, None)
-                self._alive(member, now)
-            elif isinstance(error, OSError) and error.errno in _OWN_SHORTAGES:
+            if isinstance(error, OSError) and error.errno in _OWN_SHORTAGES:
+                self._tested(member)
                 self._test_later(member, now + _RETEST_S)
-            elif isinstance(error, ConnectionRefusedError):
-                self._dead(member, RemovalReason.CRASHED, now)
-            elif isinstance(error, ConnectionError) and self._is_worth_another(member):
+            elif error is None:
+                self._tested(member)
+                self._resets.pop(member, None)
+                self._contradicted.pop(member, None)
+                self._alive(member, now)
+            elif (
+                isinstance(error, ConnectionError)
+                and not isinstance(error, ConnectionRefusedError)
+                and self._is_worth_another(member)
+            ):
+                self._tested(member)
                 pause = _RESET_PAUSE_S * 2 ** (self._resets[member] - 1)
                 self._test_later(member, now + pause)
             else:
                 silent = isinstance(error, TimeoutError)
-                self._dead(member, RemovalReason.SILENT if silent else RemovalReason.CRASHED, now)
-            self._test_waiting()
+                reason = RemovalReason.SILENT if silent else RemovalReason.CRASHED
+                self._no_answer(member, reason, now)
 
         return answer
+
+    def _tested(self, member: Member) -> None:
+        self._under_test.discard(member)
+        self._test_waiting()
+
+    def _no_answer(self, member: Member, reason: RemovalReason, now: float) -> None:
+        if member not in self._verified:
+            self._tested(member)
+            self._dead(member, reason, now)
+            return
+
+        def decided(verdict: Verdict, then: float) -> None:
+            self._tested(member)
+            if member not in self._verified:
+                return  # It left meanwhile, or its port is somebody else's.
+            if verdict is Verdict.GONE:
+                self._dead(member, reason, then)
+            elif verdict is Verdict.EARLY:
+                self._test_later(member, then + _EARLY_S)
+            elif verdict is Verdict.CONTRADICTED and not self._may_stay(member, then):
+                self._dead(member, reason, then)
+            else:
+                self._test_later(member, then + _RETEST_S)
+
+        # It counts as under test until this is decided.
+        is_refused = reason is RemovalReason.CRASHED
+        self.context.confirm(member, is_refused=is_refused, answer=decided)
+
+    def _may_stay(self, member: Member, now: float) -> bool:
+        begin, last = self._contradicted.get(member, (now, now))
+        if now - last > _FORGET_S:
+            begin = now
+        self._contradicted[member] = begin, now
+        return now - begin < CONTRADICTED_MAX_S
 
     def _test_later(self, member: Member, when: float) -> None:
         timer = self._retest.get(member)
@@ -227,6 +284,7 @@ class TcpFailureDetector(Interceptor):
 
     def _remove(self, member: Member, reason: RemovalReason, now: float) -> None:
         self._clear(member)
+        self._contradicted.pop(member, None)
         known = self._verified.pop(member, None)
         if known is not None and self._up is not None:
             self._up(MemberChange(ChangeKind.REMOVED, known, reason), now)

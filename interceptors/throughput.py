@@ -130,7 +130,13 @@ class ThroughputInterceptor(Interceptor):
         def released(_: dict[Member, Exception], then: float) -> None:
             outer.release(then)
 
-        inner = Ticket(message.destinations, released=released, settled=settled, each=outer.settle)
+        inner = Ticket(
+            message.destinations,
+            released=released,
+            settled=settled,
+            each=outer.settle,
+            parent=outer,
+        )
         try:
             next(Outgoing(message.data, message.destinations, inner), now)
         except Exception as error:

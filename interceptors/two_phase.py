@@ -103,7 +103,9 @@ class TwoPhaseCommitInterceptor(Interceptor):
             if not inner.is_settled:
                 message.ticket.release(then)
 
-        inner = Ticket(message.destinations, settled=decided, released=released)
+        inner = Ticket(
+            message.destinations, settled=decided, released=released, parent=message.ticket
+        )
         try:
             next(Outgoing(message.data, message.destinations, inner), now)
         except Exception as error:

@@ -13,7 +13,7 @@ from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.wire.options import SendOptions
 
-from .inbox import Commit, resolve_all
+from .inbox import Commit, Wakes, resolve_all
 from .messages import CONTEXTS_MAX, Hello, decode_message, is_manager_message
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class SessionGroup:
         channel: Where messages go.
         adopt: Makes the replicator of a context that only others run, so that this node holds
             copies of it; None: it does not.
+        wakes: Gets the event loops whose tasks' commits have ended.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class SessionGroup:
         channel: ChannelCore,
         *,
         adopt: Callable[[str], Replicator] | None = None,
+        wakes: Wakes,
     ) -> None:
         self.replicators: dict[str, Replicator] = {}
         self._name = name
@@ -52,6 +54,7 @@ class SessionGroup:
         self._adopt = adopt
         self._contexts: dict[Member, list[str]] = {}
         self._is_running = False
+        self._wakes = wakes
 
     def add(self, replicator: Replicator, now: float) -> None:
         """Run one more context; members that are here already are told."""
@@ -98,6 +101,11 @@ class SessionGroup:
         for replicator in self.replicators.values():
             replicator.suspicion(member, is_suspected, now)
 
+    def room(self, member: Member, now: float) -> None:
+        """There is room again in the live queue of a member."""
+        for replicator in self.replicators.values():
+            replicator.room(member, now)
+
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke: it may lack what was on it."""
         for replicator in self.replicators.values():
@@ -128,7 +136,7 @@ class SessionGroup:
                 found.append((replicator, group))
                 continue
             # A manager outside the node's contexts has no copies anywhere; nobody waits for them.
-            resolve_all(group, (), {})
+            resolve_all(group, (), {}, self._wakes)
         return found
 
     def consume(self, data: ChannelData, now: float) -> bool:

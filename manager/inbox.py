@@ -1,8 +1,9 @@
 """Where request threads leave their commits for the core (DESIGN §5.4, "Backpressure").
 
 Nothing blocks and nothing is lost: a commit that finds the inbox full leaves the key of its session
-instead of its delta, and the core later sends the merged record from the table.  The inbox wakes
-the core once when it gets its first content, not once per commit.
+instead of its delta, and the core later sends the merged record from the table.  Who can wait may
+ask for room before it commits (`Inbox.wait_for_room`).  The inbox wakes the core once when it gets
+its first content, not once per commit.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "CommitResult",
     "Inbox",
     "Waiter",
+    "Wakes",
     "resolve_all",
 ]
 
@@ -34,6 +36,9 @@ BATCH_ENTRIES: Final = 4096
 
 OVERFLOWED_MAX: Final = 10_000
 """Waiters of commits that found no room; further ones are told so at once."""
+
+HELD_BACK_MAX: Final = 10_000
+"""Requests that may wait for room; further ones commit at once."""
 
 COMMIT_OVERHEAD_BYTES: Final = 256
 """What a waiting commit is counted for beyond its delta: the objects around it."""
@@ -95,22 +100,59 @@ class Commit:
     waiter: Waiter | None = None
 
 
+@final
+class Wakes:
+    """The event loops to wake when the work of the moment is done, each once.
+
+    Whoever collects in it calls it in the end, whatever happened: a loop that counts on being woken
+    would sleep for ever.
+    """
+
+    __slots__ = ("_wakes",)
+
+    def __init__(self) -> None:
+        self._wakes: dict[Callable[[], None], None] = {}
+
+    def __len__(self) -> int:
+        return len(self._wakes)
+
+    def tell(self, waiter: Waiter, result: CommitResult) -> None:
+        """Tell a waiter its result, and note what wakes it."""
+        wake = waiter.resolve(result)
+        if wake is not None:
+            self._wakes[wake] = None
+
+    def __call__(self) -> None:
+        """Wake them."""
+        while self._wakes:
+            wakes, self._wakes = self._wakes, {}
+            for wake in wakes:
+                wake()
+
+
 def resolve_all(
-    commits: Iterable[Commit], acked: tuple[str, ...], missing: Mapping[str, str]
+    commits: Iterable[Commit],
+    acked: tuple[str, ...],
+    missing: Mapping[str, str],
+    wakes: Wakes | None = None,
 ) -> None:
-    """Tell the waiters of some commits their common outcome, then wake each event loop once."""
-    wakes: dict[Callable[[], None], None] = {}
+    """Tell the waiters of some commits their common outcome.
+
+    Args:
+        commits: Whose waiters.
+        acked: The members that have them.
+        missing: Those that should, and why they do not.
+        wakes: Gets the event loops to wake; None: each is woken once, before this returns.
+    """
+    collected = Wakes() if wakes is None else wakes
     try:
         for commit in commits:
             waiter, commit.waiter = commit.waiter, None
             if waiter is not None:
-                wake = waiter.resolve(CommitResult(commit.version, acked, missing))
-                if wake is not None:
-                    wakes[wake] = None
+                collected.tell(waiter, CommitResult(commit.version, acked, missing))
     finally:
-        # Whatever happened: a loop that counts on being woken would sleep for ever.
-        for wake in wakes:
-            wake()
+        if wakes is None:
+            collected()
 
 
 @dataclass(slots=True)
@@ -126,6 +168,10 @@ class Batch:
     commits: list[Commit]
     overflowed: list[Commit]
     dirty: dict[str, list[str]]
+
+
+_ROOM: Final = CommitResult(0, (), {})
+"""What requests are told that were held back."""
 
 
 @final
@@ -144,12 +190,14 @@ class Inbox:
     Attributes:
         appended: Commits that found room.
         overflowed: Commits that found none; their keys went to the dirty keys.
+        waited: Requests that were held back before their commit.
         peak_bytes: The most that ever waited.
     """
 
     __slots__ = (
         "_commits",
         "_dirty",
+        "_held_back",
         "_is_armed",
         "_lock",
         "_overflowed",
@@ -159,6 +207,7 @@ class Inbox:
         "max_bytes",
         "overflowed",
         "peak_bytes",
+        "waited",
     )
 
     def __init__(
@@ -173,10 +222,12 @@ class Inbox:
         self._commits: deque[Commit] = deque()
         self._dirty: dict[tuple[str, str], None] = {}
         self._overflowed: list[Commit] = []
+        self._held_back: list[Waiter] = []
         self._wake = wake
         self._is_armed = False
         self.appended = 0
         self.overflowed = 0
+        self.waited = 0
         self.bytes = 0
         self.peak_bytes = 0
 
@@ -203,6 +254,26 @@ class Inbox:
         with self._lock:
             self._wake = wake
             self._is_armed = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a commit of any size would find no room."""
+        return self.bytes + COMMIT_OVERHEAD_BYTES > self.max_bytes
+
+    def wait_for_room(self, waiter: Waiter) -> bool:
+        """Ask to be told when the inbox is half empty.
+
+        Returns:
+            False when there is nothing to wait for: there is room, or nobody empties this inbox, or
+            too many wait.
+        """
+        with self._lock:
+            is_vain = self._wake is None or len(self._held_back) >= HELD_BACK_MAX
+            if is_vain or not self.is_full:
+                return False
+            self.waited += 1
+            self._held_back.append(waiter)
+            return True
 
     def append(self, commit: Commit) -> None:
         """Leave a commit and wake the core if need be."""
@@ -252,6 +323,13 @@ class Inbox:
                 batch = [commits.popleft() for _ in range(limit_entries)]
                 self.bytes -= sum(len(commit.delta) for commit in batch)
                 self.bytes -= COMMIT_OVERHEAD_BYTES * len(batch)
+            if not self._held_back or self.bytes > self.max_bytes // 2:
+                return batch
+            held_back, self._held_back = self._held_back, []
+        wakes = Wakes()
+        for waiter in held_back:
+            wakes.tell(waiter, _ROOM)
+        wakes()
         return batch
 
     def take(self, limit_entries: int = BATCH_ENTRIES) -> Batch | None:

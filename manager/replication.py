@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tribes.channel.outputs import Notice
-from tribes.errors import MemberSuspectedError
 from tribes.wire.options import SendOptions
 
 from .expiry import Expiry
-from .inbox import Commit, resolve_all
+from .inbox import Commit, Wakes, resolve_all
 from .messages import (
     Deltas,
     Digests,
@@ -107,6 +106,7 @@ class Replicator:
         config: Options, timeouts.
         randrange: Gives a number below its argument; chooses whom to compare replicas with.
         join_window: Seconds in which other members may still be found after a start.
+        wakes: Gets the event loops whose tasks' commits have ended.
     """
 
     def __init__(
@@ -117,20 +117,22 @@ class Replicator:
         *,
         randrange: Callable[[int], int],
         join_window: float,
+        wakes: Wakes,
     ) -> None:
         self.manager = manager
         self.statistics = ReplicatorStatistics()
+        self.repair = Repair(manager, channel, dirty_max=config.dirty_max)
         self.transfer = Transfer(
             manager,
             channel,
             randrange=randrange,
             join_window=join_window,
             timeout=config.state_transfer_timeout_s,
+            unserved=self.repair.compare,
         )
         self.expiry = Expiry(
             manager, channel, interval=config.expiry_interval / 1000, spread=self._spread
         )
-        self.repair = Repair(manager, channel)
         self._channel = channel
         self._options = config.channel_send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
@@ -138,6 +140,7 @@ class Replicator:
         self._targets: tuple[Member, ...] = ()
         self._is_running = False
         self._losses = 0
+        self._wakes = wakes
 
     @property
     def targets(self) -> tuple[Member, ...]:
@@ -155,8 +158,10 @@ class Replicator:
 
     def drain(self, now: float) -> None:
         """Compare with every member, so that ``is_quiet`` says that all have what is here."""
-        for member in self._unsuspected():
-            self.transfer.pull(member, now, offers=True)
+        suspected = self._channel.view.suspected
+        for member in self._targets:
+            if member not in suspected:
+                self.transfer.pull(member, now, offers=True)
 
     def start(self, now: float) -> None:
         """Begin to replicate."""
@@ -212,7 +217,11 @@ class Replicator:
     def suspicion(self, member: Member, is_suspected: bool, now: float) -> None:
         """A member stopped answering, or answers again: then it gets what it missed."""
         if not is_suspected:
-            self.repair.refuted(member, now)
+            self.repair.go_on(member, now)
+
+    def room(self, member: Member, now: float) -> None:
+        """There is room again in the live queue of a member that was behind."""
+        self.repair.go_on(member, now)
 
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke. Without acknowledgements nobody knows what was lost."""
@@ -266,11 +275,11 @@ class Replicator:
         if not self._targets or not self._is_running:
             self._resolve(commits, (), {})
             return
-        targets = self._answering([commit.key for commit in commits], now)
+        keys = [commit.key for commit in commits]
+        targets = self._following(keys, now)
         missing: dict[Member, Exception] = {}
         if self._waits and len(targets) < len(self._targets):
-            silent = MemberSuspectedError("it does not answer now; it gets the change when it does")
-            missing = {m: silent for m in self._targets if m not in targets}
+            missing = {m: self.repair.why_held_off(m) for m in self._targets if m not in targets}
         if not targets:
             self._resolve(commits, (), _reasons(missing))
             return
@@ -280,13 +289,14 @@ class Replicator:
         self.statistics.messages_sent += 1
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
-            for member in faulty:
-                self.repair.mark(member, [commit.key for commit in commits], then)
             self._land(flight, faulty)
+            del then
 
         if not self._waits:
             self._resolve(commits, (), {})
-        flight.ticket = self._channel.post(targets, payload, self._options, now, settled=settled)
+        flight.ticket = self._channel.post(
+            targets, payload, self._options, now, settled=settled, each=self._marker(keys)
+        )
         if flight.commits and self._waits and any(commit.waiter for commit in commits):
             self._channel.timers.at(now + self._commit_timeout, lambda _: self._give_up(flight))
 
@@ -314,34 +324,39 @@ class Replicator:
     ) -> None:
         if missing:
             self.statistics.commits_incomplete += len(commits)
-        resolve_all(commits, acked, missing)
+        resolve_all(commits, acked, missing, self._wakes)
 
-    def _answering(self, keys: list[str], now: float) -> tuple[Member, ...]:
+    def _marker(self, keys: list[str]) -> Callable[[Member, Exception | None, float], None]:
+        """Notes whoever does not take changes of these sessions, as soon as that is known."""
+
+        def mark(member: Member, error: Exception | None, now: float) -> None:
+            if error is not None:
+                self.repair.mark(member, keys, now, error)
+
+        return mark
+
+    def _following(self, keys: list[str], now: float) -> tuple[Member, ...]:
         """The members to send changes of these sessions to; the others are owed them."""
-        answering = self._unsuspected()
-        if len(answering) != len(self._targets):
+        following = self._current()
+        if len(following) != len(self._targets):
             for member in self._targets:
-                if member not in answering:
+                if member not in following:
                     self.repair.mark(member, keys, now)
-        return answering
+        return following
 
-    def _unsuspected(self) -> tuple[Member, ...]:
-        suspected = self._channel.view.suspected
-        if not suspected:
+    def _current(self) -> tuple[Member, ...]:
+        """The members that are neither suspected nor behind."""
+        held_off = self.repair.held_off()
+        if not held_off:
             return self._targets
-        return tuple(member for member in self._targets if member not in suspected)
+        return tuple(member for member in self._targets if member not in held_off)
 
     def _spread(self, pairs: Pairs, now: float) -> None:
-        targets = self._answering([key for key, _ in pairs], now)
-        if not targets:
-            return
-
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            for member in faulty:
-                self.repair.mark(member, [key for key, _ in pairs], then)
-
-        payload = Deltas(self.manager.context, pairs).encode()
-        self._channel.post(targets, payload, self._options, now, settled=settled)
+        keys = [key for key, _ in pairs]
+        targets = self._following(keys, now)
+        if targets:
+            payload = Deltas(self.manager.context, pairs).encode()
+            self._channel.post(targets, payload, self._options, now, each=self._marker(keys))
 
     def _send_touches(self, now: float) -> None:
         if not self._is_running:
@@ -349,7 +364,7 @@ class Replicator:
         self._channel.timers.at(now + _TOUCH_S, self._send_touches)
         now_ds = deciseconds(now)
         pairs = [(key, to_wire(touch, now_ds)) for key, touch in self.manager.take_touches(now_ds)]
-        targets = self._unsuspected()
+        targets = self._current()
         if not targets:
             return
         self.statistics.touches_sent += len(pairs)

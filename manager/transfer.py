@@ -92,6 +92,8 @@ class Transfer:
         joined: Called once when this node has what the others had.
         join_window: Seconds in which other members may still be found.
         timeout: Seconds after which this node goes on although records are missing.
+        unserved: Told when a member could not be sent what it lacks or could be asked for: nobody
+            else knows of that.
     """
 
     def __init__(
@@ -102,7 +104,9 @@ class Transfer:
         randrange: Callable[[int], int],
         join_window: float,
         timeout: float,
+        unserved: Callable[[Member, float], None] = lambda member, now: None,
     ) -> None:
+        self._unserved = unserved
         self.statistics = TransferStatistics()
         self.is_joined = False
         self.is_complete = True
@@ -242,7 +246,12 @@ class Transfer:
             table = self._manager.table
             mine = {p: table.partition_digest(p) for p in differing}
             answer = Digests(self._manager.context, 0, PARTITIONS, -1, False, mine)
-            self._channel.post((source,), answer.encode(), _ACKED, now)
+
+            def settled(faulty: dict[Member, Exception], then: float) -> None:
+                if _are_lost(faulty):
+                    self._unserved(source, then)
+
+            self._channel.post((source,), answer.encode(), _ACKED, now, settled=settled)
         if differing or message.sync:
             self._sync += 1
             if source in self._peers or len(self._serving) < SERVING_STRANGERS_MAX:
@@ -298,10 +307,14 @@ class Transfer:
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             # A newer request of the same member replaces this one.
-            # Refused records cost only themselves; a member that does not answer asks again.
-            lost = any(not isinstance(why, RemoteProcessError) for why in faulty.values())
-            if not lost and not done and self._serving.get(target) == serving:
-                self._serve(target, sync, serving, records, then)
+            if self._serving.get(target) != serving:
+                return
+            if not _are_lost(faulty):
+                if not done:
+                    self._serve(target, sync, serving, records, then)
+            elif not sync:
+                # Who asked for them, with a number, asks again.
+                self._unserved(target, then)
 
         message = Records(self._manager.context, sync, pairs, done)
         self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
@@ -360,3 +373,8 @@ class Transfer:
         digests = table.partition_digests(first, last)
         message = Digests(self._manager.context, 0, first, last, True, digests)
         self._channel.post((peer,), message.encode(), int(SendOptions.USE_ACK), now)
+
+
+def _are_lost(faulty: dict[Member, Exception]) -> bool:
+    """Whether a message did not arrive. Refused records cost only themselves."""
+    return any(not isinstance(why, RemoteProcessError) for why in faulty.values())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tribes.config.model import NodeConfig
+from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
+BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
 TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
 
 
@@ -23,3 +27,22 @@ def test_every_fault_is_in_the_guide() -> None:
     """The table names each action that a plan may have."""
     shown = set(re.findall(r"`([a-z_]+)`", TESTING.read_text()))
     assert set(ACTIONS) <= shown
+
+
+def test_every_gauge_is_in_the_guide_and_no_other() -> None:
+    """The tables name each number that a node shows."""
+    tables = BACKPRESSURE.read_text().split("## Watching it")[1]
+    shown = set(re.findall(r"`([a-z_]+)`", tables))
+    kept = {field.name for kind in (NodeGauges, PeerGauges) for field in fields(kind)}
+    assert shown == kept
+
+
+def test_bounds_in_the_guide_are_the_defaults() -> None:
+    """Each setting that it names is one, with that value."""
+    text, sizes = BACKPRESSURE.read_text(), {"MiB": 1024 * 1024, "s": 1000, "": 1}
+    config = NodeConfig()
+    found = re.findall(r"`(channel\.sender|manager)\.(\w+)`,? \(?([\d,]+)\b ?(MiB|s\b)?", text)
+    assert len(found) >= 7
+    for part, name, number, unit in found:
+        owner = config.manager if part == "manager" else config.channel.sender
+        assert getattr(owner, name) == int(number.replace(",", "")) * sizes[unit], name

@@ -23,6 +23,7 @@ from tribes.errors import ChannelError as ChannelError
 from tribes.errors import ConfigError as ConfigError
 from tribes.errors import GroupSendError as GroupSendError
 from tribes.errors import LocalProtocolError as LocalProtocolError
+from tribes.errors import MemberBehindError as MemberBehindError
 from tribes.errors import MemberSuspectedError as MemberSuspectedError
 from tribes.errors import MemberUnreachableError as MemberUnreachableError
 from tribes.errors import ProtocolError as ProtocolError

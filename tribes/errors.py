@@ -12,6 +12,7 @@
     │   ├── QueueFullError           a bounded queue stayed full for as long as the caller may wait
     │   ├── SendTimeoutError         a member did not answer in time
     │   ├── MemberSuspectedError     a member does not answer now; nobody waits for it
+    │   ├── MemberBehindError        a member reads too slowly; it gets this change later, merged
     │   ├── MemberUnreachableError   no connection to a member (``__cause__`` says why)
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "GroupSendError",
     "LocalProtocolError",
+    "MemberBehindError",
     "MemberSuspectedError",
     "MemberUnreachableError",
     "ProtocolError",
@@ -110,6 +112,12 @@ class SendTimeoutError(ChannelError):
 
 class MemberSuspectedError(ChannelError):
     """A member has not answered for a while, so nobody waits for it. The message may arrive yet."""
+
+
+class MemberBehindError(ChannelError):
+    """A member takes changes more slowly than they are made: its live queue is full, and it gets
+    the newest state of what it misses when it has caught up.
+    """
 
 
 class MemberUnreachableError(ChannelError):

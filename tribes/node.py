@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from tribes.channel.core import ChannelCore, Output
 from tribes.channel.outputs import Notice
+from tribes.gauges import NodeGauges, gauges_of
 from tribes.interceptors.rules import advice, check_stack
 from tribes.manager.group import SessionGroup
+from tribes.manager.inbox import Wakes
 from tribes.manager.replication import Replicator
 from tribes.security.keys import KeyRing
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
-    from tribes.manager.inbox import Batch
+    from tribes.manager.inbox import Batch, Inbox
     from tribes.membership.change import MemberChange
     from tribes.membership.view import View
     from tribes.wire.data import ChannelData
@@ -33,10 +35,10 @@ __all__ = ["NodeCore"]
 class NodeCore:
     """One member with its sessions, without sockets, clock, threads or randomness of its own.
 
-    Its inputs are those of :class:`ChannelCore` (``datagram``, ``link_opened``, ``link_bytes``,
-    ``link_closed``, ``connect_failed``, ``writable``, ``probe_result``, ``send``, ``delivered``,
-    ``timer``) and ``commits``. After each input the driver performs ``take_outputs()``, in order,
-    and calls ``timer`` no earlier than ``next_deadline``.
+    Its inputs are those of :class:`ChannelCore` (``datagram``, ``udp_datagram``, ``link_opened``,
+    ``link_bytes``, ``link_closed``, ``connect_failed``, ``writable``, ``probe_result``, ``send``,
+    ``delivered``, ``timer``) and ``commits``. After each input the driver performs
+    ``take_outputs()``, in order, and calls ``timer`` no earlier than ``next_deadline``.
 
     Args:
         config: The node's settings.
@@ -83,8 +85,10 @@ class NodeCore:
             members_changed=self._members_changed,
             link_lost=self._link_lost,
             suspicion=self._suspected,
+            room=self._has_room,
         )
         self.datagram = channel.datagram
+        self.udp_datagram = channel.udp_datagram
         self.link_opened = channel.link_opened
         self.link_bytes = channel.link_bytes
         self.link_closed = channel.link_closed
@@ -96,10 +100,14 @@ class NodeCore:
         self.timer = channel.timer
         self._make_manager = make_manager
         self._randrange = randrange
+        self.wake_waiters = Wakes()
+        """Wakes the event loops whose commits have ended since the last call, each once. The driver
+        calls it when it has performed all outputs."""
         self.sessions = SessionGroup(
             config.name or local.label,
             self.channel,
             adopt=self._replicator if config.hold_all else None,
+            wakes=self.wake_waiters,
         )
         for context in config.contexts:
             self.sessions.add(self._replicator(context), 0.0)
@@ -129,6 +137,14 @@ class NodeCore:
         """True when nothing is on its way to any member, and no member is known to be behind."""
         replicators = self.sessions.replicators.values()
         return self.channel.is_idle and all(each.is_quiet for each in replicators)
+
+    def gauges(self, inbox: Inbox) -> NodeGauges:
+        """What is kept for the members at this moment, and how often each bound was met.
+
+        Args:
+            inbox: Where the requests of this node leave their commits.
+        """
+        return gauges_of(self.channel, self.sessions.replicators.values(), inbox)
 
     @property
     def has_outputs(self) -> bool:
@@ -177,6 +193,9 @@ class NodeCore:
     def _suspected(self, member: Member, is_suspected: bool, now: float) -> None:
         self.sessions.suspicion(member, is_suspected, now)
 
+    def _has_room(self, member: Member, now: float) -> None:
+        self.sessions.room(member, now)
+
     def _replicator(self, context: str) -> Replicator:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.
         window = 2 * self.config.channel.membership.frequency / 1000 + 0.2
@@ -187,5 +206,6 @@ class NodeCore:
             self.config.manager,
             randrange=self._randrange,
             join_window=window,
+            wakes=self.wake_waiters,
         )
         return manager.replicator

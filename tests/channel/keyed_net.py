@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tribes.channel.core import ChannelCore
-from tribes.channel.outputs import Deliver, Event, TicketDone
+from tribes.channel.outputs import Deliver, Event, MemberRemoved, TicketDone
 from tribes.config.model import ChannelConfig
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.security.keys import GroupKey, KeyRing
@@ -48,6 +48,7 @@ class Side:
         self.delivered: list[bytes] = []
         self.done: dict[int, dict[Member, Exception]] = {}
         self.events: list[str] = []
+        self.removals: list[MemberRemoved] = []
         self.sent: list[bytes] = []
         """Its heartbeats."""
         self.read: list[bytes] = []
@@ -198,6 +199,8 @@ class Net:
                     side.done[output.ticket] = output.faulty
                 case Event():
                     side.events.append(output.name)
+                    if isinstance(output, MemberRemoved):
+                        side.removals.append(output)
                 case _:
                     pass
         return bool(outputs)

@@ -14,6 +14,7 @@ from tests.channel.keyed_net import ONE, OTHER_ONE, TWO, Net, Side, ring
 from tribes.channel.door import CONNECTIONS_AT_ONCE, SILENT_MAX
 from tribes.config.model import ChannelConfig
 from tribes.links.own_wire import HELLO_BODY_MAX_BYTES, OwnSide, encode_hello
+from tribes.membership.admission import Admission
 from tribes.security.mark import MARK_BYTES, Marker
 from tribes.security.replay import Heard, ReplayGuard
 from tribes.wire.data import encode_data_frame
@@ -33,6 +34,7 @@ def group() -> tuple[Net, Side, Side]:
 
 def guard(side: Side) -> ReplayGuard:
     assert side.core.protection is not None
+    assert isinstance(side.core.protection.admission, Admission)
     return side.core.protection.admission.guard
 
 
@@ -268,6 +270,18 @@ def test_damaged_bytes_on_a_proven_link_cost_the_link_and_no_message() -> None:
     assert a.delivered == sent
     assert "member removed" not in a.events
     assert "member removed" not in b.events
+
+
+def test_a_member_cannot_send_in_the_name_of_another() -> None:
+    """The record in a frame is that of the HELLO, or the link ends."""
+    net, a, b = group()
+    c = net.add(4002, ring(ONE))
+    net.run(1.2)
+    b.core._record = encode_member(c.core.local)
+    b.send(a, b"I am c")
+    net.run(0.2)
+    assert a.delivered == []
+    assert a.core.accepted.rejected > 0
 
 
 @pytest.mark.parametrize("what", ["recorded", "refusal", "junk", "nothing"])

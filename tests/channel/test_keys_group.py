@@ -9,6 +9,8 @@ import pytest
 from tests.channel.keyed_net import ONE, OTHER_ONE, THREE, TWO, Net, Side, ring
 from tribes.config.model import ChannelConfig
 from tribes.errors import LocalProtocolError, SendTimeoutError
+from tribes.membership.admission import Admission
+from tribes.security.replay import Heard
 from tribes.wire.data import encode_data_frame
 from tribes.wire.frame import ACK_FRAME
 from tribes.wire.member import Member, encode_member
@@ -70,6 +72,19 @@ def test_who_has_not_the_key_is_no_member(keys: KeyRing | None) -> None:
     assert a.core.view.number == 1
 
 
+def test_neighbour_without_the_key_is_told_of_now_and_then() -> None:
+    """It hears heartbeats and asks at each of them; its operator may never look."""
+    net, (a, b) = group(4000, 4001)
+    net.add(4009, None)
+    net.run(60)
+    assert a.core.statistics.rejections > 100
+    assert a.events.count("link rejected") <= 7
+    assert a.core.statistics.rejections - a.core.statistics.rejections_not_told == (
+        a.events.count("link rejected")
+    )
+    assert b.ports == [4000]
+
+
 def test_plain_frames_are_refused_and_not_answered() -> None:
     """Also the test frames that ask whether somebody is there, and whoever they claim to be of."""
     net, (a, b) = group(4000, 4001)
@@ -82,7 +97,9 @@ def test_plain_frames_are_refused_and_not_answered() -> None:
         assert stranger.answer == b""
     assert a.delivered == []
     assert a.core.statistics.links_rejected == 2
-    assert a.events.count("link rejected") == 2
+    # The second is like the first.
+    assert a.events.count("link rejected") == 1
+    assert (a.core.statistics.rejections, a.core.statistics.rejections_not_told) == (2, 1)
     net.run(3)
     assert a.ports == [4001]
 
@@ -157,6 +174,26 @@ def test_rotation_loses_no_message() -> None:
     net.run(3)
     assert late.ports == []
     assert [side.ports for side in sides] == [[4001, 4002], [4000, 4002], [4000, 4001]]
+
+
+def test_the_middle_of_a_rotation_may_last() -> None:
+    """Members that sign with different keys hear each other as before, and newcomers of both."""
+    net, (a, b) = group(4000, 4001, keys=ring(ONE, TWO))
+    a.core.set_keys(ring(TWO, ONE), net.now)
+    net.run(1)
+    before = [fresh(side) for side in (a, b)]
+    net.run(10)
+    assert [fresh(side) - number for side, number in zip((a, b), before, strict=True)] == [20, 20]
+    news = [net.add(port, keys) for port, keys in ((4002, ring(TWO, ONE)), (4003, ring(ONE, TWO)))]
+    net.run(1.2)
+    assert all(len(side.ports) == 3 for side in (a, b, *news))
+    assert "member suspected" not in a.events + b.events
+
+
+def fresh(side: Side) -> int:
+    assert side.core.protection is not None
+    assert isinstance(side.core.protection.admission, Admission)
+    return side.core.protection.admission.guard.statistics[Heard.FRESH]
 
 
 def test_links_of_a_key_that_was_taken_away_are_closed() -> None:
@@ -249,8 +286,10 @@ def test_plain_peers_of_other_addresses_do_not() -> None:
     net.datagram(other, PLAIN_HOST, a, b)
     net.run(1)
     assert a.core.protection is not None
-    assert a.core.protection.admission.statistics.unsigned >= 1
-    assert a.core.protection.admission.statistics.foreign == 1
+    admission = a.core.protection.admission
+    assert isinstance(admission, Admission)
+    assert admission.statistics.unsigned >= 1
+    assert admission.statistics.foreign == 1
     refused = net.connect("10.0.0.8", a, encode_data_frame(6, 0, bytes(16), claims, b"x"))
     foreign = net.connect(PLAIN_HOST, a, encode_data_frame(6, 0, bytes(16), other, b"x"))
     net.pump()

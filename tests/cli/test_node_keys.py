@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from tribes.cli.app import main
@@ -36,6 +37,52 @@ def test_a_key_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["node", "--key-file", str(path)])
     assert done.exit_code == 1
     assert f"{path}: channel.key_file: this key file can't be read" in done.output
+
+
+def test_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    """In one sentence, without a traceback; naming some of the files only is no half of TLS."""
+    none = str(tmp_path / "none")
+    done = CliRunner().invoke(main, ["node", "--tls-certificate", none, "--tls-authorities", none])
+    assert done.exit_code == 1
+    assert f"{none}: channel.tls.certificate: this file can't be read" in done.output
+    done = CliRunner().invoke(main, ["node", "--tls-private-key", none])
+    assert done.exit_code == 1
+    assert "channel.tls.certificate: is empty" in done.output
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not here: SIGHUP")
+def test_certificates_are_read_again_on_sighup(tmp_path: Path) -> None:
+    """And stay as they were when a file can't be used."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    path, authorities = tmp_path / "member.pem", tmp_path / "ca.pem"
+    path.touch(0o600)
+    issued.private_key_and_cert_chain_pem.write_to_path(str(path))
+    authority.cert_pem.write_to_path(str(authorities))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        group = sock.getsockname()[1]
+    command = [sys.executable, "-m", "tribes", "node", "--port", "0", "--log-format", "json"]
+    command += ["--multicast-port", str(group), "--tls-certificate", str(path)]
+    command += ["--tls-authorities", str(authorities)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert (ready["event"], ready["tls"]) == ("node ready", str(path))
+        os.kill(process.pid, signal.SIGHUP)
+        assert json.loads(process.stdout.readline())["event"] == "certificates read again"
+        authorities.write_text("nonsense")
+        os.kill(process.pid, signal.SIGHUP)
+        kept = json.loads(process.stdout.readline())
+        assert kept["event"] == "certificates stay as they were"
+        assert str(authorities) in kept["error"]
+    finally:
+        process.terminate()
+        process.wait(20)
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not here: SIGHUP")

@@ -9,10 +9,12 @@ import pytest
 
 from tribes.config.model import (
     ChannelConfig,
+    ManagerConfig,
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
     SenderConfig,
+    TlsConfig,
     check_config,
 )
 from tribes.errors import ConfigError
@@ -40,6 +42,10 @@ def channel(part: str, **values: Any) -> NodeConfig:
     return NodeConfig(channel=ChannelConfig(**{part: kinds[part](**values)}))
 
 
+def manager(**values: Any) -> NodeConfig:
+    return NodeConfig(manager=ManagerConfig(**values))
+
+
 @pytest.mark.parametrize(
     ("config", "key", "text"),
     [
@@ -54,6 +60,13 @@ def channel(part: str, **values: Any) -> NodeConfig:
         (channel("receiver", port=70000), "channel.receiver.port", "found 70000"),
         (channel("receiver", max_threads=0), "channel.receiver.max_threads", "greater than 0"),
         (channel("sender", timeout=-1), "channel.sender.timeout", "found -1"),
+        (channel("sender", queue_max_bytes=0), "channel.sender.queue_max_bytes", "found 0"),
+        (channel("sender", queue_timeout=0), "channel.sender.queue_timeout", "found 0"),
+        (channel("sender", live_queue_max_bytes=0), "channel.sender.live_queue_max_bytes", "0"),
+        (channel("sender", unacked_max_bytes=-5), "channel.sender.unacked_max_bytes", "-5"),
+        (manager(inbox_max_bytes=0), "manager.inbox_max_bytes", "greater than 0"),
+        (manager(dirty_max=0), "manager.dirty_max", "greater than 0"),
+        (manager(queue_timeout=-1), "manager.queue_timeout", "never wait"),
     ],
 )
 def test_value_that_cannot_work_is_named(config: NodeConfig, key: str, text: str) -> None:
@@ -122,6 +135,74 @@ def test_settings_of_keys_that_contradict_each_other(
     assert KEY not in str(caught.value)
     good = ChannelConfig(keys=KEY, plain_peers=("10.0.0.1", "::1", "any"))
     check_config(NodeConfig(channel=good))
+
+
+# ---- certificates ------------------------------------------------------------------------------
+
+TLS = TlsConfig(certificate="a.pem", private_key="a.key", authorities="ca.pem")
+
+
+def test_mutual_tls_protects_an_address_and_tls_on_one_side_does_not() -> None:
+    """Who connects must show a certificate, or there must be a key."""
+
+    def config(tls: TlsConfig, **values: Any) -> NodeConfig:
+        receiver = ReceiverConfig(address="10.0.0.1")
+        membership = MembershipConfig(bind="10.0.0.1")
+        return NodeConfig(
+            channel=ChannelConfig(receiver=receiver, membership=membership, tls=tls, **values)
+        )
+
+    check_config(config(TLS))
+    off = msgspec.structs.replace(TLS, verify_peer=False)
+    with pytest.raises(ConfigError, match="insecure = true"):
+        check_config(config(off))
+    check_config(config(off, keys=KEY))
+
+
+def test_tls_is_a_table_of_the_channel() -> None:
+    """Two of its keys are needed; others are refused."""
+    table: dict[str, Any] = {"certificate": "a.pem", "authorities": "ca.pem"}
+    read = msgspec.convert({"channel": {"tls": table}}, NodeConfig)
+    assert read.channel.tls == TlsConfig(certificate="a.pem", authorities="ca.pem")
+    assert read.channel.tls.verify_peer
+    assert read.channel.tls.minimum_version == "1.3"
+    for wrong in ({"certificate": "a.pem"}, {**table, "verify": False}):
+        with pytest.raises(msgspec.ValidationError, match=r"\$\.channel\.tls"):
+            msgspec.convert({"channel": {"tls": wrong}}, NodeConfig)
+
+
+@pytest.mark.parametrize(
+    ("tls", "values", "key", "text"),
+    [
+        ({"certificate": ""}, {}, "channel.tls.certificate", "is empty"),
+        ({"authorities": ""}, {}, "channel.tls.authorities", "is empty"),
+        ({"minimum_version": "1.1"}, {}, "channel.tls.minimum_version", "'1.2' or '1.3'"),
+        ({"handshake_timeout": 0}, {}, "channel.tls.handshake_timeout", "greater than 0"),
+        ({"peer_names": ("*.example",)}, {}, "channel.tls.peer_names", "is no name"),
+        ({}, {"own_link": False}, "channel.own_link", "own_link = true"),
+        (
+            {},
+            {"receiver": ReceiverConfig(udp_port=4100)},
+            "channel.receiver.udp_port",
+            "take udp_port away",
+        ),
+        ({}, {"plain_peers": ("any",), "keys": KEY}, "channel.plain_peers", "don't speak TLS"),
+        (
+            {},
+            {"membership": MembershipConfig(suspect_after=0)},
+            "channel.membership.suspect_after",
+            "write 1000",
+        ),
+    ],
+)
+def test_settings_of_tls_that_cannot_work(
+    tls: dict[str, Any], values: dict[str, Any], key: str, text: str
+) -> None:
+    """None of them is ignored in silence."""
+    config = ChannelConfig(tls=msgspec.structs.replace(TLS, **tls), **values)
+    with pytest.raises(ConfigError, match=text) as caught:
+        check_config(NodeConfig(channel=config))
+    assert caught.value.key == key
 
 
 def test_keys_are_never_shown() -> None:

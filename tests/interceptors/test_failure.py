@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from tribes.channel.chain import Verdict
 from tribes.interceptors import TcpFailureDetector
+from tribes.interceptors.failure import CONTRADICTED_MAX_S
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.timers import Timers
 from tribes.wire.data import ChannelData
@@ -40,6 +42,9 @@ class Channel:
         self.answers: list[Callable[[Exception | None, float], None]] = []
         self.forgotten: list[Member] = []
         self.reported: list[MemberChange] = []
+        self.verdict: Verdict | None = Verdict.GONE
+        self.confirmed: list[tuple[Member, bool]] = []
+        self.decide: list[Callable[[Verdict, float], None]] = []
         self.detector = TcpFailureDetector(**settings)  # type: ignore[arg-type]
         self.detector.attach(cast("ChainContext", self))
 
@@ -63,10 +68,20 @@ class Channel:
         self.probes.append({"member": member, "message": message, **details})
         self.answers.append(answer)
 
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        self.confirmed.append((member, is_refused))
+        if self.verdict is None:
+            self.decide.append(answer)
+        else:
+            answer(self.verdict, self.now)
+
     def change(self, change: MemberChange, now: float = 0.0) -> None:
         self.detector.on_members(change, now, lambda c, n: self.reported.append(c))
 
     def answer(self, error: Exception | None, now: float = 0.1) -> None:
+        self.now = now
         self.answers.pop(0)(error, now)
 
 
@@ -179,6 +194,102 @@ def test_replaced_incarnation_is_removed_without_asking_its_successor() -> None:
     channel.change(replaced)
     assert channel.reported == [replaced]
     assert channel.probes == []
+
+
+def test_nobody_is_removed_before_the_channel_agrees() -> None:
+    """While it asks around, further trouble starts no second test."""
+    channel = with_member()
+    channel.verdict = None
+    channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
+    channel.answer(REFUSED, 1.1)
+    assert channel.confirmed == [(OTHER, True)]
+    channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.2)
+    channel.change(SILENT, 1.2)
+    assert len(channel.probes) == 1
+    assert channel.reported == []
+    channel.decide.pop()(Verdict.GONE, 1.3)
+    assert channel.reported == [MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.CRASHED)]
+
+
+def test_a_stranger_that_does_not_answer_is_nobody_s_business() -> None:
+    """It was no member: others are not asked about it."""
+    channel = Channel()
+    channel.change(ADDED)
+    channel.answer(NO_ANSWER)
+    assert channel.confirmed == []
+    assert channel.forgotten == [OTHER]
+
+
+def test_member_that_leaves_while_others_are_asked_has_left() -> None:
+    """What they say comes too late, and does not hit whoever is announced there now."""
+    channel = with_member()
+    channel.verdict = None
+    channel.detector.on_trouble(OTHER, ConnectionResetError("reset"), 1.0)
+    channel.answer(REFUSED, 1.1)
+    channel.change(LEFT, 1.2)
+    assert channel.reported == [LEFT]
+    channel.decide.pop()(Verdict.GONE, 1.3)
+    assert channel.reported == [LEFT]
+    assert channel.forgotten == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "pause"),
+    [(Verdict.EARLY, 0.2), (Verdict.ANSWERED, 1.0), (Verdict.CONTRADICTED, 1.0)],
+)
+def test_member_that_may_not_be_removed_is_tested_again(verdict: Verdict, pause: float) -> None:
+    """Soon where it was only too early."""
+    channel = with_member()
+    channel.verdict = verdict
+    channel.change(SILENT, 3.1)
+    channel.answer(NO_ANSWER, 4.1)
+    assert channel.confirmed == [(OTHER, False)]
+    assert channel.reported == []
+    channel.timers.run_due(4.1 + pause - 0.01)
+    assert len(channel.probes) == 1
+    channel.timers.run_due(4.1 + pause)
+    assert len(channel.probes) == 2
+    channel.verdict = Verdict.GONE
+    channel.answer(NO_ANSWER, 6.1)
+    assert channel.reported == [SILENT]
+
+
+def contradict(channel: Channel, begin: float, seconds: float) -> float:
+    """Let it be tested in vain, and others contradict, until it is removed or time is up."""
+    channel.verdict = Verdict.CONTRADICTED
+    channel.detector.on_trouble(OTHER, TimeoutError("late"), begin)
+    now = begin
+    while not channel.reported and now < begin + seconds:
+        now += 1.0
+        channel.answer(NO_ANSWER, now)
+        if not channel.reported:
+            now = max(now, channel.timers.next_deadline)
+            channel.timers.run_due(now)
+    return now
+
+
+def test_member_that_only_others_reach_is_removed_in_the_end() -> None:
+    """A link that is cut one way: nothing can be sent to it, so it is no member here."""
+    channel = with_member()
+    end = contradict(channel, 10.0, 60.0)
+    assert channel.reported == [SILENT]
+    assert CONTRADICTED_MAX_S <= end - 10.0 <= CONTRADICTED_MAX_S + 3.0
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_time_begins_anew_with_an_answer_and_with_a_new_trouble(quiet: bool) -> None:
+    """Two short troubles an hour apart are not one of an hour."""
+    channel = with_member()
+    end = contradict(channel, 10.0, 5.0)
+    assert channel.reported == []
+    if not quiet:
+        channel.answer(None, end)
+    else:
+        channel.answer(NO_ANSWER, end)
+        channel.change(ADDED, end)
+    begin = end + (1.0 if not quiet else 3600.0)
+    assert contradict(channel, begin, 8.0) >= begin + 8.0
+    assert channel.reported == []
 
 
 def test_update_waits_for_the_first_answer() -> None:

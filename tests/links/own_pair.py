@@ -190,6 +190,8 @@ class Pair:
         self.keys = receiver_keys or {}
         self.body_max_bytes = body_max_bytes
         self.admit = admit
+        self.asked: Callable[[OwnReceiver, int, bytes, float], None] = lambda *_: None
+        self.doubted: Callable[[Member, float], None] = lambda *_: None
         self.receiver_side = receiver_side or side_of(RECEIVER)
         self.inboxes = OwnInboxes(self.rng.randbytes)
         self.settings: dict[str, Any] = {
@@ -364,6 +366,8 @@ class Pair:
             started=lambda receiver, now: self.started.append(receiver),
             ended=lambda receiver, why, now: self.ended.append(why),
             admit=self.admit,
+            asked=lambda receiver, number, about, now: self.asked(receiver, number, about, now),
+            doubted=lambda member, now: self.doubted(member, now),
         )
 
     def done(self, index: int = 0, error: Exception | str | None = None) -> int:

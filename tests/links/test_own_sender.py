@@ -10,10 +10,10 @@ from tests.links.own_pair import RECEIVER, SENDER, Frame, Pair, ToyKey, side_of
 from tribes.errors import (
     LocalProtocolError,
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     SendTimeoutError,
 )
+from tribes.links.base import OutFrame, QueueBounds
 from tribes.links.own_acks import Ack, encode_ack
 from tribes.links.own_sender import SenderState
 from tribes.links.own_wire import Need, Refusal, RefuseCode, Welcome, encode_welcome
@@ -97,21 +97,38 @@ def test_deadline_ends_the_ticket_and_not_the_connection() -> None:
     assert pair.sender.queued_bytes == 0
 
 
-def test_full_queue_refuses_at_once_and_a_huge_frame_passes_alone() -> None:
-    """What is unacknowledged counts; what was received counts little."""
-    pair = Pair(live_queue_max_bytes=1000).up()
+def test_no_more_than_the_window_is_unacknowledged() -> None:
+    """What was written and not received counts, and what was received counts little; a frame larger
+    than the window passes when nothing else is there.
+    """
+    pair = Pair(bounds=QueueBounds(9000, 9000, 1000)).up()
     pair.auto_done = False
     pair.put(P, size=5000)
-    pair.put(N)
-    assert pair.outcomes() == [(2, "QueueFullError")]
-    assert isinstance(pair.settled[0][1], QueueFullError)
+    pair.put(P, size=600)
+    pair.put(P, size=600)
+    huge, other = (len(frame.data) for frame in pair.frames[:2])
+    assert pair.sender.load == (2 * other, 0, huge)
     pair.settle_down()
-    assert pair.sender.queued_bytes == 256
-    pair.put(N, size=600)
-    assert pair.outcomes()[1:] == []
+    assert pair.arrived == [1, 2]
+    assert pair.sender.load == (other, 0, 2 * 256)
     pair.done()
     pair.settle_down()
-    assert pair.sender.queued_bytes == pair.inbox.open_count * 0
+    assert pair.arrived == [1, 2, 3]
+    assert pair.sender.load == (0, 0, 2 * 256)
+
+
+def test_messages_and_changes_have_a_bound_each() -> None:
+    """Neither takes the other's room; a frame that is larger than the bound passes when alone."""
+    pair = Pair(bounds=QueueBounds(1000, 2000, 1000))
+    for is_live, size in ((False, 900), (True, 1900), (True, 100)):
+        assert pair.sender.has_room(size, is_live=is_live)
+        frame = OutFrame(bytes(size), needs_ack=False, settle=lambda e, now: None, is_live=is_live)
+        pair.sender.enqueue(frame, 0.0)
+    assert pair.sender.load == (900, 2000, 0)
+    assert pair.sender.has_room(100, is_live=False)
+    assert not pair.sender.has_room(101, is_live=False)
+    assert not pair.sender.has_room(1, is_live=True)
+    assert Pair().sender.has_room(10**9, is_live=True)
 
 
 def test_window_bounds_what_stands_with_the_driver() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tribes.config.model import SenderConfig
+from tribes.channel.core import ChannelCore
+from tribes.channel.outputs import TicketDone
+from tribes.config.model import ChannelConfig, SenderConfig
 from tribes.errors import (
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     SendTimeoutError,
 )
@@ -16,7 +17,7 @@ from tribes.links.plain import PlainReceiver, PlainSender
 from tribes.timers import Timers
 from tribes.wire.data import destination_trailer
 from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, FRAME_OVERHEAD, FrameDecoder, encode_frame
-from tribes.wire.member import Member
+from tribes.wire.member import Member, encode_member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
 MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(range(16)))
@@ -220,15 +221,17 @@ def test_frame_that_was_never_begun_fails_at_its_deadline() -> None:
     assert peer.sender.is_idle
 
 
-def test_full_queue_refuses_at_once_and_keeps_what_is_there() -> None:
-    """Beyond ``queue_max_bytes`` a frame fails; one too large for the queue passes when alone."""
-    peer = connected(queue_max_bytes=100)
+def test_messages_and_changes_have_a_bound_each() -> None:
+    """What is begun counts too; a frame that is larger than the bound passes when alone."""
+    peer = connected(queue_max_bytes=100, live_queue_max_bytes=50)
+    assert peer.sender.has_room(500, is_live=False)
     peer.put("huge", ack=True, size=500)
-    peer.put("b")
-    assert peer.names() == [("b", "QueueFullError")]
-    assert isinstance(peer.settled[0][1], QueueFullError)
+    assert peer.sender.load == (500, 0, 0)
+    assert not peer.sender.has_room(1, is_live=False)
+    assert peer.sender.has_room(50, is_live=True)
     peer.sender.received(ACK_FRAME, 0.1)
-    assert peer.names()[-1] == ("huge", "ok")
+    assert peer.names() == [("huge", "ok")]
+    assert peer.sender.has_room(100, is_live=False)
 
 
 def test_write_window_bounds_what_stands_with_the_driver() -> None:
@@ -303,3 +306,68 @@ def test_acknowledgements_leave_in_the_order_of_the_frames() -> None:
     link.answer(third, ok=True)
     link.flush()
     assert outputs[1:] == [Write(7, [ACK_FRAME])]
+
+
+@pytest.mark.parametrize("ack", [True, False])
+def test_a_connection_is_worn_out_after_so_many_messages(ack: bool) -> None:
+    """``keepAliveCount`` N lets N + 1 pass; what waits goes by the next connection, in order."""
+    peer = connected(keep_alive_count=1)
+    for name in "abc":
+        peer.put(name, ack=ack)
+    for _ in range(2):
+        if ack:
+            peer.sender.received(ACK_FRAME, 0.1)
+        else:
+            peer.sender.writable(1000, 0.1)
+    outputs = peer.take()
+    assert [o for o in outputs if isinstance(o, Close)] == [Close(1)]
+    assert len([o for o in outputs if isinstance(o, Connect)]) == 1
+    peer.sender.link_opened(2, 0.3)
+    assert peer.written() == ["c"]
+    peer.sender.writable(1000, 0.4)
+    if ack:
+        peer.sender.received(ACK_FRAME, 0.4)
+    assert peer.names() == [("a", "ok"), ("b", "ok"), ("c", "ok")]
+
+
+def test_a_connection_is_worn_out_after_so_long() -> None:
+    """``keepAliveTime`` is looked at before a message; an unused connection stays."""
+    peer = connected(keep_alive_time=1000)
+    peer.put("a", now=0.9)
+    assert peer.written() == ["a"]
+    peer.sender.writable(1000, 1.1)
+    assert peer.take() == []
+    peer.put("b", now=5.2)
+    outputs = peer.take()
+    assert Close(1) in outputs
+    peer.sender.link_opened(2, 5.3)
+    peer.put("c", now=5.4)
+    assert peer.written() == ["b", "c"]
+
+
+def test_with_a_pool_acknowledged_messages_are_under_way_side_by_side() -> None:
+    """As many as ``poolSize``; only the first connection is kept while there is nothing to send."""
+    numbers = iter(range(1, 1000))
+    core = ChannelCore(
+        MEMBER.replace(port=4000, unique_id=bytes(16)),
+        ChannelConfig(sender=SenderConfig(pool_size=3)),
+        wall_ms=lambda: 0,
+        entropy=lambda size: next(numbers).to_bytes(size, "big"),
+    )
+    core.start(0.0)
+    core.datagram(encode_member(MEMBER), ("127.0.0.1", 1), 0.0)
+    assert len([o for o in core.take_outputs() if isinstance(o, Connect)]) == 1
+    for number in range(5):
+        core.send((MEMBER,), b"%d" % number, 2, 0.0)
+    connects = [o for o in core.take_outputs() if isinstance(o, Connect)]
+    assert len(connects) == 2
+    for link, attempt in enumerate([1, *(each.attempt for each in connects)], 1):
+        core.link_opened(link, 0.1, peer=("127.0.0.1", 4001), attempt=attempt)
+    writes = [o for o in core.take_outputs() if isinstance(o, Write)]
+    assert sorted(write.link for write in writes) == [1, 2, 3]
+    assert sum(core.queued_bytes.values()) > 0
+    for link in (3, 1, 2, 1, 2, 3):
+        core.link_bytes(link, ACK_FRAME, 0.2)
+    done = [o for o in core.take_outputs() if isinstance(o, TicketDone)]
+    assert [each.faulty for each in done] == [{}] * 5
+    assert core.is_idle

@@ -37,6 +37,11 @@ class Watch:
         if self.answers:
             self.monitor.answered(member, now)
 
+    def owes(self, now: float) -> None:
+        """Something is sent, and never answered."""
+        self.asked = now
+        self.monitor.sent(PEER)
+
     def run(self, end: float, *, heartbeats: bool = False) -> None:
         """Run the timers on time up to ``end``."""
         while self.timers.next_deadline <= end:
@@ -75,7 +80,7 @@ def test_heartbeats_do_not_count_against_an_unanswered_question() -> None:
     """Multicast works and TCP does not: nobody waits for such a member for long."""
     watch = Watch()
     watch.run(10.0, heartbeats=True)
-    watch.asked = 10.0
+    watch.owes(10.0)
     watch.run(12.0, heartbeats=True)
     assert watch.changes == [(11.0, True)]
 
@@ -160,3 +165,124 @@ def test_removed_member_is_not_watched() -> None:
     watch.monitor.heard(PEER, 5.0)
     assert watch.changes == []
     assert watch.pings == []
+
+
+def peers(count: int) -> list[Member]:
+    return [PEER.replace(unique_id=number.to_bytes(16, "big")) for number in range(1, 1 + count)]
+
+
+def test_quiet_members_cost_a_look_nothing() -> None:
+    """A group of two hundred, each heard twice a second, in no particular order."""
+    watch = Watch()
+    watch.monitor.removed(PEER)
+    group = peers(199)
+    for member in group:
+        watch.monitor.added(member, 0.0)
+    watch.run(0.2)
+    for step in range(1, 121):
+        for offset, member in enumerate(group):
+            now = step / 2 - 0.499 + offset / 1000
+            watch.run(now)
+            watch.monitor.heard(member, now)
+        if step == 4:
+            watch.monitor.statistics.checks = 0
+    # 232 looks; each member by itself would be looked at in each of them.
+    assert watch.monitor.statistics.checks <= 232
+    assert (watch.pings, watch.changes) == ([], [])
+
+
+def test_one_silent_member_among_many_is_found_on_time() -> None:
+    """And nobody else is asked or suspected."""
+    watch = Watch()
+    group = peers(50)
+    for member in group:
+        watch.monitor.added(member, 0.0)
+    watch.run(0.2)
+    for step in range(1, 20):
+        now = step / 2 - 0.1
+        watch.run(now)
+        for member in [PEER, *group] if step <= 10 else group:
+            watch.monitor.heard(member, now)
+    # PEER was last heard after 4.9 seconds.
+    assert watch.changes == [(6.0, True)]
+    assert watch.monitor.suspects == (PEER,)
+
+
+def test_member_that_owes_an_answer_is_looked_at_whatever_it_says() -> None:
+    """Also one that was quiet for long; and not any more once it has answered."""
+    watch = Watch()
+    watch.run(20.0, heartbeats=True)
+    watch.owes(20.1)
+    watch.run(21.5, heartbeats=True)
+    assert [when for when, is_suspected in watch.changes if is_suspected] == [21.25]
+    watch.asked = None
+    watch.monitor.answered(PEER, 21.6)
+    watch.run(24.0, heartbeats=True)
+    checks = watch.monitor.statistics.checks
+    watch.run(60.0, heartbeats=True)
+    assert watch.monitor.statistics.checks - checks <= 2
+    assert len(watch.changes) == 2
+
+
+def test_silence_counts_from_the_last_answer_or_what_was_heard_before_the_question() -> None:
+    """Heartbeats behind an unanswered question keep nobody in the view."""
+    watch = Watch()
+    watch.run(10.0, heartbeats=True)
+    watch.monitor.asked(PEER, 10.0)
+    watch.run(12.9, heartbeats=True)
+    assert not watch.monitor.is_given_up(PEER, 12.9)
+    watch.run(13.0, heartbeats=True)
+    assert watch.monitor.is_given_up(PEER, 13.0)
+    watch.monitor.answered(PEER, 13.1)
+    assert not watch.monitor.is_given_up(PEER, 16.0)
+    watch.monitor.removed(PEER)
+    assert watch.monitor.is_given_up(PEER, 16.0)
+
+
+def test_node_with_troubles_of_its_own_gives_up_later() -> None:
+    """Four times as late at most."""
+    watch = Watch()
+    watch.run(4.0)
+    assert watch.monitor.is_given_up(PEER, 4.0)
+    for now in (5.0, 6.0, 7.0):
+        watch.monitor.doubted(now)
+    watch.run(11.9)
+    assert watch.monitor.local_health == LOCAL_HEALTH_MAX
+    assert not watch.monitor.is_given_up(PEER, 11.9)
+    assert watch.monitor.is_given_up(PEER, 12.0)
+
+
+def test_being_suspected_by_many_at_once_is_one_trouble() -> None:
+    """One cut cable, two hundred complaints."""
+    watch = Watch(answers=True)
+    for _ in range(200):
+        watch.monitor.doubted(5.0)
+    assert watch.monitor.statistics.doubted == 200
+    assert watch.monitor.local_health == 2
+    watch.monitor.doubted(6.0)
+    assert watch.monitor.local_health == 3
+
+
+def test_what_a_member_sends_by_itself_is_no_answer() -> None:
+    """It is not suspected while its frames come, but asked; and in the end it may be removed."""
+    watch = Watch()
+    watch.owes(0.0)
+    for step in range(1, 41):
+        watch.run(step / 10)
+        watch.monitor.came(PEER, step / 10)
+    assert watch.changes == []
+    assert 2 <= len(watch.pings) <= 4
+    assert watch.monitor.is_given_up(PEER, 4.0)
+    watch.monitor.answered(PEER, 4.0)
+    assert not watch.monitor.is_given_up(PEER, 4.0)
+
+
+def test_a_question_that_was_lost_long_ago_tells_nothing_about_now() -> None:
+    """Otherwise the first test that fails an hour later would be the last."""
+    watch = Watch()
+    watch.run(10.0, heartbeats=True)
+    watch.monitor.asked(PEER, 10.0)
+    watch.run(100.0, heartbeats=True)
+    watch.monitor.asked(PEER, 100.0)
+    assert not watch.monitor.is_given_up(PEER, 101.0)
+    assert watch.monitor.owes(PEER)

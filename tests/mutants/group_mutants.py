@@ -365,26 +365,26 @@ add(
     ),
     plan=plans.many_dirty,
 )
-_go_on = Repair._go_on
+_paid = Repair._paid
 
 
-def _failed_is_done(self: Any, member: Member, debt: Any, now: float, *, has_failed: bool) -> None:
-    if has_failed:
+def _failed_is_done(self: Any, member: Member, debt: Any, now: float, why: Any) -> None:
+    if why is not None:
         debt.dirty.clear()
         debt.needs_sync = False
-    _go_on(self, member, debt, now, has_failed=False)
+    _paid(self, member, debt, now, None)
 
 
 add(
     "failed repair not repeated",
     "A repair that fails counts as done.",
-    (Repair, "_go_on", _failed_is_done),
+    (Repair, "_paid", _failed_is_done),
     plan=plans.failed_repair,
 )
 add(
     "debt never paid off",
     "After a repair its member still counts as behind.",
-    (Repair, "_go_on", nothing),
+    (Repair, "_paid", nothing),
     faults=CLOG,
     options=(6, 2),
     changes=BUSY,

@@ -1,12 +1,15 @@
-"""Deliberate protocol faults: what the simulator and its invariants must notice."""
+"""Deliberate faults: what the simulator with its invariants, or a test, must notice."""
 
 from __future__ import annotations
 
 from tests.mutants import (
     channel_mutants,
     group_mutants,
+    health_mutants,
     interceptor_mutants,
     own_mutants,
+    pressure_mutants,
+    security_mutants,
     session_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
@@ -14,4 +17,13 @@ from tests.mutants.registry import MUTANTS, Mutant
 __all__ = ["MUTANTS", "Mutant"]
 
 # Importing them registers them.
-_ = (channel_mutants, group_mutants, session_mutants, own_mutants, interceptor_mutants)
+_ = (
+    channel_mutants,
+    group_mutants,
+    session_mutants,
+    own_mutants,
+    health_mutants,
+    pressure_mutants,
+    security_mutants,
+    interceptor_mutants,
+)

@@ -10,6 +10,7 @@ import msgspec
 from tests.mutants import own_plans, registry
 from tests.mutants.registry import BUSY, MESSAGES, Patch, every, nothing
 from tribes.channel import core
+from tribes.channel.accepted import AcceptedLinks
 from tribes.channel.inbound import Inbound
 from tribes.channel.tickets import Ticket
 from tribes.config.model import SenderConfig
@@ -40,6 +41,15 @@ def add(name: str, text: str, *patches: Patch, **settings: Any) -> None:
     """Register a mutant of members that speak the own link and suspect each other."""
     registry.add(name, text, *patches, own=True, **settings)
 
+
+# ---- acknowledgements ----------------------------------------------------------------------------
+
+add(
+    "own: acknowledgement forgotten",
+    "Now and then what a connection has to acknowledge is not written when nothing else is left.",
+    every(AcceptedLinks, "flush", 5, lambda links: links._touched.clear()),
+    changes=MESSAGES,
+)
 
 # ---- positions ---------------------------------------------------------------------------------
 
@@ -434,10 +444,12 @@ add(
 _config = execute._config
 
 
-def _small_queues(queue_max_bytes: int) -> tuple[Patch, ...]:
+def _small_queues(max_bytes: int) -> tuple[Patch, ...]:
     def small(plan: Plan, number: int) -> NodeConfig:
         config = _config(plan, number)
-        sender = SenderConfig(queue_max_bytes=queue_max_bytes)
+        sender = SenderConfig(
+            queue_max_bytes=max_bytes, live_queue_max_bytes=max_bytes, unacked_max_bytes=max_bytes
+        )
         channel = msgspec.structs.replace(config.channel, sender=sender)
         return msgspec.structs.replace(config, channel=channel)
 
@@ -449,7 +461,7 @@ _SMALLER_QUEUES: Final = _small_queues(20_000)
 add(
     "own: queue bound forgotten",
     "A sender takes whatever comes.",
-    (Outbox, "has_room", lambda self, size: True),
+    (Outbox, "has_room", lambda self, size, *, is_live: True),
     stress=_SMALL_QUEUES,
     faults=("clog", "pause", "no_tcp") * 3,
     changes={**MESSAGES, **BUSY, "large_share": 0.3},
@@ -460,7 +472,7 @@ def _leak(self: Any, received: int) -> list[Item]:
     before = self._received
     done = _receive(self, received)
     if received > before:
-        self.bytes += 200
+        self.unacked_bytes += 200
     return done
 
 
@@ -622,7 +634,7 @@ add(
     "What a suspected member is not sent is not noted.",
     (
         Replicator,
-        "_answering",
+        "_following",
         lambda self, keys, now: tuple(
             member for member in self._targets if member not in self._channel.view.suspected
         ),
@@ -632,7 +644,7 @@ add(
 add(
     "debt of a suspected member not paid",
     "A member that answers again does not get what it missed.",
-    (Repair, "refuted", nothing),
+    (Repair, "go_on", nothing),
     plan=own_plans.stopped,
 )
 

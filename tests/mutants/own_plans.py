@@ -21,11 +21,15 @@ __all__ = [
     "old_data_late",
     "quiet",
     "removed_and_back",
+    "reset_while_stopped",
     "slow",
     "stopped",
     "stopped_often",
     "successors",
     "torn",
+    "unreached_by_one",
+    "unreached_for_long",
+    "witness_stopped",
 ]
 
 _MANY: Final = {"write": 4.0, "append": 1.0, "abandon": 3.0}
@@ -205,6 +209,83 @@ def hung(seed: int) -> Plan:
         message_options=(2, 6, 10, 14),
         mix=_MANY,
         steps=(Step(2.0, "no_tcp", _PAIRS[seed % 3], seconds=5.0),),
+    )
+
+
+def unreached_by_one(seed: int) -> Plan:
+    """Two members do not reach each other, in one direction or both; a third reaches both."""
+    action = ("cut", "no_tcp", "bridge")[seed % 3]
+    pair = _PAIRS[seed // 3 % 3]
+    third = 3 - sum(pair)
+    nodes = (third, *pair) if action == "bridge" else pair
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=16.0,
+        settle=6.0,
+        clients=4,
+        think=0.1,
+        messages_per_s=5.0,
+        message_options=(2, 6, 10, 14),
+        steps=(Step(7.0, action, nodes, seconds=7.0),),
+    )
+
+
+def unreached_for_long(seed: int) -> Plan:
+    """The same, one way and until nobody can go on hoping."""
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=36.0,
+        settle=8.0,
+        clients=2,
+        think=0.3,
+        messages_per_s=2.0,
+        message_options=(2, 6),
+        steps=(Step(1.0, "cut", _PAIRS[seed % 3][:: 1 if seed % 2 else -1], seconds=34.0),),
+    )
+
+
+def reset_while_stopped(seed: int) -> Plan:
+    """Somebody is stopped for less than it may be silent, and its connections are reset."""
+    steps: list[Step] = []
+    for i in range(4):
+        node = (seed + i) % 3
+        at = 7.0 + 8.0 * i
+        steps += [
+            Step(at, "pause", (node,), seconds=2.4),
+            *(Step(at + 0.2, "reset", (other, node)) for other in range(3) if other != node),
+        ]
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=40.0,
+        settle=6.0,
+        clients=2,
+        think=0.3,
+        messages_per_s=2.0,
+        message_options=(2, 6),
+        steps=tuple(steps),
+    )
+
+
+def witness_stopped(seed: int) -> Plan:
+    """A member dies, and the only other one that could be asked about it was just stopped."""
+    second, third = ((seed + i) % 3 for i in range(2))
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=30.0,
+        settle=8.0,
+        clients=2,
+        think=0.3,
+        routing="sticky",
+        messages_per_s=2.0,
+        message_options=(2, 6),
+        steps=(
+            Step(2.0, "pause", (second,), seconds=24.0),
+            Step(2.1, "crash", (third,), seconds=24.0),
+        ),
     )
 
 

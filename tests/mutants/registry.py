@@ -49,6 +49,7 @@ class Mutant:
         options: Send options of the managers, one plan after the other; empty: as drawn.
         changes: Fields that every plan gets.
         plan: Gives the plan of a seed instead: for what only one course of things can show.
+        test: A test of the suite that must fail, instead of plans: for what needs an attacker.
         stress: Replaced in the sound build too: small queues, so that their bounds are met.
         own: Whether the nodes speak the own link and suspect each other; else neither.
         reason: Why it may survive; empty: it must be caught.
@@ -61,6 +62,7 @@ class Mutant:
     options: tuple[int, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
     plan: Callable[[int], Plan] | None = None
+    test: Callable[[], object] | None = None
     stress: tuple[Patch, ...] = ()
     own: bool = False
     reason: str = ""

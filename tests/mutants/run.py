@@ -14,9 +14,11 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -28,7 +30,7 @@ from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from tribes.channel.outputs import Notice
@@ -97,11 +99,13 @@ def _as_for(mutant: Mutant, plan: Plan) -> Plan:
 
 def _profile(mutant: Mutant) -> str:
     drawn = mutant.faults, mutant.options, sorted(mutant.changes.items())
-    return repr((drawn, mutant.plan, mutant.stress, mutant.own))
+    return repr((drawn, mutant.plan, mutant.test, mutant.stress, mutant.own))
 
 
 def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
     """Run one plan; the name of what was noticed, or nothing."""
+    if mutant.test is not None:
+        return _test_outcome(mutant, mutant.test, sound=sound)
     plan = plan_for(mutant, seed)
     with mutant.patch(sound=sound), _bugs() as bugs:
         try:
@@ -116,6 +120,17 @@ def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
         if isinstance(bug, _MISFITS):
             raise MisfitError(f"{mutant.name}: {bug!r}") from bug
     return ", ".join(dict.fromkeys(violation.invariant for violation in violations))
+
+
+def _test_outcome(mutant: Mutant, test: Callable[[], object], *, sound: bool) -> str:
+    with mutant.patch(sound=sound):
+        try:
+            test()
+        except _MISFITS as error:
+            raise MisfitError(f"{mutant.name}: {error!r}") from error
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - what we look for
+            return f"a test, {type(error).__name__}"
+    return ""
 
 
 @contextmanager
@@ -137,7 +152,7 @@ def _bugs() -> Iterator[list[Exception]]:
 
 def check_sound(mutant: Mutant, seeds: int = SOUND_SEEDS) -> str:
     """Run the sound build with a mutant's plans; what was wrong, or nothing."""
-    for seed in range(seeds):
+    for seed in range(seeds if mutant.test is None else 1):
         if found := _outcome(mutant, seed, sound=True):
             return f"seed {seed}: {found}"
     return ""
@@ -155,7 +170,7 @@ def hunt(mutant: Mutant, seeds: int, *, watch: bool = False) -> Result:
     watch = watch and hasattr(signal, "SIGALRM")
     if watch:
         signal.signal(signal.SIGALRM, _alarm)
-    for seed in range(seeds):
+    for seed in range(seeds if mutant.test is None else 1):
         if watch:
             signal.alarm(PLAN_MAX_S)
         found = _outcome(mutant, seed, sound=False)
@@ -197,13 +212,15 @@ def main() -> int:
     """Run the mutants; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="plans per mutant, at most")
-    parser.add_argument("--only", action="append", help="names of mutants; default: all")
+    parser.add_argument(
+        "--only", action="append", help="names of mutants, as 'own: *'; default: all"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     wanted = parser.parse_args()
-    names = {mutant.name for mutant in MUTANTS}
-    if unknown := set(wanted.only or ()) - names:
-        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
-    chosen = [i for i, m in enumerate(MUTANTS) if not wanted.only or m.name in wanted.only]
+    only = wanted.only or ["*"]
+    if unknown := [each for each in only if not any(fnmatchcase(m.name, each) for m in MUTANTS)]:
+        parser.error(f"no such mutant: {', '.join(unknown)}")
+    chosen = [i for i, m in enumerate(MUTANTS) if any(fnmatchcase(m.name, each) for each in only)]
     results = []
     with multiprocessing.Pool(wanted.jobs, maxtasksperchild=1) as pool:
         # Mutants that are hunted with the same plans need only one look at the sound build.

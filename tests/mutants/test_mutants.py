@@ -50,12 +50,27 @@ SEEDS = 20
         ("never refutes", "drained"),
         ("order: held counts as processed", "acknowledged"),
         ("gzip: last byte lost", "acknowledged"),
+        ("health: no second observer", "removed against a witness"),
+        ("health: witness not believed", "removed against a witness"),
+        ("health: witness waited for", "kept for ever"),
+        ("health: contradicted for ever", "kept for ever"),
+        ("health: silent at once", "removed early"),
+        ("health: mark of a first frame ignored", "test_static_members"),
+        ("health: repeats told", "told_once_per_interval"),
     ],
 )
 def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
     result = RUN.hunt(MUTANTS[name], SEEDS)
     assert result.caught
     assert invariant in result.caught
+
+
+@pytest.mark.parametrize("name", [name for name in MUTANTS if MUTANTS[name].test is not None])
+def test_broken_protection_is_noticed(name: str) -> None:
+    """By the test that it names, which the sound build passes."""
+    result = RUN.hunt(MUTANTS[name], 1)
+    assert result.caught
+    assert not result.unsound
 
 
 def test_what_was_broken_is_whole_again() -> None:

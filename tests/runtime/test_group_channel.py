@@ -387,3 +387,47 @@ async def test_users_extend_the_chain(make_config: MakeConfig) -> None:
         await a.send(b"hello", options=6)
     assert changed == [b"hello"]
     assert plain == [b"uryyb"]
+
+
+@pytest.mark.parametrize("options", [32, 34, 38, 64])
+async def test_messages_by_datagram_arrive(make_config: MakeConfig, options: int) -> None:
+    """Also from a member that receives none by UDP itself: it gets the answers all the same."""
+    got: list[bytes] = []
+
+    def listen(message: ChannelData) -> None:
+        got.append(message.message)
+        if message.message == b"fail":
+            raise ValueError("no")
+
+    async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b", udp_port=0)) as b:
+        b.add_message_listener(listen, inline=True)
+        await together(a, b)
+        assert a.members[0].udp_port > 0
+        for size in (0, 1000, 60_000):
+            await a.send(bytes(size), options=options)
+        await until(lambda: sorted(map(len, got)) == [0, 1000, 60_000])
+        if options == 38:
+            with pytest.raises(GroupSendError) as caught:
+                await a.send(b"fail", options=options)
+            assert isinstance(caught.value.faulty[b.local], RemoteProcessError)
+
+
+async def test_connections_have_the_socket_options_of_the_configuration(
+    make_config: MakeConfig,
+) -> None:
+    """On both sides: what is accepted has the receiver's, what is made the sender's."""
+    config = make_config("a", rx_buf_size=20_000, so_traffic_class=8, tcp_no_delay=False)
+    async with GroupChannel(config) as a, GroupChannel(make_config("b")) as b:
+        await together(a, b)
+        await b.send(b"x", options=2)
+        sockets = [link.sock for link in a.shell._links.values()]
+        accepted = [s for s in sockets if s.getsockname()[1] == a.local.port]
+        made = [s for s in sockets if s not in accepted]
+        assert accepted
+        for sock in accepted:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) in (20_000, 40_000)
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 8
+            assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        for sock in made:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) not in (20_000, 40_000)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.sim.histories import facts_of, healthy, say
 from tribes.interceptors import MessageDispatchInterceptor
+from tribes.links.own_sender import OwnSender
 from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.history import History
 from tribes.testing.invariants import WorldState, check_converged, check_history, check_now
@@ -172,6 +173,33 @@ def test_the_bound_of_a_queue_may_be_passed_by_one_message_only() -> None:
     assert check_now(world, History(), message_max_bytes=5000) == []
     (seen,) = check_now(world, History(), message_max_bytes=4999)
     assert (seen.invariant, seen.witness) == ("bound", ("a#1", "bytes in the dispatch queue"))
+
+
+def test_the_bounds_of_what_is_kept_for_one_member_are_checked() -> None:
+    """Each kind has its own; of a member that needs sync no session may be remembered."""
+    world = World(9)
+    a, b = world.start("a"), world.start("b")
+    world.run(3)
+    member, debt = b.core.local, a.core.sessions.replicators["app"].repair
+    sender = a.core.channel.senders._senders[member]
+    assert isinstance(sender, OwnSender)
+    four = 4 * 1024 * 1024
+    sender.outbox.waiting_bytes[:] = four, four
+    sender.outbox.unacked_bytes = four
+    debt._debts[member].dirty = dict.fromkeys(map(str, range(debt.dirty_max)))
+    history = History()
+    assert check_now(world, history, message_max_bytes=1000) == []
+    sender.outbox.waiting_bytes[:] = four + 1, four + 1
+    sender.outbox.unacked_bytes = four + 1
+    debt._debts[member].needs_sync = True
+    found = check_now(world, history, message_max_bytes=1000)
+    assert {violation.invariant for violation in found} == {"bound"}
+    assert [violation.witness[1] for violation in found] == [
+        "bytes of messages for b",
+        "bytes of changes for b",
+        "bytes of unacknowledged frames for b",
+        "keys that b misses",
+    ]
 
 
 def drained() -> tuple[World, list[SimNode], str, DrainedCopies]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig
+from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig, TlsConfig
 from tribes.errors import ConfigError
 from tribes.security.keys import GroupKey, KeyRing
 from tribes.testing import execute
@@ -134,6 +134,45 @@ def test_keys_are_replaced_under_load() -> None:
     for node in nodes:
         assert [e.name for _, e in node.events if e.name in ("member removed",)] == []
         assert len(node.manager().table) == len(waiters)
+
+
+CORRUPTION = {"corrupt", "truncate"}
+"""TLS ends a connection whose bytes were changed; the simulator has no TLS to do so."""
+
+
+@pytest.mark.parametrize("seed", [3, 11, 29, 31])
+def test_plans_of_faults_hold_with_tls(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with TLS and no key: heartbeats prove nothing there, forged ones least of all."""
+    without = execute._config
+
+    def with_tls(plan: Plan, number: int) -> NodeConfig:
+        made = without(plan, number)
+        tls = TlsConfig(certificate="not read", authorities="not read")
+        return msgspec.structs.replace(made, channel=msgspec.structs.replace(made.channel, tls=tls))
+
+    monkeypatch.setattr(execute, "_config", with_tls)
+    faults = tuple(action for action in ACTIONS if action not in CORRUPTION)
+    plan = draw_plan(seed, members=3 + seed % 2, faults=faults)
+    outcome = execute.run_plan(msgspec.structs.replace(plan, links="own", suspect_after=1000))
+    assert outcome.violations == []
+
+
+def test_with_tls_a_member_that_hangs_is_removed_whatever_is_heard_of_it() -> None:
+    """Its heartbeats are sent again and again by somebody else; and it comes back by itself."""
+    world = World(6)
+    tls = TlsConfig(certificate="not read", authorities="not read")
+    a, b, c = (world.start(name, config("", tls=tls)) for name in "abc")
+    world.run(2)
+    key = write(a, 1)
+    c.pause()
+    for _ in range(80):
+        world.replay(50)
+        world.run(0.1)
+    assert names(a) == names(b) == "ab"
+    c.resume()
+    world.run(3)
+    assert names(a) == names(b) == names(c) == "abc"
+    assert value(c, key) == 1
 
 
 def test_a_core_does_not_go_on_without_the_key_that_it_should_have() -> None:

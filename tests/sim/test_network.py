@@ -168,6 +168,9 @@ def test_partition_and_bridge() -> None:
     assert [n.names() for n in nodes] == [["a", "b", "c"]] * 3
     world.bridge(b, [a], [c])
     world.run(8)
+    # The one in the middle has answers from both, so for a while nobody is removed.
+    assert [n.names() for n in nodes] == [["a", "b", "c"]] * 3
+    world.run(10)
     assert [n.names() for n in nodes] == [["a", "b"], ["a", "b", "c"], ["b", "c"]]
 
 

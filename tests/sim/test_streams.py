@@ -167,9 +167,10 @@ def test_refused_by_a_dead_process_timed_out_by_the_network() -> None:
     seen = watch(world)
     b.crash()
     world.cut(a, c)
-    world.run(0.2)
+    world.run(0.4)
     probes = [s[3][1] for s in seen if s[1:3] == ("a", "probe")]
     assert any(isinstance(error, ConnectionRefusedError) for error in probes)
+    # It asked c about that, in vain.
     assert a.names() == ["a", "c"]
     world.partition([a], [b, c])
     world.run(8)

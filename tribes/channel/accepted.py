@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from tribes.channel.door import Door
 from tribes.channel.outputs import LinkRejected
+from tribes.channel.repeats import Repeats
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.plain import PlainReceiver
 from tribes.wire.outputs import Close
@@ -43,9 +44,12 @@ class AcceptedLinks:
         protection: What a key changes; None: there is none.
         timers: Where connections ask to be woken.
         entropy: Gives n random bytes.
+        clock: The time of the present input.
         emit: Takes outputs and events.
-        answered: Told when a sender proved to be there.
+        answered: Told when a sender on an own link proved to be there.
         ended: Told of each connection that is recognised and then gone.
+        asked: Gets what a peer wants to know about another member, see ``OwnReceiver``.
+        doubted: Told when a peer suspects this member.
     """
 
     def __init__(
@@ -57,12 +61,21 @@ class AcceptedLinks:
         protection: Protection | None,
         timers: Timers,
         entropy: Callable[[int], bytes],
+        clock: Callable[[], float],
         emit: Callable[[NetworkOutput | Event], None],
         answered: Callable[[Member, float], None],
         ended: Callable[[Receiver], None],
+        asked: Callable[[OwnReceiver, int, bytes, float], None],
+        doubted: Callable[[Member, float], None],
     ) -> None:
         self.receivers: Final[dict[int, Receiver]] = {}
-        self.door: Final = Door(timers=timers, may_wait=self._may_be_plain, close=self._turn_away)
+        tls = config.tls
+        self.door: Final = Door(
+            timers=timers,
+            may_wait=self._may_be_plain,
+            close=self._turn_away,
+            handshake_s=None if tls is None else tls.handshake_timeout / 1000,
+        )
         self.refused = 0
         """Connections for which there was no room."""
         self.rejected = 0
@@ -73,9 +86,13 @@ class AcceptedLinks:
         self._protection = protection
         self._timers = timers
         self._entropy = entropy
+        self._clock = clock
+        self.repeats: Final = Repeats()
         self._emit = emit
         self._answered = answered
         self._ended = ended
+        self._asked = asked
+        self._doubted = doubted
         self._touched: dict[Receiver, None] = {}
         self._is_stopped = False
 
@@ -102,7 +119,9 @@ class AcceptedLinks:
         fresh, is_own, data = known
         is_own = is_own and self._config.own_link
         if not is_own and not self._may_be_plain(fresh.peer[0]):
-            self._turn_away(fresh, "without a key, and plain_peers does not list its address")
+            why = "without a key, and plain_peers does not list its address"
+            assert self._protection is not None
+            self._turn_away(fresh, "no own link" if self._protection.links is None else why)
             return None
         receiver = self.receivers[link] = self._receiver(fresh, now, is_own=is_own)
         return receiver, data
@@ -120,8 +139,14 @@ class AcceptedLinks:
         self.rejected += 1
         del self.receivers[receiver.link]
         self._gone(receiver)
-        self._emit(LinkRejected(receiver.peer, str(why)))
+        self.tell(receiver.peer, str(why))
         self._emit(Close(receiver.link))
+
+    def tell(self, peer: tuple[str, int], why: str) -> None:
+        """Tell the operator what was wrong with a peer, unless that was told just now."""
+        event = self.repeats.told(LinkRejected(peer, why), self._clock())
+        if event is not None:
+            self._emit(event)
 
     def forget(self, member: Member) -> None:
         """Close what a member has left: a machine that lost its power closes nothing."""
@@ -134,9 +159,11 @@ class AcceptedLinks:
     def rekey(self) -> None:
         """The keys were replaced: close what was opened with one that is not accepted any more."""
         assert self._protection is not None
+        links = self._protection.links
+        assert links is not None
         for receiver in list(self.receivers.values()):
             key = receiver.key if isinstance(receiver, OwnReceiver) else None
-            if key is not None and not self._protection.links.accepts(key):
+            if key is not None and not links.accepts(key):
                 receiver.flush()
                 self._close(receiver)
 
@@ -148,6 +175,11 @@ class AcceptedLinks:
         self.receivers.clear()
 
     # Acknowledgements.
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether a connection may have something to acknowledge."""
+        return bool(self._touched)
 
     def touch(self, receiver: Receiver) -> None:
         """A connection may have something to acknowledge."""
@@ -178,7 +210,7 @@ class AcceptedLinks:
     def _turn_away(self, fresh: FreshLink, why: str) -> None:
         if why:
             self.rejected += 1
-            self._emit(LinkRejected(fresh.peer, why))
+            self.tell(fresh.peer, why)
         self._emit(Close(fresh.link))
 
     def _receiver(self, fresh: FreshLink, now: float, *, is_own: bool) -> Receiver:
@@ -188,13 +220,14 @@ class AcceptedLinks:
                 fresh.link, fresh.peer, body_max_bytes=body_max_bytes, emit=self._emit
             )
         protection = self._protection
+        links = None if protection is None else protection.links
         return OwnReceiver(
             fresh.link,
             fresh.peer,
             now,
             side=self._side,
             inboxes=self._inboxes,
-            keys={} if protection is None else protection.links.accepted,
+            keys={} if links is None else links.accepted,
             tail=bytes if protection is None else protection.life,
             body_max_bytes=body_max_bytes,
             timers=self._timers,
@@ -202,10 +235,12 @@ class AcceptedLinks:
             emit=self._emit,
             started=lambda receiver, then: self._answered(next(iter(receiver.sources)), then),
             ended=self._own_ended,
+            asked=self._asked,
+            doubted=self._doubted,
         )
 
     def _own_ended(self, receiver: OwnReceiver, why: Exception, now: float) -> None:
         del now
         self.receivers.pop(receiver.link, None)
         self._gone(receiver)
-        self._emit(LinkRejected(receiver.peer, str(why)))
+        self.tell(receiver.peer, str(why))

@@ -8,6 +8,7 @@ sends enters the chain just below it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tribes.timers import Timers
     from tribes.wire.member import Member
 
-__all__ = ["Chain", "ChainContext", "Hold", "Interceptor"]
+__all__ = ["Chain", "ChainContext", "Hold", "Interceptor", "Verdict"]
 
 SendNext = Callable[[Outgoing, float], None]
 ReceiveNext = Callable[[ChannelData, float], None]
@@ -36,6 +37,19 @@ class Hold(Protocol):
 
     def give_up(self) -> None:
         """The message is dropped: its sender is told that it was not processed."""
+
+
+class Verdict(enum.Enum):
+    """Whether a member that gave no answer may be removed."""
+
+    GONE = "gone"
+    """Yes: no other member that could be asked has an answer either."""
+    ANSWERED = "answered"
+    """No: it has answered here meanwhile."""
+    CONTRADICTED = "contradicted"
+    """No: it answers another member."""
+    EARLY = "early"
+    """Not yet: it has not been silent for long enough."""
 
 
 class ChainContext(Protocol):
@@ -88,6 +102,16 @@ class ChainContext(Protocol):
         """Ask on a connection of its own whether a member is there.
 
         ``answer`` gets None when it is, else why not. An empty message tests the connection alone.
+        """
+
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        """Ask other members before one is removed that gave no answer.
+
+        ``answer`` gets the verdict, maybe at once, and after a third of a second at the latest.
+        With ``is_refused`` its operating system has said that it is not there; otherwise it must
+        have been silent for ``drop_time`` times the local health.
         """
 
     def is_shut_down(self) -> bool:

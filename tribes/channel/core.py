@@ -11,17 +11,19 @@ inside the core (session managers) or a ``Deliver`` for the listeners → acknow
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, final
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
-from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.chain import Chain, Interceptor, Verdict
+from tribes.channel.datagrams import Datagrams
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
+    Deliver,
     Event,
-    LinkRejected,
     MemberAdded,
     MemberRefuted,
     MemberRemoved,
@@ -35,9 +37,11 @@ from tribes.channel.protection import Protection
 from tribes.channel.questions import Questions
 from tribes.channel.statistics import ChannelStatistics
 from tribes.channel.tickets import Outgoing, Ticket
+from tribes.channel.witnesses import Witnesses
 from tribes.errors import (
     ChannelClosedError,
     LocalProtocolError,
+    MemberBehindError,
     MemberSuspectedError,
     QueueFullError,
     RemoteProcessError,
@@ -45,10 +49,11 @@ from tribes.errors import (
 )
 from tribes.ids import UniqueId, make_unique_id
 from tribes.links.base import OutFrame, excuse
+from tribes.links.introduction import Introduction, introduction_of
 from tribes.links.own_inbox import OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender, SenderState
-from tribes.links.own_wire import OwnSide
+from tribes.links.own_wire import WITNESSES, OwnSide
 from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.health import HealthMonitor
@@ -74,12 +79,17 @@ Output = NetworkOutput | ChannelOutput
 _USE_ACK = int(SendOptions.USE_ACK)
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _SYNC = int(SendOptions.SYNCHRONIZED_ACK)
-_DATAGRAM = int(SendOptions.UDP | SendOptions.MULTICAST)
-_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError)
+_UDP = int(SendOptions.UDP)
+_MULTICAST = int(SendOptions.MULTICAST)
+_DATAGRAM = _UDP | _MULTICAST
+_SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError, MemberBehindError)
 """Failures that are no reason to ask whether the member is there."""
 
 SOURCES_PER_LINK_MAX = 64
 """Members whose frames one connection may carry. Tribes' own connections carry one member's."""
+
+INTRODUCED_MAX = 1024
+"""Members that are remembered for having shown their mark on a connection."""
 
 FRAME_ROOM_BYTES = 128 * 1024
 """What a frame may need beyond its message: a member record has up to 64 KiB, and interceptors may
@@ -93,7 +103,8 @@ class ChannelCore:
         local: The own record, with the address and port that others connect to.
         config: Membership, receiver and sender settings.
         interceptors: The chain, first to last as in a Tomcat configuration.
-        keys: The group's keys; None: nothing is protected.
+        keys: The group's keys; None: nothing is protected but by ``config.tls``. Where that is set
+            the driver brings connections that have proved who is at their other end.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
         consume: Offered every message before the listeners; True when it was taken. Runs inside
@@ -103,6 +114,7 @@ class ChannelCore:
             core.
         link_lost: Told when a connection to a member broke, inside the core: what was sent without
             acknowledgement may not have arrived.
+        room: Told when a member that was behind can be sent changes again, inside the core.
     """
 
     def __init__(
@@ -118,6 +130,7 @@ class ChannelCore:
         members_changed: Callable[[MemberChange, float], None] | None = None,
         link_lost: Callable[[Member, float], None] | None = None,
         suspicion: Callable[[Member, bool, float], None] | None = None,
+        room: Callable[[Member, float], None] | None = None,
     ) -> None:
         self.timers = Timers()
         self._local = local
@@ -129,7 +142,8 @@ class ChannelCore:
         self._link_lost = link_lost
         self._suspicion = suspicion
         self._record = encode_member(local)
-        self._side = OwnSide(self._record, local.unique_id)
+        self._introduced: OrderedDict[Member, None] = OrderedDict()
+        self._side = OwnSide(self._record, local.unique_id, features=WITNESSES)
         self._inboxes = OwnInboxes(entropy)
         self._now = 0.0
         self._outputs: list[Output] = []
@@ -144,7 +158,7 @@ class ChannelCore:
         if config.own_link or keys is not None:
             marker = Marker(int.from_bytes(entropy(8), "big") or 1, keys=keys)
         self.protection: Protection | None = None
-        if keys is not None:
+        if keys is not None or config.tls is not None:
             assert marker is not None
             self.protection = Protection(
                 keys,
@@ -158,6 +172,9 @@ class ChannelCore:
                 new_attempt=self._next_number,
                 admit=lambda member, now: self.membership.admit(member, now),
                 replace=lambda member, now: self.membership.replace(member, now),
+                touch=lambda member, now: self.membership.touch(member, now),
+                left=lambda member, now: self.membership.left(member, now),
+                record=lambda: self.membership.record(self._now),
             )
         self.membership = MulticastMembership(
             local,
@@ -173,14 +190,20 @@ class ChannelCore:
             config.sender,
             side=self._side,
             keys=None if self.protection is None else self.protection.links,
+            only_own=self.protection is not None,
+            marker=marker,
+            barrier=self._barrier,
             speaks_own=self._speaks_own,
             entropy=entropy,
             timers=self.timers,
             emit=self._emit,
             new_attempt=self._next_number,
             is_member=self._views.__contains__,
-            lost=self._trouble,
+            lost=self._link_broke,
             may_have_lost=self._may_have_lost,
+            is_suspected=lambda member: member in self.view.suspected,
+            room=room or (lambda member, now: None),
+            told=lambda number, opinion, now: self.witnesses.told(number, opinion, now),
         )
         suspect_after = config.membership.suspect_after
         self.health = HealthMonitor(
@@ -193,6 +216,16 @@ class ChannelCore:
             hopeless=self._give_up_on,
             hung=self._senders.answered_elsewhere,
         )
+        self.witnesses = Witnesses(
+            local.unique_id,
+            timers=self.timers,
+            health=self.health,
+            others=self._witnesses,
+            ask=self._senders.ask,
+            find=self._find,
+            probe=self._observe,
+            respond=self._respond,
+        )
         self.accepted = AcceptedLinks(
             config,
             side=self._side,
@@ -200,12 +233,15 @@ class ChannelCore:
             protection=self.protection,
             timers=self.timers,
             entropy=entropy,
+            clock=lambda: self._now,
             emit=self._emit,
-            answered=self.health.answered,
+            answered=self._came_by_own_link,
             ended=lambda receiver: self.deliveries.link_closed(receiver),
+            asked=self.witnesses.asked,
+            doubted=lambda member, now: self.health.doubted(now),
         )
         self._receivers = self.accepted.receivers
-        self.statistics = ChannelStatistics(self.accepted)
+        self.statistics = ChannelStatistics(self.accepted, self._senders)
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
             config.receiver, emit=self._outputs.append, finished=self._frame_finished
@@ -217,9 +253,20 @@ class ChannelCore:
             emit=self._emit,
             new_number=self._next_number,
             protection=self.protection,
+            marker=marker,
+        )
+        self.datagrams = Datagrams(
+            local,
+            config.sender,
+            timers=self.timers,
+            emit=self._emit,
+            rejected=self.accepted.tell,
+            outcomes=self._outcomes,
+            deliveries=self.deliveries,
+            process=lambda inbound, data, now: self._process(None, inbound, data, now),
         )
         self._counter = 0
-        self._inbound: tuple[Receiver, Inbound] | None = None
+        self._inbound: tuple[Receiver | None, Inbound] | None = None
         self._holding: Inbound | None = None
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
@@ -250,12 +297,22 @@ class ChannelCore:
     @property
     def is_idle(self) -> bool:
         """True when no message is on its way to any member."""
-        return self._senders.is_idle
+        return self._senders.is_idle and self.datagrams.is_idle
 
     @property
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each member, in bytes."""
         return self._senders.queued_bytes
+
+    @property
+    def interceptors(self) -> tuple[Interceptor, ...]:
+        """The chain, first to last."""
+        return self._chain.interceptors
+
+    @property
+    def senders(self) -> SenderPool:
+        """The queues to the members; to look at."""
+        return self._senders
 
     @property
     def duplicates(self) -> int:
@@ -265,11 +322,16 @@ class ChannelCore:
     @property
     def has_outputs(self) -> bool:
         """True when ``take_outputs`` has something."""
-        return bool(self._outputs) or self._senders.is_awake
+        return bool(self._outputs) or self._senders.is_awake or self.accepted.is_touched
 
     def take_outputs(self) -> list[Output]:
-        """The outputs since the last call. The driver must act on all of them, in order."""
+        """The outputs since the last call. The driver must act on all of them, in order, and call
+        again until there are none: what is done with a delivery is acknowledged then, in one
+        with its receipt.
+        """
         self._senders.flush(self._now)
+        if not any(type(output) is Deliver for output in self._outputs):
+            self.accepted.flush()
         outputs = self._outputs[:]
         self._outputs.clear()
         return outputs
@@ -297,9 +359,13 @@ class ChannelCore:
         self._senders.flush(now)
         self.membership.stop(now)
         self.health.stop()
-        self._senders.close(ChannelClosedError("the channel was stopped"), now)
+        self.witnesses.stop()
+        why = ChannelClosedError("the channel was stopped")
+        self._senders.close(why, now)
+        self.datagrams.stop(why, now)
         if self.protection is not None:
             self.protection.challenges.stop()
+        self.accepted.flush()
         self.accepted.stop()
 
     def _heartbeat_at(self, now: float) -> None:
@@ -319,7 +385,7 @@ class ChannelCore:
         Raises:
             LocalProtocolError: The channel was made without a key.
         """
-        if self.protection is None:
+        if self.protection is None or self.protection.links is None:
             raise LocalProtocolError(
                 "this channel was started without a key; members with one would not understand it: "
                 "set the key in its configuration and start it again"
@@ -371,8 +437,12 @@ class ChannelCore:
         now: float,
         *,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
+        each: Callable[[Member, Exception | None, float], None] | None = None,
     ) -> Ticket:
         """Send like :meth:`send` for a consumer inside the core.
+
+        It goes by the members' live queues: where one is full, that member fails at once with
+        :class:`MemberBehindError`.
 
         Args:
             destinations: As in :meth:`send`.
@@ -381,6 +451,7 @@ class ChannelCore:
             now: Monotonic seconds.
             settled: Gets all faulty members when the last destination is done; may run before this
                 method returns.
+            each: Gets every destination as soon as it is done; may run before this method returns.
 
         Returns:
             The ticket, which tells who has not answered yet.
@@ -392,7 +463,7 @@ class ChannelCore:
             options,
             unique_id,
             now,
-            ticket=lambda targets: Ticket(targets, settled=settled),
+            ticket=lambda targets: Ticket(targets, settled=settled, each=each, is_live=True),
         )
 
     def _post(
@@ -410,8 +481,11 @@ class ChannelCore:
             raise LocalProtocolError("no destination given")
         if self._local in targets:
             raise LocalProtocolError("a member does not send to itself")
-        if options & _DATAGRAM:
-            raise LocalProtocolError("data over UDP or multicast is not supported; clear the bits")
+        if options & _DATAGRAM and self.protection is not None:
+            raise LocalProtocolError(
+                "a group with a key or TLS sends no messages by UDP or multicast, because nothing "
+                "protects them; clear the options UDP (32) and MULTICAST (64)"
+            )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
                 f"a message of {len(payload)} bytes does not fit: at most {self.message_max_bytes} "
@@ -453,8 +527,17 @@ class ChannelCore:
     def datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram of the membership group arrived."""
         self._now = now
-        self.membership.datagram(data, now, host=addr[0])
+        if self.datagrams.is_frame(data) and self.protection is None and not self._is_stopped:
+            self.datagrams.group_received(data, addr, now)
+        else:
+            self.membership.datagram(data, now, host=addr[0])
         self.accepted.flush()
+
+    def udp_datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
+        """A datagram arrived at the own UDP port."""
+        self._now = now
+        if self.protection is None and not self._is_stopped:
+            self.datagrams.received(data, addr, now)
 
     def link_opened(
         self, link: int, now: float, *, peer: tuple[str, int], attempt: int | None = None
@@ -489,7 +572,7 @@ class ChannelCore:
             receiver, data = known
         self.statistics.bytes_received += len(data)
         for source in receiver.sources:
-            self.health.answered(source, now)
+            self.health.came(source, now)
         try:
             if isinstance(receiver, OwnReceiver):
                 for position, body in receiver.feed(data, now):
@@ -503,7 +586,6 @@ class ChannelCore:
         except RemoteProtocolError as error:
             if receiver.link in self._receivers:
                 self.accepted.reject(receiver, error)
-        self.accepted.flush()
 
     def _answer_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes on a connection that was made here."""
@@ -556,7 +638,6 @@ class ChannelCore:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
         self._now = now
         self.deliveries.delivered_one(token, error)
-        self.accepted.flush()
 
     def timer(self, now: float) -> None:
         """``next_deadline`` has come."""
@@ -634,6 +715,14 @@ class ChannelCore:
         answer: Callable[[Exception | None, float], None],
     ) -> None:
         """Ask on a fresh connection whether a member is there; see :class:`ChainContext`."""
+
+        def answered(error: Exception | None, now: float) -> None:
+            if error is None and expect_reply:
+                self.health.answered(member, now)
+            answer(error, now)
+
+        if expect_reply:
+            self.health.asked(member, self._now)
         self._questions.ask(
             member,
             message,
@@ -641,8 +730,14 @@ class ChannelCore:
             expect_reply=expect_reply,
             connect_timeout=connect_timeout,
             reply_timeout=reply_timeout,
-            answer=answer,
+            answer=answered,
         )
+
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        """Ask others before a member is removed; see :class:`ChainContext`."""
+        self.witnesses.confirm(member, is_refused=is_refused, answer=answer, now=self._now)
 
     # The way down.
 
@@ -655,8 +750,13 @@ class ChannelCore:
         waits = needs_ack and not data.options & _ASYNC
         needs_outcome = bool(data.options & _SYNC)
         suspected = self.view.suspected
-        ticket, sender_of, settler = message.ticket, self._senders.get, self._settler
+        ticket, send, settler = message.ticket, self._senders.send, self._settler
+        sent = self.health.sent
         self.statistics.frames_sent += len(message.destinations)
+        if data.options & _MULTICAST:
+            self._to_group(message, frame, now)
+            return
+        by_udp = bool(data.options & _UDP)
         for member in message.destinations:
             out = OutFrame(
                 frame,
@@ -664,10 +764,26 @@ class ChannelCore:
                 settle=settler(ticket, member),
                 waits=waits,
                 needs_outcome=needs_outcome,
+                is_live=ticket.is_live,
             )
             if waits and member in suspected:
                 excuse((out,), _not_answering(member), now)
-            sender_of(member, now).enqueue(out, now)
+            if by_udp:
+                self.datagrams.to_member(member, out, now)
+                continue
+            sent(member)
+            if not send(out, member, now):
+                ticket.hold()
+                out.unblocked = ticket.let_go
+
+    def _to_group(self, message: Outgoing, frame: bytes, now: float) -> None:
+        error: Exception | None = None
+        try:
+            self.datagrams.to_group(frame)
+        except LocalProtocolError as why:
+            error = why
+        for member in message.destinations:
+            message.ticket.settle(member, error, now)
 
     def _settler(self, ticket: Ticket, member: Member) -> Callable[[Exception | None, float], None]:
         def settle(error: Exception | None, now: float) -> None:
@@ -692,6 +808,9 @@ class ChannelCore:
             destination = destination_of(data.trailer)
             if destination is not None and destination != self._local.unique_id:
                 raise RemoteProtocolError("meant for another member, which was here before")
+            introduction = introduction_of(data, body)
+            if introduction is not None:
+                self._on_introduction(data.source, introduction, now)
         if not is_probe(data.message):
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
@@ -713,7 +832,32 @@ class ChannelCore:
         if slot is not None:
             inbound.answer_to(receiver, slot)
 
-    def _process(self, receiver: Receiver, inbound: Inbound, data: ChannelData, now: float) -> None:
+    def _on_introduction(self, source: Member, introduction: Introduction, now: float) -> None:
+        covered, mark = introduction
+        if self.protection is not None:
+            self.protection.introduced(source, covered, mark, now)
+        elif self.config.own_link and not mark.key_id:
+            # Who signs speaks with those who have its key, and to others as a plain member.
+            self._introduced[source] = None
+            self._introduced.move_to_end(source)
+            if len(self._introduced) > INTRODUCED_MAX:
+                self._introduced.popitem(last=False)
+            self._senders.upgrade(source, now)
+
+    def _came_by_own_link(self, member: Member, now: float) -> None:
+        self.health.came(member, now)
+        if self.protection is not None:
+            self.protection.met(member)
+        self._senders.upgrade(member, now)
+
+    def _barrier(self, options: int) -> bytes:
+        unique_id = make_unique_id(self._entropy(16))
+        message = FAILURE_DETECTOR_PAYLOAD
+        return encode_data_frame(options, self._wall_ms(), unique_id, self._record, message)
+
+    def _process(
+        self, receiver: Receiver | None, inbound: Inbound, data: ChannelData, now: float
+    ) -> None:
         if is_probe(data.message):
             # Written to the socket, past the sender's interceptors, which ours would look for.
             inbound.finish()
@@ -723,7 +867,8 @@ class ChannelCore:
             self._chain.receive(data, now)
         except RemoteProtocolError as error:
             inbound.has_failed = True
-            self._emit(LinkRejected(receiver.peer, f"message refused: {error}"))
+            peer = data.source.address if receiver is None else receiver.peer
+            self.accepted.tell(peer, f"message refused: {error}")
         except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
             inbound.has_failed = True
             self._emit(_bug("message not processed", error))
@@ -770,7 +915,9 @@ class ChannelCore:
             if not self._views.remove(member):
                 return
             self.health.removed(member)
+            self._introduced.pop(member, None)
             if self.protection is not None:
+                change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
             self._emit(MemberRemoved(member, change.reason, self.view.number))
             self._notify(change, now)
@@ -785,6 +932,8 @@ class ChannelCore:
         self.health.added(member, now)
         if self.protection is not None:
             self.protection.admission.joined(member, now)
+            if self._inboxes.get(member.unique_id) is not None:
+                self.protection.met(member)
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
         self._notify(change, now)
@@ -801,10 +950,13 @@ class ChannelCore:
 
         def answer(error: Exception | None, then: float) -> None:
             if error is None:
-                self.health.answered(member, then)
                 self._senders.answered_elsewhere(member, then)
 
-        timeout = self.config.membership.suspect_after / 1000
+        self._test(member, self.config.membership.suspect_after / 1000, answer)
+
+    def _test(
+        self, member: Member, timeout: float, answer: Callable[[Exception | None, float], None]
+    ) -> None:
         self.probe(
             member,
             FAILURE_DETECTOR_PAYLOAD,
@@ -814,6 +966,37 @@ class ChannelCore:
             reply_timeout=timeout,
             answer=answer,
         )
+
+    def _witnesses(self) -> Iterable[Member]:
+        view, can_witness = self.view, self._senders.can_witness
+        return (m for m in view.members if m not in view.suspected and can_witness(m))
+
+    def _find(self, unique_id: bytes) -> Member | None:
+        return next((m for m in self.view.members if m.unique_id == unique_id), None)
+
+    def _observe(
+        self,
+        member: Member,
+        timeout: float,
+        answer: Callable[[Exception | None, float], None],
+        now: float,
+    ) -> None:
+        def answered(error: Exception | None, then: float) -> None:
+            answer(error, then)
+            if isinstance(error, ConnectionRefusedError):
+                # The question has told this member too.
+                self._trouble(member, error, then)
+
+        self._senders.ping(member, now)
+        self._test(member, timeout, answered)
+
+    def _respond(self, receiver: OwnReceiver) -> None:
+        self.accepted.touch(receiver)
+        self.accepted.flush()
+
+    def _link_broke(self, member: Member, why: Exception, now: float) -> None:
+        self.witnesses.lost(member, now)
+        self._trouble(member, why, now)
 
     def _give_up_on(self, member: Member, now: float) -> None:
         self._trouble(member, TimeoutError("no answer for a long time"), now)
@@ -828,6 +1011,7 @@ class ChannelCore:
         if self._suspicion is not None:
             self._suspicion(member, silent is not None, now)
         if silent is not None:
+            self._senders.doubt(member, now)
             self._senders.excuse(member, _not_answering(member), now)
 
     def _notify(self, change: MemberChange, now: float) -> None:
@@ -841,6 +1025,7 @@ class ChannelCore:
             return not self.protection.admission.is_plain(member)
         return self.config.own_link and (
             self.membership.table.is_marked(member)
+            or member in self._introduced
             or self._inboxes.get(member.unique_id) is not None
         )
 

@@ -7,6 +7,8 @@ Who connects has said nothing yet, so nothing is done for it, and all of it is b
    of them may; beyond it the oldest is closed. With a key only plain peers may wait: a member says
    HELLO at once.
 3. An address may open so many connections per second. Beyond it they are closed at once.
+4. With TLS nobody has said anything before the handshake is over. All of that time counts as
+   silence, so it is bounded by both 1 and 2: handshakes under way are at most `SILENT_MAX`.
 
 How many connections there may be in all is the receiver's ``max_connections``; how long the first
 frame of an own link may be, `HELLO_BODY_MAX_BYTES`.
@@ -67,6 +69,8 @@ class Door:
         may_wait: Whether a peer may leave its connection without a word.
         close: Closes a connection that is no longer here; ``why`` is empty for one that only had to
             make room.
+        handshake_s: Seconds that connections have which begin with a TLS handshake, for that and
+            their first words; None: they begin with nothing.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Door:
         timers: Timers,
         may_wait: Callable[[str], bool],
         close: Callable[[FreshLink, str], None],
+        handshake_s: float | None = None,
     ) -> None:
         self.too_many = 0
         """Connections that were closed because their address opened too many."""
@@ -85,6 +90,8 @@ class Door:
         self._timers = timers
         self._may_wait = may_wait
         self._close = close
+        self._has_handshakes = handshake_s is not None
+        self._limit_s = HELLO_TIMEOUT_S if handshake_s is None else handshake_s
         self._rates = PeerRates()
         self._links: dict[int, FreshLink] = {}
         self._silent: OrderedDict[int, FreshLink] = OrderedDict()
@@ -108,7 +115,8 @@ class Door:
         fresh = self._links[link] = FreshLink(link, peer)
         if not self._may_wait(peer[0]):
             self._limit(fresh, now)
-            return
+            if not self._has_handshakes:
+                return
         self._silent[link] = fresh
         if len(self._silent) > SILENT_MAX:
             oldest = next(iter(self._silent.values()))
@@ -153,7 +161,7 @@ class Door:
             self._take(fresh.link)
             self._close(fresh, "did not say in time what it speaks")
 
-        fresh.timer = self._timers.at(now + HELLO_TIMEOUT_S, late)
+        fresh.timer = self._timers.at(now + self._limit_s, late)
 
     def _take(self, link: int) -> FreshLink | None:
         fresh = self._links.pop(link, None)

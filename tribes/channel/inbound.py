@@ -19,17 +19,18 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from tribes.channel.outputs import Deliver
 from tribes.errors import LocalProtocolError
+from tribes.links.plain import PlainReceiver
 
 if TYPE_CHECKING:
     from tribes.config.model import ReceiverConfig
     from tribes.links.own_inbox import OwnInbox
     from tribes.links.own_receiver import OwnReceiver
-    from tribes.links.plain import AckSlot, PlainReceiver
+    from tribes.links.plain import AckSlot
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 
@@ -44,6 +45,13 @@ was under way, and send that frame again."""
 _FAILED = "its listener failed"
 
 
+class Answerable(Protocol):
+    """Where an acknowledgement goes that is not one of an own link."""
+
+    def answer(self, slot: AckSlot, *, ok: bool) -> None:
+        """Give it."""
+
+
 class Inbound:
     """One received frame, and its outcome once it is known.
 
@@ -53,15 +61,15 @@ class Inbound:
     __slots__ = ("_answers", "_inbox", "_position", "has_failed", "is_done", "pending")
 
     def __init__(self) -> None:
-        self._answers: tuple[tuple[PlainReceiver, AckSlot], ...] = ()
+        self._answers: tuple[tuple[Answerable, AckSlot], ...] = ()
         self._inbox: OwnInbox | None = None
         self._position = 0
         self.pending = 0
         self.has_failed = False
         self.is_done = False
 
-    def answer_to(self, link: PlainReceiver, slot: AckSlot) -> None:
-        """Acknowledge on this link, now if the outcome is known."""
+    def answer_to(self, link: Answerable, slot: AckSlot) -> None:
+        """Acknowledge there, now if the outcome is known."""
         if self.is_done:
             link.answer(slot, ok=not self.has_failed)
         else:
@@ -84,7 +92,8 @@ class Inbound:
         answers, self._answers = self._answers, ()
         for link, slot in answers:
             link.answer(slot, ok=not self.has_failed)
-        links: list[PlainReceiver | OwnReceiver] = [link for link, _ in answers]
+        links: list[PlainReceiver | OwnReceiver] = []
+        links += [link for link, _ in answers if isinstance(link, PlainReceiver)]
         inbox, self._inbox = self._inbox, None
         if inbox is not None:
             inbox.done(self._position, _FAILED if self.has_failed else None)
@@ -181,6 +190,14 @@ class DeliveryQueue:
             source.paused[link] = None
             self.pauses += 1
             link.hold()
+
+    def has_room(self, member: Member) -> bool:
+        """Whether a message of this source may wait without a bound being passed."""
+        source = self._sources.get(member)
+        return source is None or (
+            len(source.waiting) <= self._config.pending_max
+            and source.bytes <= self._config.pending_max_bytes
+        )
 
     def delivered_one(self, token: int, error: Exception | None) -> None:
         """The listeners are done with a delivery.

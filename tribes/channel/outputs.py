@@ -158,10 +158,14 @@ class MemberRefuted(Event):
 
 @dataclass(frozen=True, slots=True)
 class LinkRejected(Event):
-    """A peer broke the protocol and lost its connection."""
+    """A peer broke the protocol and lost its connection.
+
+    ``repeats``: how many like it, of the same host and kind, were not told since the last one.
+    """
 
     peer: tuple[str, int]
     why: str
+    repeats: int = 0
 
     @property
     def name(self) -> str:
@@ -169,8 +173,11 @@ class LinkRejected(Event):
         return "link rejected"
 
     def fields(self) -> dict[str, object]:
-        """Where it came from, what was wrong."""
-        return {"peer": f"{self.peer[0]}:{self.peer[1]}", "why": self.why}
+        """Where it came from, what was wrong, and how often that was not told."""
+        fields: dict[str, object] = {"peer": f"{self.peer[0]}:{self.peer[1]}", "why": self.why}
+        if self.repeats:
+            fields["repeats"] = self.repeats
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

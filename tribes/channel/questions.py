@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from tribes.ids import make_unique_id
-from tribes.wire.data import destination_trailer, encode_data_frame
+from tribes.links.introduction import introduce
+from tribes.wire.data import encode_data_frame
 from tribes.wire.outputs import NetworkOutput, Probe
 
 if TYPE_CHECKING:
     from tribes.channel.protection import Protection
+    from tribes.security.mark import Marker
     from tribes.wire.member import Member
 
 __all__ = ["Questions"]
@@ -31,6 +33,7 @@ class Questions:
         emit: Takes the outputs.
         new_number: Numbers the tests.
         protection: What a key changes; None: there is none.
+        marker: Says who asks; None: only the record does.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Questions:
         emit: Callable[[NetworkOutput], None],
         new_number: Callable[[], int],
         protection: Protection | None,
+        marker: Marker | None,
     ) -> None:
         self._record = record
         self._wall_ms = wall_ms
@@ -49,6 +53,7 @@ class Questions:
         self._emit = emit
         self._new_number = new_number
         self._protection = protection
+        self._marker = marker
         self._answers: dict[int, Callable[[Exception | None, float], None]] = {}
 
     def ask(
@@ -80,8 +85,8 @@ class Questions:
                 make_unique_id(self._entropy(16)),
                 self._record,
                 message,
-                trailer=destination_trailer(member.unique_id),
             )
+            data = introduce(data, member.unique_id, self._marker)
         self._emit(
             Probe(number, member.address, data, expect_reply, connect_timeout, reply_timeout)
         )

@@ -23,10 +23,28 @@ class Ticket:
         destinations: Who has to answer.
         released: Called with the faulty members known by then, exactly once, never after settled.
         settled: Called with all faulty members, exactly once.
-        each: Called with every destination and its outcome, as it becomes known.
+        each: Called with each destination as soon as it succeeded (None) or failed.
+        parent: The ticket that this one's frames wait for as well, and that says whether it is
+            live; for an interceptor that puts its own in between.
+        is_live: A session manager's: nobody is blocked when a member's queue is full.
+
+    Attributes:
+        held: Frames of the message that still wait for room in a member's queue.
+        on_free: Called when there are none any more.
     """
 
-    __slots__ = ("_on_each", "_on_released", "_on_settled", "_open", "faulty", "is_released")
+    __slots__ = (
+        "_on_each",
+        "_on_released",
+        "_on_settled",
+        "_open",
+        "faulty",
+        "held",
+        "is_live",
+        "is_released",
+        "on_free",
+        "parent",
+    )
 
     def __init__(
         self,
@@ -35,12 +53,18 @@ class Ticket:
         released: Callable[[dict[Member, Exception], float], None] | None = None,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
         each: Callable[[Member, Exception | None, float], None] | None = None,
+        is_live: bool = False,
+        parent: Ticket | None = None,
     ) -> None:
         # In the order given: that of a set would be another one in every process.
         self._open = dict.fromkeys(destinations)
         self._on_released = released
         self._on_settled = settled
         self._on_each = each
+        self.parent = parent
+        self.is_live: bool = is_live if parent is None else parent.is_live
+        self.held = 0
+        self.on_free: Callable[[float], None] | None = None
         self.faulty: dict[Member, Exception] = {}
         self.is_released = False
 
@@ -60,6 +84,20 @@ class Ticket:
             self.is_released = True
             if self._on_released is not None:
                 self._on_released(dict(self.faulty), now)
+
+    def hold(self) -> None:
+        """One of the message's frames waits for room."""
+        self.held += 1
+        if self.parent is not None:
+            self.parent.hold()
+
+    def let_go(self, now: float) -> None:
+        """It does not any more: it was queued, or has failed."""
+        self.held -= 1
+        if not self.held and self.on_free is not None:
+            self.on_free(now)
+        if self.parent is not None:
+            self.parent.let_go(now)
 
     def settle(self, member: Member, error: Exception | None, now: float) -> None:
         """Note the outcome at one destination; a second word on the same one is ignored."""
@@ -110,7 +148,7 @@ def divide(ticket: Ticket, parts: Sequence[Iterable[Member]]) -> list[Ticket]:
         destinations = tuple(part)
         for member in destinations:
             missing[member] = missing.get(member, 0) + 1
-        divided.append(Ticket(destinations, released=released, each=each))
+        divided.append(Ticket(destinations, released=released, each=each, parent=ticket))
     return divided
 
 

@@ -15,6 +15,7 @@ from tribes.config.model import (
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
+    TlsConfig,
 )
 from tribes.errors import ConfigError
 from tribes.runtime.group_channel import GroupChannel
@@ -109,9 +110,28 @@ _DEFAULT_RECEIVER = ReceiverConfig()
     help="IP address that needs no key, for Tomcat's members, or 'any'; may be repeated.",
 )
 @click.option(
+    "--tls-certificate",
+    default="",
+    help="This member's certificate (PEM): with it all connections are TLS, on both sides. Read "
+    "again on SIGHUP, like the next two.",
+)
+@click.option("--tls-private-key", default="", help="Its key; default: in the same file.")
+@click.option(
+    "--tls-authorities",
+    default="",
+    help="Certificates of those who sign members' certificates; nobody else is trusted.",
+)
+@click.option(
+    "--tls-peer-name",
+    "tls_peer_names",
+    multiple=True,
+    help="What members' certificates must name: a DNS name, an IP address, or 'any'; may be "
+    "repeated. Default: the address of the connection.",
+)
+@click.option(
     "--insecure",
     is_flag=True,
-    help="Allow an address other than loopback without a key: nothing is authenticated then.",
+    help="Allow an address other than loopback without key and TLS: nothing is authenticated then.",
 )
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
 @click.option(
@@ -135,6 +155,10 @@ def node(
     send_options: str,
     key_file: str,
     plain_peers: tuple[str, ...],
+    tls_certificate: str,
+    tls_private_key: str,
+    tls_authorities: str,
+    tls_peer_names: tuple[str, ...],
     insecure: bool,
     log_format: str,
     log_level: str,
@@ -162,12 +186,26 @@ def node(
                 receiver=ReceiverConfig(address=address, port=port, auto_bind=auto_bind),
                 key_file=key_file,
                 plain_peers=plain_peers,
+                tls=_tls(tls_certificate, tls_private_key, tls_authorities, tls_peer_names),
             ),
             manager=ManagerConfig(channel_send_options=parse_send_options(send_options)),
         )
         trio.run(_run, config)
     except* ConfigError as group:
         raise click.ClickException(str(_first(group))) from group
+
+
+def _tls(
+    certificate: str, private_key: str, authorities: str, peer_names: tuple[str, ...]
+) -> TlsConfig | None:
+    if not (certificate or private_key or authorities or peer_names):
+        return None
+    return TlsConfig(
+        certificate=certificate,
+        private_key=private_key,
+        authorities=authorities,
+        peer_names=peer_names,
+    )
 
 
 def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
@@ -177,15 +215,24 @@ def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
     return error
 
 
-def _reload_keys(channel: GroupChannel) -> None:
-    try:
-        log.info("keys read again", ids=channel.reload_keys())
-    except ConfigError as error:
-        log.error("keys stay as they were", error=str(error))
+def _reload(channel: GroupChannel) -> None:
+    config = channel.config.channel
+    if config.key_file:
+        try:
+            log.info("keys read again", ids=channel.reload_keys())
+        except ConfigError as error:
+            log.error("keys stay as they were", error=str(error))
+    if config.tls is not None:
+        try:
+            channel.reload_certificates()
+            log.info("certificates read again")
+        except ConfigError as error:
+            log.error("certificates stay as they were", error=str(error))
 
 
 async def _run(config: NodeConfig) -> None:
-    reload = getattr(signal, "SIGHUP", None) if config.channel.key_file else None
+    has_files = bool(config.channel.key_file or config.channel.tls)
+    reload = getattr(signal, "SIGHUP", None) if has_files else None
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
         async with GroupChannel(config) as channel:
             membership = config.channel.membership
@@ -196,10 +243,11 @@ async def _run(config: NodeConfig) -> None:
                 group=f"{membership.address}:{membership.port}",
                 contexts=list(config.contexts) or "all",
                 key=config.channel.key_file or "none",
+                tls=config.channel.tls.certificate if config.channel.tls else "none",
             )
             async for number in signals:
                 if number == reload:
-                    _reload_keys(channel)
+                    _reload(channel)
                     continue
                 log.info("node leaves", signal=signal.Signals(number).name)
                 break

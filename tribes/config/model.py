@@ -24,6 +24,7 @@ __all__ = [
     "NodeConfig",
     "ReceiverConfig",
     "SenderConfig",
+    "TlsConfig",
     "check_config",
     "waits_for_members",
 ]
@@ -81,6 +82,18 @@ class ReceiverConfig(_Config, frozen=True):
         pending_max: Messages of one member that wait for the listeners before its connections are
             no longer read.
         pending_max_bytes: The same in bytes.
+        udp_port: First UDP port to try for messages with the option UDP, upwards like ``port``
+            (``udpPort``); -1: none are received.
+        rx_buf_size: Bytes that the kernel keeps of what arrived on a connection (``rxBufSize``);
+            0: what the kernel finds best. Tomcat's 65536 would slow long messages down.
+        tx_buf_size: The same for what is sent on it (``txBufSize``).
+        udp_rx_buf_size: The same for the UDP port (``udpRxBufSize``).
+        udp_tx_buf_size: The same for the UDP port (``udpTxBufSize``).
+        tcp_no_delay: Send acknowledgements without waiting for more (``tcpNoDelay``).
+        so_keep_alive: Let the kernel ask on idle connections whether the peer's machine is there
+            (``soKeepAlive``; off in Tomcat).
+        so_traffic_class: Type of service of the packets (``soTrafficClass``; 28 in Tomcat);
+            -1: the kernel's.
     """
 
     address: str = "127.0.0.1"
@@ -92,6 +105,14 @@ class ReceiverConfig(_Config, frozen=True):
     frame_max_bytes: int = 16 * 1024 * 1024
     pending_max: int = 1000
     pending_max_bytes: int = 4 * 1024 * 1024
+    udp_port: int = -1
+    rx_buf_size: int = 0
+    tx_buf_size: int = 0
+    udp_rx_buf_size: int = 0
+    udp_tx_buf_size: int = 0
+    tcp_no_delay: bool = True
+    so_keep_alive: bool = True
+    so_traffic_class: int = -1
 
 
 class SenderConfig(_Config, frozen=True):
@@ -105,18 +126,74 @@ class SenderConfig(_Config, frozen=True):
             (``throwOnFailedAck``).
         retry_failed_ack: Whether such a message is sent again, as Tomcat does. Off: the listener
             would run twice.
-        queue_max_bytes: What may wait for one member; beyond it a message to it fails at once.
-            As much as the dispatch queue holds, so that asynchronous senders wait there for room.
+        queue_max_bytes: Users' messages that may wait to be written to one member; who sends more
+            is blocked until there is room.
+        queue_timeout: Milliseconds a sender is blocked at most; then the send fails for that
+            member, and all others have the message.
+        live_queue_max_bytes: The same for the session managers' changes. What does not fit is sent
+            later, merged; see ``ManagerConfig.dirty_max``.
+        unacked_max_bytes: What may be written to one of our own members before it has said that it
+            received it; that much is kept to be written again on a new connection.
         keep_connected: Whether a connection to every member is kept open. It costs nothing while
             idle and tells a crash by its end.
+        pool_size: Connections to one plain member (``poolSize``; 25 in Tomcat). With more than one,
+            acknowledged messages are under way side by side, and arrive in any order. Our own
+            members need no more than one.
+        keep_alive_count: Messages after which a connection to a plain member is closed and made
+            anew (``keepAliveCount``); -1: never.
+        keep_alive_time: Milliseconds after which it is (``keepAliveTime``); -1: never.
+        rx_buf_size: See ``ReceiverConfig``.
+        tx_buf_size: See ``ReceiverConfig``.
+        tcp_no_delay: See ``ReceiverConfig``.
+        so_keep_alive: See ``ReceiverConfig``.
+        so_traffic_class: See ``ReceiverConfig``.
     """
 
     timeout: int = 3000
     max_retry_attempts: int = 1
     throw_on_failed_ack: bool = True
     retry_failed_ack: bool = False
-    queue_max_bytes: int = 64 * 1024 * 1024
+    queue_max_bytes: int = 4 * 1024 * 1024
+    queue_timeout: int = 3000
+    live_queue_max_bytes: int = 4 * 1024 * 1024
+    unacked_max_bytes: int = 4 * 1024 * 1024
     keep_connected: bool = True
+    pool_size: int = 1
+    keep_alive_count: int = -1
+    keep_alive_time: int = -1
+    rx_buf_size: int = 0
+    tx_buf_size: int = 0
+    tcp_no_delay: bool = True
+    so_keep_alive: bool = True
+    so_traffic_class: int = -1
+
+
+class TlsConfig(_Config, frozen=True):
+    """TLS for every TCP connection between members; files are in PEM format.
+
+    Attributes:
+        certificate: File with this member's certificate, and those between it and the authority.
+        private_key: File with its key, not encrypted; only its owner may read it. Empty: it stands
+            in the certificate's file.
+        authorities: File with the certificates of the authorities that members' certificates must
+            be signed by. No other authorities are trusted, not even the system's.
+        verify_peer: Demand a certificate also of who connects (mutual TLS). Off, whoever reaches
+            the port may speak, unless a group key says otherwise.
+        peer_names: What a member's certificate must name, one of these: DNS names and IP addresses
+            of its subject alternative names, compared whole. Empty: the IP address at the other
+            end of the connection. ``"any"``: every certificate of the authorities will do.
+        minimum_version: Lowest version of TLS that is spoken.
+        handshake_timeout: Milliseconds from the moment a connection is accepted until it must have
+            said, encrypted, what it wants.
+    """
+
+    certificate: str
+    authorities: str
+    private_key: str = ""
+    verify_peer: bool = True
+    peer_names: tuple[str, ...] = ()
+    minimum_version: Literal["1.2", "1.3"] = "1.3"
+    handshake_timeout: int = 2000
 
 
 class ChannelConfig(_Config, frozen=True):
@@ -139,6 +216,7 @@ class ChannelConfig(_Config, frozen=True):
         heartbeat_sleeptime: Milliseconds between two heartbeats of the interceptors
             (``heartbeatSleeptime``).
         option_check: Refuse interceptors whose option flags cover each other (``optionCheck``).
+        tls: Certificates for the connections, instead of a key or with one; unset: no TLS.
     """
 
     membership: MembershipConfig = MembershipConfig()
@@ -151,6 +229,7 @@ class ChannelConfig(_Config, frozen=True):
     interceptors: tuple[Any, ...] | None = None
     heartbeat_sleeptime: int = 5000
     option_check: bool = False
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         if self.interceptors is not None:
@@ -165,6 +244,13 @@ class ChannelConfig(_Config, frozen=True):
     def has_key(self) -> bool:
         """Whether a group key protects this channel."""
         return bool(self.key_file or self.keys)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether only those who prove something may speak: a key, or certificates on both sides of
+        each connection.
+        """
+        return self.has_key or (self.tls is not None and self.tls.verify_peer)
 
 
 def _with_secrets(interceptor: InterceptorConfig) -> InterceptorConfig:
@@ -192,6 +278,11 @@ class ManagerConfig(_Config, frozen=True):
         session_id_length: Random bytes of a session id (``sessionIdLength``).
         max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
         commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
+        inbox_max_bytes: Changes that requests may have left for the channel, of all contexts.
+        queue_timeout: Milliseconds a request is held back before its commit while there is no room
+            in the inbox. Then the commit stands all the same, and the session is sent later.
+        dirty_max: Sessions remembered per member that it is behind with; of one that is behind with
+            more the whole replica is compared when it answers.
         on_unreplicated: What a request does whose commit some member lacks: ``"serve"`` answers,
             counts and logs it; ``"error"`` answers 503 instead. Either way the change stands here
             and reaches the others when they can be reached.
@@ -207,6 +298,9 @@ class ManagerConfig(_Config, frozen=True):
     session_id_length: int = 16
     max_active_sessions: int = -1
     commit_timeout: int = 1000
+    inbox_max_bytes: int = 8 * 1024 * 1024
+    queue_timeout: int = 1000
+    dirty_max: int = 10_000
     on_unreplicated: Literal["serve", "error"] = "serve"
     min_copies: int = 0
     state_transfer_timeout_s: float = 60.0
@@ -221,8 +315,8 @@ class NodeConfig(_Config, frozen=True):
         payload: Bytes that every heartbeat carries.
         contexts: Names of the web applications whose sessions this node serves.
         hold_all: Keep copies of every context that other members announce.
-        insecure: Allow addresses other than loopback although there is no key, and so nothing is
-            authenticated.
+        insecure: Allow addresses other than loopback although there is neither a key nor mutual
+            TLS, and so nothing is authenticated.
     """
 
     name: str = ""
@@ -259,6 +353,16 @@ def check_config(config: NodeConfig) -> None:
         )
     _port("channel.membership.port", membership.port, lowest=1)
     _port("channel.receiver.port", receiver.port, lowest=0)
+    _port("channel.receiver.udp_port", receiver.udp_port, lowest=-1)
+    _check_sockets("channel.receiver", receiver)
+    _check_sockets("channel.sender", config.channel.sender)
+    _positive("channel.sender.pool_size", config.channel.sender.pool_size)
+    if receiver.udp_port >= 0 and (config.channel.has_key or config.channel.tls is not None):
+        raise ConfigError(
+            "a group with a key or TLS receives no messages by UDP, because nothing protects "
+            "them; take udp_port away",
+            key="channel.receiver.udp_port",
+        )
     _positive("channel.receiver.max_threads", receiver.max_threads)
     _positive("channel.receiver.max_connections", receiver.max_connections)
     if receiver.frame_max_bytes < FRAME_MIN_BYTES:
@@ -267,8 +371,15 @@ def check_config(config: NodeConfig) -> None:
             key="channel.receiver.frame_max_bytes",
         )
     _positive("channel.heartbeat_sleeptime", config.channel.heartbeat_sleeptime)
-    _positive("channel.sender.timeout", config.channel.sender.timeout)
+    _check_sender(config.channel.sender)
     _positive("manager.commit_timeout", config.manager.commit_timeout)
+    _positive("manager.inbox_max_bytes", config.manager.inbox_max_bytes)
+    _positive("manager.dirty_max", config.manager.dirty_max)
+    if config.manager.queue_timeout < 0:
+        raise ConfigError(
+            f"must be 0 (never wait) or more, found {config.manager.queue_timeout}",
+            key="manager.queue_timeout",
+        )
     _check_unreplicated(config.manager)
     _positive("manager.expiry_interval", config.manager.expiry_interval)
     group = _ip("channel.membership.address", membership.address)
@@ -284,11 +395,12 @@ def check_config(config: NodeConfig) -> None:
             key="channel.receiver.address",
         )
     _check_key(config.channel)
+    _check_tls(config.channel)
     for key, text in (
         ("channel.membership.bind", membership.bind),
         ("channel.receiver.address", receiver.address),
     ):
-        if _ip(key, text).is_loopback or config.insecure or config.channel.has_key:
+        if _ip(key, text).is_loopback or config.insecure or config.channel.is_protected:
             continue
         raise ConfigError(
             f"{text} is not a loopback address, and nothing protects the group there: whoever "
@@ -296,11 +408,38 @@ def check_config(config: NodeConfig) -> None:
             "on every member (on the command line: --key-file):\n\n"
             "    tribes keygen --output group.key\n"
             '    key_file = "group.key"    # under [channel]\n\n'
+            "or certificates ([channel.tls]: certificate, private_key, authorities; see "
+            "docs/security.md), "
             "or, if the network itself is trusted, say so in the node's configuration (on the "
             "command line: --insecure):\n\n"
             "    insecure = true\n",
             key=key,
         )
+
+
+def _check_sockets(key: str, config: ReceiverConfig | SenderConfig) -> None:
+    for name in ("rx_buf_size", "tx_buf_size"):
+        if getattr(config, name) < 0:
+            raise ConfigError(
+                f"must be 0 (the kernel's choice) or more, found {getattr(config, name)}",
+                key=f"{key}.{name}",
+            )
+    if not -1 <= config.so_traffic_class <= 255:
+        raise ConfigError(
+            f"must be from -1 (the kernel's) to 255, found {config.so_traffic_class}",
+            key=f"{key}.so_traffic_class",
+        )
+
+
+def _check_sender(sender: SenderConfig) -> None:
+    for name in (
+        "timeout",
+        "queue_max_bytes",
+        "queue_timeout",
+        "live_queue_max_bytes",
+        "unacked_max_bytes",
+    ):
+        _positive(f"channel.sender.{name}", getattr(sender, name))
 
 
 def _check_key(channel: ChannelConfig) -> None:
@@ -321,6 +460,45 @@ def _check_key(channel: ChannelConfig) -> None:
         raise ConfigError(
             "without a key everybody may come without one; set key_file too, or take it away",
             key="channel.plain_peers",
+        )
+
+
+def _check_tls(channel: ChannelConfig) -> None:
+    tls = channel.tls
+    if tls is None:
+        return
+    for name in ("certificate", "authorities"):
+        if not getattr(tls, name):
+            raise ConfigError(
+                "is empty; write the path of a file in PEM format", key=f"channel.tls.{name}"
+            )
+    if tls.minimum_version not in ("1.2", "1.3"):
+        raise ConfigError(
+            f"must be '1.2' or '1.3', found {tls.minimum_version!r}",
+            key="channel.tls.minimum_version",
+        )
+    _positive("channel.tls.handshake_timeout", tls.handshake_timeout)
+    for text in tls.peer_names:
+        if not text.strip() or "*" in text:
+            raise ConfigError(
+                f"{text!r} is no name; write whole DNS names or IP addresses, or 'any'",
+                key="channel.tls.peer_names",
+            )
+    if not channel.own_link:
+        raise ConfigError(
+            "is false, but only members with the own link speak TLS; write own_link = true",
+            key="channel.own_link",
+        )
+    if channel.plain_peers:
+        raise ConfigError(
+            "plain members don't speak TLS; take plain_peers away, or channel.tls",
+            key="channel.plain_peers",
+        )
+    if not channel.has_key and not channel.membership.suspect_after:
+        raise ConfigError(
+            "is 0, but with TLS and no key anybody can send heartbeats, so only answers tell a "
+            "hung member from a living one; write 1000, or set a key_file as well",
+            key="channel.membership.suspect_after",
         )
 
 

@@ -8,14 +8,41 @@ The channel knows peers only through :class:`PeerSender`. There are two kinds: t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tribes.links.own_wire import Need
 
 if TYPE_CHECKING:
     from tribes.wire.member import Member
 
-__all__ = ["OutFrame", "PeerSender", "excuse"]
+__all__ = ["LinkEnd", "Load", "OutFrame", "PeerSender", "QueueBounds", "excuse"]
+
+
+class QueueBounds(NamedTuple):
+    """What may be kept for one member, in bytes; one frame that is larger passes when alone.
+
+    Attributes:
+        raw: Users' messages that wait; whoever sends more is blocked (``queue_max_bytes``).
+        live: The session managers' messages that wait; what does not fit is sent later, merged
+            (``live_queue_max_bytes``).
+        unacked: Written on an own link and not yet received, kept to be written again
+            (``unacked_max_bytes``).
+    """
+
+    raw: int
+    live: int
+    unacked: int
+
+
+class Load(NamedTuple):
+    """What is kept for one member at this moment, in bytes; see :class:`QueueBounds`.
+
+    On a plain link nothing is kept to be written again: what it has begun counts as waiting.
+    """
+
+    raw: int
+    live: int
+    unacked: int
 
 
 class OutFrame:
@@ -29,11 +56,25 @@ class OutFrame:
         deadline: Monotonic seconds after which it has failed.
         waits: Whether the caller waits for the outcome, and is to be let go when the member stops
             answering.
+        is_live: A session manager's, which counts in the live queue and never blocks.
+        unblocked: Called once when it need not wait for room any more, queued or failed; None:
+            it never had to.
         attempts: How often it was started on a connection that then broke.
         end: Position on its link right after its last byte, while it is being written.
     """
 
-    __slots__ = ("attempts", "data", "deadline", "end", "need", "needs_ack", "settle", "waits")
+    __slots__ = (
+        "attempts",
+        "data",
+        "deadline",
+        "end",
+        "is_live",
+        "need",
+        "needs_ack",
+        "settle",
+        "unblocked",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -43,6 +84,7 @@ class OutFrame:
         settle: Callable[[Exception | None, float], None],
         waits: bool = False,
         needs_outcome: bool = True,
+        is_live: bool = False,
     ) -> None:
         self.data = data
         self.needs_ack = needs_ack
@@ -51,6 +93,8 @@ class OutFrame:
             self.need = Need.PROCESSED if needs_outcome else Need.RECEIVED
         self.settle = settle
         self.waits = waits
+        self.is_live = is_live
+        self.unblocked: Callable[[float], None] | None = None
         self.deadline = 0.0
         self.attempts = 0
         self.end = 0
@@ -68,14 +112,8 @@ def excuse(frames: Iterable[OutFrame], why: Exception, now: float) -> None:
         settle(why, now)
 
 
-class PeerSender(Protocol):
-    """Everything that is on its way to one member, in order."""
-
-    def enqueue(self, frame: OutFrame, now: float) -> None:
-        """Send ``frame`` after everything enqueued before it. May settle it at once."""
-
-    def connect(self, now: float) -> None:
-        """Open a connection now, and keep one open from here on."""
+class LinkEnd(Protocol):
+    """Who a connection belongs to: gets what the driver reports of it."""
 
     def link_opened(self, link: int, now: float) -> None:
         """The connection asked for is there."""
@@ -91,6 +129,23 @@ class PeerSender(Protocol):
 
     def link_closed(self, why: Exception | None, now: float) -> None:
         """The connection ended, and not by this side."""
+
+    @property
+    def member(self) -> Member:
+        """Who is at its other end."""
+
+
+class PeerSender(Protocol):
+    """Everything that is on its way to one member, in order."""
+
+    def has_room(self, size: int, *, is_live: bool) -> bool:
+        """Whether a frame of ``size`` bytes may be enqueued."""
+
+    def enqueue(self, frame: OutFrame, now: float) -> None:
+        """Send ``frame`` after everything enqueued before it. May settle it at once."""
+
+    def connect(self, now: float) -> None:
+        """Open a connection now, and keep one open from here on."""
 
     def excuse(self, why: Exception, now: float) -> None:
         """Let go of every caller that waits; what it sent stays on its way."""
@@ -116,3 +171,7 @@ class PeerSender(Protocol):
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
+
+    @property
+    def load(self) -> Load:
+        """The same, by kind."""

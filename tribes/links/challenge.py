@@ -14,6 +14,11 @@ behind its known fields it covers the *life* of the member::
 
 by which heartbeats that were sent before count for nothing any more. There is no START: the member
 remembers nothing of us.
+
+In a group with TLS and no key the connection itself is the proof, so nothing else is proved on it.
+Heartbeats say nothing there, and the member describes itself instead; behind its life comes::
+
+    u32 length | its member record
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Challenges", "Life", "decode_life", "encode_life"]
 
 _LIFE: Final = struct.Struct(">QQ")
+_LENGTH: Final = struct.Struct(">I")
 
 _NO_NUMBERING: Final = 0
 """Incarnation in a challenge's HELLO. All of them share one: a receiver remembers the incarnations
@@ -47,10 +53,12 @@ class Life(NamedTuple):
     Attributes:
         incarnation: The one in its marks.
         counter: Of its last mark; earlier ones are worthless.
+        record: Its encoded member record; empty where its marks are signed.
     """
 
     incarnation: int
     counter: int
+    record: bytes = b""
 
 
 Answer = Callable[[Life | Exception, float], None]
@@ -58,7 +66,8 @@ Answer = Callable[[Life | Exception, float], None]
 
 def encode_life(life: Life) -> bytes:
     """Return what WELCOME says behind its known fields."""
-    return _LIFE.pack(*life)
+    fields = _LIFE.pack(life.incarnation, life.counter)
+    return fields + _LENGTH.pack(len(life.record)) + life.record if life.record else fields
 
 
 def decode_life(tail: bytes) -> Life:
@@ -69,7 +78,14 @@ def decode_life(tail: bytes) -> Life:
     """
     if len(tail) < _LIFE.size:
         raise RemoteProtocolError("WELCOME does not say which life it is of")
-    return Life(*_LIFE.unpack_from(tail))
+    incarnation, counter = _LIFE.unpack_from(tail)
+    begin = _LIFE.size + _LENGTH.size
+    if len(tail) < begin:
+        return Life(incarnation, counter)
+    (size,) = _LENGTH.unpack_from(tail, _LIFE.size)
+    if begin + size > len(tail):
+        raise RemoteProtocolError(f"WELCOME claims a record of {size} bytes")
+    return Life(incarnation, counter, tail[begin : begin + size])
 
 
 class _Challenge:
@@ -90,7 +106,7 @@ class Challenges:
 
     Args:
         side: What this process says of itself.
-        keys: The key to prove.
+        keys: The key to prove; None: the connections themselves prove who is there.
         timers: Where it asks to be woken.
         entropy: Gives n random bytes.
         emit: Takes the outputs.
@@ -101,7 +117,7 @@ class Challenges:
         self,
         *,
         side: OwnSide,
-        keys: LinkKeyring,
+        keys: LinkKeyring | None,
         timers: Timers,
         entropy: Callable[[int], bytes],
         emit: Callable[[NetworkOutput], None],
@@ -156,7 +172,7 @@ class Challenges:
         challenge.opening = Opening(
             self._side,
             challenge.member.unique_id,
-            key=self._keys.current,
+            key=None if self._keys is None else self._keys.current,
             incarnation=_NO_NUMBERING,
             attempt=0,
             entropy=self._entropy,

@@ -6,6 +6,13 @@ The bodies of these control frames begin with ``"TPY"`` and one byte::
     06 SEEN   varint serial
     07 PING   08 PONG
     09 DATA   channel data that itself begins with "TPY"
+    0A ASK    u32 number | 16 B unique id
+    0B TOLD   u32 number | u8 opinion
+    0C DOUBT
+
+ASK asks the receiver whether it has an answer from a member, and TOLD answers with the number of
+the question; DOUBT says that its sender suspects the receiver, and is answered like PING. They are
+for peers only that have stated the feature ``WITNESSES``.
 
 ``runs`` is a varint count and for each run two varints: how many positions lie between it and the
 one before it (or the floor), and its length. ``failures`` is a varint count and, unless that is 0,
@@ -23,11 +30,12 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from tribes.errors import LocalProtocolError, RemoteProtocolError
-from tribes.links.own_wire import CONTROL_MARK, REASON_MAX_BYTES, clip_reason, take_text
+from tribes.links.own_wire import CONTROL_MARK, REASON_MAX_BYTES, Opinion, clip_reason, take_text
 from tribes.wire.frame import FRAME_OVERHEAD, encode_frame
 
 __all__ = [
     "ACK_BODY_MAX_BYTES",
+    "DOUBT_FRAME",
     "FAILURES_PER_ACK_MAX",
     "PING_FRAME",
     "PONG_FRAME",
@@ -35,9 +43,13 @@ __all__ = [
     "Ack",
     "Failure",
     "decode_ack",
+    "decode_ask",
     "decode_seen",
+    "decode_told",
     "encode_ack",
+    "encode_ask",
     "encode_seen",
+    "encode_told",
     "escape_data",
 ]
 
@@ -48,12 +60,15 @@ RUNS_PER_ACK_MAX: Final = 1024
 FAILURES_PER_ACK_MAX: Final = 256
 
 _ACK: Final = struct.Struct(">4sQQ")
+_ASK: Final = struct.Struct(">4sI16s")
+_TOLD: Final = struct.Struct(">4sIB")
 _BODY_AT: Final = 11
 """Where a frame's body begins."""
 _U64_MAX: Final = 2**64 - 1
 
 PING_FRAME: Final = encode_frame(CONTROL_MARK + b"\x07")
 PONG_FRAME: Final = encode_frame(CONTROL_MARK + b"\x08")
+DOUBT_FRAME: Final = encode_frame(CONTROL_MARK + b"\x0c")
 
 Failure = tuple[int, str]
 """A position, and why what stands there could not be processed."""
@@ -164,6 +179,43 @@ def decode_seen(body: bytes) -> int:
     if at != len(body) or not body.startswith(CONTROL_MARK + b"\x06"):
         raise RemoteProtocolError("not a confirmation")
     return serial
+
+
+def encode_ask(number: int, unique_id: bytes) -> bytes:
+    """Return the body of an ASK: does this member answer you?"""
+    return _ASK.pack(CONTROL_MARK + b"\x0a", number, unique_id)
+
+
+def decode_ask(body: bytes) -> tuple[int, bytes]:
+    """Return the number of an ASK and the unique id of the member that it is about.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
+    if len(body) != _ASK.size or not body.startswith(CONTROL_MARK + b"\x0a"):
+        raise RemoteProtocolError("not a question about a member")
+    _, number, unique_id = _ASK.unpack(body)
+    return number, unique_id
+
+
+def encode_told(number: int, opinion: Opinion) -> bytes:
+    """Return the body of a TOLD, the answer to an ASK."""
+    return _TOLD.pack(CONTROL_MARK + b"\x0b", number, opinion)
+
+
+def decode_told(body: bytes) -> tuple[int, Opinion]:
+    """Return the number and the opinion of a TOLD.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
+    if len(body) != _TOLD.size or not body.startswith(CONTROL_MARK + b"\x0b"):
+        raise RemoteProtocolError("not an answer about a member")
+    _, number, opinion = _TOLD.unpack(body)
+    try:
+        return number, Opinion(opinion)
+    except ValueError:
+        return number, Opinion.UNKNOWN
 
 
 def escape_data(frame: bytes) -> bytes:

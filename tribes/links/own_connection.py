@@ -47,6 +47,7 @@ class Connection:
         "_opener",
         "_opening",
         "_seal",
+        "_seen",
         "_written",
         "is_open",
         "link",
@@ -66,6 +67,7 @@ class Connection:
         self._seal: Callable[[bytes], bytes] | None = None
         self._opener: Opener | None = None
         self._control: list[bytes] = []  # control frames to write before the next data
+        self._seen = b""  # the one among them that confirms failures
         self._written = 0
         self._flushed = 0
         self._write([opening.hello])
@@ -105,12 +107,17 @@ class Connection:
         if PING_FRAME not in self._control:
             self._control.append(PING_FRAME)
 
+    def say(self, frame: bytes) -> None:
+        """Write a control frame with the next write; nobody repeats it on another connection."""
+        self._control.append(frame)
+
     def confirm(self, serial: int) -> None:
         """Confirm failures with the next write. What is not confirmed on this connection is told
         again on the next one; a later serial says all that an earlier one did.
         """
-        self._control = [frame for frame in self._control if frame is PING_FRAME]
-        self._control.append(encode_frame(encode_seen(serial)))
+        self._control = [each for each in self._control if each is not self._seen]
+        self._seen = encode_frame(encode_seen(serial))
+        self._control.append(self._seen)
 
     def has_to_write(self, outbox: Outbox) -> bool:
         """Whether :meth:`pump` may have something to do."""

@@ -10,6 +10,9 @@ acknowledgement leaves *open* when the kernel has it and stays in *sent*; one th
 processed leaves *sent* when it was received and stays in *open*, without its bytes.
 
 All frames have the same time, so every order by position is an order by deadline too.
+
+What is *sent* has a bound of its own: beyond it nothing new is written, and what waits is bounded
+where frames come in (:mod:`tribes.links.pool`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from tribes.errors import RemoteProtocolError
+from tribes.links.base import Load
 from tribes.links.own_acks import escape_data
 from tribes.links.own_wire import CONTROL_MARK, Need
 from tribes.wire.frame import FRAME_OVERHEAD
@@ -25,7 +29,7 @@ from tribes.wire.frame import FRAME_OVERHEAD
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tribes.links.base import OutFrame
+    from tribes.links.base import OutFrame, QueueBounds
     from tribes.links.own_acks import Ack
 
 __all__ = ["Item", "Outbox", "Progress", "Resumed"]
@@ -84,12 +88,17 @@ class Outbox:
     """The frames for one member, in order.
 
     Args:
-        max_bytes: What may be in it; a frame larger than that passes when alone.
+        bounds: What may be in it.
+
+    Attributes:
+        unacked_bytes: Of what was written and may have to be written again.
+        waiting_bytes: Of what waits to be written: the users', and the session managers'.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
+    def __init__(self, bounds: QueueBounds) -> None:
+        self.bounds = bounds
+        self.unacked_bytes = 0
+        self.waiting_bytes = [0, 0]  # by `is_live`
         self.lost = 0
         self._waiting: deque[Item] = deque()
         self._sent: deque[Item] = deque()
@@ -105,7 +114,7 @@ class Outbox:
 
     def __repr__(self) -> str:
         return (
-            f"<Outbox bytes={self.bytes} waiting={len(self._waiting)} sent={len(self._sent)} "
+            f"<Outbox bytes={self.total_bytes} waiting={len(self._waiting)} sent={len(self._sent)} "
             f"open={len(self._open)} position={self._position}>"
         )
 
@@ -116,8 +125,10 @@ class Outbox:
 
     @property
     def has_to_write(self) -> bool:
-        """True when something is to be written on the present link."""
-        return bool(self._waiting or self._again)
+        """True when something is to be written on the present link, and may be."""
+        if self._again:
+            return True
+        return bool(self._waiting) and self._has_window(self._waiting[0].size)
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -136,14 +147,26 @@ class Outbox:
             deadlines.append(self._sent[-1].frame.deadline)
         return min(deadlines, default=None)
 
-    def has_room(self, size: int) -> bool:
+    def has_room(self, size: int, *, is_live: bool = False) -> bool:
         """Whether a frame of ``size`` bytes may be put."""
-        return not self.bytes or self.bytes + size <= self.max_bytes
+        waiting = self.waiting_bytes[is_live]
+        return not waiting or waiting + size <= self.bounds[is_live]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all that is in it."""
+        return self.unacked_bytes + sum(self.waiting_bytes)
+
+    @property
+    def load(self) -> Load:
+        """What is in it by kind."""
+        raw, live = self.waiting_bytes
+        return Load(raw, live, self.unacked_bytes)
 
     def put(self, frame: OutFrame) -> None:
         """Add a frame at the end; its deadline is set."""
         item = Item(frame, frame.need)
-        self.bytes += item.size
+        self.waiting_bytes[frame.is_live] += item.size
         self._waiting.append(item)
 
     def next_to_write(
@@ -165,11 +188,16 @@ class Outbox:
             if self._again:
                 item, data = self._again.popleft()
             elif self._waiting:
-                item = self._waiting.popleft()
-                if item.size - FRAME_OVERHEAD > self._body_max_bytes:
-                    self.bytes -= item.size
+                item = self._waiting[0]
+                is_too_long = item.size - FRAME_OVERHEAD > self._body_max_bytes
+                if not is_too_long and not self._has_window(item.size):
+                    break
+                self._waiting.popleft()
+                self.waiting_bytes[item.frame.is_live] -= item.size
+                if is_too_long:
                     refused.append(item)
                     continue
+                self.unacked_bytes += item.size
                 data = item.frame.data
                 self._position += 1
                 item.position = self._position
@@ -187,6 +215,10 @@ class Outbox:
             if item.need is Need.NOTHING and item.position in self._open:
                 self._unflushed.append(item)
         return items, refused
+
+    def _has_window(self, size: int) -> bool:
+        unacked = self.unacked_bytes
+        return not unacked or unacked + size <= self.bounds.unacked
 
     def flushed(self, total: int) -> list[Item]:
         """The kernel has ``total`` bytes of the present link; return what that completes."""
@@ -262,7 +294,7 @@ class Outbox:
         if is_forgotten:
             unknown = list(self._open.values())
             self.lost += len(self._sent)
-            self.bytes = sum(item.size for item in self._waiting)
+            self.unacked_bytes = 0
             self._sent.clear()
             self._open.clear()
             self._position = self._received = self._floor = 0
@@ -281,7 +313,7 @@ class Outbox:
             self._end(item.position)
         while self._waiting and self._waiting[0].frame.deadline <= now:
             item = self._waiting.popleft()
-            self.bytes -= item.size
+            self.waiting_bytes[item.frame.is_live] -= item.size
             late.append(item)
         if self._sent and self._sent[-1].frame.deadline <= now:
             self._is_all_late = True
@@ -291,7 +323,8 @@ class Outbox:
         """Take everything out; return what has an open ticket, in order."""
         items = [*self._open.values(), *self._waiting]
         self._open.clear()
-        self.bytes = 0
+        self.unacked_bytes = 0
+        self.waiting_bytes = [0, 0]
         for frames in (self._waiting, self._sent, self._again, self._unflushed):
             frames.clear()
         return items
@@ -301,11 +334,11 @@ class Outbox:
         while self._received < received:
             item = self._sent.popleft()
             self._received += 1
-            self.bytes -= item.size
+            self.unacked_bytes -= item.size
             if item.position not in self._open:
                 continue
             if item.need is Need.PROCESSED:
-                self.bytes += min(item.size, _AWAITING_MAX_BYTES)
+                self.unacked_bytes += min(item.size, _AWAITING_MAX_BYTES)
                 item.frame.data = b""
             else:
                 del self._open[item.position]
@@ -316,5 +349,5 @@ class Outbox:
         """End the ticket of a position that was written, if it is open."""
         item = self._open.pop(position, None)
         if item is not None and position <= self._received:
-            self.bytes -= min(item.size, _AWAITING_MAX_BYTES)
+            self.unacked_bytes -= min(item.size, _AWAITING_MAX_BYTES)
         return item

@@ -22,7 +22,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.errors import RemoteProtocolError
-from tribes.links.own_acks import PONG_FRAME, decode_seen, encode_ack
+from tribes.links.own_acks import (
+    PONG_FRAME,
+    decode_ask,
+    decode_seen,
+    encode_ack,
+    encode_told,
+)
 from tribes.links.own_inbox import OPEN_MAX, OwnInbox
 from tribes.links.own_opening import OneFrame
 from tribes.links.own_wire import (
@@ -31,7 +37,9 @@ from tribes.links.own_wire import (
     HELLO_TIMEOUT_S,
     NONCE_BYTES,
     WELCOME_BODY_MAX_BYTES,
+    WITNESSES,
     Control,
+    Opinion,
     Refusal,
     RefuseCode,
     Start,
@@ -57,6 +65,9 @@ __all__ = ["ACKS_WAITING_MAX_BYTES", "OwnReceiver", "ReceiverState"]
 
 ACKS_WAITING_MAX_BYTES: Final = 64 * 1024
 """Acknowledgements that may wait for a peer to read them; beyond it the peer is not read."""
+
+OPINIONS_WAITING_MAX: Final = 256
+"""Answers about other members that wait for the next write; later ones are left out."""
 
 _ESCAPE_BYTES: Final = 4
 
@@ -93,6 +104,9 @@ class OwnReceiver:
             output ``Close`` is emitted already; :meth:`closed` is still to be called.
         tail: Gives what WELCOME says behind its known fields.
         admit: May refuse a sender: gets its record, gives a refusal or None.
+        asked: Gets the number and the unique id of a question about another member; the answer goes
+            to :meth:`tell`.
+        doubted: Told when the sender says that it suspects this member.
         hello_timeout: Seconds that the opening may take.
     """
 
@@ -113,6 +127,10 @@ class OwnReceiver:
         ended: Callable[[OwnReceiver, Exception, float], None],
         tail: Callable[[], bytes] = lambda: b"",
         admit: Callable[[Member], Refusal | None] = lambda member: None,
+        asked: Callable[[OwnReceiver, int, bytes, float], None] = lambda link, number, about, now: (
+            None
+        ),
+        doubted: Callable[[Member, float], None] = lambda member, now: None,
         hello_timeout: float = HELLO_TIMEOUT_S,
     ) -> None:
         self.link = link
@@ -133,6 +151,9 @@ class OwnReceiver:
         self._ended = ended
         self._tail = tail
         self._admit = admit
+        self._asked = asked
+        self._doubted = doubted
+        self._told: list[bytes] = []
         self._body_max_bytes = body_max_bytes
         self._first = OneFrame(HELLO_BODY_MAX_BYTES)
         self._decoder = FrameDecoder(body_max_bytes=body_max_bytes + _ESCAPE_BYTES)
@@ -178,7 +199,7 @@ class OwnReceiver:
             if self.state is not ReceiverState.OPEN:
                 data = self._open_up(data, now)
             if self.state is ReceiverState.OPEN and data:
-                self._take(data, taken)
+                self._take(data, taken, now)
         except RemoteProtocolError as why:
             self.broken = why.with_traceback(None)
         if taken and not self._is_full and self.inbox.open_count > OPEN_MAX:
@@ -199,11 +220,19 @@ class OwnReceiver:
         if self._pongs:
             self._pongs = False
             chunks.append(PONG_FRAME)
+        if self._told:
+            chunks += self._told
+            self._told.clear()
         if chunks:
             self._write(chunks)
             if self._written - self._flushed > ACKS_WAITING_MAX_BYTES and not self._is_clogged:
                 self._is_clogged = True
                 self.hold()
+
+    def tell(self, number: int, opinion: Opinion) -> None:
+        """Answer a question about another member with the next :meth:`flush`."""
+        if len(self._told) < OPINIONS_WAITING_MAX:
+            self._told.append(encode_frame(encode_told(number, opinion)))
 
     def writable(self, total: int) -> None:
         """The kernel has taken ``total`` bytes of this connection so far."""
@@ -337,13 +366,13 @@ class OwnReceiver:
 
     # Open.
 
-    def _take(self, data: bytes, taken: list[tuple[int, bytes]]) -> None:
+    def _take(self, data: bytes, taken: list[tuple[int, bytes]], now: float) -> None:
         inbox = self.inbox
         pieces = [data] if self._opener is None else self._opener.feed(data)
         for piece in pieces:
             for body in self._decoder.feed(piece):
                 if body.startswith(CONTROL_MARK):
-                    content = self._control(body)
+                    content = self._control(body, now)
                     if content is None:
                         continue
                 else:
@@ -356,7 +385,7 @@ class OwnReceiver:
                 raise self._decoder.broken
         inbox.check_confirmed()
 
-    def _control(self, body: bytes) -> bytes | None:
+    def _control(self, body: bytes, now: float) -> bytes | None:
         """Handle a control frame; return the channel data that a DATA holds."""
         kind = body[3] if len(body) > 3 else 0
         if kind == Control.DATA:
@@ -365,6 +394,12 @@ class OwnReceiver:
             self._pongs = True
         elif kind == Control.SEEN:
             self.inbox.confirm(decode_seen(body))
+        elif kind == Control.ASK and self.features & WITNESSES:
+            self._asked(self, *decode_ask(body), now)
+        elif kind == Control.DOUBT and len(body) == 4 and self.features & WITNESSES:
+            assert self.source is not None
+            self._pongs = True
+            self._doubted(self.source, now)
         else:
             raise RemoteProtocolError(f"a control frame of type {kind} has no place here")
         return None

@@ -29,29 +29,36 @@ from typing import TYPE_CHECKING, Final, final
 from tribes.errors import (
     LocalProtocolError,
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     RemoteProtocolError,
     SendTimeoutError,
 )
-from tribes.links.base import excuse
-from tribes.links.own_acks import decode_ack
+from tribes.links.base import QueueBounds, excuse
+from tribes.links.own_acks import DOUBT_FRAME, decode_ack, decode_told, encode_ask
 from tribes.links.own_connection import Connection
 from tribes.links.own_opening import Opened, Opening
 from tribes.links.own_outbox import Item, Outbox
-from tribes.links.own_wire import CONTROL_MARK, HELLO_TIMEOUT_S, Control, Refusal, RefuseCode
+from tribes.links.own_wire import (
+    CONTROL_MARK,
+    HELLO_TIMEOUT_S,
+    WITNESSES,
+    Control,
+    Refusal,
+    RefuseCode,
+)
+from tribes.wire.frame import encode_frame
 from tribes.wire.outputs import Close, Connect, NetworkOutput
 
 if TYPE_CHECKING:
-    from tribes.links.base import OutFrame
-    from tribes.links.own_wire import OwnSide, SealerFactory
+    from tribes.links.base import Load, OutFrame
+    from tribes.links.own_wire import Opinion, OwnSide, SealerFactory
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 
-__all__ = ["LIVE_QUEUE_MAX_BYTES", "OwnSender", "SenderState"]
+__all__ = ["BOUNDS", "OwnSender", "SenderState"]
 
-LIVE_QUEUE_MAX_BYTES: Final = 4 * 1024 * 1024
-"""What may wait or be unacknowledged for one member (DESIGN §4.2)."""
+BOUNDS: Final = QueueBounds(4 * 1024 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024)
+"""What may wait, and what may be unacknowledged, for one member (DESIGN §4.2, 5.4)."""
 
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 2.0
@@ -81,7 +88,7 @@ class OwnSender:
         member: The destination.
         side: What this process says of itself.
         timeout: Seconds from being queued until a frame's ticket fails; also for connecting.
-        live_queue_max_bytes: What may wait or be unacknowledged; beyond it a frame fails at once.
+        bounds: What may wait and be unacknowledged. Who enqueues asks `has_room` before.
         keep_connected: Whether to connect again when nothing waits.
         key: Id and key to prove and seal with; None: neither.
         timers: Where it asks to be woken.
@@ -97,6 +104,7 @@ class OwnSender:
         refused: Told each time the member gives a reason for not taking the connection. With code
             VERSION everything has failed and this sender is of no more use; else it goes on trying.
         answered: Told when bytes arrived from the member.
+        told: Gets the number of a question asked by :meth:`ask`, and the member's opinion.
         wake: If given, called when there is something to write, once until :meth:`flush`, which
             must follow before the driver gets the outputs. Without it everything is written at
             once, each frame by itself.
@@ -112,7 +120,7 @@ class OwnSender:
         *,
         side: OwnSide,
         timeout: float,
-        live_queue_max_bytes: int = LIVE_QUEUE_MAX_BYTES,
+        bounds: QueueBounds = BOUNDS,
         keep_connected: bool = True,
         key: tuple[int, SealerFactory] | None = None,
         timers: Timers,
@@ -123,6 +131,7 @@ class OwnSender:
         not_own: Callable[[Member, float], None],
         refused: Callable[[Member, Refusal, float], None] = lambda member, why, now: None,
         answered: Callable[[Member, float], None] = lambda member, now: None,
+        told: Callable[[int, Opinion, float], None] = lambda number, opinion, now: None,
         wake: Callable[[OwnSender], None] | None = None,
         hello_timeout: float = HELLO_TIMEOUT_S,
         hellos_unanswered_max: int | None = 1,
@@ -132,7 +141,8 @@ class OwnSender:
         self.state = SenderState.IDLE
         self.last_answer: float | None = None
         self.features = 0
-        self.outbox = Outbox(live_queue_max_bytes)
+        self.outbox = Outbox(bounds)
+        self.has_room = self.outbox.has_room
         self._side = side
         self._timeout = timeout
         self._keep_connected = keep_connected
@@ -146,6 +156,7 @@ class OwnSender:
         self._not_own = not_own
         self._refused = refused
         self._answered = answered
+        self._told = told
         self._wake = wake
         self._is_awake = False
         self._hello_timeout = hello_timeout
@@ -170,15 +181,6 @@ class OwnSender:
         """Send ``frame`` after everything enqueued before it; what it needs is ``frame.need``."""
         if self.state in _FINAL:
             frame.settle(self._gone(), now)
-            return
-        if not self.outbox.has_room(len(frame.data)):
-            frame.settle(
-                QueueFullError(
-                    f"{self.outbox.bytes} bytes already wait for {self.member.name} "
-                    f"(at most {self.outbox.max_bytes})"
-                ),
-                now,
-            )
             return
         frame.deadline = now + self._timeout
         self.outbox.put(frame)
@@ -222,6 +224,29 @@ class OwnSender:
             return False
         assert self._connection is not None
         self._connection.ping()
+        self._write_soon(now)
+        return True
+
+    @property
+    def can_witness(self) -> bool:
+        """Whether :meth:`ask` would ask."""
+        return self.state is SenderState.OPEN and bool(self.features & WITNESSES)
+
+    def ask(self, number: int, unique_id: bytes, now: float) -> bool:
+        """Ask the member for its opinion of another one; False when it cannot be asked now. A
+        connection that breaks takes the question with it.
+        """
+        return self._say(encode_frame(encode_ask(number, unique_id)), now)
+
+    def doubt(self, now: float) -> bool:
+        """Tell the member that it is suspected; False when it cannot be told."""
+        return self._say(DOUBT_FRAME, now)
+
+    def _say(self, frame: bytes, now: float) -> bool:
+        if not self.can_witness:
+            return False
+        assert self._connection is not None
+        self._connection.say(frame)
         self._write_soon(now)
         return True
 
@@ -271,7 +296,12 @@ class OwnSender:
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
-        return self.outbox.bytes
+        return self.outbox.total_bytes
+
+    @property
+    def load(self) -> Load:
+        """The same, by kind."""
+        return self.outbox.load
 
     @property
     def link(self) -> int | None:
@@ -413,15 +443,22 @@ class OwnSender:
 
     def _take(self, connection: Connection, data: bytes, now: float) -> None:
         done: list[tuple[Item, Exception | None]] = []
+        opinions: list[tuple[int, Opinion]] = []
         try:
             for body in connection.read(data):
-                self._on_control(connection, body, done)
+                self._on_control(connection, body, done, opinions)
         finally:
             self._settle(done, now)
+        for number, opinion in opinions:
+            self._told(number, opinion, now)
         self._write_soon(now)
 
     def _on_control(
-        self, connection: Connection, body: bytes, done: list[tuple[Item, Exception | None]]
+        self,
+        connection: Connection,
+        body: bytes,
+        done: list[tuple[Item, Exception | None]],
+        opinions: list[tuple[int, Opinion]],
     ) -> None:
         kind = body[3] if len(body) > 3 and body.startswith(CONTROL_MARK) else 0
         if kind == Control.ACK:
@@ -434,6 +471,8 @@ class OwnSender:
             done.extend((item, None) for item in progress.done)
             if ack.failures:
                 connection.confirm(ack.serial)
+        elif kind == Control.TOLD and self.features & WITNESSES:
+            opinions.append(decode_told(body))
         elif kind != Control.PONG or len(body) != 4:
             raise RemoteProtocolError(f"a frame of type {kind} has no place here")
 

@@ -44,10 +44,12 @@ __all__ = [
     "VERSION_MAX",
     "VERSION_MIN",
     "WELCOME_BODY_MAX_BYTES",
+    "WITNESSES",
     "Control",
     "Hello",
     "Need",
     "Opener",
+    "Opinion",
     "OwnSide",
     "Refusal",
     "RefuseCode",
@@ -69,6 +71,9 @@ __all__ = [
     "take_text",
 ]
 
+WITNESSES: Final = 1
+"""Feature bit: ASK, TOLD and DOUBT are understood, see :mod:`tribes.links.own_acks`."""
+
 VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
 
@@ -84,8 +89,9 @@ HELLO_TIMEOUT_S: Final = 1.0
 HELLO_BODY_MAX_BYTES: Final = 256 * 1024
 """Longest frame that is read from a peer that has not said who it is. A record has up to 64 KiB."""
 
-WELCOME_BODY_MAX_BYTES: Final = 4096
-"""Longest answer to HELLO. It has some 80 bytes today and may grow."""
+WELCOME_BODY_MAX_BYTES: Final = 128 * 1024
+"""Longest answer to HELLO. It has some 80 bytes; with TLS and no key it ends with a record, which
+has up to 64 KiB."""
 
 REASON_MAX_BYTES: Final = 200
 
@@ -102,6 +108,20 @@ class Control(enum.IntEnum):
     PING = 7
     PONG = 8
     DATA = 9
+    ASK = 10
+    TOLD = 11
+    DOUBT = 12
+
+
+class Opinion(enum.IntEnum):
+    """What a member says of another one. Numbers that are not known are read as UNKNOWN."""
+
+    SILENT = 0
+    """It refuses, or does not answer here either."""
+    ANSWERS = 1
+    """It has answered since the question."""
+    UNKNOWN = 2
+    """It is no member here, or cannot be asked now."""
 
 
 class RefuseCode(enum.IntEnum):

@@ -12,8 +12,11 @@ Rules of this file:
    connection is closed, because a late acknowledgement could be taken for the next frame's.
 5. Only the connection that failed is closed, and it is reset: what the kernel still holds of it
    would arrive behind frames that went by the next connection.
-6. The first frame of a connection names the member it is meant for in its trailer. Plain Tribes
-   does not read that; our receivers refuse what was meant for the process before them on a port.
+6. ``keep_alive_count`` and ``keep_alive_time`` wear a connection out: between two frames it is
+   closed in good order, and the next one goes by a new one.
+7. The first frame of a connection names the member it is meant for in its trailer, and carries our
+   mark (:mod:`tribes.links.introduction`). Plain Tribes does not read that; our receivers refuse
+   what was meant for the process before them on a port.
 """
 
 from __future__ import annotations
@@ -25,19 +28,19 @@ from typing import TYPE_CHECKING
 from tribes.errors import (
     ChannelError,
     MemberUnreachableError,
-    QueueFullError,
     RemoteProcessError,
     RemoteProtocolError,
     SendTimeoutError,
 )
-from tribes.links.base import excuse
-from tribes.wire.data import add_trailer, destination_trailer
+from tribes.links.base import Load, excuse
+from tribes.links.introduction import introduce
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
     from tribes.links.base import OutFrame
+    from tribes.security.mark import Marker
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 
@@ -67,6 +70,7 @@ class PlainSender:
         emit: Takes outputs for the driver.
         connect: Allocates an attempt for an output ``Connect`` and remembers whose it is.
         lost: Told when a connection broke or could not be made: a hint for the failure detector.
+        marker: Says who we are in the first frame of each connection; None: nobody does.
     """
 
     def __init__(
@@ -78,9 +82,10 @@ class PlainSender:
         emit: Callable[[NetworkOutput], None],
         connect: Callable[[Member], int],
         lost: Callable[[Member, Exception, float], None],
+        marker: Marker | None = None,
     ) -> None:
         self._member = member
-        self._destination = destination_trailer(member.unique_id)
+        self._marker = marker
         self._config = config
         self._timeout = config.timeout / 1000
         self._timers = timers
@@ -91,7 +96,8 @@ class PlainSender:
         self._queue: deque[OutFrame] = deque()
         self._unflushed: deque[OutFrame] = deque()
         self._awaited: OutFrame | None = None
-        self._bytes = 0
+        self._bytes = [0, 0]  # by `is_live`
+        self._bounds = config.queue_max_bytes, config.live_queue_max_bytes
         self._link: int | None = None
         self._attempt: int | None = None
         self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
@@ -100,27 +106,25 @@ class PlainSender:
         self._deadline: Timer | None = None
         self._reconnect: Timer | None = None
         self._backoff = 0.0
+        self._opened = 0.0
+        self._begun = 0
         self._keep_connected = False
         self._closed = False
 
     # What the channel does.
+
+    def has_room(self, size: int, *, is_live: bool) -> bool:
+        """Whether a frame of ``size`` bytes may be enqueued; see :class:`PeerSender`."""
+        queued = self._bytes[is_live]
+        return not queued or queued + size <= self._bounds[is_live]
 
     def enqueue(self, frame: OutFrame, now: float) -> None:
         """Send ``frame`` after everything enqueued before it; see :class:`PeerSender`."""
         if self._closed:
             frame.settle(MemberUnreachableError(f"{self._member.name} is no longer a member"), now)
             return
-        if self._bytes and self._bytes + len(frame.data) > self._config.queue_max_bytes:
-            frame.settle(
-                QueueFullError(
-                    f"{self._bytes} bytes already wait for {self._member.name} "
-                    f"(sender.queue_max_bytes is {self._config.queue_max_bytes})"
-                ),
-                now,
-            )
-            return
         frame.deadline = now + self._timeout
-        self._bytes += len(frame.data)
+        self._bytes[frame.is_live] += len(frame.data)
         self._queue.append(frame)
         if self._deadline is None or not self._deadline.is_armed:
             self._deadline = self._timers.at(frame.deadline, self._expire)
@@ -151,6 +155,19 @@ class PlainSender:
         for frame in self._take_all():
             self._settle(frame, why, now)
 
+    def take_queue(self) -> list[OutFrame]:
+        """Take the frames that were not begun, in order, for another kind of link."""
+        frames = list(self._queue)
+        self._queue.clear()
+        for frame in frames:
+            self._bytes[frame.is_live] -= len(frame.data)
+        return frames
+
+    @property
+    def has_written(self) -> bool:
+        """Whether something went by the open connection that may still be on its way."""
+        return self._link is not None and self._written > 0
+
     @property
     def member(self) -> Member:
         """The destination."""
@@ -170,12 +187,18 @@ class PlainSender:
     @property
     def is_idle(self) -> bool:
         """True when nothing is on its way."""
-        return not self._bytes
+        return not any(self._bytes)
 
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
-        return self._bytes
+        return sum(self._bytes)
+
+    @property
+    def load(self) -> Load:
+        """The same, by kind."""
+        raw, live = self._bytes
+        return Load(raw, live, 0)
 
     @property
     def link(self) -> int | None:
@@ -192,7 +215,8 @@ class PlainSender:
             return
         self._link = link
         self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
-        self._written = self._flushed = 0
+        self._written = self._flushed = self._begun = 0
+        self._opened = now
         self._pump(now)
 
     def connect_failed(self, why: Exception, now: float) -> None:
@@ -251,12 +275,20 @@ class PlainSender:
         queue = self._queue
         if self._link is None or self._awaited is not None or not queue:
             return
+        if self._is_worn(now):
+            if not self._unflushed:
+                self._drop_link(abort=False)
+                self._connect()
+            return
         chunks: list[bytes] = []
         written = self._written
         limit = self._flushed + _WRITE_WINDOW_BYTES
         while queue and written < limit:
             frame = queue.popleft()
-            data = frame.data if written else add_trailer(frame.data, self._destination)
+            self._begun += 1
+            data = frame.data
+            if not written:
+                data = introduce(data, self._member.unique_id, self._marker)
             chunks.append(data)
             written += len(data)
             frame.end = written
@@ -264,12 +296,22 @@ class PlainSender:
                 self._awaited, self._asked = frame, now
                 break
             self._unflushed.append(frame)
+            if self._is_worn(now):
+                break
         if chunks:
             self._written = written
             self._emit(Write(self._link, chunks))
 
+    def _is_worn(self, now: float) -> bool:
+        config = self._config
+        # A value of N lets N + 1 messages pass, as the reference's does (tribes-wire §8.6).
+        if 0 <= config.keep_alive_count < self._begun:
+            return True
+        limit = config.keep_alive_time
+        return 0 <= limit <= (now - self._opened) * 1000 and (limit > 0 or self._begun > 0)
+
     def _settle(self, frame: OutFrame, error: Exception | None, now: float) -> None:
-        self._bytes -= len(frame.data)
+        self._bytes[frame.is_live] -= len(frame.data)
         frame.settle(error, now)
 
     def _answered(self, now: float) -> None:

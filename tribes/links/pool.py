@@ -1,27 +1,59 @@
-"""The senders to all members: one each, made when first needed, given back when not."""
+"""The senders to all members: one each, made when first needed, given back when not.
+
+Here is decided what happens to a frame that finds a member's queue full (DESIGN §5.4). A user's
+waits outside, and its sender with it, for ``queue_timeout``. A session manager's fails at once with
+:class:`MemberBehindError`: the manager remembers the session, and is told when there is room again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.errors import MemberUnreachableError
+from tribes.errors import MemberBehindError, MemberSuspectedError, MemberUnreachableError
+from tribes.links.base import OutFrame, QueueBounds
+from tribes.links.blocked import BlockedSends
 from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
+from tribes.links.plain_pool import PlainSenders
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
-    from tribes.links.base import PeerSender
+    from tribes.links.base import LinkEnd, Load, PeerSender
     from tribes.links.link_keys import LinkKeyring
-    from tribes.links.own_wire import OwnSide
+    from tribes.links.own_wire import Opinion, OwnSide
+    from tribes.security.mark import Marker
     from tribes.timers import Timers
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
 
-__all__ = ["SenderPool"]
+__all__ = ["QueueCounts", "SenderPool"]
+
+_BARRIER_OPTIONS = int(SendOptions.BYTE_MESSAGE | SendOptions.USE_ACK)
+
+_UPGRADE_S = 1.0
+"""Until a plain link that could not go over to an own one tries again."""
 
 _STRANGER_IDLE_S = 5.0
 """How long the connection to a destination that is no member stays open without use."""
+
+
+class QueueCounts:
+    """How often a member's queue was full, plain ints.
+
+    Attributes:
+        live_refused: Managers' messages that found no room: their sessions are sent later.
+        blocked: Users' messages whose senders had to wait for room.
+        timed_out: Those among them that found none in time, or that too many were waiting before.
+    """
+
+    __slots__ = ("blocked", "live_refused", "timed_out")
+
+    def __init__(self) -> None:
+        self.live_refused = 0
+        self.blocked = 0
+        self.timed_out = 0
 
 
 class SenderPool:
@@ -31,6 +63,9 @@ class SenderPool:
         config: Settings of every sender.
         side: What this process says of itself on own links.
         keys: What own links are opened with; None: they are not protected.
+        only_own: Whether nobody is ever served as a plain member but by ``speaks_own``.
+        marker: Says who we are on plain links; None: nobody does.
+        barrier: Makes a frame with these options that no listener gets.
         speaks_own: Whether a member is known to speak the own link.
         entropy: Gives n random bytes.
         timers: Where senders ask to be woken.
@@ -39,6 +74,9 @@ class SenderPool:
         is_member: Whether a destination is in the view; a stranger's sender is given back soon.
         lost: Told when a connection broke or could not be made.
         may_have_lost: Told when a connection broke on which not everything is sent again.
+        is_suspected: Whether a member does not answer now: nobody waits for room in its queue.
+        room: Told when the live queue of a member that was full is half empty again.
+        told: Gets the number of a question that was asked by :meth:`ask`, and the opinion.
     """
 
     def __init__(
@@ -47,6 +85,9 @@ class SenderPool:
         *,
         side: OwnSide,
         keys: LinkKeyring | None,
+        only_own: bool,
+        marker: Marker | None,
+        barrier: Callable[[int], bytes],
         speaks_own: Callable[[Member], bool],
         entropy: Callable[[int], bytes],
         timers: Timers,
@@ -55,10 +96,26 @@ class SenderPool:
         is_member: Callable[[Member], bool],
         lost: Callable[[Member, Exception, float], None],
         may_have_lost: Callable[[Member, float], None],
+        is_suspected: Callable[[Member], bool],
+        room: Callable[[Member, float], None],
+        told: Callable[[int, Opinion, float], None],
     ) -> None:
+        self.totals = QueueCounts()
+        self._counts: dict[Member, QueueCounts] = {}
+        self._blocked: dict[Member, BlockedSends] = {}
+        self._full: dict[Member, int] = {}  # whose live queue had no room, and for how much
+        self._is_suspected = is_suspected
+        self._room = room
+        self._bounds = QueueBounds(
+            config.queue_max_bytes, config.live_queue_max_bytes, config.unacked_max_bytes
+        )
         self._config = config
         self._side = side
         self._keys = keys
+        self._only_own = only_own
+        self._marker = marker
+        self._barrier = barrier
+        self._upgrading: set[Member] = set()
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
@@ -68,9 +125,10 @@ class SenderPool:
         self._new_attempt = new_attempt
         self._is_member = is_member
         self._lost = lost
+        self._told = told
         self._senders: dict[Member, PeerSender] = {}
-        self._by_attempt: dict[int, PeerSender] = {}
-        self._by_link: dict[int, PeerSender] = {}
+        self._by_attempt: dict[int, LinkEnd] = {}
+        self._by_link: dict[int, LinkEnd] = {}
 
     def get(self, member: Member, now: float) -> PeerSender:
         """The sender to a destination."""
@@ -81,6 +139,67 @@ class SenderPool:
                 self._watch(member, now)
         return sender
 
+    def send(self, frame: OutFrame, member: Member, now: float) -> bool:
+        """Queue a frame for a member; see the module for what happens to one without room.
+
+        Returns:
+            False when it waits for room; ``frame.unblocked`` is called when it does not any more.
+        """
+        sender = self._senders.get(member) or self.get(member, now)
+        is_live = frame.is_live
+        if sender.has_room(len(frame.data), is_live=is_live) and (
+            is_live or member not in self._blocked
+        ):
+            sender.enqueue(frame, now)
+            return True
+        if is_live:
+            self._refuse_live(sender, frame, now)
+            return True
+        return not self._block(member, frame, now)
+
+    def _refuse_live(self, sender: PeerSender, frame: OutFrame, now: float) -> None:
+        member = sender.member
+        self.totals.live_refused += 1
+        self._count(member).live_refused += 1
+        self._full[member] = max(len(frame.data), self._full.get(member, 0))
+        why = (
+            f"{sender.load.live} bytes of changes wait for it (sender.live_queue_max_bytes is "
+            f"{self._bounds.live}); it gets the newest state later"
+        )
+        frame.settle(MemberBehindError(why), now)
+
+    def _block(self, member: Member, frame: OutFrame, now: float) -> bool:
+        if self._is_suspected(member):
+            frame.settle(_not_sent(member), now)
+            return False
+        totals, counts = self.totals, self._count(member)
+        totals.blocked += 1
+        counts.blocked += 1
+
+        def timed_out() -> None:
+            totals.timed_out += 1
+            counts.timed_out += 1
+
+        blocked = self._blocked.get(member)
+        if blocked is None:
+            blocked = self._blocked[member] = BlockedSends(
+                member.name,
+                self._config.queue_timeout / 1000,
+                timers=self._timers,
+                timed_out=timed_out,
+            )
+        return blocked.put(frame, now)
+
+    def counts_of(self, member: Member) -> QueueCounts:
+        """How often the queue of a destination was full; not to be changed."""
+        return self._counts.get(member) or QueueCounts()
+
+    def _count(self, member: Member) -> QueueCounts:
+        counts = self._counts.get(member)
+        if counts is None:
+            counts = self._counts[member] = QueueCounts()
+        return counts
+
     def _make(self, member: Member) -> PeerSender:
         config = self._config
         if not self._speaks_own(member):
@@ -89,7 +208,7 @@ class SenderPool:
             member,
             side=self._side,
             timeout=config.timeout / 1000,
-            live_queue_max_bytes=config.queue_max_bytes,
+            bounds=self._bounds,
             keep_connected=config.keep_connected,
             key=None if self._keys is None else self._keys.current,
             timers=self._timers,
@@ -98,21 +217,30 @@ class SenderPool:
             connect=self._connect,
             lost=self._lost,
             not_own=self._not_own,
+            told=self._told,
             wake=self._awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
-            never_plain=self._keys is not None,
+            never_plain=self._only_own,
         )
 
-    def _make_plain(self, member: Member) -> PlainSender:
-        return PlainSender(
+    def _make_plain(self, member: Member) -> PeerSender:
+        count = self._config.pool_size
+        if count == 1:
+            return self._plain(member)
+        return PlainSenders(member, [self._plain(member) for _ in range(count)], self._bounds)
+
+    def _plain(self, member: Member) -> PlainSender:
+        sender = PlainSender(
             member,
             self._config,
             timers=self._timers,
             emit=self._emit,
-            connect=self._connect,
+            connect=lambda _: self._attempt_of(sender),
             lost=self._plain_lost,
+            marker=self._marker,
         )
+        return sender
 
     def rekey(self, now: float) -> None:
         """The keys were replaced: open the next links with the new one, and those anew whose key is
@@ -134,6 +262,57 @@ class SenderPool:
         if self._is_member(member) and self._config.keep_connected:
             plain.connect(now)
 
+    def upgrade(self, member: Member, now: float) -> None:
+        """It became known that a member speaks the own link: go over to it.
+
+        What the plain link has written goes first: behind it goes one more frame, and once that is
+        acknowledged all before it has been read. If it fails this is tried again.
+        """
+        known = self._senders.get(member)
+        if member in self._upgrading or not self._speaks_own(member):
+            return
+        if isinstance(known, PlainSenders):
+            # Several connections keep no order that could be lost.
+            if known.is_idle:
+                self._to_own(known, [], now)
+            else:
+                self._upgrade_later(known, now)
+            return
+        if not isinstance(known, PlainSender):
+            return
+        if known.is_idle and not known.has_written:
+            self._to_own(known, [], now)
+            return
+
+        def read(error: Exception | None, then: float) -> None:
+            self._upgrading.discard(member)
+            if self._senders.get(member) is not known:
+                return
+            if error is None:
+                self._to_own(known, known.take_queue(), then)
+            else:
+                self._upgrade_later(known, then)
+
+        self._upgrading.add(member)
+        frame = OutFrame(self._barrier(_BARRIER_OPTIONS), needs_ack=True, settle=read)
+        known.enqueue(frame, now)
+
+    def _upgrade_later(self, known: PeerSender, now: float) -> None:
+        def again(then: float) -> None:
+            if self._senders.get(known.member) is known:
+                self.upgrade(known.member, then)
+
+        self._timers.at(now + _UPGRADE_S, again)
+
+    def _to_own(self, plain: PeerSender, frames: list[OutFrame], now: float) -> None:
+        member = plain.member
+        own = self._senders[member] = self._make(member)
+        plain.close(MemberUnreachableError("replaced by an own link"), now, abort=False)
+        for frame in frames:
+            own.enqueue(frame, now)
+        if self._is_member(member) and self._config.keep_connected:
+            own.connect(now)
+
     def _plain_lost(self, member: Member, why: Exception, now: float) -> None:
         self._lost(member, why, now)
         self._may_have_lost(member, now)
@@ -145,15 +324,50 @@ class SenderPool:
 
     def flush(self, now: float) -> None:
         """Let every sender write what was queued since the last call, in one piece each."""
-        while self._awake:
-            awake, self._awake[:] = self._awake[:], []
-            for sender in awake:
-                sender.flush(now)
+        while True:
+            while self._awake:
+                awake, self._awake[:] = self._awake[:], []
+                for sender in awake:
+                    sender.flush(now)
+            if self._blocked or self._full:
+                self._use_room(now)
+            if not self._awake:
+                return
+
+    def _use_room(self, now: float) -> None:
+        for member, blocked in list(self._blocked.items()):
+            blocked.admit(self.get(member, now), now)
+            if not blocked and self._blocked.get(member) is blocked:
+                del self._blocked[member]
+        for member, size in list(self._full.items()):
+            sender = self._senders.get(member)
+            # What was refused fits now, so that being told and trying again makes no circle.
+            if sender is None or (
+                sender.load.live <= self._bounds.live // 2 and sender.has_room(size, is_live=True)
+            ):
+                self._full.pop(member, None)
+                self._room(member, now)
 
     def ping(self, member: Member, now: float) -> bool:
         """Ask for an answer on the open link to a member; False when there is none to ask on."""
         sender = self._senders.get(member)
         return isinstance(sender, OwnSender) and sender.idle_ping(now)
+
+    def can_witness(self, member: Member) -> bool:
+        """Whether a member can be asked for its opinion of another one."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.can_witness
+
+    def ask(self, member: Member, number: int, about: bytes, now: float) -> bool:
+        """Ask a member for its opinion of another one; False when it cannot be asked."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.ask(number, about, now)
+
+    def doubt(self, member: Member, now: float) -> None:
+        """Tell a member that it is suspected, if it can be told."""
+        sender = self._senders.get(member)
+        if isinstance(sender, OwnSender):
+            sender.doubt(now)
 
     def answered_elsewhere(self, member: Member, now: float) -> None:
         """A member answers, on another connection than ours: one that hangs is made anew."""
@@ -167,7 +381,8 @@ class SenderPool:
     def member_added(self, member: Member, now: float) -> None:
         """A member joined: connect to it, so that the end of the connection tells its crash."""
         known = self._senders.get(member)
-        if isinstance(known, PlainSender) and known.is_idle and self._speaks_own(member):
+        is_plain = isinstance(known, PlainSender | PlainSenders)
+        if known is not None and is_plain and known.is_idle and self._speaks_own(member):
             # Made for a stranger; now it is known what the member speaks.
             self._drop(member, now, abort=False)
         if self._config.keep_connected:
@@ -183,15 +398,23 @@ class SenderPool:
 
     def _drop(self, member: Member, now: float, *, abort: bool) -> None:
         sender = self._senders.pop(member, None)
+        why = MemberUnreachableError(f"{member.name} is no longer a member")
         if sender is not None:
-            why = MemberUnreachableError(f"{member.name} is no longer a member")
             sender.close(why, now, abort=abort)
+        blocked = self._blocked.pop(member, None)
+        if blocked is not None:
+            blocked.fail(why, now)
+        self._full.pop(member, None)
+        self._counts.pop(member, None)
 
     def close(self, why: Exception, now: float) -> None:
         """Fail whatever waits, for everybody."""
         senders, self._senders = self._senders, {}
         for sender in senders.values():
             sender.close(why, now, abort=False)
+        blocked, self._blocked = self._blocked, {}
+        for each in blocked.values():
+            each.fail(why, now)
 
     def unanswered_since(self, member: Member) -> float | None:
         """When the oldest thing was sent to a member that it has not answered yet."""
@@ -203,16 +426,29 @@ class SenderPool:
         sender = self._senders.get(member)
         if sender is not None:
             sender.excuse(why, now)
+        blocked = self._blocked.pop(member, None)
+        if blocked is not None:
+            blocked.fail(_not_sent(member), now)
 
     @property
     def is_idle(self) -> bool:
         """True when nothing is on its way to anybody."""
-        return all(sender.is_idle for sender in self._senders.values())
+        return not self._blocked and all(s.is_idle for s in self._senders.values())
 
     @property
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each destination."""
         return {member: sender.queued_bytes for member, sender in self._senders.items()}
+
+    @property
+    def loads(self) -> dict[Member, Load]:
+        """The same by kind; may be asked from any thread."""
+        return {member: sender.load for member, sender in list(self._senders.items())}
+
+    def blocked_on(self, member: Member) -> int:
+        """How many sends wait for room in a destination's queue."""
+        blocked = self._blocked.get(member)
+        return 0 if blocked is None else len(blocked)
 
     # What the driver reports.
 
@@ -225,7 +461,7 @@ class SenderPool:
         """The connection of an attempt could not be made."""
         self._by_attempt.pop(attempt).connect_failed(why, now)
 
-    def of_link(self, link: int) -> PeerSender | None:
+    def of_link(self, link: int) -> LinkEnd | None:
         """The sender whose connection this is."""
         return self._by_link.get(link)
 
@@ -240,8 +476,13 @@ class SenderPool:
         self._by_link.pop(link, None)
 
     def _connect(self, member: Member) -> int:
+        sender = self._senders[member]
+        assert isinstance(sender, OwnSender)
+        return self._attempt_of(sender)
+
+    def _attempt_of(self, sender: LinkEnd) -> int:
         attempt = self._new_attempt()
-        self._by_attempt[attempt] = self._senders[member]
+        self._by_attempt[attempt] = sender
         return attempt
 
     def _watch(self, member: Member, now: float) -> None:
@@ -249,9 +490,15 @@ class SenderPool:
             sender = self._senders.get(member)
             if sender is None or self._is_member(member):
                 return
-            if sender.is_idle:
+            if sender.is_idle and member not in self._blocked:
                 self._drop(member, then, abort=False)
             else:
                 self._watch(member, then)
 
         self._timers.at(now + _STRANGER_IDLE_S, look)
+
+
+def _not_sent(member: Member) -> MemberSuspectedError:
+    return MemberSuspectedError(
+        f"{member.name} does not answer now and its queue is full; the message was not sent"
+    )

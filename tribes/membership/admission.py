@@ -15,9 +15,10 @@ detector asks them as Tomcat's does. They can't take the name or the address of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-from tribes.security.mark import Verdict, verify
+from tribes.security.mark import IN_FIRST_FRAME, Verdict, verify
 from tribes.security.replay import Heard, ReplayGuard
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Admission:
         self._ask = ask
         self._admit = admit
         self._replace = replace
-        self._under_question: set[tuple[Member, int]] = set()
+        self._under_question: set[tuple[Member, int | None]] = set()
 
     def verified(self, record: bytes, mark: Mark | None, host: str) -> bool | None:
         """Whether a record is signed; None: it is to be dropped, unread.
@@ -103,6 +104,23 @@ class Admission:
         else:
             self.statistics.unknown_key += 1
         return None
+
+    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> None:
+        """Somebody says in the first frame of a plain connection that it has a key.
+
+        Args:
+            record: Who it says it is.
+            covered: What its mark covers.
+            mark: The mark.
+            now: Monotonic seconds.
+        """
+        verdict = verify(covered, mark, self.keys, place=IN_FIRST_FRAME)
+        if verdict is Verdict.VALID:
+            self.hears(record, mark, is_signed=True, now=now)
+        elif verdict is Verdict.FORGED:
+            self.statistics.forged += 1
+        elif verdict is Verdict.UNKNOWN_KEY:
+            self.statistics.unknown_key += 1
 
     def hears(self, record: Member, mark: Mark | None, *, is_signed: bool, now: float) -> bool:
         """Whether a record may change anything now.
@@ -126,26 +144,41 @@ class Admission:
             self._question(record, mark.incarnation)
         return heard is Heard.FRESH
 
-    def _question(self, record: Member, incarnation: int) -> None:
-        life = (record, incarnation)
-        if life in self._under_question:
+    def met(self, record: Member) -> None:
+        """A member has opened an own link, and with it proved a key. One that was taken for a plain
+        member until now is asked which life it is of, and is none from then on.
+        """
+        if self.guard.is_plain(record):
+            self._question(record, None)
+
+    def _question(self, record: Member, incarnation: int | None) -> None:
+        question = (record, incarnation)
+        if question in self._under_question:
             return
         if len(self._under_question) >= QUESTIONS_MAX:
             self.statistics.not_asked += 1
             return
-        self._under_question.add(life)
+        self._under_question.add(question)
 
         def answered(proved: int | None, counter: int, now: float) -> None:
-            self._under_question.discard(life)
-            if proved != incarnation:
+            self._under_question.discard(question)
+            if proved is None or incarnation not in (None, proved):
                 self.statistics.unproved += 1
                 return
             was_plain = self.guard.is_plain(record)
-            if self.guard.confirmed(
-                record, incarnation=incarnation, signed=True, now=now, counter=counter
-            ):
+            life = partial(
+                self.guard.confirmed,
+                record,
+                incarnation=proved,
+                signed=True,
+                now=now,
+                counter=counter,
+            )
+            if life():
                 if was_plain:
                     self._replace(record, now)
+                    # Whoever leaves the view is forgotten.
+                    life()
                 self._admit(record, now)
 
         self._ask(record, answered)

@@ -27,6 +27,7 @@ from tribes.wire.outputs import Datagram
 if TYPE_CHECKING:
     from tribes.config.model import MembershipConfig
     from tribes.membership.admission import Admission
+    from tribes.membership.introductions import Introductions
     from tribes.timers import Timer, Timers
 
 __all__ = ["MulticastMembership", "MulticastStatistics"]
@@ -56,7 +57,7 @@ class MulticastMembership:
         emit: Takes the datagrams to send.
         changed: Takes every change, in order.
         heard: Told of every heartbeat, before what it changes.
-        admission: With a key, judges what is heard; None: everything is believed.
+        admission: With a key or TLS, judges what is heard; None: everything is believed.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class MulticastMembership:
         emit: Callable[[Datagram], None],
         changed: Callable[[MemberChange, float], None],
         heard: Callable[[Member, float], None],
-        admission: Admission | None = None,
+        admission: Admission | Introductions | None = None,
     ) -> None:
         self.table = MembershipTable(local, config.drop_time / 1000)
         self.decode: Callable[[bytes], Member] = decode_member
@@ -156,13 +157,34 @@ class MulticastMembership:
         if self._started is not None:
             self._take(record, now, is_marked=True)
 
+    def touch(self, record: Member, now: float) -> None:
+        """Note that a member is not silent, by a heartbeat that anybody may have sent. That is no
+        sign of life: who can send it for a member that hangs must not keep it from being suspected.
+        """
+        if self._started is not None:
+            self._take_over(record, now, is_marked=True)
+
+    def left(self, farewell: Member, now: float) -> None:
+        """Take a farewell that turned out to be true."""
+        if self._started is not None:
+            self._take_over(farewell, now, is_marked=True)
+
+    def record(self, now: float) -> bytes:
+        """The own record, encoded, as the next heartbeat would have it."""
+        return patch_alive(self._record, self._alive(now))
+
     def replace(self, record: Member, now: float) -> None:
-        """Take a plain member off that has turned out to be one that signs."""
+        """Take a member off whose address has another life: it has turned out to be one that signs,
+        or its successor answers there.
+        """
         self.table.forget(record)
         self._changed(MemberChange(ChangeKind.REMOVED, record, RemovalReason.REPLACED), now)
 
     def _take(self, record: Member, now: float, *, is_marked: bool) -> None:
         self._heard(record, now)
+        self._take_over(record, now, is_marked=is_marked)
+
+    def _take_over(self, record: Member, now: float, *, is_marked: bool) -> None:
         for change in self.table.heard(record, now, is_marked=is_marked):
             self._changed(change, now)
         self._arm()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.config.model import NodeConfig
+    from tribes.gauges import NodeGauges
     from tribes.ids import UniqueId
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import CommitResult
@@ -323,6 +324,19 @@ class BackgroundNode:
         self.set_keys(keys)
         return keys.ids
 
+    def reload_certificates(self) -> None:
+        """Read the files of ``channel.tls`` again, see :meth:`GroupChannel.reload_certificates`.
+
+        Raises:
+            ConfigError: A file cannot be read or used; all stays as it was.
+            LocalProtocolError: The configuration has no ``channel.tls``.
+            ChannelClosedError: The node does not run.
+        """
+        channel, run = self.channel, self._run
+        assert run is not None
+        tls = channel.read_certificates()
+        call_in_run(run.token, lambda: channel.set_certificates(tls)).result(_START_TIMEOUT_S)
+
     @property
     def channel(self) -> GroupChannel:
         """The channel. Only its ``local`` and ``view`` may be read from other threads.
@@ -346,6 +360,14 @@ class BackgroundNode:
     def view(self) -> View:
         """The other members, as an immutable snapshot; safe from any thread."""
         return self.channel.view
+
+    def gauges(self) -> NodeGauges:
+        """What this node keeps for its members, see :meth:`GroupChannel.gauges`; from any thread.
+
+        Raises:
+            ChannelClosedError: The node has not been started in this process.
+        """
+        return self.channel.gauges()
 
     @property
     def member_names(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 :meth:`SessionManager.commit` changes this process's memory and never waits. Here is what a request
 wants: commit, wait as long as the send options promise and ``commit_timeout`` allows, and deal with
-a commit that is on too few members (:mod:`tribes.manager.policy`).
+a commit that is on too few members (:mod:`tribes.manager.policy`). While the channel can't keep up
+with the requests, they are held back before their commits, for ``queue_timeout`` at most.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from tribes.manager.base import SessionManager
 from tribes.manager.inbox import CommitResult
 from tribes.manager.policy import OnUnreplicated, check_on_unreplicated
 from tribes.manager.session import Session, home_of
-from tribes.runtime.waiters import ThreadWaiter, async_waiter
+from tribes.runtime.waiters import ThreadWaiter, async_waiter, running_loop
 
 if TYPE_CHECKING:
     from tribes.manager.base import CommitOutcome
+    from tribes.manager.inbox import Inbox
     from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
 
 __all__ = ["Committer"]
@@ -55,6 +57,7 @@ class Committer:
         self.waits = waits_for_members(config)
         check_on_unreplicated(on_unreplicated, waits=self.waits)
         self._on_unreplicated = on_unreplicated
+        self._queue_timeout_s = config.queue_timeout / 1000
         self._wait_s = config.commit_timeout / 1000 + _BACKSTOP_S
 
     def commit(self, session: Session) -> CommitResult:
@@ -65,6 +68,8 @@ class Committer:
             SessionNotReplicatedError: See `OnUnreplicated`.
         """
         manager = _manager_of(session)
+        if manager.inbox.is_full:
+            self._hold_back(manager.inbox)
         waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
         outcome = manager.commit(session, waiter)
         _report_unstored(outcome.failed)
@@ -90,7 +95,12 @@ class Committer:
         """
         manager = _manager_of(session)
         waiter: AsyncioWaiter | TrioWaiter | None = async_waiter() if self.waits else None
-        outcome = manager.commit(session, waiter)
+        try:
+            if manager.inbox.is_full:
+                await self._ahold_back(manager.inbox)
+        finally:
+            # Also when cancelled: the change shall stand.
+            outcome = manager.commit(session, waiter)
         if outcome.failed:
             known = set() if known_failures is None else known_failures
             _report_unstored(outcome.failed, known)
@@ -99,6 +109,19 @@ class Committer:
             return _not_waited(outcome)
         result = await waiter.wait(self._wait_s)
         return self._judge(manager, outcome.version, result, can_refuse=can_refuse)
+
+    def _hold_back(self, inbox: Inbox) -> None:
+        """Block this thread until the channel has caught up; in an event loop go on at once."""
+        if running_loop() is None:
+            waiter = ThreadWaiter()
+            if inbox.wait_for_room(waiter):
+                waiter.wait(self._queue_timeout_s)
+
+    async def _ahold_back(self, inbox: Inbox) -> None:
+        """The same in a task."""
+        waiter = async_waiter()
+        if inbox.wait_for_room(waiter):
+            await waiter.wait(self._queue_timeout_s)
 
     def _judge(
         self,

@@ -14,7 +14,7 @@ from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
 from tribes.runtime.commits import Committer
-from tribes.runtime.key_files import read_keys
+from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
+    from tribes.gauges import NodeGauges
     from tribes.manager.delta import DeltaManager
     from tribes.manager.expiry import SessionExpired
     from tribes.manager.inbox import CommitResult
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.membership.view import View
     from tribes.runtime.shell import Shell
+    from tribes.runtime.tls import Tls
     from tribes.security.keys import KeyRing
     from tribes.wire.data import ChannelData
 
@@ -217,6 +219,16 @@ class GroupChannel:
         limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
         return await self.shell.joined(limit)
 
+    def gauges(self) -> NodeGauges:
+        """What this node keeps for its members at this moment, and how often each bound was met.
+
+        May be called in any thread: each number is right, and they are not of one moment.
+
+        Raises:
+            ChannelClosedError: The channel has not been entered.
+        """
+        return self.shell.core.gauges(self.sessions.inbox)
+
     # Keys.
 
     def set_keys(self, keys: KeyRing) -> None:
@@ -260,6 +272,36 @@ class GroupChannel:
                 "takes keys from elsewhere"
             )
         return keys
+
+    # Certificates.
+
+    def set_certificates(self, tls: Tls) -> None:
+        """Use other certificates, as :meth:`read_certificates` gives them, for the connections from
+        now on. Those that are open stay.
+
+        Raises:
+            LocalProtocolError: The channel was started without TLS.
+            ChannelClosedError: The channel is not running.
+        """
+        self.shell.set_tls(tls)
+
+    def reload_certificates(self) -> None:
+        """Read certificate, private key and authorities again and use them for the connections from
+        now on. Those that are open stay.
+
+        Raises:
+            ConfigError: A file cannot be read or used; all stays as it was.
+            LocalProtocolError: The configuration has no ``channel.tls``.
+            ChannelClosedError: The channel is not running.
+        """
+        self.set_certificates(self.read_certificates())
+
+    def read_certificates(self) -> Tls:
+        """Read what :meth:`reload_certificates` would use; may be called in any thread."""
+        tls = read_tls(self.config.channel)
+        if tls is None:
+            raise LocalProtocolError("the configuration has no certificates (channel.tls)")
+        return tls
 
     # Membership.
 

@@ -1,4 +1,4 @@
-"""Where a configuration's group keys are read: the only place that opens the file."""
+"""Where a configuration's group keys and certificates are read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from tribes.security.keys import KeyRing, check_file_mode
 
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
+    from tribes.runtime.tls import Tls
 
-__all__ = ["KEY_FILE_MAX_BYTES", "read_keys"]
+__all__ = ["KEY_FILE_MAX_BYTES", "read_keys", "read_tls"]
 
 KEY_FILE_MAX_BYTES = 64 * 1024
 """A key has 70 characters and a ring 16 keys: the rest is for comments."""
@@ -31,6 +32,20 @@ def read_keys(config: ChannelConfig) -> KeyRing | None:
         return None
     # The text is nobody's local variable while an error may be raised: some loggers print those.
     return KeyRing.parse(_text_of(config.key_file), source=config.key_file, key=_KEY)
+
+
+def read_tls(config: ChannelConfig) -> Tls | None:
+    """Return the certificates, or None when the configuration has no ``tls``.
+
+    Raises:
+        ConfigError: A file can't be read or used; names it, its key and what to do.
+    """
+    if config.tls is None:
+        return None
+    # The library costs 10 ms and memory, for those who have no TLS as well.
+    from tribes.runtime.tls import load_tls
+
+    return load_tls(config.tls)
 
 
 def _text_of(path: str) -> str:

@@ -25,9 +25,9 @@ from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
-from tribes.runtime.key_files import read_keys
+from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.shell import Shell
-from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender
+from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
@@ -65,7 +65,7 @@ class Sessions:
         self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
-        self.inbox = Inbox(threading.Lock())
+        self.inbox = self._new_inbox()
         _forkable.add(self)
 
     @property
@@ -127,6 +127,9 @@ class Sessions:
         manager.revive = self._revive
         return manager
 
+    def _new_inbox(self) -> Inbox:
+        return Inbox(threading.Lock(), max_bytes=self._config.manager.inbox_max_bytes)
+
     def _table(self) -> SessionTable:
         limit = self._config.manager.max_inactive_s
         return SessionTable(threading.Lock(), self.inbox, max_inactive_s=limit)
@@ -149,7 +152,7 @@ class Sessions:
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         with suppress(ClockAheadError):
             self.clock.observe(seen)
-        self.inbox = Inbox(threading.Lock())
+        self.inbox = self._new_inbox()
         for context, manager in self._managers.items():
             manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
             manager.replicator = None
@@ -203,11 +206,12 @@ def make_shell(
         wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
-        ConfigError: A value cannot work, the keys cannot be read, or an address or port cannot be
-            had.
+        ConfigError: A value cannot work, keys or certificates cannot be read, or an address or port
+            cannot be had.
     """
     check_config(config)
     keys = read_keys(config.channel)
+    tls = read_tls(config.channel)
     if interceptors is None:
         interceptors = make_interceptors(config.channel)
     membership = config.channel.membership
@@ -219,9 +223,14 @@ def make_shell(
         opened.append(receiver)
         sender = multicast_sender(membership)
         opened.append(sender)
+        udp = None
+        if config.channel.receiver.udp_port >= 0:
+            udp = udp_socket(config.channel.receiver)
+            opened.append(udp)
         local = Member(
             host=host_octets(config.channel.receiver.address),
             port=listener.getsockname()[1],
+            udp_port=-1 if udp is None else udp.getsockname()[1],
             unique_id=make_unique_id(os.urandom(16)),
             domain=parse_domain(membership.domain),
             payload=config.payload or config.name.encode(),
@@ -244,8 +253,10 @@ def make_shell(
             listener=listener,
             receiver=receiver,
             sender=sender,
+            udp=udp,
             group=(membership.address, membership.port),
             listeners=listeners,
+            tls=tls,
         )
     except BaseException:
         for sock in opened:

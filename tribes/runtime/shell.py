@@ -3,7 +3,8 @@
 One reader task per connection, one writer task per connection that only runs while the kernel takes
 no more, one task for the timer. Everything else happens in the task that had the input: the core is
 called, then its outputs are performed, then theirs, until there are none. What one input puts on a
-connection is handed to the kernel in one call.
+connection is handed to the kernel in one call, and so is what several sends of one pass put there
+(:mod:`tribes.runtime.cork`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,27 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 import trio
 
-from tribes.channel.outputs import Deliver, Event, TicketDone
-from tribes.runtime.sockets import accept, open_socket
+from tribes.channel.outputs import Deliver, Event, LinkRejected, TicketDone
+from tribes.errors import ConfigError, LocalProtocolError
+from tribes.runtime.cork import Cork
+from tribes.runtime.sockets import accept, open_socket, tune, udp_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
-from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+from tribes.wire.outputs import (
+    Close,
+    Connect,
+    Datagram,
+    Pause,
+    Probe,
+    Resume,
+    UdpDatagram,
+    Write,
+)
 
 if TYPE_CHECKING:
     from tribes.channel.core import Output
     from tribes.manager.inbox import Inbox
     from tribes.node import NodeCore
+    from tribes.runtime.tls import Tls, TlsStream
     from tribes.security.keys import KeyRing
     from tribes.wire.member import Member
 
@@ -60,18 +73,44 @@ class Listeners(Protocol):
 
 
 class _Link:
-    """One TCP connection."""
+    """One TCP connection.
 
-    __slots__ = ("number", "pending", "readable", "sent", "sock", "writing")
+    ``pending`` is what the core has written and the kernel, or TLS, has not taken. With TLS what
+    was taken is ``sealed``, and ``unsent`` what came out of it and has not left. A connection that
+    waits for the first bytes of its handshake has none yet.
+    """
 
-    def __init__(self, number: int, sock: socket.socket) -> None:
+    __slots__ = (
+        "number",
+        "peer",
+        "pending",
+        "readable",
+        "sealed",
+        "sent",
+        "sock",
+        "tls",
+        "unsent",
+        "writing",
+    )
+
+    def __init__(self, number: int, sock: socket.socket, peer: tuple[str, int]) -> None:
         self.number = number
         self.sock = sock
+        self.peer = peer
+        self.tls: TlsStream | None = None
+        self.unsent = b""
+        self.sealed = 0
         self.pending: list[bytes] = []
         self.sent = 0
         self.writing = False
         self.readable = trio.Event()
         self.readable.set()
+
+    def has_to_send(self) -> bool:
+        """Whether there is something for the kernel."""
+        if self.tls is None:
+            return bool(self.pending)
+        return bool(self.unsent or (self.pending and self.tls.is_open) or self.tls.has_output)
 
 
 class _Waiter:
@@ -93,8 +132,11 @@ class Shell:
         listener: A listening TCP socket.
         receiver: The UDP socket that hears the group.
         sender: The UDP socket that heartbeats leave by.
+        udp: The UDP socket for messages with the option UDP; None: none are received, and one to
+            send them from is opened when it is needed.
         group: Address and port of the multicast group.
         listeners: Who gets deliveries and events.
+        tls: Certificates for all connections; None: they are plain.
         now: Monotonic seconds; the core's only time.
     """
 
@@ -106,8 +148,10 @@ class Shell:
         listener: socket.socket,
         receiver: socket.socket,
         sender: socket.socket,
+        udp: socket.socket | None = None,
         group: tuple[str, int],
         listeners: Listeners,
+        tls: Tls | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core = core
@@ -116,8 +160,12 @@ class Shell:
         self._listener = listener
         self._receiver = receiver
         self._sender = sender
+        self._udp = udp
         self._group = group
         self._listeners = listeners
+        self._tls = tls
+        self.tls_failures = 0
+        """Connections that ended before their TLS handshake was over, for what the peer sent."""
         self._links: dict[int, _Link] = {}
         self._dirty: dict[_Link, None] = {}
         self.links_opened = 0
@@ -130,6 +178,7 @@ class Shell:
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_pumping = False
+        self._cork = Cork(self.pump)
         self._is_abandoned = False
         self._changed = trio.Event()
 
@@ -146,7 +195,10 @@ class Shell:
                 self._token = trio.lowlevel.current_trio_token()
                 nursery.start_soon(self._accept)
                 nursery.start_soon(self._hear)
+                if self._udp is not None:
+                    nursery.start_soon(self._hear_udp, self._udp)
                 nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._cork.run)
                 self.core.start(self.now())
                 self.pump()
                 self.commits()
@@ -174,7 +226,9 @@ class Shell:
         self.pump()
         for link in list(self._links.values()):
             self._close(link)
-        for sock in (self._listener, self._receiver, self._sender):
+        for sock in (self._listener, self._receiver, self._sender, self._udp):
+            if sock is None:
+                continue
             trio.lowlevel.notify_closing(sock)
             sock.close()
 
@@ -220,6 +274,19 @@ class Shell:
         self.core.channel.set_keys(keys, self.now())
         self.pump()
 
+    def set_tls(self, tls: Tls) -> None:
+        """Use other certificates for the connections from now on; those that are open stay.
+
+        Raises:
+            LocalProtocolError: The node was started without TLS.
+        """
+        if self._tls is None:
+            raise LocalProtocolError(
+                "this node was started without TLS; set channel.tls in its configuration and start "
+                "it again"
+            )
+        self._tls = tls
+
     async def send(
         self, destinations: tuple[Member, ...], payload: bytes, options: int
     ) -> tuple[bytes, dict[Member, Exception]]:
@@ -229,7 +296,8 @@ class Shell:
         """
         number, unique_id = self.core.send(destinations, payload, options, self.now())
         waiter = self._tickets[number] = _Waiter()
-        self.pump()
+        if not self._cork.holds():
+            self.pump()
         if waiter.faulty is None:
             waiter.task = trio.lowlevel.current_task()
 
@@ -248,6 +316,18 @@ class Shell:
         """Perform the core's outputs, and the outputs of what that causes."""
         if self._is_pumping or self._is_abandoned:
             return
+        try:
+            self._pump_out()
+        except BaseException:
+            self.core.wake_waiters()
+            raise
+        # Once for all commits that have ended, in whatever came of this input.
+        self.core.wake_waiters()
+        self._arm()
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _pump_out(self) -> None:
         self._is_pumping = True
         try:
             while outputs := self.core.take_outputs():
@@ -260,11 +340,7 @@ class Shell:
             self._is_pumping = False
         if self._dirty or self.core.has_outputs:
             # A flush reported bytes as taken, and more was written.
-            self.pump()
-            return
-        self._arm()
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+            self._pump_out()
 
     def _perform(self, output: Output) -> None:
         match output:
@@ -281,6 +357,8 @@ class Shell:
                 self._datagram(output.data)
             case Connect():
                 self._start(self._connect, output)
+            case UdpDatagram():
+                self._udp_datagram(output)
             case Probe():
                 self._start(self._probe, output)
             case Close():
@@ -306,6 +384,7 @@ class Shell:
             waiter.faulty = done.faulty
             if waiter.task is not None:
                 trio.lowlevel.reschedule(waiter.task)
+                self._cork.released()
 
     # Time.
 
@@ -355,6 +434,33 @@ class Shell:
             self.core.datagram(data, (addr[0], addr[1]), self.now())
         self.pump()
 
+    def _udp_datagram(self, output: UdpDatagram) -> None:
+        if self._udp is None:
+            if self._nursery is None:
+                return
+            try:
+                self._udp = udp_socket(self.core.channel.config.receiver)
+            except (ConfigError, OSError) as error:
+                log.warning("no UDP socket", error=str(error))
+                return
+            self._nursery.start_soon(self._hear_udp, self._udp)
+        with contextlib.suppress(OSError):
+            self._udp.sendto(output.data, output.address)
+
+    async def _hear_udp(self, sock: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(_DATAGRAMS_AT_ONCE):
+                try:
+                    data, addr = sock.recvfrom(DATAGRAM_MAX_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    # What an earlier datagram of ours met at its destination.
+                    continue
+                self.core.udp_datagram(data, (addr[0], addr[1]), self.now())
+            self.pump()
+
     # Connections.
 
     async def _accept(self) -> None:
@@ -378,29 +484,60 @@ class Shell:
         with trio.move_on_after(output.timeout):
             try:
                 sock = await _connect_socket(output.address)
+                shaken = None if self._tls is None else await self._shake_hands(sock, output)
             except (OSError, OverflowError, ValueError) as why:
                 # The latter two: an address that a peer made up.
                 error = why
             else:
-                self._open(sock, output.address, output.attempt)
+                self._open(sock, output.address, output.attempt, shaken)
                 return
         self.core.connect_failed(output.attempt, error, self.now())
         self.pump()
 
-    def _open(self, sock: socket.socket, peer: tuple[str, int], attempt: int | None) -> None:
+    async def _shake_hands(self, sock: socket.socket, output: Connect) -> tuple[TlsStream, bytes]:
+        from tribes.runtime.tls import TlsStream, shake_hands
+
+        assert self._tls is not None
+        stream = TlsStream(self._tls, output.address[0], is_server=False)
+        try:
+            return stream, await shake_hands(sock, stream)
+        except ConnectionAbortedError as why:
+            sock.close()
+            self._tell_refused(output.address, why)
+            raise
+        except BaseException:
+            sock.close()
+            raise
+
+    def _tell_refused(self, peer: tuple[str, int], why: Exception) -> None:
+        # Whoever set certificates up wrongly would find no other trace of it.
+        self.tls_failures += 1
+        self._listeners.event(LinkRejected(peer, str(why)))
+
+    def _open(
+        self,
+        sock: socket.socket,
+        peer: tuple[str, int],
+        attempt: int | None,
+        shaken: tuple[TlsStream, bytes] | None = None,
+    ) -> None:
         if self._nursery is None:
             sock.close()
             return
         sock.setblocking(False)
-        # On a connection that is gone already these may fail; the reader task finds out.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        channel = self.core.channel.config
+        tune(sock, channel.receiver if attempt is None else channel.sender)
         self.links_opened += 1
-        link = _Link(self.links_opened, sock)
+        link = _Link(self.links_opened, sock, peer)
+        early = b""
+        if shaken is not None:
+            link.tls, early = shaken
+            self._dirty[link] = None
         self._links[link.number] = link
         self._nursery.start_soon(self._read, link)
         self.core.link_opened(link.number, self.now(), peer=peer, attempt=attempt)
+        if early:
+            self.core.link_bytes(link.number, early, self.now())
         self.pump()
 
     async def _read(self, link: _Link) -> None:
@@ -422,9 +559,43 @@ class Shell:
                 break
             if not data:
                 break
+            if self._tls is not None:
+                try:
+                    data, is_ended = self._decrypt(link, data)
+                except ConnectionAbortedError as error:
+                    why = error
+                    break
+                if not data:
+                    self.pump()
+                    if is_ended:
+                        break
+                    continue
             self.core.link_bytes(link.number, data, self.now())
             self.pump()
         self._lost(link, why)
+
+    def _decrypt(self, link: _Link, data: bytes) -> tuple[bytes, bool]:
+        """Take what a connection brought; returns what it says, and whether that is all.
+
+        Raises:
+            ConnectionAbortedError: The peer is not who it should be, or broke the protocol.
+        """
+        from tribes.runtime.tls import TlsStream
+
+        assert self._tls is not None
+        stream = link.tls
+        if stream is None:
+            stream = link.tls = TlsStream(self._tls, link.peer[0], is_server=True)
+        was_open = stream.is_open
+        try:
+            return stream.feed(data), stream.is_ended
+        except ConnectionAbortedError as why:
+            if not was_open:
+                self._tell_refused(link.peer, why)
+            raise
+        finally:
+            if stream.has_output:
+                self._flush(link)
 
     def _lost(self, link: _Link, why: Exception | None) -> None:
         if link.number in self._links:
@@ -436,14 +607,16 @@ class Shell:
             self.pump()
 
     def _flush(self, link: _Link) -> None:
-        if link.writing or not link.pending or link.number not in self._links:
+        if link.writing or not link.has_to_send() or link.number not in self._links:
             return
-        if self._send_now(link) and link.pending and self._nursery is not None:
+        if self._send_now(link) and link.has_to_send() and self._nursery is not None:
             link.writing = True
             self._nursery.start_soon(self._write, link)
 
     def _send_now(self, link: _Link) -> bool:
         """Hand over what the kernel takes at once; False when the connection is gone."""
+        if link.tls is not None:
+            return self._send_sealed(link, link.tls)
         data = link.pending[0] if len(link.pending) == 1 else b"".join(link.pending)
         try:
             count = link.sock.send(data)
@@ -460,9 +633,35 @@ class Shell:
             self.core.writable(link.number, link.sent, self.now())
         return True
 
+    def _send_sealed(self, link: _Link, stream: TlsStream) -> bool:
+        if not link.unsent:
+            if link.pending and stream.is_open:
+                data = link.pending[0] if len(link.pending) == 1 else b"".join(link.pending)
+                link.pending = []
+                link.sealed += len(data)
+                stream.write(data)
+            link.unsent = stream.take()
+        try:
+            count = link.sock.send(link.unsent)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # The reader task finds the same and reports it.
+            link.pending.clear()
+            link.unsent = b""
+            return False
+        self.bytes_written += count
+        rest = link.unsent[count:]
+        link.unsent = rest
+        if not rest and link.sealed > link.sent:
+            # The core counts its own bytes; they have left when all that they became has.
+            link.sent = link.sealed
+            self.core.writable(link.number, link.sent, self.now())
+        return True
+
     async def _write(self, link: _Link) -> None:
         try:
-            while link.pending:
+            while link.has_to_send():
                 await trio.lowlevel.wait_writable(link.sock)
                 if not self._send_now(link):
                     return
@@ -476,7 +675,7 @@ class Shell:
         link = self._links.get(output.link)
         if link is None:
             return
-        if output.flush and link.pending:
+        if output.flush and link.has_to_send():
             self._send_now(link)
         if output.abort:
             with contextlib.suppress(OSError):
@@ -487,11 +686,14 @@ class Shell:
         self._links.pop(link.number, None)
         self._dirty.pop(link, None)
         link.pending.clear()
+        link.unsent = b""
         trio.lowlevel.notify_closing(link.sock)
         link.sock.close()
         link.readable.set()
 
     async def _probe(self, output: Probe) -> None:
+        # With TLS members are asked on connections of the core's own; a test frame would be plain.
+        assert self._tls is None
         error = await _ask(output)
         if self._nursery is not None:
             self.core.probe_result(output.probe, error, self.now())

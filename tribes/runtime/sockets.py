@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -17,9 +18,17 @@ from weakref import WeakSet
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tribes.config.model import MembershipConfig, ReceiverConfig
+    from tribes.config.model import MembershipConfig, ReceiverConfig, SenderConfig
 
-__all__ = ["accept", "listen", "multicast_receiver", "multicast_sender", "open_socket"]
+__all__ = [
+    "accept",
+    "listen",
+    "multicast_receiver",
+    "multicast_sender",
+    "open_socket",
+    "tune",
+    "udp_socket",
+]
 
 _BACKLOG = 128
 
@@ -98,6 +107,53 @@ def listen(config: ReceiverConfig) -> socket.socket:
         "another port or a larger auto_bind",
         key="channel.receiver.port",
     )
+
+
+def udp_socket(config: ReceiverConfig) -> socket.socket:
+    """The UDP socket for messages: on the first free port from ``udp_port``, or on any.
+
+    Raises:
+        ConfigError: No port is free.
+    """
+    family = _family(config.address)
+    first = max(config.udp_port, 0)
+    last = first + max(config.auto_bind, 1) - 1 if first else first
+    for port in range(first, min(last, 65535) + 1):
+        sock = open_socket(lambda: socket.socket(family, socket.SOCK_DGRAM))
+        try:
+            sock.bind((config.address, port))
+        except OSError:
+            sock.close()
+            continue
+        _set_buffers(sock, config.udp_rx_buf_size, config.udp_tx_buf_size)
+        sock.setblocking(False)
+        return sock
+    raise ConfigError(
+        f"no free UDP port from {first} to {last} on {config.address}; set another one or a larger "
+        "auto_bind",
+        key="channel.receiver.udp_port",
+    )
+
+
+def tune(sock: socket.socket, config: ReceiverConfig | SenderConfig) -> None:
+    """Set a connection's options as configured. One that is gone already is left as it is."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, config.tcp_no_delay)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, config.so_keep_alive)
+        _set_buffers(sock, config.rx_buf_size, config.tx_buf_size)
+        if config.so_traffic_class >= 0:
+            if sock.family == socket.AF_INET6:
+                level, option = socket.IPPROTO_IPV6, socket.IPV6_TCLASS
+            else:
+                level, option = socket.IPPROTO_IP, socket.IP_TOS
+            sock.setsockopt(level, option, config.so_traffic_class)
+
+
+def _set_buffers(sock: socket.socket, receive: int, send: int) -> None:
+    if receive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+    if send:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send)
 
 
 def multicast_receiver(config: MembershipConfig) -> socket.socket:

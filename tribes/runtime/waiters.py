@@ -2,8 +2,8 @@
 
 ``resolve`` is called in the channel's thread. An event loop costs a system call and a switch of
 threads to wake, so however many of its tasks' commits end together, it is woken once: results
-gather in the loop's box, and the first one returns the wake-up, which the channel performs when the
-last is in (:func:`tribes.manager.inbox.resolve_all`).
+gather in the loop's box, and the first one returns the wake-up, which the channel performs when all
+that one input caused is done (:class:`tribes.manager.inbox.Wakes`).
 """
 
 from __future__ import annotations

@@ -192,8 +192,8 @@ def verify(
 class Marker:
     """Marks the records of one incarnation and counts them.
 
-    Heartbeats and the farewell go through the same marker: a farewell counts like a heartbeat, or
-    it could be recorded and sent again.
+    Heartbeats, the farewell and first frames go through the same marker: a farewell counts like a
+    heartbeat, or it could be recorded and sent again.
 
     Args:
         incarnation: A random number of 64 bits, new at every start. Not 0, which stands for
@@ -225,11 +225,19 @@ class Marker:
                 f"a member record that is marked has at most {DATAGRAM_MAX_BYTES - MARK_BYTES} "
                 f"bytes, this one has {len(record)}: shorten the payload"
             )
+        return record + self._next(record, IN_HEARTBEAT)
+
+    def introduce(self, body: bytes) -> bytes:
+        """Return the mark that goes behind ``body`` in the first frame of a connection."""
+        return self._next(body, IN_FIRST_FRAME)
+
+    def _next(self, covered: bytes, place: bytes) -> bytes:
         self.counter += 1
-        return record + encode_mark(
-            record,
+        return encode_mark(
+            covered,
             features=self.features,
             incarnation=self.incarnation,
             counter=self.counter,
             key=None if self.keys is None else self.keys.current,
+            place=place,
         )

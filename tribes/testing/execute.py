@@ -22,6 +22,7 @@ from tribes.testing.invariants import check_converged, check_history, check_now
 from tribes.testing.sim import SimNode, World
 from tribes.testing.steps import PERFORM, UNTOLD
 from tribes.testing.violation import Violation, WorldState
+from tribes.testing.witness_checks import UNDERSTOOD, WitnessCheck
 from tribes.testing.workload import Workload
 from tribes.wire.options import SendOptions
 
@@ -194,6 +195,9 @@ class _Run:
     def execute(self, progress: Callable[[float], None] | None) -> list[Violation]:
         world, plan = self.world, self.plan
         world.run(START_S)
+        is_understood = {step.action for step in plan.steps} <= UNDERSTOOD
+        if is_understood and plan.links == "own" and plan.suspect_after == _SUSPECT_AFTER:
+            WitnessCheck(world, self._found)
         for step in plan.steps:
             world.at(step.at, lambda step=step: self._begin(step))  # type: ignore[misc]
         self.workload.start()
@@ -228,7 +232,8 @@ class _Run:
         ]
 
     def _look(self) -> list[Violation]:
-        found, self._found = self._found, []
+        found = self._found[:]
+        self._found.clear()
         return found + check_now(self.world, self.history, message_max_bytes=MESSAGE_MAX_BYTES)
 
     def watch_dying(self, node: SimNode) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tribes.interceptors import MessageDispatchInterceptor
+from tribes.links.blocked import BLOCKED_MAX
 from tribes.manager.record import Life, header
-from tribes.manager.repair import DIRTY_MAX
 from tribes.testing.expiry_checks import check_expiries
 from tribes.testing.history import SETTLE_S
 from tribes.testing.message_checks import DeliveryCheck, check_sends
@@ -82,8 +82,10 @@ def check_now(
     - ``logged out``: a node on which a session of an invalidation was once seen destroyed does not
       have it live again. (It may forget it after 24 h; then it is in no table.)
     - ``bound``: what waits stays within its setting, with the one message or read on top that the
-      setting allows: commits in the inbox, bytes in the dispatch queue, bytes per peer, messages
-      waiting for the listeners, keys that a peer misses, and remembered destroyed sessions.
+      setting allows: commits in the inbox, bytes in the dispatch queue, per peer the bytes of
+      messages and of changes that wait, the bytes that are not acknowledged and the sends that are
+      blocked, messages waiting for the listeners, keys that a peer misses (none once everything is
+      to be compared), and remembered destroyed sessions.
 
     - ``target is no member``: copies go to members only, and to nobody who left the view.
 
@@ -161,16 +163,26 @@ def _bounds(
             # A message larger than the queue is let through when nothing else is there.
             limit = max(interceptor.max_queue_size, largest)
             yield "bytes in the dispatch queue", interceptor.queued_bytes, limit
-    for member, queued in channel.queued_bytes.items():
-        limit = max(config.sender.queue_max_bytes, largest)
-        yield f"bytes queued for {member.label}", queued, limit
+    sender = config.sender
+    for member, load in channel.senders.loads.items():
+        # One frame that is larger than a bound is let through when nothing else is there.
+        for what, value, limit in (
+            ("messages", load.raw, max(sender.queue_max_bytes, largest)),
+            ("changes", load.live, max(sender.live_queue_max_bytes, largest)),
+            ("unacknowledged frames", load.unacked, max(sender.unacked_max_bytes, largest)),
+        ):
+            yield f"bytes of {what} for {member.label}", value, limit
+        blocked = channel.senders.blocked_on(member)
+        yield f"sends blocked by {member.label}", blocked, BLOCKED_MAX
     for member, source in channel.deliveries._sources.items():
         limit = config.receiver.pending_max + _READ_MESSAGES
         yield f"messages waiting from {member.label}", len(source.waiting), limit
     replicator = node.core.sessions.replicators.get(context)
     if replicator is not None:
-        for member, keys in replicator.repair.dirty.items():
-            yield f"keys that {member.label} misses", keys, DIRTY_MAX
+        for member in replicator.targets:
+            debt = replicator.repair.state(member)
+            limit = 0 if debt.needs_sync else node.config.manager.dirty_max
+            yield f"keys that {member.label} misses", debt.dirty, limit
     destroyed = manager.table.count(Life.DESTROYED)
     limit = manager.sweeper.destroyed_max + _SWEEP_SLACK
     yield "destroyed sessions in the table", destroyed, limit

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from tribes.channel.chain import Chain, Interceptor
+from tribes.channel.chain import Chain, Interceptor, Verdict
 from tribes.channel.tickets import Outgoing, Ticket
 from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
@@ -141,6 +141,13 @@ class Stage:
     def forget(self, member: Member) -> None:
         """Note it."""
         self.forgotten.append(member)
+
+    def confirm(
+        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
+    ) -> None:
+        """Nobody else has an answer of the member either."""
+        del member, is_refused
+        answer(Verdict.GONE, self.now)
 
     def is_shut_down(self) -> bool:
         """True once `stop` was called."""

@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Close", "Connect", "Datagram", "NetworkOutput", "Pause", "Probe", "Resume", "Write"]
+__all__ = [
+    "Close",
+    "Connect",
+    "Datagram",
+    "NetworkOutput",
+    "Pause",
+    "Probe",
+    "Resume",
+    "UdpDatagram",
+    "Write",
+]
 
 
 @dataclass(slots=True)
@@ -18,6 +28,16 @@ class Datagram:
     reported back.
     """
 
+    data: bytes
+
+
+@dataclass(slots=True)
+class UdpDatagram:
+    """Send ``data`` as one UDP datagram to one address, from the own UDP port if there is one: the
+    answer comes to where it left from. Errors are not reported back.
+    """
+
+    address: tuple[str, int]
     data: bytes
 
 
@@ -99,4 +119,4 @@ class Probe:
     reply_timeout: float
 
 
-NetworkOutput = Datagram | Connect | Write | Close | Pause | Resume | Probe
+NetworkOutput = Datagram | UdpDatagram | Connect | Write | Close | Pause | Resume | Probe

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 from tribes.channel.outputs import Deliver, Event, TicketDone
 from tribes.testing.sim.clocks import MachineClock
 from tribes.testing.sim.probes import ProbeClient
-from tribes.wire.outputs import Close, Connect, Datagram, Pause, Probe, Resume, Write
+from tribes.wire.outputs import (
+    Close,
+    Connect,
+    Datagram,
+    Pause,
+    Probe,
+    Resume,
+    UdpDatagram,
+    Write,
+)
 
 if TYPE_CHECKING:
     from tribes.node import NodeCore
@@ -186,6 +195,16 @@ class Driver:
         world.observe(self.name, "datagram", data)
         self.core.datagram(data, ("127.0.0.1", 0), self.clock.monotonic())
 
+    def heard_udp(self, data: bytes, sender: tuple[str, int], incarnation: int) -> None:
+        """A datagram arrived at the machine's UDP port."""
+        if incarnation == self.incarnation:
+            self.enter(self._hear_udp, data, sender)
+
+    def _hear_udp(self, data: bytes, sender: tuple[str, int]) -> None:
+        self.world.note(self.name, "udp", data)
+        self.core.udp_datagram(data, sender, self.clock.monotonic())
+        self.pump()
+
     def hear_waiting(self) -> None:
         """Take in the datagrams that wait: a leaving member says so before it closes."""
         while self._datagrams:
@@ -249,6 +268,7 @@ class Driver:
                     self.sockets.flush(end)
         finally:
             self._is_pumping = False
+        self.core.wake_waiters()
         if self._drain_until is not None and self._is_drained():
             self._leave()
         else:
@@ -273,6 +293,12 @@ class Driver:
 
     def _datagram(self, output: Datagram) -> None:
         self.world.network.multicast(self, output.data)
+
+    def _udp_datagram(self, output: UdpDatagram) -> None:
+        world = self.world
+        name = world.streams.machines.get(output.address[1])
+        if name is not None:
+            world.network.unicast(self, world.nodes[name], output.data)
 
     def _ticket_done(self, output: TicketDone) -> None:
         self.done[output.ticket] = output.faulty
@@ -304,6 +330,7 @@ class Driver:
 
 _PERFORM: dict[type, Callable[[Driver, Any], None]] = {
     Datagram: Driver._datagram,
+    UdpDatagram: Driver._udp_datagram,
     Write: lambda node, output: node.sockets.write(output),
     Connect: lambda node, output: node.sockets.connect(output),
     Close: lambda node, output: node.sockets.close(output),

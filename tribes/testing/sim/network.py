@@ -186,6 +186,22 @@ class Network:
                 world.schedule(delay + world.latency, target.heard, late, target.incarnation)
             link.held.clear()
 
+    def unicast(self, source: Driver, target: Driver, data: bytes) -> None:
+        """Send one datagram to the UDP port of a machine."""
+        world, link = self._world, self.way(source.name, target.name)
+        if link is None or link.is_cut or not target.is_alive:
+            return
+        random = world.random.random
+        loss = world.loss + link.loss
+        if loss and random() < loss:
+            return
+        address = source.process.local.address
+        copies = 2 if link.duplicate and random() < link.duplicate else 1
+        for _ in range(copies):
+            # Each takes its own way, so they overtake each other.
+            delay = world.latency + (world.jitter + link.jitter) * random() + link.delay
+            world.schedule(delay, target.heard_udp, data, address, target.incarnation)
+
     def _release(self, link: Link, data: bytes) -> None:
         # Nothing came that could have overtaken it. The oldest equal one is meant: order is kept.
         for held in link.held:

@@ -52,7 +52,7 @@ class Process:
         self._node = node
         self._entropy = Random(node.world.random.getrandbits(64))
         self._clock = Clock(node.wall_ms, self._entropy.getrandbits(32), nullcontext())
-        self.inbox = Inbox(nullcontext())
+        self.inbox = Inbox(nullcontext(), max_bytes=node.config.manager.inbox_max_bytes)
         self.inbox.wake = node.wake
         self._managers: dict[str, DeltaManager] = {}
         fresh = make_unique_id(self._entropy.randbytes(16))
@@ -64,6 +64,8 @@ class Process:
             unique_id=fresh if unique_id is None else unique_id,
             domain=parse_domain(node.config.channel.membership.domain),
             payload=node.name.encode(),
+            # UDP has ports of its own: the same number is free there.
+            udp_port=-1 if node.config.channel.receiver.udp_port < 0 else node.port,
         )
         self.local = adopt_local_member(local, interceptors)
         self.core = NodeCore(

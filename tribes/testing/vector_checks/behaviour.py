@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tribes.channel.core import ChannelCore
+from tribes.channel.core import ChannelCore, Output
 from tribes.channel.outputs import Deliver
 from tribes.config.model import ChannelConfig, SenderConfig
 from tribes.errors import (
@@ -71,7 +71,9 @@ def receiver_behaviour(vector: Vector) -> None:
     )
     core.link_opened(1, 0.0, peer=("127.0.0.1", 1))
     core.link_bytes(1, bytes.fromhex(inputs["frame_hex"]), 0.0)
-    outputs = core.take_outputs()
+    outputs: list[Output] = []
+    while more := core.take_outputs():
+        outputs += more
     before = _written(outputs)
     deliveries = [output for output in outputs if isinstance(output, Deliver)]
     expect("deliveries", 1, len(deliveries))

@@ -1,0 +1,240 @@
+"""A real Tribes member in Java and one of ours in the same group, on loopback only."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tribes import ChannelConfig, GroupChannel, MembershipConfig, NodeConfig, ReceiverConfig
+
+if TYPE_CHECKING:
+    from tests.conftest import Needs
+    from tribes.channel.chain import Interceptor
+    from tribes.wire.data import ChannelData
+
+JARS = Path("/usr/share/java")
+"""Where Debian's libtomcat10-java puts its jars."""
+
+WAIT_S = 20.0
+FLOOD = 1_000_000
+"""Messages with this number or a greater one are counted and not told one by one."""
+
+FAILS = 13
+"""The listeners of both sides raise for the message with this number."""
+
+
+def content(number: int, size: int) -> bytes:
+    """The message with a number: eight bytes of it, then bytes that follow from it."""
+    data = bytearray((number * 31 + i) & 0xFF for i in range(256))
+    whole = bytes(data * (size // 256 + 1))[:size]
+    return struct.pack(">q", number) + whole[8:] if size >= 8 else whole
+
+
+def number_of(data: bytes) -> int:
+    """The number of a message; 0 for those too short to have one."""
+    return int(struct.unpack(">q", data[:8])[0]) if len(data) >= 8 else 0
+
+
+class JavaMember:
+    """A process of ``Peer.java``: lines go in, lines come out."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.started = ""
+        self.lines: list[str] = []
+        self._more = trio.Event()
+
+    async def read(self) -> None:
+        """Collect its lines until it ends."""
+        rest = b""
+        assert self.process.stdout is not None
+        async for data in self.process.stdout:
+            *lines, rest = (rest + data).split(b"\n")
+            self.lines += [line.decode() for line in lines]
+            self._more.set()
+            self._more = trio.Event()
+
+    async def say(self, line: str) -> None:
+        """Give it a command."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(line.encode() + b"\n")
+
+    async def expect(self, start: str, seconds: float = WAIT_S) -> str:
+        """Wait for a line, which may have come already, and take it away."""
+        with trio.move_on_after(seconds):
+            while True:
+                for line in self.lines:
+                    if line == start or line.startswith(start + " "):
+                        self.lines.remove(line)
+                        return line
+                await self._more.wait()
+        pytest.fail(f"no {start!r} within {seconds:g} s; there is {self.lines!r}")
+
+    async def ask(self, line: str, answer: str, seconds: float = WAIT_S) -> str:
+        """Give a command and wait for its answer."""
+        await self.say(line)
+        return await self.expect(answer, seconds)
+
+
+@pytest.fixture(scope="session")
+def java_classes(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[str]]:
+    """The command that runs a class of ours with Tomcat's jars; they are compiled here."""
+    java, javac = needs("java"), needs("javac")
+    jars = [JARS / f"tomcat10-{name}.jar" for name in _JARS]
+    missing = [str(jar) for jar in jars if not jar.exists()]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not installed (libtomcat10-java)")
+    target = tmp_path_factory.mktemp("classes")
+    path = ":".join(map(str, [*jars, target]))
+    sources = sorted(map(str, Path(__file__).parent.glob("*.java")))
+    subprocess.run([javac, "-cp", path, "-d", str(target), *sources], check=True)
+    options = ["-Djava.net.preferIPv4Stack=true", "-Xmx256m", "-XX:+UseSerialGC"]
+    return lambda: [java, *options, "-cp", path]
+
+
+_JARS = (
+    *("tribes", "juli", "catalina", "catalina-ha", "coyote", "util", "util-scan", "api"),
+    *("servlet-api", "annotations-api", "jni", "jaspic-api", "el-api", "jsp-api", "jasper"),
+)
+
+
+class Group:
+    """Java and Python members that share a multicast port."""
+
+    def __init__(self, nursery: trio.Nursery, command: Callable[[], list[str]]) -> None:
+        self.multicast_port = free_port(socket.SOCK_DGRAM)
+        self._nursery = nursery
+        self._command = command
+        self._processes: list[trio.Process] = []
+
+    async def java(self, name: str = "java", *more: str, main: str = "Peer") -> JavaMember:
+        """Start a Java member and wait until its channel runs."""
+        command = [
+            *(*self._command(), main, "--name", name),
+            *("--multicast-port", str(self.multicast_port), "--port", str(free_port())),
+            *more,
+        ]
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._processes.append(process)
+        member = JavaMember(process)
+        self._nursery.start_soon(member.read)
+        member.started = await member.expect("STARTED", 40)
+        return member
+
+    def config(
+        self, name: str = "python", *, domain: str = "", port: int = 0, udp_port: int = -1
+    ) -> NodeConfig:
+        """The configuration of a Python member of this group."""
+        return NodeConfig(
+            name=name,
+            channel=ChannelConfig(
+                membership=MembershipConfig(port=self.multicast_port, domain=domain),
+                receiver=ReceiverConfig(port=port or free_port(), udp_port=udp_port),
+            ),
+        )
+
+    async def close(self) -> None:
+        """End what was started."""
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+
+
+@asynccontextmanager
+async def group(command: Callable[[], list[str]]) -> AsyncIterator[Group]:
+    """A group whose processes are ended at the end."""
+    async with trio.open_nursery() as nursery:
+        running = Group(nursery, command)
+        try:
+            yield running
+        finally:
+            with trio.CancelScope(shield=True):
+                await running.close()
+            nursery.cancel_scope.cancel()
+
+
+class Heard:
+    """What arrived at a Python member."""
+
+    def __init__(self, channel: GroupChannel) -> None:
+        self.messages: list[ChannelData] = []
+        self.counted = 0
+        self.damaged = 0
+        channel.add_message_listener(self._take, inline=True)
+
+    def _take(self, message: ChannelData) -> None:
+        number = number_of(message.message)
+        if number >= FLOOD:
+            self.counted += 1
+            self.damaged += message.message != content(number, len(message.message))
+            return
+        self.messages.append(message)
+        if number == FAILS:
+            raise ValueError("as the test wants it")
+
+    async def expect(self, number: int, size: int) -> ChannelData:
+        """Wait for a message and take it away; it must be whole."""
+        found: list[ChannelData] = []
+
+        def is_there() -> bool:
+            found[:] = [
+                each
+                for each in self.messages
+                if number_of(each.message) == (number if size >= 8 else 0)
+                and len(each.message) == size
+            ]
+            return bool(found)
+
+        await until(is_there)
+        self.messages.remove(found[0])
+        assert found[0].message == content(number, size)
+        return found[0]
+
+
+async def until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
+    """Wait for something that another process causes."""
+    with trio.move_on_after(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in another process
+            await trio.sleep(0.01)
+        return
+    pytest.fail(f"not so within {seconds:g} s")
+
+
+@asynccontextmanager
+async def python_member(
+    config: NodeConfig, interceptors: Sequence[Interceptor] | None = None
+) -> AsyncIterator[tuple[GroupChannel, Heard]]:
+    """One of ours, with what it hears."""
+    async with GroupChannel(config, interceptors=interceptors) as channel:
+        yield channel, Heard(channel)
+
+
+def free_port(kind: int = socket.SOCK_STREAM) -> int:
+    """A port that was free a moment ago."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+OpenGroup = Callable[[], AbstractAsyncContextManager[Group]]
+"""The type of the fixture ``java_group``."""
+
+
+@pytest.fixture
+def java_group(java_classes: Callable[[], list[str]]) -> OpenGroup:
+    """What opens a group that ends with its block."""
+    return partial(group, java_classes)

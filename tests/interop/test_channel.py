@@ -1,0 +1,156 @@
+"""Java and Python in one group: what each sees, sends, acknowledges and notices."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import pytest
+import trio
+
+from tests.interop.conftest import (
+    FAILS,
+    FLOOD,
+    OpenGroup,
+    content,
+    free_port,
+    python_member,
+    until,
+)
+from tribes import GroupSendError, MemberRemoved, RemoteProcessError
+
+OPTIONS = (0, 2, 6, 8)
+SIZES = (0, 1, 7, 8, 1000, 65_536, 4_000_000)
+
+
+async def test_they_see_each_other_with_domain_and_payload(java_group: OpenGroup) -> None:
+    """By multicast, whoever came first; our heartbeats carry a trailer that Java ignores."""
+    async with java_group() as group:
+        java = await group.java("java-1", "--domain", "shop")
+        async with python_member(group.config("python-1", domain="till")) as (channel, _):
+            await java.expect("ADDED python-1@till")
+            await until(lambda: len(channel.members) == 1)
+            (seen,) = channel.members
+            assert (seen.payload, seen.domain) == (b"java-1", b"shop")
+            late = await group.java("java-2")
+            await late.expect("ADDED python-1@till")
+            await until(lambda: len(channel.members) == 2)
+            assert sorted((await late.ask("members", "MEMBERS")).split()[1:]) == [
+                "java-1@shop",
+                "python-1@till",
+            ]
+
+
+async def test_leave_and_crash_are_noticed_on_both_sides(java_group: OpenGroup) -> None:
+    """A leave is told at once and told apart from a crash, which the refused connection shows."""
+    async with java_group() as group:
+        leaver, crasher, stays = [await group.java(name) for name in ("leaver", "crasher", "stays")]
+        gone: dict[bytes, str] = {}
+        async with python_member(group.config()) as (channel, _):
+
+            def note(event: object) -> None:
+                if isinstance(event, MemberRemoved):
+                    gone[event.member.payload] = event.reason
+
+            channel.add_membership_listener(note)
+            await until(lambda: len(channel.members) == 3)
+            await leaver.ask("stop", "STOPPED")
+            await until(lambda: b"leaver" in gone, 2)
+            crasher.process.send_signal(signal.SIGKILL)
+            await until(lambda: b"crasher" in gone, 6)
+            assert gone[b"leaver"] == "left"
+            assert gone[b"crasher"] != "left"
+            assert [m.payload for m in channel.members] == [b"stays"]
+        await stays.expect("LEFT python", 3)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+async def test_messages_of_every_size_pass_both_ways(java_group: OpenGroup, options: int) -> None:
+    """Unchanged, with the option that they were sent with."""
+    async with java_group() as group:
+        java = await group.java()
+        async with python_member(group.config()) as (channel, heard):
+            await until(lambda: len(channel.members) == 1)
+            await java.expect("ADDED python@")
+            for number, size in enumerate(SIZES, 100):
+                await channel.send(content(number, size), options=options)
+                shown = number if size >= 8 else 0
+                line = await java.expect(f"GOT {shown}")
+                assert line.split()[2:] == [str(size), "true", "python"]
+                line = await java.ask(f"send {number} {size} {options}", "SENT")
+                message = await heard.expect(number, size)
+                assert message.source.payload == b"java"
+
+
+@pytest.mark.parametrize("options", [32, 34, 38, 64])
+async def test_messages_by_udp_and_to_the_group_pass_both_ways(
+    java_group: OpenGroup, options: int
+) -> None:
+    """As datagrams; the acknowledgement comes as one, and a failure with it."""
+    async with java_group() as group:
+        java = await group.java("java", "--udp-port", str(free_port(socket.SOCK_DGRAM)))
+        async with python_member(group.config(udp_port=0)) as (channel, heard):
+            await until(lambda: len(channel.members) == 1)
+            await java.expect("ADDED python@")
+            for number, size in enumerate((0, 8, 1000, 60_000), 100):
+                await channel.send(content(number, size), options=options)
+                line = await java.expect(f"GOT {number if size >= 8 else 0}")
+                assert line.split()[2:] == [str(size), "true", "python"]
+                await java.ask(f"send {number} {size} {options}", f"SENT {number}")
+                await heard.expect(number, size)
+            assert channel.shell.core.channel.datagrams.statistics.received == 4
+            if options == 38:
+                with pytest.raises(GroupSendError):
+                    await channel.send(content(FAILS, 100), options=options)
+                await java.ask(f"send {FAILS} 100 38", f"FAILED {FAILS}")
+
+
+async def test_failure_of_a_listener_is_the_senders_error(java_group: OpenGroup) -> None:
+    """With option 6, on both sides, naming the member; the next message is taken."""
+    async with java_group() as group:
+        java = await group.java()
+        async with python_member(group.config()) as (channel, _):
+            await until(lambda: len(channel.members) == 1)
+            await java.expect("ADDED python@")
+            with pytest.raises(GroupSendError) as caught:
+                await channel.send(content(FAILS, 100), options=6)
+            ((member, error),) = caught.value.faulty.items()
+            assert member.payload == b"java"
+            assert isinstance(error, RemoteProcessError)
+            await channel.send(content(FAILS, 100), options=2)
+            await channel.send(content(14, 100), options=6)
+            answer = await java.ask(f"send {FAILS} 100 6", f"FAILED {FAILS}")
+            assert answer.split()[2].startswith("python:RemoteProcessException")
+            await java.ask(f"send {FAILS} 100 2", f"SENT {FAILS}")
+            await java.ask("send 14 100 6", "SENT 14")
+
+
+COUNT = 50_000
+SENDERS = 8
+
+
+@pytest.mark.parametrize("options", [2, 8])
+async def test_many_messages_of_many_senders_arrive_complete(
+    java_group: OpenGroup, options: int
+) -> None:
+    """50,000 with eight senders, each way at the same time: none is lost, doubled or damaged."""
+    async with java_group() as group:
+        java = await group.java()
+        async with python_member(group.config()) as (channel, heard):
+            await until(lambda: len(channel.members) == 1)
+            await java.expect("ADDED python@")
+            await java.say(f"flood {COUNT} {SENDERS} {options} 200")
+
+            async def sender(first: int) -> None:
+                for number in range(first, first + COUNT // SENDERS):
+                    await channel.send(content(number, 200), options=options)
+
+            async with trio.open_nursery() as nursery:
+                for index in range(SENDERS):
+                    nursery.start_soon(sender, FLOOD + index * COUNT)
+            assert await java.expect("FLOODED", 120) == "FLOODED 0"
+            await until(lambda: heard.counted >= COUNT, 60)
+            # A message more than there should be would come now.
+            await trio.sleep(1)
+            assert (heard.counted, heard.damaged) == (COUNT, 0)
+            assert await java.ask(f"counts {COUNT}", "COUNTS", 60) == f"COUNTS {COUNT} 0"
