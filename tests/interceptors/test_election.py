@@ -270,6 +270,14 @@ def test_request_does_not_go_round_for_ever() -> None:
     assert len(interceptor._passes) <= module._REMEMBERED_MAX
 
 
+def test_ten_passes_are_too_many() -> None:
+    """Members are not added that often while one request goes round."""
+    stage, _ = third()
+    for _ in range(10):
+        stage.arrive(request(A, A, B, C), B)
+    assert len(stage.sent) < 10
+
+
 def test_who_sorts_first_begins_its_own_election() -> None:
     """A request of somebody else is not passed on by the leader."""
     stage = Stage(interceptor := NonBlockingCoordinator())

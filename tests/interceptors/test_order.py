@@ -291,6 +291,14 @@ def test_strangers_are_forgotten_and_members_are_not(monkeypatch: pytest.MonkeyP
     assert stage.wire[-1] == numbered(2, b"y")
 
 
+def test_made_up_sources_cost_no_memory() -> None:
+    """However many send something, the counts that are kept are bounded."""
+    stage = Stage(interceptor := OrderInterceptor())
+    for number in range(order_module.STRANGERS_MAX + 50):
+        stage.arrive(numbered(1), A.replace(port=number))
+    assert len(interceptor._sources) == order_module.STRANGERS_MAX
+
+
 @pytest.mark.parametrize("setting", ["expire", "max_queue", "max_queue_bytes"])
 def test_settings_that_cannot_work_are_refused(setting: str) -> None:
     """The error names the setting."""

@@ -5,15 +5,28 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.interceptors import (
+    test_compress,
+    test_domain,
+    test_election,
+    test_encrypt,
+    test_fragment,
+    test_order,
+    test_static,
+    test_two_phase,
+)
 from tests.mutants.registry import LINKS, MESSAGES, STALL, add, every, nothing
 from tribes.channel.core import ChannelCore, Held
 from tribes.channel.inbound import Inbound
 from tribes.channel.tickets import Ticket, divide
-from tribes.interceptors import compress, fragment
+from tribes.interceptors import compress, election, fragment
 from tribes.interceptors.compress import GzipInterceptor
+from tribes.interceptors.domain import DomainFilterInterceptor
+from tribes.interceptors.election import NonBlockingCoordinator
 from tribes.interceptors.encrypt import EncryptInterceptor, ReplayMemory
 from tribes.interceptors.fragment import FragmentationInterceptor
 from tribes.interceptors.order import OrderInterceptor
+from tribes.interceptors.static import StaticMembershipInterceptor
 from tribes.interceptors.two_phase import TwoPhaseCommitInterceptor
 
 if TYPE_CHECKING:
@@ -110,8 +123,7 @@ add(
     "pieces: first ends the send",
     "A send is over when the first piece is acknowledged.",
     (fragment, "divide", _first_part_ends),
-    faults=STALL,
-    changes=_PIECES,
+    test=test_fragment.test_send_ends_when_every_piece_has,
 )
 add(
     "pieces: one lost",
@@ -223,4 +235,91 @@ add(
     "Each tenth message is not confirmed, and its send ends well all the same.",
     every(TwoPhaseCommitInterceptor, "_second_phase", 10, _ends_well),
     changes=_TWO_PHASES,
+)
+
+
+# ---- what no plan can show: bounds, strangers, elections ---------------------------------------
+
+
+def _boundless(data: bytes, *, max_bytes: int) -> bytes:
+    del max_bytes
+    return _decompress(data, max_bytes=1 << 30)
+
+
+add(
+    "gzip: bomb goes off",
+    "What a message may become has no bound.",
+    (compress, "decompress", _boundless),
+    test=test_compress.test_bomb_is_refused_before_it_goes_off,
+)
+add(
+    "pieces: no bound on all",
+    "Incomplete messages are kept without a bound on their bytes.",
+    (FragmentationInterceptor, "_make_room", nothing),
+    test=test_fragment.test_what_is_kept_in_all_is_bounded_and_the_oldest_goes_first,
+)
+add(
+    "pieces: no expiry",
+    "Incomplete messages are kept for ever.",
+    (FragmentationInterceptor, "_arm", nothing),
+    test=test_fragment.test_incomplete_message_expires_by_the_timer,
+)
+add(
+    "order: strangers kept",
+    "Everybody who ever sent something has a count for ever.",
+    (OrderInterceptor, "_forget_strangers", lambda self, table: []),
+    test=test_order.test_made_up_sources_cost_no_memory,
+)
+add(
+    "encrypt: copies pass",
+    "A copy of a message is delivered again.",
+    (ReplayMemory, "add", lambda self, timestamp, iv: True),
+    test=test_encrypt.test_copy_is_delivered_once,
+)
+add(
+    "two phases: no bound",
+    "Unconfirmed messages are kept without a bound and for ever.",
+    (TwoPhaseCommitInterceptor, "_drop_first", nothing),
+    (TwoPhaseCommitInterceptor, "_arm", nothing),
+    test=test_two_phase.test_unconfirmed_message_expires,
+)
+add(
+    "two phases: nobody is first",
+    "What is decided waits for others for ever.",
+    (TwoPhaseCommitInterceptor, "_is_first", lambda self, sending: False),
+    test=test_two_phase.test_messages_to_one_member_are_confirmed_in_order,
+)
+add(
+    "domain: messages pass",
+    "Messages of other domains are delivered.",
+    (
+        DomainFilterInterceptor,
+        "receive",
+        lambda self, message, now, following: following(message, now),
+    ),
+    test=test_domain.test_messages_of_other_domains_are_dropped_and_told_now_and_then,
+)
+add(
+    "static: asked once",
+    "A configured member that was not there is never asked again.",
+    (StaticMembershipInterceptor, "_announce", nothing),
+    test=test_static.test_member_that_is_not_there_is_asked_again,
+)
+add(
+    "election: older view stays",
+    "A member whose view is not what it sees does not ask.",
+    (NonBlockingCoordinator, "on_heartbeat", nothing),
+    test=test_election.test_member_with_an_older_view_is_told_the_newer_one,
+)
+add(
+    "election: never given up",
+    "A lost request blocks elections for ever.",
+    (NonBlockingCoordinator, "_give_up", nothing),
+    test=test_election.test_election_that_ends_nowhere_is_given_up,
+)
+add(
+    "election: for ever round",
+    "A request goes round as often as it comes by.",
+    (election, "PASSES_MAX", 10**9),
+    test=test_election.test_ten_passes_are_too_many,
 )
