@@ -86,7 +86,6 @@ proof: $(READY)  ## show on real processes, at full size, what is claimed of hun
 	@TRIBES_PROOF=1 $(BIN)/python -m pytest tests/chaos/members $(ARGS)
 
 fuzz: $(READY)  ## fuzz TARGET=plain for SECONDS=60 (ARGS='--help' lists the targets)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
 
 bench: $(READY)  ## measure the links beside plain sockets (ARGS='--runs 9')

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tribes.config import (
+    DnsConfig,
+    KubernetesConfig,
+    MembershipConfig,
+    StaticMemberConfig,
+    check_config,
+    config_from,
+)
 from tribes.config.model import NodeConfig
 from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
 BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
+MEMBERSHIP = Path(__file__).parent.parent / "docs" / "membership.md"
 TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
 
 
@@ -46,3 +56,15 @@ def test_bounds_in_the_guide_are_the_defaults() -> None:
     for part, name, number, unit in found:
         owner = config.manager if part == "manager" else config.channel.sender
         assert getattr(owner, name) == int(number.replace(",", "")) * sizes[unit], name
+
+
+def test_every_setting_of_membership_is_in_the_guide() -> None:
+    """Under its name; what the guide shows as TOML can be loaded and used."""
+    text = MEMBERSHIP.read_text()
+    shown = set(re.findall(r"`([a-z_]+)`", text))
+    for kind in (MembershipConfig, StaticMemberConfig, DnsConfig, KubernetesConfig):
+        assert set(kind.__struct_fields__) - {"static", "dns", "kubernetes", "refresh"} <= shown
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        check_config(config_from(tomllib.loads(example)))

@@ -4,6 +4,7 @@
 
     TribesError
     ├── ConfigError                  a setting is wrong: says which, where, and what to write
+    ├── DiscoveryError               a service that names hosts does not answer, or not properly
     ├── ProtocolError
     │   ├── LocalProtocolError       this program misused an object
     │   └── RemoteProtocolError      a peer sent what the protocol forbids; costs it the connection
@@ -40,6 +41,7 @@ __all__ = [
     "ChannelClosedError",
     "ChannelError",
     "ConfigError",
+    "DiscoveryError",
     "GroupSendError",
     "LocalProtocolError",
     "MemberBehindError",
@@ -80,6 +82,10 @@ class ConfigError(TribesError):
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.source, self.key) if part)
         return f"{where}: {self.message}" if where else self.message
+
+
+class DiscoveryError(TribesError):
+    """A service that names hosts (DNS, Kubernetes) does not answer now, or not properly."""
 
 
 class ProtocolError(TribesError):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NewType
 
-__all__ = ["UNIQUE_ID_BYTES", "SessionId", "SessionKey", "UniqueId", "make_unique_id"]
+__all__ = [
+    "UNIQUE_ID_BYTES",
+    "SessionId",
+    "SessionKey",
+    "UniqueId",
+    "make_unique_id",
+    "parse_unique_id",
+]
 
 UniqueId = NewType("UniqueId", bytes)
 """16 bytes that name one member incarnation or one message."""
@@ -33,3 +40,26 @@ def make_unique_id(entropy: bytes) -> UniqueId:
     shaped[6] = (shaped[6] & 0x0F) | 0x40
     shaped[8] = (shaped[8] & 0x3F) | 0x80
     return UniqueId(bytes(shaped))
+
+
+def parse_unique_id(text: str) -> UniqueId:
+    """Read 16 bytes as people write them.
+
+    Args:
+        text: 32 hexadecimal digits, or Tomcat's list ``{1,-2,255,…}`` of 16 decimal bytes, signed
+            or not, with blanks or without (tribes-wire §9.4).
+
+    Raises:
+        ValueError: It is neither, or has another length.
+    """
+    trimmed = text.strip()
+    if trimmed.startswith("{") and trimmed.endswith("}"):
+        numbers = [int(part) for part in trimmed[1:-1].split(",")]
+        if not all(-128 <= number <= 255 for number in numbers):
+            raise ValueError(f"{text!r} holds a number that is no byte")
+        found = bytes(number % 256 for number in numbers)
+    else:
+        found = bytes.fromhex(trimmed)
+    if len(found) != UNIQUE_ID_BYTES:
+        raise ValueError(f"{text!r} has {len(found)} bytes, a unique id has {UNIQUE_ID_BYTES}")
+    return UniqueId(found)

@@ -8,7 +8,7 @@ outputs; neither holds a rule of its own (DESIGN §2.2, 2.3).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tribes.channel.core import ChannelCore, Output
 from tribes.channel.outputs import Notice
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 
-__all__ = ["NodeCore"]
+__all__ = ["NAMED_JOIN_S", "NodeCore"]
+
+NAMED_JOIN_S: Final = 2.0
+"""Seconds that a start takes longer where members are found by name."""
 
 
 class NodeCore:
@@ -89,6 +92,8 @@ class NodeCore:
         )
         self.datagram = channel.datagram
         self.udp_datagram = channel.udp_datagram
+        self.discovered = channel.discovered
+        self.announce = channel.announce
         self.link_opened = channel.link_opened
         self.link_bytes = channel.link_bytes
         self.link_closed = channel.link_closed
@@ -198,7 +203,11 @@ class NodeCore:
 
     def _replicator(self, context: str) -> Replicator:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.
-        window = 2 * self.config.channel.membership.frequency / 1000 + 0.2
+        membership = self.config.channel.membership
+        window = 2 * membership.frequency / 1000 + 0.2
+        if membership.names_hosts:
+            # A name is looked up, its address tried, and who is there tells of the others.
+            window += NAMED_JOIN_S
         manager = self._make_manager(context)
         manager.replicator = Replicator(
             manager,

@@ -169,9 +169,11 @@ def questions(side: Side) -> int:
 
 
 @pytest.mark.parametrize(
-    ("keys", "asked"), [(ring(ONE), 1), (ring(TWO), 0), (None, 0)], ids=["ours", "other", "none"]
+    ("keys", "asked"),
+    [(ring(ONE), True), (ring(TWO), False), (None, False)],
+    ids=["ours", "other", "none"],
 )
-def test_only_a_mark_of_the_group_is_a_reason_to_ask(keys: KeyRing | None, asked: int) -> None:
+def test_only_a_mark_of_the_group_is_a_reason_to_ask(keys: KeyRing | None, asked: bool) -> None:
     """And whoever was there before is not there any more: a proof is what counts."""
     net, a, b = pair(ring(ONE), ChannelConfig(plain_peers=("any",)))
     before = questions(b)
@@ -179,7 +181,7 @@ def test_only_a_mark_of_the_group_is_a_reason_to_ask(keys: KeyRing | None, asked
     net.kill(a)
     net.connect(HOST_A, b, data)
     net.run(5.0)
-    assert questions(b) - before == asked
+    assert (questions(b) > before) == asked
     assert b.ports == []
     # Once more, as somebody who has recorded it would.
     net.connect(HOST_A, b, data)

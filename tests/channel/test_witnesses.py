@@ -157,6 +157,16 @@ def test_no_witness_is_waited_for_for_ever(opinion: Opinion | None) -> None:
     assert len(case.verdicts) == 1
 
 
+def test_who_did_not_run_meanwhile_waits_once_more() -> None:
+    """The opinions have come, and are read after the timers; but it does so once only."""
+    case = Case(*OTHERS)
+    case.confirm()
+    case.timers.run_due(15.0)
+    assert case.verdicts == []
+    case.timers.run_due(20.0)
+    assert case.verdicts == [(Verdict.GONE, 20.0)]
+
+
 def test_where_nobody_can_be_asked_nothing_is_waited_for() -> None:
     """A group of two, or of plain members."""
     for case in (Case(), Case(X), Case(*OTHERS)):
@@ -196,6 +206,23 @@ def test_silence_must_last_before_anybody_is_asked_and_a_refusal_must_not() -> N
     assert len(case.asked) == 2
     case.confirm(0.6)
     assert len(case.asked) == 4
+
+
+@pytest.mark.parametrize("opinion", [None, Opinion.UNKNOWN, Opinion.SILENT])
+def test_who_is_not_well_itself_needs_more_than_its_own_word(opinion: Opinion | None) -> None:
+    """Silence that another member confirms is silence; else it must have lasted longer."""
+    case = Case(*OTHERS)
+    case.health.asked(X, 0.5)
+    case.health.doubted(1.0)
+    case.confirm(DROP_S + 0.6, is_refused=False)
+    if opinion is not None:
+        case.tell(0, opinion)
+    case.run(DROP_S + 1.0)
+    expected = Verdict.GONE if opinion is Opinion.SILENT else Verdict.EARLY
+    assert [verdict for verdict, _ in case.verdicts] == [expected]
+    case.confirm(2 * DROP_S + 0.6, is_refused=False)
+    case.run(2 * DROP_S + 1.0)
+    assert case.verdicts[1][0] is Verdict.GONE
 
 
 def test_after_the_end_nothing_is_decided() -> None:

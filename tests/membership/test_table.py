@@ -81,3 +81,60 @@ def test_forgotten_member_is_new_again() -> None:
     members.forget(other)
     assert len(members) == 0
     assert members.heard(other, 0.1) == [MemberChange(ChangeKind.ADDED, other)]
+
+
+def test_a_member_that_was_met_is_kept_by_its_answers() -> None:
+    """It becomes silent when neither an answer nor a heartbeat came; one that was only heard when
+    no heartbeat came, whatever it answers.
+    """
+    answers: dict[Member, float] = {}
+    members = MembershipTable(LOCAL, 3.0, answered=answers.get)
+    met, heard = member(4001), member(4002, uid=2)
+    assert members.met(met, 0.0) == [MemberChange(ChangeKind.ADDED, met)]
+    members.heard(heard, 0.0)
+    answers[met] = answers[heard] = 2.5
+    assert members.expire(3.1) == [MemberChange(ChangeKind.REMOVED, heard, RemovalReason.SILENT)]
+    assert members.next_expiry == 5.5
+    assert members.expire(5.6) == [MemberChange(ChangeKind.REMOVED, met, RemovalReason.SILENT)]
+
+
+def test_a_member_known_by_two_services_is_one() -> None:
+    """Heard and met, in either order: one report, and any sign of life counts."""
+    answers: dict[Member, float] = {}
+    members = MembershipTable(LOCAL, 3.0, answered=answers.get)
+    both = member(4001, alive=1)
+    members.heard(both, 0.0, is_marked=True)
+    assert members.met(both.replace(alive=2), 0.1) == []
+    assert len(members) == 1
+    assert members.is_kept(both)
+    assert members.is_heard(both, 3.0)
+    assert not members.is_heard(both, 3.1)
+    answers[both] = 10.0
+    assert members.expire(12.0) == []
+    members.heard(both.replace(alive=3), 20.0)
+    assert members.expire(22.0) == []
+
+
+def test_the_domain_of_a_member_of_ours_follows_its_record() -> None:
+    """Of others the first one heard is kept, as Tomcat does."""
+    for is_marked, expected in ((True, b"new"), (False, b"old")):
+        members = table()
+        members.heard(member(4001, alive=1, domain=b"old"), 0.0, is_marked=is_marked)
+        changes = members.heard(member(4001, alive=2, domain=b"new"), 0.1, is_marked=is_marked)
+        assert members.members()[0].domain == expected
+        assert [change.kind for change in changes] == [ChangeKind.UPDATED] * is_marked
+
+
+def test_plain_members_are_counted_while_they_are_there() -> None:
+    """By that the guests know that they are guests."""
+    members = table()
+    members.heard(member(4001), 0.0)
+    members.heard(member(4002, uid=2), 0.0, is_marked=True)
+    members.met(member(4003, uid=3), 0.0, is_marked=False)
+    assert members.plain_count == 2
+    members.met(member(4003, uid=3, alive=5), 0.0)
+    assert members.plain_count == 1
+    members.forget(member(4001))
+    assert members.plain_count == 0
+    members.expire(10.0)
+    assert (members.plain_count, members.kept_count, len(members)) == (0, 0, 0)

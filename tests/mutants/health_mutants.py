@@ -104,7 +104,7 @@ add(
 add(
     "silent at once",
     "One test that fails is enough: nobody asks for how long a member was silent.",
-    (HealthMonitor, "is_given_up", lambda self, member, now: True),
+    (HealthMonitor, "is_given_up", lambda self, member, now, alone=False: True),
     plan=own_plans.reset_while_stopped,
 )
 add(
@@ -280,7 +280,9 @@ add(
     "mark believed without a proof",
     "Whoever shows a mark in a first frame is a member.",
     (Admission, "introduced", _introduced_unproved),
-    test=partial(test_introduction.test_only_a_mark_of_the_group_is_a_reason_to_ask, ring(ONE), 1),
+    test=partial(
+        test_introduction.test_only_a_mark_of_the_group_is_a_reason_to_ask, ring(ONE), True
+    ),
 )
 add(
     "plain for good",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     channel_mutants,
+    discovery_mutants,
     group_mutants,
     health_mutants,
     interceptor_mutants,
@@ -19,6 +20,7 @@ __all__ = ["MUTANTS", "Mutant"]
 # Importing them registers them.
 _ = (
     channel_mutants,
+    discovery_mutants,
     group_mutants,
     session_mutants,
     own_mutants,

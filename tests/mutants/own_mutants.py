@@ -456,16 +456,7 @@ def _small_queues(max_bytes: int) -> tuple[Patch, ...]:
     return ((execute, "_config", small),)
 
 
-_SMALL_QUEUES: Final = _small_queues(200_000)
 _SMALLER_QUEUES: Final = _small_queues(20_000)
-add(
-    "own: queue bound forgotten",
-    "A sender takes whatever comes.",
-    (Outbox, "has_room", lambda self, size, *, is_live: True),
-    stress=_SMALL_QUEUES,
-    faults=("clog", "pause", "no_tcp") * 3,
-    changes={**MESSAGES, **BUSY, "large_share": 0.3},
-)
 
 
 def _leak(self: Any, received: int) -> list[Item]:

@@ -18,7 +18,7 @@ import trustme
 
 from tests.runtime.test_keys import until, wait_until, with_channel
 from tribes.channel.outputs import LinkRejected
-from tribes.config.model import NodeConfig, TlsConfig
+from tribes.config.model import NodeConfig, StaticMemberConfig, TlsConfig
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime import tls as tls_module
 from tribes.runtime.background import BackgroundNode
@@ -117,6 +117,32 @@ async def test_members_with_certificates_talk(
         for channel in (a, b):
             assert {link.tls is not None for link in channel.shell._links.values()} == {True}
             assert channel.shell.core.channel.health.statistics.suspected == 0
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+async def test_members_find_each_other_by_name(
+    make_config: MakeConfig, make_tls: Files, has_key: bool
+) -> None:
+    """Without multicast too, and with a key or without; who has no certificate finds nobody."""
+    keys = GroupKey(1, bytes([1]) * 32).to_text() if has_key else ""
+
+    def config(name: str, port: int, tls: TlsConfig | None) -> NodeConfig:
+        named = (StaticMemberConfig(host="127.0.0.1", port=port),)
+        made = make_config(name)
+        membership = msgspec.structs.replace(made.channel.membership, multicast=False, static=named)
+        return with_channel(made, membership=membership, tls=tls, keys=keys)
+
+    async with GroupChannel(config("a", 1, make_tls())) as a:
+        port = a.local.port
+        async with (
+            GroupChannel(config("b", port, make_tls())) as b,
+            GroupChannel(config("c", port, make_tls())) as c,
+            GroupChannel(config("x", port, None)) as x,
+        ):
+            await until(lambda: [len(each.members) for each in (a, b, c)] == [2, 2, 2])
+            await b.send(b"hello", options=6)
+            assert labels(x) == []
+        await until(lambda: not a.members)
 
 
 async def test_nothing_readable_is_on_the_wire(

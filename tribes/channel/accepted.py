@@ -50,6 +50,7 @@ class AcceptedLinks:
         ended: Told of each connection that is recognised and then gone.
         asked: Gets what a peer wants to know about another member, see ``OwnReceiver``.
         doubted: Told when a peer suspects this member.
+        record: Gives the own record as it is now, for who asks who is here.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class AcceptedLinks:
         ended: Callable[[Receiver], None],
         asked: Callable[[OwnReceiver, int, bytes, float], None],
         doubted: Callable[[Member, float], None],
+        record: Callable[[], bytes],
     ) -> None:
         self.receivers: Final[dict[int, Receiver]] = {}
         tls = config.tls
@@ -93,6 +95,7 @@ class AcceptedLinks:
         self._ended = ended
         self._asked = asked
         self._doubted = doubted
+        self._record = record
         self._touched: dict[Receiver, None] = {}
         self._is_stopped = False
 
@@ -229,6 +232,7 @@ class AcceptedLinks:
             inboxes=self._inboxes,
             keys={} if links is None else links.accepted,
             tail=bytes if protection is None else protection.life,
+            record=self._record,
             body_max_bytes=body_max_bytes,
             timers=self._timers,
             entropy=self._entropy,

@@ -111,7 +111,7 @@ class ChainContext(Protocol):
 
         ``answer`` gets the verdict, maybe at once, and after a third of a second at the latest.
         With ``is_refused`` its operating system has said that it is not there; otherwise it must
-        have been silent for ``drop_time`` times the local health.
+        have been silent for ``drop_time``, or longer where no other member confirms it.
         """
 
     def is_shut_down(self) -> bool:

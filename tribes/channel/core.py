@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, final
 from tribes.channel.accepted import AcceptedLinks, Receiver
 from tribes.channel.chain import Chain, Interceptor, Verdict
 from tribes.channel.datagrams import Datagrams
+from tribes.channel.discovery import Discovery, static_hosts
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
 from tribes.channel.outputs import (
     ChannelOutput,
@@ -49,11 +50,12 @@ from tribes.errors import (
 )
 from tribes.ids import UniqueId, make_unique_id
 from tribes.links.base import OutFrame, excuse
+from tribes.links.challenge import Challenges
 from tribes.links.introduction import Introduction, introduction_of
 from tribes.links.own_inbox import OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender, SenderState
-from tribes.links.own_wire import WITNESSES, OwnSide
+from tribes.links.own_wire import FEATURE_NEWS, WITNESSES, OwnSide
 from tribes.links.pool import SenderPool
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.membership.health import HealthMonitor
@@ -62,7 +64,7 @@ from tribes.membership.view import View, ViewBuilder
 from tribes.security.mark import Marker
 from tribes.timers import Timers
 from tribes.wire.data import ChannelData, decode_body, destination_of, encode_data_frame
-from tribes.wire.member import Member, encode_member
+from tribes.wire.member import SHUTDOWN_COMMAND, Member, encode_member
 from tribes.wire.options import SendOptions, wire_options
 from tribes.wire.outputs import Close, NetworkOutput
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, is_probe
@@ -70,6 +72,7 @@ from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, is_probe
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
     from tribes.links.plain import PlainReceiver
+    from tribes.membership.seeker import NamedHost
     from tribes.security.keys import KeyRing
 
 __all__ = ["ChannelCore", "Output"]
@@ -143,7 +146,7 @@ class ChannelCore:
         self._suspicion = suspicion
         self._record = encode_member(local)
         self._introduced: OrderedDict[Member, None] = OrderedDict()
-        self._side = OwnSide(self._record, local.unique_id, features=WITNESSES)
+        self._side = OwnSide(self._record, local.unique_id, features=WITNESSES | FEATURE_NEWS)
         self._inboxes = OwnInboxes(entropy)
         self._now = 0.0
         self._outputs: list[Output] = []
@@ -185,6 +188,7 @@ class ChannelCore:
             changed=self._chain.on_members,
             heard=self._heard,
             admission=None if self.protection is None else self.protection.admission,
+            answered=lambda member: self.health.last_answer(member),
         )
         self._senders = SenderPool(
             config.sender,
@@ -236,11 +240,33 @@ class ChannelCore:
             clock=lambda: self._now,
             emit=self._emit,
             answered=self._came_by_own_link,
+            record=lambda: self.membership.record(self._now),
             ended=lambda receiver: self.deliveries.link_closed(receiver),
             asked=self.witnesses.asked,
             doubted=lambda member, now: self.health.doubted(now),
         )
         self._receivers = self.accepted.receivers
+        if self.protection is not None:
+            self._challenges = self.protection.challenges
+        else:
+            self._challenges = Challenges(
+                side=self._side,
+                keys=None,
+                timers=self.timers,
+                entropy=entropy,
+                emit=self._emit,
+                new_attempt=self._next_number,
+            )
+        self.discovery = Discovery(
+            local,
+            config,
+            challenges=self._challenges,
+            protection=self.protection,
+            membership=self.membership,
+            timers=self.timers,
+            view=lambda: self.view,
+            tell=self._senders.tell,
+        )
         self.statistics = ChannelStatistics(self.accepted, self._senders)
         self._outcomes = Outcomes()
         self.deliveries = DeliveryQueue(
@@ -346,6 +372,7 @@ class ChannelCore:
         if self._chain.has_heartbeat:
             self._heartbeat_at(now)
         self.membership.start(now)
+        self.discovery.discovered("static", static_hosts(self.config.membership.static), now)
 
     def stop(self, now: float) -> None:
         """Leave the group in good order. What is still queued fails; wait for ``is_idle`` before
@@ -358,13 +385,13 @@ class ChannelCore:
         # What interceptors say last is written before the connections are closed.
         self._senders.flush(now)
         self.membership.stop(now)
+        self.discovery.stop()
         self.health.stop()
         self.witnesses.stop()
         why = ChannelClosedError("the channel was stopped")
         self._senders.close(why, now)
         self.datagrams.stop(why, now)
-        if self.protection is not None:
-            self.protection.challenges.stop()
+        self._challenges.stop()
         self.accepted.flush()
         self.accepted.stop()
 
@@ -486,6 +513,11 @@ class ChannelCore:
                 "a group with a key or TLS sends no messages by UDP or multicast, because nothing "
                 "protects them; clear the options UDP (32) and MULTICAST (64)"
             )
+        if options & _MULTICAST and not self.config.membership.multicast:
+            raise LocalProtocolError(
+                "this member has no multicast (channel.membership.multicast); clear the option "
+                "MULTICAST (64)"
+            )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
                 f"a message of {len(payload)} bytes does not fit: at most {self.message_max_bytes} "
@@ -545,9 +577,7 @@ class ChannelCore:
         """A connection is there: one asked for by ``Connect(attempt)``, or an accepted one."""
         self._now = now
         if attempt is not None:
-            if self.protection is None or not self.protection.challenges.link_opened(
-                attempt, link, now
-            ):
+            if not self._challenges.link_opened(attempt, link, now):
                 self._senders.link_opened(attempt, link, now)
             return
         self.accepted.opened(link, peer, now)
@@ -555,9 +585,7 @@ class ChannelCore:
     def connect_failed(self, attempt: int, why: Exception, now: float) -> None:
         """A connection asked for by ``Connect(attempt)`` could not be made."""
         self._now = now
-        if self.protection is None or not self.protection.challenges.connect_failed(
-            attempt, why, now
-        ):
+        if not self._challenges.connect_failed(attempt, why, now):
             self._senders.connect_failed(attempt, why, now)
 
     def link_bytes(self, link: int, data: bytes, now: float) -> None:
@@ -581,6 +609,8 @@ class ChannelCore:
             else:
                 for body in receiver.feed(data):
                     self._frame(receiver, body, now)
+            if isinstance(receiver, OwnReceiver) and receiver.news:
+                self._news(receiver, now)
             if receiver.broken is not None:
                 raise receiver.broken
         except RemoteProtocolError as error:
@@ -589,13 +619,12 @@ class ChannelCore:
 
     def _answer_bytes(self, link: int, data: bytes, now: float) -> None:
         """Bytes on a connection that was made here."""
-        protection = self.protection
-        if protection is not None and protection.challenges.link_bytes(link, data, now):
+        if self._challenges.link_bytes(link, data, now):
             return
         sender = self._senders.of_link(link)
         if sender is None:
             return
-        if protection is not None and isinstance(sender, OwnSender):
+        if self.protection is not None and isinstance(sender, OwnSender):
             # Only what could be read is the member's: anybody can write to an open port.
             sender.received(data, now)
             if sender.state is SenderState.OPEN:
@@ -607,7 +636,7 @@ class ChannelCore:
     def link_closed(self, link: int, why: Exception | None, now: float) -> None:
         """A connection ended, and not because of an output ``Close``."""
         self._now = now
-        if self.protection is not None and self.protection.challenges.link_closed(link, why, now):
+        if self._challenges.link_closed(link, why, now):
             return
         receiver = self.accepted.closed(link)
         if receiver is not None:
@@ -810,7 +839,8 @@ class ChannelCore:
                 raise RemoteProtocolError("meant for another member, which was here before")
             introduction = introduction_of(data, body)
             if introduction is not None:
-                self._on_introduction(data.source, introduction, now)
+                is_test = is_probe(data.message)
+                self._on_introduction(data.source, introduction, now, is_test=is_test)
         if not is_probe(data.message):
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
@@ -832,10 +862,13 @@ class ChannelCore:
         if slot is not None:
             inbound.answer_to(receiver, slot)
 
-    def _on_introduction(self, source: Member, introduction: Introduction, now: float) -> None:
+    def _on_introduction(
+        self, source: Member, introduction: Introduction, now: float, *, is_test: bool
+    ) -> None:
         covered, mark = introduction
         if self.protection is not None:
-            self.protection.introduced(source, covered, mark, now)
+            if self.protection.introduced(source, covered, mark, now) and not is_test:
+                self.discovery.came(source, now)
         elif self.config.own_link and not mark.key_id:
             # Who signs speaks with those who have its key, and to others as a plain member.
             self._introduced[source] = None
@@ -843,12 +876,15 @@ class ChannelCore:
             if len(self._introduced) > INTRODUCED_MAX:
                 self._introduced.popitem(last=False)
             self._senders.upgrade(source, now)
+            if not is_test:
+                self.discovery.came(source, now)
 
     def _came_by_own_link(self, member: Member, now: float) -> None:
         self.health.came(member, now)
         if self.protection is not None:
-            self.protection.met(member)
+            self.protection.opened(member)
         self._senders.upgrade(member, now)
+        self.discovery.came(member, now)
 
     def _barrier(self, options: int) -> bytes:
         unique_id = make_unique_id(self._entropy(16))
@@ -914,6 +950,7 @@ class ChannelCore:
         if change.kind is ChangeKind.REMOVED:
             if not self._views.remove(member):
                 return
+            self.discovery.gone(member, change.reason, now)
             self.health.removed(member)
             self._introduced.pop(member, None)
             if self.protection is not None:
@@ -933,10 +970,54 @@ class ChannelCore:
         if self.protection is not None:
             self.protection.admission.joined(member, now)
             if self._inboxes.get(member.unique_id) is not None:
-                self.protection.met(member)
+                self.protection.opened(member)
         self._emit(MemberAdded(member, self.view.number))
         self._senders.member_added(member, now)
+        self.discovery.joined(member, now)
         self._notify(change, now)
+
+    # Members beyond multicast.
+
+    def discovered(self, service: str, hosts: Iterable[NamedHost], now: float) -> None:
+        """A service names hosts: all of them that it knows now."""
+        self._now = now
+        self.discovery.discovered(service, hosts, now)
+
+    def announce(
+        self,
+        now: float,
+        *,
+        payload: bytes | None = None,
+        domain: bytes | None = None,
+        command: bytes | None = None,
+    ) -> None:
+        """Change what the own record carries; the members are told at once.
+
+        Args:
+            now: Monotonic seconds.
+            payload: Bytes of the application; None: as before, like the others.
+            domain: The domain.
+            command: The command. That of a farewell is not for here: stop the channel.
+
+        Raises:
+            LocalProtocolError: The record would be too long, or the command is the farewell's.
+        """
+        if command == SHUTDOWN_COMMAND:
+            raise LocalProtocolError("this command says that a member leaves: stop the channel")
+        changes = {"payload": payload, "domain": domain, "command": command}
+        local = self._local.replace(**{k: v for k, v in changes.items() if v is not None})
+        record = encode_member(local)
+        self._now = now
+        self._local, self._record, self._side.record = local, record, record
+        self.membership.set_local(local, now)
+        self.discovery.announce(self.membership.record(now), now)
+
+    def _news(self, receiver: OwnReceiver, now: float) -> None:
+        news, receiver.news = receiver.news, []
+        source = receiver.source
+        assert source is not None, "nothing is told before START"
+        for kind, body in news:
+            self.discovery.news(source, kind, body, now)
 
     # Health.
 
@@ -1006,6 +1087,7 @@ class ChannelCore:
         known = self._views.get(member) or member
         if silent is None:
             self._emit(MemberRefuted(known))
+            self.discovery.answers_again(known, now)
         else:
             self._emit(MemberSuspected(known, silent))
         if self._suspicion is not None:

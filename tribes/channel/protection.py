@@ -122,18 +122,18 @@ class Protection:
         self._marker.keys = self.admission.keys = keys
         self.links.set(keys)
 
-    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> None:
-        """Somebody says in the first frame of a plain connection that it has a key.
-
-        With TLS there are no such connections.
+    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> bool:
+        """Somebody says in the first frame of a plain connection that it has a key; whether it may
+        be so. With TLS there are no such connections.
         """
-        if isinstance(self.admission, Admission):
-            self.admission.introduced(record, covered, mark, now)
+        return isinstance(self.admission, Admission) and self.admission.introduced(
+            record, covered, mark, now
+        )
 
-    def met(self, record: Member) -> None:
+    def opened(self, record: Member) -> None:
         """A member has opened an own link: it was never a plain peer, or is none any more."""
         if isinstance(self.admission, Admission):
-            self.admission.met(record)
+            self.admission.opened(record)
 
     def explained(self, change: MemberChange, now: float) -> MemberChange:
         """Give a removal its true reason, where the farewell itself could not be believed."""
@@ -188,6 +188,13 @@ class Protection:
             answer=answered,
         )
 
+    def met(
+        self, record: Member, life: Life, now: float, take: Callable[[Member, float], None]
+    ) -> None:
+        """Let ``take`` have a member that introduced itself, under its proof."""
+        if self.admission.met(record, life.incarnation, life.counter, now):
+            self._as_proved(record, now, take)
+
     def _ask_who(self, member: Member, answer: Introducing) -> None:
         def answered(result: Life | Exception, now: float) -> None:
             if isinstance(result, Life):
@@ -203,8 +210,11 @@ class Protection:
         )
 
     def _admit(self, member: Member, now: float) -> None:
+        self._as_proved(member, now, self._admitted)
+
+    def _as_proved(self, member: Member, now: float, take: Callable[[Member, float], None]) -> None:
         self._proved = (member, now)
         try:
-            self._admitted(member, now)
+            take(member, now)
         finally:
             self._proved = None

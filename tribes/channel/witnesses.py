@@ -10,6 +10,8 @@ A removal waits for nobody for ever:
 
 - both are asked at once, and `OPINION_S` later it goes on with what was said;
 - one answer for the member stops it; silence, no opinion and no word do not;
+- silence that nobody confirms must have lasted longer where this process is not well itself, up to
+  four times as long (the local health of `HealthMonitor`);
 - who is suspected itself, has no open own link, or is a plain Tribes member is no witness. Where
   there is none, as in a group of two, nobody is asked.
 
@@ -41,6 +43,8 @@ OPINION_S: Final = 0.3
 """How long a removal waits for opinions: a crash is to be noticed within half a second."""
 OBSERVE_S: Final = 0.25
 """How long a witness gives the member to answer; shorter than its asker waits for it."""
+_LATE_S: Final = 0.1
+"""Whose clockwork is later than this gets the time once more."""
 OBSERVED_MAX: Final = 64
 """Members that are looked after at once; each takes a connection. Others get no opinion."""
 ASKERS_MAX: Final = 256
@@ -76,16 +80,32 @@ class WitnessStatistics:
 class _Case:
     """One member that may be removed."""
 
-    __slots__ = ("answer", "begin", "has_opinion", "member", "numbers", "timer")
+    __slots__ = (
+        "answer",
+        "begin",
+        "has_opinion",
+        "is_extended",
+        "is_refused",
+        "member",
+        "numbers",
+        "timer",
+    )
 
     def __init__(
-        self, member: Member, begin: float, answer: Callable[[Verdict, float], None]
+        self,
+        member: Member,
+        begin: float,
+        answer: Callable[[Verdict, float], None],
+        *,
+        is_refused: bool,
     ) -> None:
         self.member = member
+        self.is_refused = is_refused
         self.begin = begin
         self.answer = answer
         self.numbers: dict[int, Member] = {}
         self.has_opinion = False
+        self.is_extended = False
         self.timer: Timer | None = None
 
 
@@ -155,7 +175,7 @@ class Witnesses:
         if not is_refused and not self._health.is_given_up(member, now):
             answer(Verdict.EARLY, now)
             return
-        case = _Case(member, now, answer)
+        case = _Case(member, now, answer, is_refused=is_refused)
         for witness in self._chosen(member):
             self._number = (self._number + 1) % _NUMBERS
             if self._ask(witness, self._number, member.unique_id, now):
@@ -165,7 +185,20 @@ class Witnesses:
         if not case.numbers:
             self._decide(case, now)
             return
-        case.timer = self._timers.at(now + OPINION_S, lambda then: self._decide(case, then))
+        self._wait(case, now)
+
+    def _wait(self, case: _Case, now: float) -> None:
+        due = now + OPINION_S
+
+        def over(then: float) -> None:
+            if then - due > _LATE_S and not case.is_extended:
+                # This process did not run: what it was told is still unread.
+                case.is_extended = True
+                self._wait(case, then)
+            else:
+                self._decide(case, then)
+
+        case.timer = self._timers.at(due, over)
 
     def told(self, number: int, opinion: Opinion, now: float) -> None:
         """A witness has answered."""
@@ -206,6 +239,9 @@ class Witnesses:
             return
         if case.has_opinion:
             self.statistics.confirmed += 1
+        elif not case.is_refused and not self._health.is_given_up(case.member, now, alone=True):
+            case.answer(Verdict.EARLY, now)
+            return
         else:
             self.statistics.unheard += 1
         case.answer(Verdict.GONE, now)

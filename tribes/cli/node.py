@@ -15,6 +15,7 @@ from tribes.config.model import (
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
+    StaticMemberConfig,
     TlsConfig,
 )
 from tribes.errors import ConfigError
@@ -84,6 +85,20 @@ _DEFAULT_RECEIVER = ReceiverConfig()
     show_default=True,
     help="Milliseconds of silence after which a member is taken for gone.",
 )
+@click.option(
+    "--member",
+    "members",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Where a member is, for networks without multicast: it tells of the others. May be "
+    "repeated; the port is 4000 if not given, [ADDRESS]:PORT is for IPv6.",
+)
+@click.option(
+    "--multicast/--no-multicast",
+    default=True,
+    show_default=True,
+    help="Send and hear heartbeats; without them members are found by --member only.",
+)
 @click.option("--domain", default="", help="Domain that the heartbeats carry.")
 @click.option(
     "--context",
@@ -150,6 +165,8 @@ def node(
     multicast_bind: str | None,
     frequency: int,
     drop_time: int,
+    members: tuple[str, ...],
+    multicast: bool,
     domain: str,
     contexts: tuple[str, ...],
     send_options: str,
@@ -176,6 +193,8 @@ def node(
             insecure=insecure,
             channel=ChannelConfig(
                 membership=MembershipConfig(
+                    multicast=multicast,
+                    static=tuple(map(_static_member, members)),
                     address=multicast_address,
                     port=multicast_port,
                     bind=multicast_bind or address,
@@ -215,6 +234,15 @@ def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
     return error
 
 
+def _static_member(text: str) -> StaticMemberConfig:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
+        host, port = text, str(_DEFAULT_RECEIVER.port)
+    if not port.isdecimal():
+        raise ConfigError(f"{text!r} has no port behind its colon; write HOST:PORT", key="--member")
+    return StaticMemberConfig(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+
+
 def _reload(channel: GroupChannel) -> None:
     config = channel.config.channel
     if config.key_file:
@@ -240,7 +268,7 @@ async def _run(config: NodeConfig) -> None:
                 "node ready",
                 node=config.name,
                 address="{}:{}".format(*channel.local.address),
-                group=f"{membership.address}:{membership.port}",
+                group=f"{membership.address}:{membership.port}" if membership.multicast else "none",
                 contexts=list(config.contexts) or "all",
                 key=config.channel.key_file or "none",
                 tls=config.channel.tls.certificate if config.channel.tls else "none",

@@ -1,9 +1,14 @@
 """Typed configuration: what a node is made from."""
 
+from tribes.config.load import config_from as config_from
+from tribes.config.load import load_config as load_config
 from tribes.config.model import ChannelConfig as ChannelConfig
+from tribes.config.model import DnsConfig as DnsConfig
+from tribes.config.model import KubernetesConfig as KubernetesConfig
 from tribes.config.model import ManagerConfig as ManagerConfig
 from tribes.config.model import MembershipConfig as MembershipConfig
 from tribes.config.model import NodeConfig as NodeConfig
 from tribes.config.model import ReceiverConfig as ReceiverConfig
 from tribes.config.model import SenderConfig as SenderConfig
+from tribes.config.model import StaticMemberConfig as StaticMemberConfig
 from tribes.config.model import check_config as check_config

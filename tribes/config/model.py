@@ -15,20 +15,27 @@ import msgspec
 
 from tribes.config.secret import Secret
 from tribes.errors import ConfigError
+from tribes.ids import parse_unique_id
 
 __all__ = [
     "ChannelConfig",
+    "DnsConfig",
     "InterceptorConfig",
+    "KubernetesConfig",
     "ManagerConfig",
     "MembershipConfig",
     "NodeConfig",
     "ReceiverConfig",
     "SenderConfig",
+    "StaticMemberConfig",
     "TlsConfig",
     "check_config",
     "waits_for_members",
 ]
 
+
+PORTS_MAX = 1000
+"""Ports that are tried on one host."""
 
 FRAME_MIN_BYTES = 1024 * 1024
 """What nodes send each other in one message, with room to spare."""
@@ -42,10 +49,97 @@ InterceptorConfig: TypeAlias = Mapping[str, Any] | Callable[[], Any]
 """One interceptor: a table with its ``class`` and attributes, or a function that makes one."""
 
 
-class MembershipConfig(_Config, frozen=True):
-    """Multicast membership (Tomcat: ``McastService``, tribes-wire §9.3).
+class StaticMemberConfig(_Config, frozen=True):
+    """A host where members are (Tomcat: ``StaticMember``, tribes-wire §9.4).
+
+    One member per group is enough: it knows the others. The own address may be among them.
 
     Attributes:
+        host: IP address or name (``host``). A name is looked up again every ``refresh``.
+        port: First port to try (``port``).
+        auto_bind: How many ports to try, from ``port`` upwards.
+        unique_id: 16 bytes, as 32 hexadecimal digits or Tomcat's ``{1,2,…}``, of a member of Tomcat
+            that is to be believed to be exactly there (``uniqueId``); empty: ask who is there,
+            which members of Tomcat do not understand.
+        domain: Domain of that member of Tomcat (``domain``).
+        secure_port: Its secure port (``securePort``).
+        udp_port: Its UDP port (``udpPort``).
+    """
+
+    host: str
+    port: int = 4000
+    auto_bind: int = 1
+    unique_id: str = ""
+    domain: str = ""
+    secure_port: int = -1
+    udp_port: int = -1
+
+
+class DnsConfig(_Config, frozen=True):
+    """Members by DNS (Tomcat: ``CloudMembershipService`` with ``dns``, tribes-wire §6.3).
+
+    Attributes:
+        name: Name whose A and AAAA records are the hosts; empty: that of the environment variable
+            ``DNS_MEMBERSHIP_SERVICE_NAME``.
+        port: First port to try on each.
+        auto_bind: How many ports to try, from ``port`` upwards.
+        nameservers: IP addresses of the servers to ask; none: those of the system.
+        nameserver_port: Their port.
+        refresh: Milliseconds between two look-ups.
+        timeout: Milliseconds a look-up may take in all.
+    """
+
+    name: str = ""
+    port: int = 4000
+    auto_bind: int = 1
+    nameservers: tuple[str, ...] = ()
+    nameserver_port: int = 53
+    refresh: int = 5000
+    timeout: int = 2000
+
+
+class KubernetesConfig(_Config, frozen=True):
+    """Members by the pods of a namespace (Tomcat: ``CloudMembershipService`` with ``kubernetes``).
+
+    What is empty comes from the environment variables that Tomcat reads: `docs/membership.md`.
+
+    Attributes:
+        namespace: The pods' namespace.
+        labels: Label selector that the pods must match.
+        url: ``https://host:port`` of the API server.
+        api_version: Version of the API in its paths.
+        token_file: File with the token of the service account; read again with every request.
+        ca_file: File with the certificates that the server's is checked against.
+        client_cert_file: Certificate to show to the server instead of a token.
+        client_key_file: Its key.
+        port: First port to try on each pod.
+        auto_bind: How many ports to try, from ``port`` upwards.
+        refresh: Milliseconds between two requests.
+        connect_timeout: Milliseconds for the connection (``connectTimeout``).
+        read_timeout: Milliseconds without data (``readTimeout``).
+    """
+
+    namespace: str = ""
+    labels: str = ""
+    url: str = ""
+    api_version: str = ""
+    token_file: str = ""
+    ca_file: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = ""
+    port: int = 4000
+    auto_bind: int = 1
+    refresh: int = 5000
+    connect_timeout: int = 1000
+    read_timeout: int = 1000
+
+
+class MembershipConfig(_Config, frozen=True):
+    """Membership: multicast (Tomcat: ``McastService``, tribes-wire §9.3), and what finds members
+    where that does not reach. All of it may be used at once, and makes one view.
+
+    Attributes:
+        multicast: Whether heartbeats are sent and heard.
         address: Multicast group (``address``).
         port: UDP port of the group (``port``).
         frequency: Milliseconds between two heartbeats (``frequency``).
@@ -55,8 +149,16 @@ class MembershipConfig(_Config, frozen=True):
         bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``.
         ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
         domain: Text, or bytes as ``{1,2,3}``, that every heartbeat carries (``domain``).
+        recovery_enabled: Whether multicast sockets that fail are opened anew (``recoveryEnabled``).
+        recovery_counter: How many errors in a row make them fail (``recoveryCounter``).
+        recovery_sleep_time: Milliseconds between two tries to open them (``recoverySleepTime``).
+        static: Hosts where members are.
+        dns: Members by DNS; needs the extra ``dns``.
+        kubernetes: Members by Kubernetes; needs the extra ``kubernetes``.
+        refresh: Milliseconds between two look-ups of the names in ``static``.
     """
 
+    multicast: bool = True
     address: str = "228.0.0.4"
     port: int = 45564
     frequency: int = 500
@@ -65,6 +167,18 @@ class MembershipConfig(_Config, frozen=True):
     bind: str = "127.0.0.1"
     ttl: int | None = None
     domain: str = ""
+    recovery_enabled: bool = True
+    recovery_counter: int = 10
+    recovery_sleep_time: int = 5000
+    static: tuple[StaticMemberConfig, ...] = ()
+    dns: DnsConfig | None = None
+    kubernetes: KubernetesConfig | None = None
+    refresh: int = 5000
+
+    @property
+    def names_hosts(self) -> bool:
+        """Whether any service names hosts."""
+        return bool(self.static) or self.dns is not None or self.kubernetes is not None
 
 
 class ReceiverConfig(_Config, frozen=True):
@@ -382,11 +496,19 @@ def check_config(config: NodeConfig) -> None:
         )
     _check_unreplicated(config.manager)
     _positive("manager.expiry_interval", config.manager.expiry_interval)
+    _check_services(config.channel)
     group = _ip("channel.membership.address", membership.address)
     if not group.is_multicast:
         raise ConfigError(
             f"{membership.address} is not a multicast address; write one like 228.0.0.4",
             key="channel.membership.address",
+        )
+    bind = _ip("channel.membership.bind", membership.bind)
+    if membership.multicast and bind.version != group.version:
+        raise ConfigError(
+            f"{membership.bind} is no address of IPv{group.version}, which the group "
+            f"{membership.address} is of; write one of the same interface that is",
+            key="channel.membership.bind",
         )
     if _ip("channel.receiver.address", receiver.address).is_unspecified:
         raise ConfigError(
@@ -396,10 +518,10 @@ def check_config(config: NodeConfig) -> None:
         )
     _check_key(config.channel)
     _check_tls(config.channel)
-    for key, text in (
-        ("channel.membership.bind", membership.bind),
-        ("channel.receiver.address", receiver.address),
-    ):
+    exposed = [("channel.receiver.address", receiver.address)]
+    if membership.multicast:
+        exposed.insert(0, ("channel.membership.bind", membership.bind))
+    for key, text in exposed:
         if _ip(key, text).is_loopback or config.insecure or config.channel.is_protected:
             continue
         raise ConfigError(
@@ -413,6 +535,69 @@ def check_config(config: NodeConfig) -> None:
             "or, if the network itself is trusted, say so in the node's configuration (on the "
             "command line: --insecure):\n\n"
             "    insecure = true\n",
+            key=key,
+        )
+
+
+def _check_services(channel: ChannelConfig) -> None:
+    """What finds members beside multicast."""
+    membership = channel.membership
+    _positive("channel.membership.recovery_counter", membership.recovery_counter)
+    _positive("channel.membership.recovery_sleep_time", membership.recovery_sleep_time)
+    _positive("channel.membership.refresh", membership.refresh)
+    for i, each in enumerate(membership.static):
+        _check_static(f"channel.membership.static[{i}]", each, channel)
+    services = (
+        ("channel.membership.dns", membership.dns),
+        ("channel.membership.kubernetes", membership.kubernetes),
+    )
+    for key, service in services:
+        if service is not None:
+            _ports(key, service.port, service.auto_bind)
+            _positive(f"{key}.refresh", service.refresh)
+            _needs_own_link(key, channel)
+    if membership.dns is not None:
+        _positive("channel.membership.dns.timeout", membership.dns.timeout)
+        _port("channel.membership.dns.nameserver_port", membership.dns.nameserver_port, lowest=1)
+        for server in membership.dns.nameservers:
+            _ip("channel.membership.dns.nameservers", server)
+    if membership.kubernetes is not None:
+        key = "channel.membership.kubernetes"
+        _positive(f"{key}.connect_timeout", membership.kubernetes.connect_timeout)
+        _positive(f"{key}.read_timeout", membership.kubernetes.read_timeout)
+
+
+def _check_static(key: str, member: StaticMemberConfig, channel: ChannelConfig) -> None:
+    if not member.host:
+        raise ConfigError("is empty; write an IP address or a name", key=f"{key}.host")
+    _ports(key, member.port, member.auto_bind)
+    if not member.unique_id:
+        _needs_own_link(key, channel)
+        return
+    try:
+        parse_unique_id(member.unique_id)
+    except ValueError as why:
+        raise ConfigError(
+            f"{why}; write 32 hexadecimal digits, or 16 decimal bytes like {{0,1,…,15}}",
+            key=f"{key}.unique_id",
+        ) from None
+    _ip(f"{key}.host", member.host)
+
+
+def _ports(key: str, port: int, auto_bind: int) -> None:
+    _port(f"{key}.port", port, lowest=1)
+    if not 1 <= auto_bind <= PORTS_MAX:
+        raise ConfigError(
+            f"must be from 1 to {PORTS_MAX} ports to try, found {auto_bind}",
+            key=f"{key}.auto_bind",
+        )
+
+
+def _needs_own_link(key: str, channel: ChannelConfig) -> None:
+    if not channel.own_link:
+        raise ConfigError(
+            "own_link is false, but who is at an address is asked in the own link's language; "
+            "write own_link = true, or give the unique_id of a member of Tomcat",
             key=key,
         )
 

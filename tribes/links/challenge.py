@@ -1,4 +1,4 @@
-"""Ask a member to prove that it is there now, and holds the key (DESIGN §4.2, 4.3).
+"""Ask who is there, and for the proof that it is there now and holds the key (DESIGN §4.2, 4.3).
 
 A heartbeat proves who made it, not when; an acknowledgement of a test frame proves that somebody
 listens. So in a group with a key the test of a member is the first half of an own link::
@@ -15,29 +15,43 @@ behind its known fields it covers the *life* of the member::
 by which heartbeats that were sent before count for nothing any more. There is no START: the member
 remembers nothing of us.
 
-In a group with TLS and no key the connection itself is the proof, so nothing else is proved on it.
-Heartbeats say nothing there, and the member describes itself instead; behind its life comes::
+Who knows an address and not who is there asks with `ANYBODY` for unique id, with a key or without
+one, and the member introduces itself behind the known fields, under the proof if there is one::
 
-    u32 length | its member record
+    u64 u64 its life, zero without a key | u32 length and its member record
+
+In a group with TLS and no key the connection itself is the proof, so nothing else is proved on it.
+Heartbeats say nothing there, and the member introduces itself to whoever asks.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from tribes.errors import RemoteProtocolError
 from tribes.links.own_opening import Opened, Opening
+from tribes.links.own_wire import ANYBODY
+from tribes.wire.member import Member, decode_member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
 if TYPE_CHECKING:
     from tribes.links.link_keys import LinkKeyring
     from tribes.links.own_wire import OwnSide
     from tribes.timers import Timer, Timers
-    from tribes.wire.member import Member
 
-__all__ = ["Challenges", "Life", "decode_life", "encode_life"]
+__all__ = [
+    "Challenges",
+    "Introduction",
+    "Life",
+    "decode_introduction",
+    "decode_life",
+    "encode_introduction",
+    "encode_life",
+]
+
+T = TypeVar("T")
 
 _LIFE: Final = struct.Struct(">QQ")
 _LENGTH: Final = struct.Struct(">I")
@@ -61,7 +75,20 @@ class Life(NamedTuple):
     record: bytes = b""
 
 
+class Introduction(NamedTuple):
+    """What a member says when it is asked who it is.
+
+    Attributes:
+        life: Its life; all zero without a key.
+        record: Its member record.
+    """
+
+    life: Life
+    record: Member
+
+
 Answer = Callable[[Life | Exception, float], None]
+Introduced = Callable[[Introduction | Exception, float], None]
 
 
 def encode_life(life: Life) -> bytes:
@@ -88,11 +115,40 @@ def decode_life(tail: bytes) -> Life:
     return Life(incarnation, counter, tail[begin : begin + size])
 
 
+def encode_introduction(life: bytes, record: bytes) -> bytes:
+    """Return what WELCOME says behind its known fields to who asked who is there.
+
+    Args:
+        life: The encoded life; empty without a key.
+        record: The own member record.
+    """
+    if len(life) > _LIFE.size:
+        return life  # with TLS it ends with the record
+    return (life or encode_life(Life(0, 0))) + _LENGTH.pack(len(record)) + record
+
+
+def decode_introduction(tail: bytes) -> Introduction:
+    """Return what WELCOME says behind its known fields; more may follow.
+
+    Raises:
+        RemoteProtocolError: It is no introduction.
+    """
+    life = decode_life(tail)
+    if not life.record:
+        raise RemoteProtocolError("WELCOME does not say who is there")
+    return Introduction(life, decode_member(life.record))
+
+
 class _Challenge:
     """One question, from its connection to its answer."""
 
-    def __init__(self, member: Member, reply_timeout: float, answer: Answer) -> None:
-        self.member = member
+    def __init__(
+        self,
+        target: bytes,
+        reply_timeout: float,
+        answer: Callable[[Opened | Exception, float], None],
+    ) -> None:
+        self.target = target
         self.reply_timeout = reply_timeout
         self.answer = answer
         self.link: int | None = None
@@ -106,7 +162,7 @@ class Challenges:
 
     Args:
         side: What this process says of itself.
-        keys: The key to prove; None: the connections themselves prove who is there.
+        keys: The key to prove; None: none is. With TLS the connections themselves prove it.
         timers: Where it asks to be woken.
         entropy: Gives n random bytes.
         emit: Takes the outputs.
@@ -142,10 +198,42 @@ class Challenges:
 
         Whoever else is there is a ``ConnectionError``, and silence a ``TimeoutError``.
         """
+
+        def answered(result: Opened | Exception, now: float) -> None:
+            answer(_read(result, decode_life), now)
+
+        self._ask(member.address, member.unique_id, connect_timeout, reply_timeout, answered)
+
+    def meet(
+        self,
+        address: tuple[str, int],
+        *,
+        connect_timeout: float,
+        reply_timeout: float,
+        answer: Introduced,
+    ) -> None:
+        """Ask who is at an address; ``answer`` gets the introduction, or why there is none.
+
+        Errors are those of :meth:`ask`.
+        """
+
+        def answered(result: Opened | Exception, now: float) -> None:
+            answer(_read(result, decode_introduction), now)
+
+        self._ask(address, ANYBODY, connect_timeout, reply_timeout, answered)
+
+    def _ask(
+        self,
+        address: tuple[str, int],
+        target: bytes,
+        connect_timeout: float,
+        reply_timeout: float,
+        answer: Callable[[Opened | Exception, float], None],
+    ) -> None:
         attempt = self._new_attempt()
-        self._by_attempt[attempt] = _Challenge(member, reply_timeout, answer)
+        self._by_attempt[attempt] = _Challenge(target, reply_timeout, answer)
         self.asked += 1
-        self._emit(Connect(attempt, member.address, connect_timeout))
+        self._emit(Connect(attempt, address, connect_timeout))
 
     def stop(self) -> None:
         """Give all questions up, without an answer."""
@@ -171,7 +259,7 @@ class Challenges:
         challenge.link = link
         challenge.opening = Opening(
             self._side,
-            challenge.member.unique_id,
+            challenge.target,
             key=None if self._keys is None else self._keys.current,
             incarnation=_NO_NUMBERING,
             attempt=0,
@@ -206,14 +294,13 @@ class Challenges:
                 return True
             if not isinstance(opened, Opened):
                 raise RemoteProtocolError(f"refused: {opened.text}")
-            life = decode_life(opened.tail)
         except RemoteProtocolError as why:
             # Whoever answers there is not the member; whether it is gone for good, or in between
             # two keys, the next question may tell.
-            self._end(challenge, ConnectionAbortedError(f"no proof: {why}"), now)
+            self._end(challenge, _no_proof(why), now)
             return True
         self.proved += 1
-        self._end(challenge, life, now)
+        self._end(challenge, opened, now)
         return True
 
     def link_closed(self, link: int, why: Exception | None, now: float) -> bool:
@@ -226,7 +313,7 @@ class Challenges:
         return True
 
     def _end(
-        self, challenge: _Challenge, result: Life | Exception, now: float, *, close: bool = True
+        self, challenge: _Challenge, result: Opened | Exception, now: float, *, close: bool = True
     ) -> None:
         assert challenge.link is not None
         del self._by_link[challenge.link]
@@ -235,3 +322,16 @@ class Challenges:
         if close:
             self._emit(Close(challenge.link))
         challenge.answer(result, now)
+
+
+def _read(result: Opened | Exception, decode: Callable[[bytes], T]) -> T | Exception:
+    if isinstance(result, Exception):
+        return result
+    try:
+        return decode(result.tail)
+    except RemoteProtocolError as why:
+        return _no_proof(why)
+
+
+def _no_proof(why: RemoteProtocolError) -> ConnectionAbortedError:
+    return ConnectionAbortedError(f"no proof: {why}")

@@ -44,6 +44,7 @@ class Connection:
         "_emit",
         "_flushed",
         "_made_at",
+        "_news",
         "_opener",
         "_opening",
         "_seal",
@@ -68,6 +69,7 @@ class Connection:
         self._opener: Opener | None = None
         self._control: list[bytes] = []  # control frames to write before the next data
         self._seen = b""  # the one among them that confirms failures
+        self._news: list[bytes] = []  # the same; never taken back
         self._written = 0
         self._flushed = 0
         self._write([opening.hello])
@@ -119,9 +121,13 @@ class Connection:
         self._seen = encode_frame(encode_seen(serial))
         self._control.append(self._seen)
 
+    def tell(self, body: bytes) -> None:
+        """Tell news with the next write; see :mod:`tribes.links.news`."""
+        self._news.append(encode_frame(body))
+
     def has_to_write(self, outbox: Outbox) -> bool:
         """Whether :meth:`pump` may have something to do."""
-        return bool(self._control) or outbox.has_to_write
+        return bool(self._control) or bool(self._news) or outbox.has_to_write
 
     def pump(self, outbox: Outbox) -> list[Item]:
         """Write what waits and the window lets through, as one output.
@@ -129,7 +135,7 @@ class Connection:
         Returns:
             Frames that the member would not read, taken out of the outbox.
         """
-        chunks, self._control = self._control, []
+        chunks, self._control, self._news = self._control + self._news, [], []
         written = self._written + sum(map(len, chunks))
         limit = self._flushed + _WRITE_WINDOW_BYTES
         items, refused = outbox.next_to_write(chunks, written, limit)

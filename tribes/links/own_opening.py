@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from tribes.errors import RemoteProtocolError
 from tribes.links.own_wire import (
+    ANYBODY,
     CONTROL_MARK,
     NO_PROOF,
     NONCE_BYTES,
@@ -29,6 +30,7 @@ from tribes.links.own_wire import (
     proven,
 )
 from tribes.wire.frame import FRAME_END, FRAME_OVERHEAD, FRAME_START, encode_frame
+from tribes.wire.limits import MEMBER_RECORD_MAX_BYTES
 
 if TYPE_CHECKING:
     from tribes.links.own_wire import Opener, OwnSide, SealerFactory
@@ -104,7 +106,7 @@ class Opening:
 
     Args:
         side: What this process says of itself.
-        target: Unique id of the member that is wanted.
+        target: Unique id of the member that is wanted, or `ANYBODY`.
         key: Id and key to prove; None: none.
         incarnation: The sender's.
         attempt: How many connections of this incarnation there were, with this one.
@@ -134,7 +136,10 @@ class Opening:
             nonce=self._nonce,
             key_id=self._key_id,
         )
-        self._answer = OneFrame(WELCOME_BODY_MAX_BYTES)
+        longest = WELCOME_BODY_MAX_BYTES
+        if target == ANYBODY:
+            longest += MEMBER_RECORD_MAX_BYTES
+        self._answer = OneFrame(longest)
 
     @property
     def key(self) -> SealerFactory | None:
@@ -159,7 +164,7 @@ class Opening:
         if body[3:4] == bytes((Control.REFUSE,)) and body.startswith(CONTROL_MARK):
             return decode_refusal(body)
         welcome = decode_welcome(body)
-        if welcome.unique_id != self._target:
+        if self._target not in (welcome.unique_id, ANYBODY):
             raise RemoteProtocolError("WELCOME of another member")
         if not self._side.versions[0] <= welcome.version <= self._side.versions[1]:
             raise RemoteProtocolError(f"WELCOME chooses version {welcome.version}")

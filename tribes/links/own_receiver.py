@@ -10,7 +10,8 @@ Rules of this file:
 1. Nothing that is remembered changes before START. With a key, START proves that its sender holds
    it, so a stranger can neither displace a connection nor have anything remembered.
 2. Of two connections of one sender the newer one wins, by the sender's own count.
-3. Positions are counted, not written. Frames that a displaced connection brought after WELCOME was
+3. A HELLO for `ANYBODY` is answered and no more: START does not follow.
+4. Positions are counted, not written. Frames that a displaced connection brought after WELCOME was
    written come again on the new one; START says where that begins, and they are skipped.
 """
 
@@ -22,6 +23,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.errors import RemoteProtocolError
+from tribes.links.challenge import encode_introduction
+from tribes.links.news import NEWS, NEWS_PER_READ_MAX
 from tribes.links.own_acks import (
     PONG_FRAME,
     decode_ask,
@@ -32,7 +35,9 @@ from tribes.links.own_acks import (
 from tribes.links.own_inbox import OPEN_MAX, OwnInbox
 from tribes.links.own_opening import OneFrame
 from tribes.links.own_wire import (
+    ANYBODY,
     CONTROL_MARK,
+    FEATURE_NEWS,
     HELLO_BODY_MAX_BYTES,
     HELLO_TIMEOUT_S,
     NONCE_BYTES,
@@ -103,6 +108,7 @@ class OwnReceiver:
         ended: Told when this object closed the connection itself (refused, late, displaced). The
             output ``Close`` is emitted already; :meth:`closed` is still to be called.
         tail: Gives what WELCOME says behind its known fields.
+        record: Gives the own record, for who asks who is here.
         admit: May refuse a sender: gets its record, gives a refusal or None.
         asked: Gets the number and the unique id of a question about another member; the answer goes
             to :meth:`tell`.
@@ -126,6 +132,7 @@ class OwnReceiver:
         started: Callable[[OwnReceiver, float], None],
         ended: Callable[[OwnReceiver, Exception, float], None],
         tail: Callable[[], bytes] = lambda: b"",
+        record: Callable[[], bytes] | None = None,
         admit: Callable[[Member], Refusal | None] = lambda member: None,
         asked: Callable[[OwnReceiver, int, bytes, float], None] = lambda link, number, about, now: (
             None
@@ -140,6 +147,8 @@ class OwnReceiver:
         self.source: Member | None = None
         self.sources: dict[Member, None] = {}
         self.features = 0
+        self.news: list[tuple[int, bytes]] = []
+        """What its sender told, kind and body, for the owner to take after each :meth:`feed`."""
         self._side = side
         self._inboxes = inboxes
         self._inbox: OwnInbox | None = None
@@ -150,6 +159,7 @@ class OwnReceiver:
         self._started = started
         self._ended = ended
         self._tail = tail
+        self._record = record
         self._admit = admit
         self._asked = asked
         self._doubted = doubted
@@ -307,6 +317,9 @@ class OwnReceiver:
             self._body_max_bytes,
         )
         tail = self._tail()
+        if hello.target == ANYBODY:
+            record = self._side.record if self._record is None else self._record()
+            tail = encode_introduction(tail, record)
         self._welcome = encode_welcome(welcome) + tail
         if self._key is not None:
             self._seal, self._opener = self._key.sealers(hello.nonce, self._nonce, is_client=False)
@@ -318,9 +331,9 @@ class OwnReceiver:
         self.state = ReceiverState.START
 
     def _refusal(self, hello: Hello, version: int | None) -> Refusal | None:
-        if hello.target != self._side.unique_id:
+        if hello.target not in (self._side.unique_id, ANYBODY):
             return Refusal(RefuseCode.NOT_ME, "another member listens here")
-        if hello.source.unique_id == self._side.unique_id:
+        if hello.source.unique_id == self._side.unique_id and hello.target != ANYBODY:
             raise RemoteProtocolError("a HELLO in this member's own name")
         if version is None:
             low, high = self._side.versions
@@ -333,6 +346,8 @@ class OwnReceiver:
         start = decode_start(body)
         assert self._hello is not None
         hello, hello_body = self._hello
+        if hello.target == ANYBODY:
+            raise RemoteProtocolError("START on a connection that asked who is here")
         if self._key is not None:
             unproved = encode_start(Start(start.first))
             if not self._key.check(
@@ -400,6 +415,10 @@ class OwnReceiver:
             assert self.source is not None
             self._pongs = True
             self._doubted(self.source, now)
+        elif kind in NEWS and self.features & FEATURE_NEWS:
+            if len(self.news) >= NEWS_PER_READ_MAX:
+                raise RemoteProtocolError("too many news at once")
+            self.news.append((kind, body))
         else:
             raise RemoteProtocolError(f"a control frame of type {kind} has no place here")
         return None

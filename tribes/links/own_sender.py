@@ -34,12 +34,14 @@ from tribes.errors import (
     SendTimeoutError,
 )
 from tribes.links.base import QueueBounds, excuse
+from tribes.links.news import LEAVE_BODY
 from tribes.links.own_acks import DOUBT_FRAME, decode_ack, decode_told, encode_ask
 from tribes.links.own_connection import Connection
 from tribes.links.own_opening import Opened, Opening
 from tribes.links.own_outbox import Item, Outbox
 from tribes.links.own_wire import (
     CONTROL_MARK,
+    FEATURE_NEWS,
     HELLO_TIMEOUT_S,
     WITNESSES,
     Control,
@@ -249,6 +251,28 @@ class OwnSender:
         self._connection.say(frame)
         self._write_soon(now)
         return True
+
+    def tell(self, news: bytes, now: float) -> bool:
+        """Tell the member news (:mod:`tribes.links.news`); False when there is no open link to tell
+        it on, or the member takes none.
+        """
+        if self.state is not SenderState.OPEN or not self.features & FEATURE_NEWS:
+            return False
+        assert self._connection is not None
+        self._connection.tell(news)
+        self._write_soon(now)
+        return True
+
+    def leave(self, why: Exception, now: float) -> None:
+        """Tell the member that this process leaves in good order, and close."""
+        connection = self._connection
+        if self.tell(LEAVE_BODY, now):
+            self._pump(now)
+        self._connection = None
+        if connection is not None:
+            # What was written must not be thrown away with the connection.
+            self._emit(Close(connection.link, flush=True))
+        self.close(why, now, abort=False)
 
     def reset(self, why: Exception, now: float) -> None:
         """Give the connection up and make another: the member is alive, and this one is silent.

@@ -19,6 +19,10 @@ does it no harm; a negative length would (tribes-wire §12.3) and is never sent.
 
 HELLO and WELCOME may grow at their ends: bytes after the known fields are ignored, and are covered
 by the proofs.
+
+A HELLO whose destination is `ANYBODY` asks who is there: WELCOME says it behind its known fields
+(:mod:`tribes.links.challenge`), and nothing follows. With the feature `FEATURE_NEWS` the side that
+opened a link may tell, between its frames, what :mod:`tribes.links.news` describes.
 """
 
 from __future__ import annotations
@@ -34,7 +38,9 @@ from tribes.wire.limits import MEMBER_RECORD_MAX_BYTES
 from tribes.wire.member import Member, decode_member
 
 __all__ = [
+    "ANYBODY",
     "CONTROL_MARK",
+    "FEATURE_NEWS",
     "HELLO_BODY_MAX_BYTES",
     "HELLO_TIMEOUT_S",
     "NONCE_BYTES",
@@ -78,6 +84,13 @@ VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
 
 CONTROL_MARK: Final = b"TPY"
+ANYBODY: Final = b"\xff" * 16
+"""Destination of a HELLO that asks who listens. No member has this id: it is no UUID, and not the
+zeros that members of Tomcat have which nobody gave one."""
+
+FEATURE_NEWS: Final = 16
+"""Feature bit: takes news, see :mod:`tribes.links.news`."""
+
 NONCE_BYTES: Final = 16
 PROOF_BYTES: Final = 16
 NO_PROOF: Final = bytes(PROOF_BYTES)
@@ -111,6 +124,9 @@ class Control(enum.IntEnum):
     ASK = 10
     TOLD = 11
     DOUBT = 12
+    PEERS = 16
+    LEAVE = 17
+    RECORD = 18
 
 
 class Opinion(enum.IntEnum):
@@ -182,12 +198,12 @@ class SealerFactory(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OwnSide:
     """What this process says of itself on every own link.
 
     Attributes:
-        record: Its encoded member record.
+        record: Its encoded member record; replaced when its payload or domain changes.
         unique_id: The one in that record.
         versions: Lowest and highest version of the protocol it speaks.
         features: Bits of optional features; those both sides have are used.

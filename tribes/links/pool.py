@@ -369,6 +369,11 @@ class SenderPool:
         if isinstance(sender, OwnSender):
             sender.doubt(now)
 
+    def tell(self, member: Member, news: bytes, now: float) -> bool:
+        """Tell a member news; False when there is no open own link to tell it on."""
+        sender = self._senders.get(member)
+        return isinstance(sender, OwnSender) and sender.tell(news, now)
+
     def answered_elsewhere(self, member: Member, now: float) -> None:
         """A member answers, on another connection than ours: one that hangs is made anew."""
         sender = self._senders.get(member)
@@ -408,10 +413,13 @@ class SenderPool:
         self._counts.pop(member, None)
 
     def close(self, why: Exception, now: float) -> None:
-        """Fail whatever waits, for everybody."""
+        """Fail whatever waits, for everybody. Members with an own link are told that it is over."""
         senders, self._senders = self._senders, {}
         for sender in senders.values():
-            sender.close(why, now, abort=False)
+            if isinstance(sender, OwnSender):
+                sender.leave(why, now)
+            else:
+                sender.close(why, now, abort=False)
         blocked, self._blocked = self._blocked, {}
         for each in blocked.values():
             each.fail(why, now)

@@ -105,7 +105,7 @@ class Admission:
             self.statistics.unknown_key += 1
         return None
 
-    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> None:
+    def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> bool:
         """Somebody says in the first frame of a plain connection that it has a key.
 
         Args:
@@ -113,14 +113,19 @@ class Admission:
             covered: What its mark covers.
             mark: The mark.
             now: Monotonic seconds.
+
+        Returns:
+            Whether the mark is of the group.
         """
         verdict = verify(covered, mark, self.keys, place=IN_FIRST_FRAME)
         if verdict is Verdict.VALID:
             self.hears(record, mark, is_signed=True, now=now)
-        elif verdict is Verdict.FORGED:
+            return True
+        if verdict is Verdict.FORGED:
             self.statistics.forged += 1
         elif verdict is Verdict.UNKNOWN_KEY:
             self.statistics.unknown_key += 1
+        return False
 
     def hears(self, record: Member, mark: Mark | None, *, is_signed: bool, now: float) -> bool:
         """Whether a record may change anything now.
@@ -144,7 +149,7 @@ class Admission:
             self._question(record, mark.incarnation)
         return heard is Heard.FRESH
 
-    def met(self, record: Member) -> None:
+    def opened(self, record: Member) -> None:
         """A member has opened an own link, and with it proved a key. One that was taken for a plain
         member until now is asked which life it is of, and is none from then on.
         """
@@ -182,6 +187,18 @@ class Admission:
                 self._admit(record, now)
 
         self._ask(record, answered)
+
+    def met(self, record: Member, incarnation: int, counter: int, now: float) -> bool:
+        """Whether a member that introduced itself, under its proof, is to be taken in."""
+        was_plain = self.guard.is_plain(record)
+        if not self.guard.confirmed(
+            record, incarnation=incarnation, signed=True, now=now, counter=counter
+        ):
+            self.statistics.unproved += 1
+            return False
+        if was_plain:
+            self._replace(record, now)
+        return True
 
     # What the channel says and asks.
 

@@ -67,6 +67,7 @@ class _State:
         "hung",
         "is_suspected",
         "pinged",
+        "proved",
         "questioned",
         "replied",
         "waiting",
@@ -77,6 +78,8 @@ class _State:
         """When bytes came on a connection."""
         self.replied = now
         """When bytes came that answer something."""
+        self.proved = now
+        """The same, and never excused."""
         self.questioned = now
         self.heard = now
         self.hung = now
@@ -98,8 +101,8 @@ class HealthMonitor:
         ping: Ask a member for an answer.
         changed: Told when a member becomes suspected (with the silent seconds) and when it is no
             longer (None).
-        remove_after: Seconds without a sign of life, times the local health, after which somebody
-            is to find out whether a suspected member is there at all.
+        remove_after: Seconds without a sign of life after which somebody is to find out whether a
+            suspected member is there at all.
         hopeless: Told of such a member, again and again while it stays one.
         hung: Told of a member that gives signs of life and has left what it was asked unanswered
             for ``remove_after``: the connection hangs, not the member. Once per such time.
@@ -138,8 +141,9 @@ class HealthMonitor:
     @property
     def local_health(self) -> int:
         """1 for a node that can trust its own clockwork, up to 4 for one that is late itself or has
-        lately suspected members that were well: how much longer it waits before it removes one
-        (Lifeguard: Dadgar, Phillips, Currey, DSN 2018).
+        lately suspected members that were well: how much longer it waits before it removes one on
+        its own word alone (Lifeguard: Dadgar, Phillips, Currey, DSN 2018). Another member that
+        confirms the silence is worth more than patience.
         """
         return 1 + self._penalty
 
@@ -161,19 +165,30 @@ class HealthMonitor:
     def answered_at(self, member: Member) -> float:
         """When a member last answered; minus infinity for one that is not watched."""
         state = self._states.get(member)
-        return -inf if state is None else state.replied
+        return -inf if state is None else state.proved
 
-    def is_given_up(self, member: Member, now: float) -> bool:
-        """Whether a member has been silent for so long that it may be removed for it."""
+    def is_given_up(self, member: Member, now: float, *, alone: bool = False) -> bool:
+        """Whether a member has been silent for so long that it may be removed for it: for
+        ``remove_after``, or where nobody else can confirm it (``alone``) for that times the local
+        health.
+        """
         state = self._states.get(member)
         if state is None:
             return True
+        if self._timer is not None and now - self._timer.when > self._interval:
+            # A look is overdue: this process did not run, and what came meanwhile is still unread.
+            return False
         last = state.heard
         if state.waiting is not None:
             # Heartbeats after an unanswered question say nothing.
             last = min(last, state.waiting)
         silent = now - max(state.replied, last)
-        return silent >= self._remove_after * self.local_health
+        return silent >= self._remove_after * (self.local_health if alone else 1)
+
+    def last_answer(self, member: Member) -> float | None:
+        """When a member last gave an answer on a connection; None for one that is not watched."""
+        state = self._states.get(member)
+        return None if state is None else state.answered
 
     def added(self, member: Member, now: float) -> None:
         """Watch a member; that it was added is its first sign of life."""
@@ -230,7 +245,7 @@ class HealthMonitor:
         """An answer of a member: bytes on a connection that was made here."""
         state = self._states.get(member)
         if state is not None:
-            state.replied = now
+            state.replied = state.proved = now
             state.waiting = None
             self.came(member, now)
 
@@ -316,7 +331,7 @@ class HealthMonitor:
             if now - state.pinged >= self._suspect_after / 2:
                 # For as long as it is a member; an answer ends the suspicion.
                 self._question(member, state, now)
-                if silent >= self._remove_after * self.local_health:
+                if silent >= self._remove_after:
                     self._hopeless(member, now)
         elif silent >= self._suspect_after and now - state.pinged >= self._suspect_after / 2:
             state.is_suspected = True

@@ -180,6 +180,22 @@ class Introductions:
             self._question(record, mark.incarnation, now)
         return False
 
+    def met(self, record: Member, incarnation: int, counter: int, now: float) -> bool:
+        """Whether a member that introduced itself, on a connection of ours, is to be taken in."""
+        del counter
+        address = _Address(record.host, record.port)
+        known = self._members.get(address)
+        is_full = known is None and len(self._members) >= REMEMBERED_MAX
+        if not incarnation or address == self._local or is_full:
+            self.statistics.unproved += 1
+            return False
+        if known is not None and (known.record, known.incarnation) != (record, incarnation):
+            # One port has one owner: whoever answered there before is gone.
+            del self._members[address]
+            self._replace(known.record, now)
+        self._members[address] = _Known(record, incarnation, now)
+        return True
+
     def forget(self, member: Member) -> None:
         """A member is not there any more."""
         address = _Address(member.host, member.port)

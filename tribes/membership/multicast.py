@@ -1,14 +1,19 @@
-"""Membership by multicast heartbeats, byte for byte Tomcat's ``McastService`` (tribes-wire §6.1).
+"""Membership: multicast heartbeats, byte for byte Tomcat's ``McastService`` (tribes-wire §6.1), and
+the members that other services find, in one table.
 
 Every ``frequency`` milliseconds one datagram with the own member record goes to the group; whoever
 is not heard for ``drop_time`` is silent. A silent member is only a candidate for removal: the
 failure detector above asks it before anybody else is told.
+
+While a plain member is in the group we are its guests: our alive times are negative and still grow,
+so that Tomcat, which lists the longest-lived first and asks the first for its sessions, asks its
+own kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
@@ -30,7 +35,10 @@ if TYPE_CHECKING:
     from tribes.membership.introductions import Introductions
     from tribes.timers import Timer, Timers
 
-__all__ = ["MulticastMembership", "MulticastStatistics"]
+__all__ = ["GUEST_BEHIND_MS", "MulticastMembership", "MulticastStatistics"]
+
+GUEST_BEHIND_MS: Final = 1 << 52
+"""How far a guest's alive time is behind the real one."""
 
 
 class MulticastStatistics:
@@ -58,6 +66,7 @@ class MulticastMembership:
         changed: Takes every change, in order.
         heard: Told of every heartbeat, before what it changes.
         admission: With a key or TLS, judges what is heard; None: everything is believed.
+        answered: When a member last gave an answer on a connection; None: it is not known.
     """
 
     def __init__(
@@ -71,14 +80,16 @@ class MulticastMembership:
         changed: Callable[[MemberChange, float], None],
         heard: Callable[[Member, float], None],
         admission: Admission | Introductions | None = None,
+        answered: Callable[[Member], float | None] = lambda member: None,
     ) -> None:
-        self.table = MembershipTable(local, config.drop_time / 1000)
+        self.table = MembershipTable(local, config.drop_time / 1000, answered=answered)
         self.decode: Callable[[bytes], Member] = decode_member
         """Reads a record; the simulator, whose nodes all hear the same bytes, puts a cache here."""
         self.statistics = MulticastStatistics()
         self._local = local
         self._record = encode_member(local)
         self._marker = marker
+        self._beats = config.multicast
         self._frequency = config.frequency / 1000
         self._timers = timers
         self._emit = emit
@@ -86,13 +97,17 @@ class MulticastMembership:
         self._heard = heard
         self._admission = admission
         self._started: float | None = None
+        self._last_alive: int | None = None
         self._beat: Timer | None = None
         self._expiry: Timer | None = None
 
     def start(self, now: float) -> None:
-        """Send the first heartbeat and go on with one per ``frequency``."""
+        """Send the first heartbeat and go on with one per ``frequency``, unless there is no
+        multicast.
+        """
         self._started = now
-        self._heartbeat(now)
+        if self._beats:
+            self._heartbeat(now)
 
     def stop(self, now: float) -> None:
         """Tell the group that this member leaves in good order, once, and fall silent."""
@@ -101,19 +116,41 @@ class MulticastMembership:
                 timer.cancel()
         if self._started is None:
             return
-        alive = self._alive(now)
-        farewell = self._local.replace(command=SHUTDOWN_COMMAND, alive=alive)
-        self._emit(Datagram(self._marked(encode_member(farewell))))
+        if self._beats:
+            alive = self._alive(now)
+            farewell = self._local.replace(command=SHUTDOWN_COMMAND, alive=alive)
+            self._emit(Datagram(self._marked(encode_member(farewell))))
         self._started = None
 
+    def set_local(self, local: Member, now: float) -> None:
+        """Announce another payload, domain or command from now on, at once to begin with."""
+        self._local = local
+        self._record = encode_member(local)
+        if self._started is not None and self._beats:
+            if self._beat is not None:
+                self._beat.cancel()
+            self._heartbeat(now)
+
+    def record(self, now: float) -> bytes:
+        """The own record as it is now."""
+        return patch_alive(self._record, self._alive(now))
+
     def _alive(self, now: float) -> int:
-        return 0 if self._started is None else round((now - self._started) * 1000)
+        if self._started is None:
+            return 0
+        alive = round((now - self._started) * 1000)
+        return alive - GUEST_BEHIND_MS if self.table.plain_count else alive
 
     def _marked(self, record: bytes) -> bytes:
         return record if self._marker is None else self._marker.mark(record)
 
     def _heartbeat(self, now: float) -> None:
-        self._emit(Datagram(self._marked(patch_alive(self._record, self._alive(now)))))
+        alive = self._alive(now)
+        if alive == self._last_alive:
+            # Two in one millisecond: only what differs in its alive time is looked at.
+            alive += 1
+        self._last_alive = alive
+        self._emit(Datagram(self._marked(patch_alive(self._record, alive))))
         self.statistics.heartbeats_sent += 1
         self._beat = self._timers.at(now + self._frequency, self._heartbeat)
 
@@ -157,6 +194,19 @@ class MulticastMembership:
         if self._started is not None:
             self._take(record, now, is_marked=True)
 
+    def met(self, record: Member, now: float, *, is_marked: bool = True) -> None:
+        """Take in a member that was met on a connection, or a plain one that is configured."""
+        if self._started is None:
+            return
+        for change in self.table.met(record, now, is_marked=is_marked):
+            self._changed(change, now)
+        self._arm()
+
+    def said_farewell(self, member: Member, now: float) -> None:
+        """A member said on its link that it leaves in good order."""
+        self.table.forget(member)
+        self._changed(MemberChange(ChangeKind.REMOVED, member, RemovalReason.LEFT), now)
+
     def touch(self, record: Member, now: float) -> None:
         """Note that a member is not silent, by a heartbeat that anybody may have sent. That is no
         sign of life: who can send it for a member that hangs must not keep it from being suspected.
@@ -168,10 +218,6 @@ class MulticastMembership:
         """Take a farewell that turned out to be true."""
         if self._started is not None:
             self._take_over(farewell, now, is_marked=True)
-
-    def record(self, now: float) -> bytes:
-        """The own record, encoded, as the next heartbeat would have it."""
-        return patch_alive(self._record, self._alive(now))
 
     def replace(self, record: Member, now: float) -> None:
         """Take a member off whose address has another life: it has turned out to be one that signs,

@@ -1,13 +1,19 @@
-"""Who has been heard, and when: the table behind a membership service.
+"""Who has been heard, and when: the one table behind all membership services.
 
 Follows tribes-wire §6.1. A known member's heartbeat refreshes its time; its alive time, payload and
 command are replaced only where the alive time differs, its domain and other ports never are. Where
 the reference reports a farewell of members it never knew, this table does not.
+
+A member that was met on a connection, or is configured, sends no heartbeats that arrive here: it is
+*kept* by its answers instead. Known by several services, it is still one member, and any sign of
+life counts. The domain and the ports of a member of ours do follow its record.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING
 
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
@@ -23,12 +29,16 @@ MEMBERS_MAX = 1000
 
 
 class _Entry:
-    __slots__ = ("heard", "is_marked", "member")
+    __slots__ = ("beat", "heard", "is_kept", "is_marked", "member")
 
     def __init__(self, member: Member, heard: float, *, is_marked: bool) -> None:
         self.member = member
         self.heard = heard
         self.is_marked = is_marked
+        self.is_kept = False
+        """Whether its answers count."""
+        self.beat = -inf
+        """When its last heartbeat arrived."""
 
 
 class MembershipTable:
@@ -37,12 +47,24 @@ class MembershipTable:
     Args:
         local: This process's own record; heartbeats equal to it are its own and are ignored.
         drop_time: Seconds without a heartbeat after which a member is reported as silent.
+        answered: When a member last gave an answer on a connection; None: it is not known.
     """
 
-    def __init__(self, local: Member, drop_time: float) -> None:
+    def __init__(
+        self,
+        local: Member,
+        drop_time: float,
+        *,
+        answered: Callable[[Member], float | None] = lambda member: None,
+    ) -> None:
         self._local = local
         self._drop_time = drop_time
+        self._answered = answered
         self._entries: dict[Member, _Entry] = {}
+        self.plain_count = 0
+        """Members among them that are not ours."""
+        self.kept_count = 0
+        """Members among them that are kept by their answers."""
         self.refused = 0
         """Heartbeats of members that found no place."""
 
@@ -58,6 +80,43 @@ class MembershipTable:
             return []
         if record.is_shutdown:
             return self._left(record)
+        changes = self._take(record, now, is_marked=is_marked)
+        entry = self._entries.get(record)
+        if entry is not None:
+            entry.beat = now
+        return changes
+
+    def met(self, record: Member, now: float, *, is_marked: bool = True) -> list[MemberChange]:
+        """Take in a member that was met, or is configured: it is kept by its answers.
+
+        Args:
+            record: What it says of itself.
+            now: Monotonic seconds.
+            is_marked: Whether it is one of ours.
+        """
+        if record == self._local:
+            return []
+        changes = self._take(record, now, is_marked=is_marked)
+        entry = self._entries.get(record)
+        if entry is not None:
+            self.kept_count += not entry.is_kept
+            entry.is_kept = True
+            if is_marked and not entry.is_marked:
+                entry.is_marked = True
+                self.plain_count -= 1
+        return changes
+
+    def is_kept(self, member: Member) -> bool:
+        """Whether a member is kept by its answers."""
+        entry = self._entries.get(member)
+        return entry is not None and entry.is_kept
+
+    def is_heard(self, member: Member, now: float) -> bool:
+        """Whether heartbeats of a member arrive here."""
+        entry = self._entries.get(member)
+        return entry is not None and now - entry.beat <= self._drop_time
+
+    def _take(self, record: Member, now: float, *, is_marked: bool) -> list[MemberChange]:
         entry = self._entries.get(record)
         if entry is not None:
             return self._refresh(entry, record, now)
@@ -67,6 +126,7 @@ class MembershipTable:
         # Somebody else may be known at this address. Which of the two is there now no heartbeat can
         # tell, since old ones arrive late; the failure detector asks.
         self._entries[record] = _Entry(record, now, is_marked=is_marked)
+        self.plain_count += not is_marked
         return [MemberChange(ChangeKind.ADDED, record)]
 
     def _refresh(self, entry: _Entry, record: Member, now: float) -> list[MemberChange]:
@@ -82,6 +142,8 @@ class MembershipTable:
         ):
             # The usual heartbeat: nothing of the known record is to be kept.
             entry.member = record
+        elif entry.is_marked:
+            entry.member, is_same = record, False
         else:
             entry.member = dataclasses.replace(
                 known, alive=record.alive, payload=record.payload, command=record.command
@@ -97,6 +159,8 @@ class MembershipTable:
 
     def _remove(self, member: Member, reason: RemovalReason) -> MemberChange:
         entry = self._entries.pop(member)
+        self.plain_count -= not entry.is_marked
+        self.kept_count -= entry.is_kept
         return MemberChange(ChangeKind.REMOVED, entry.member, reason)
 
     def is_marked(self, member: Member) -> bool:
@@ -110,7 +174,10 @@ class MembershipTable:
             self._remove(member, RemovalReason.NONE)
 
     def expire(self, now: float) -> list[MemberChange]:
-        """Remove and report every member not heard for more than ``drop_time``."""
+        """Remove and report every member that gave no sign of life for more than ``drop_time``."""
+        for member, entry in self._entries.items():
+            if entry.is_kept:
+                entry.heard = max(entry.heard, self._answered(member) or -inf)
         silent = [m for m, e in self._entries.items() if now - e.heard > self._drop_time]
         return [self._remove(member, RemovalReason.SILENT) for member in silent]
 

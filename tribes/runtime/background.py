@@ -299,6 +299,28 @@ class BackgroundNode:
         assert run is not None
         return send_from_outside(channel, run.token, lambda: run.nursery, message, to, options)
 
+    def announce(
+        self,
+        *,
+        payload: bytes | None = None,
+        domain: str | None = None,
+        command: bytes | None = None,
+    ) -> None:
+        """Change what the member tells of itself, see :meth:`GroupChannel.announce`; returns when
+        it is done.
+
+        Raises:
+            LocalProtocolError: The record would be too long, or the command is the farewell's.
+            ChannelClosedError: The node does not run.
+        """
+        channel, run = self.channel, self._run
+        assert run is not None
+
+        def announce() -> None:
+            channel.announce(payload=payload, domain=domain, command=command)
+
+        call_in_run(run.token, announce).result(_START_TIMEOUT_S)
+
     def set_keys(self, keys: KeyRing) -> None:
         """Replace the group's keys, see :meth:`GroupChannel.set_keys`; returns when it is done.
 

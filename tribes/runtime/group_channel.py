@@ -229,6 +229,33 @@ class GroupChannel:
         """
         return self.shell.core.gauges(self.sessions.inbox)
 
+    # The own record.
+
+    def announce(
+        self,
+        *,
+        payload: bytes | None = None,
+        domain: str | None = None,
+        command: bytes | None = None,
+    ) -> None:
+        """Change what this member tells of itself; the others are told at once, and get a
+        `MemberUpdated` (Tomcat: ``setPayload``, ``setDomain``).
+
+        Members of Tomcat follow the payload and the command, and keep the domain that they heard
+        first.
+
+        Args:
+            payload: Bytes of the application; None leaves it as it is, like the others.
+            domain: Text that the record carries.
+            command: Any but that of the farewell.
+
+        Raises:
+            LocalProtocolError: The record would be too long, or the command is the farewell's.
+            ChannelClosedError: The channel is not running.
+        """
+        text = None if domain is None else domain.encode("latin-1")
+        self.shell.announce(payload=payload, domain=text, command=command)
+
     # Keys.
 
     def set_keys(self, keys: KeyRing) -> None:

@@ -25,7 +25,9 @@ from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.node import NodeCore
+from tribes.runtime.discovery import discovery_services
 from tribes.runtime.key_files import read_keys, read_tls
+from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import make_interceptors
@@ -215,14 +217,21 @@ def make_shell(
     if interceptors is None:
         interceptors = make_interceptors(config.channel)
     membership = config.channel.membership
-    opened: list[socket.socket] = []
+    services = discovery_services(membership)
+    opened: list[socket.socket | Multicast] = []
     try:
         listener = listen(config.channel.receiver)
         opened.append(listener)
-        receiver = multicast_receiver(membership)
-        opened.append(receiver)
-        sender = multicast_sender(membership)
-        opened.append(sender)
+        multicast = None
+        if membership.multicast:
+            multicast = Multicast(
+                membership,
+                open_receiver=multicast_receiver,
+                open_sender=multicast_sender,
+                event=listeners.event,
+                now=time.monotonic,
+            )
+            opened.append(multicast)
         udp = None
         if config.channel.receiver.udp_port >= 0:
             udp = udp_socket(config.channel.receiver)
@@ -251,17 +260,16 @@ def make_shell(
             core,
             inbox=sessions.inbox,
             listener=listener,
-            receiver=receiver,
-            sender=sender,
+            multicast=multicast,
+            services=services,
             udp=udp,
-            group=(membership.address, membership.port),
             listeners=listeners,
             tls=tls,
         )
     except BaseException:
-        for sock in opened:
+        for each in opened:
             with suppress(OSError):
-                sock.close()
+                each.close()
         raise
     sessions.inbox.wake = lambda: wake(shell.commits)
     return shell

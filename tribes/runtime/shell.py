@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +25,7 @@ import trio
 from tribes.channel.outputs import Deliver, Event, LinkRejected, TicketDone
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.cork import Cork
+from tribes.runtime.discovery import run_service
 from tribes.runtime.sockets import accept, open_socket, tune, udp_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.outputs import (
@@ -41,7 +42,10 @@ from tribes.wire.outputs import (
 if TYPE_CHECKING:
     from tribes.channel.core import Output
     from tribes.manager.inbox import Inbox
+    from tribes.membership.seeker import NamedHost
     from tribes.node import NodeCore
+    from tribes.runtime.discovery import DiscoveryService
+    from tribes.runtime.multicast import Multicast
     from tribes.runtime.tls import Tls, TlsStream
     from tribes.security.keys import KeyRing
     from tribes.wire.member import Member
@@ -130,11 +134,10 @@ class Shell:
         core: The node.
         inbox: Where request threads leave their commits.
         listener: A listening TCP socket.
-        receiver: The UDP socket that hears the group.
-        sender: The UDP socket that heartbeats leave by.
+        multicast: The group's datagrams; None: there is no multicast.
+        services: What finds members otherwise.
         udp: The UDP socket for messages with the option UDP; None: none are received, and one to
             send them from is opened when it is needed.
-        group: Address and port of the multicast group.
         listeners: Who gets deliveries and events.
         tls: Certificates for all connections; None: they are plain.
         now: Monotonic seconds; the core's only time.
@@ -146,10 +149,9 @@ class Shell:
         *,
         inbox: Inbox,
         listener: socket.socket,
-        receiver: socket.socket,
-        sender: socket.socket,
+        multicast: Multicast | None,
+        services: Sequence[DiscoveryService] = (),
         udp: socket.socket | None = None,
-        group: tuple[str, int],
         listeners: Listeners,
         tls: Tls | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -158,10 +160,9 @@ class Shell:
         self._inbox = inbox
         self.now = now
         self._listener = listener
-        self._receiver = receiver
-        self._sender = sender
+        self._multicast = multicast
+        self._services = services
         self._udp = udp
-        self._group = group
         self._listeners = listeners
         self._tls = tls
         self.tls_failures = 0
@@ -194,7 +195,8 @@ class Shell:
                 self._nursery = nursery
                 self._token = trio.lowlevel.current_trio_token()
                 nursery.start_soon(self._accept)
-                nursery.start_soon(self._hear)
+                if self._multicast is not None:
+                    nursery.start_soon(self._multicast.hear, self._datagram, self.pump)
                 if self._udp is not None:
                     nursery.start_soon(self._hear_udp, self._udp)
                 nursery.start_soon(self._keep_time)
@@ -202,6 +204,8 @@ class Shell:
                 self.core.start(self.now())
                 self.pump()
                 self.commits()
+                for service in self._services:
+                    nursery.start_soon(run_service, service, self._discovered, self._event)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -226,11 +230,12 @@ class Shell:
         self.pump()
         for link in list(self._links.values()):
             self._close(link)
-        for sock in (self._listener, self._receiver, self._sender, self._udp):
-            if sock is None:
-                continue
-            trio.lowlevel.notify_closing(sock)
-            sock.close()
+        if self._multicast is not None:
+            self._multicast.close()
+        for sock in (self._listener, self._udp):
+            if sock is not None:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
 
     async def drain(self, timeout: float) -> bool:
         """Wait until every member has what is here; False when that took too long."""
@@ -354,7 +359,8 @@ class Shell:
             case TicketDone():
                 self._ticket_done(output)
             case Datagram():
-                self._datagram(output.data)
+                if self._multicast is not None:
+                    self._multicast.send(output.data)
             case Connect():
                 self._start(self._connect, output)
             case UdpDatagram():
@@ -411,27 +417,27 @@ class Shell:
             else:
                 self._timer_at = self.core.next_deadline
 
-    # Multicast.
+    # Members.
 
-    def _datagram(self, data: bytes) -> None:
-        # A datagram that cannot be sent is a lost datagram; the next heartbeat tries again.
-        with contextlib.suppress(OSError):
-            self._sender.sendto(data, self._group)
+    def _datagram(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.core.datagram(data, addr, self.now())
 
-    async def _hear(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._receiver)
-            self._hear_waiting()
+    def _discovered(self, service: str, hosts: Sequence[NamedHost]) -> None:
+        self.core.discovered(service, hosts, self.now())
+        self.pump()
 
-    def _hear_waiting(self) -> None:
-        for _ in range(_DATAGRAMS_AT_ONCE):
-            try:
-                data, addr = self._receiver.recvfrom(DATAGRAM_MAX_BYTES)
-            except BlockingIOError:
-                break
-            except OSError:
-                continue
-            self.core.datagram(data, (addr[0], addr[1]), self.now())
+    def _event(self, event: Event) -> None:
+        self._listeners.event(event)
+
+    def announce(
+        self,
+        *,
+        payload: bytes | None = None,
+        domain: bytes | None = None,
+        command: bytes | None = None,
+    ) -> None:
+        """Change what the own record carries; see :meth:`ChannelCore.announce`."""
+        self.core.announce(self.now(), payload=payload, domain=domain, command=command)
         self.pump()
 
     def _udp_datagram(self, output: UdpDatagram) -> None:
@@ -598,9 +604,10 @@ class Shell:
                 self._flush(link)
 
     def _lost(self, link: _Link, why: Exception | None) -> None:
-        if link.number in self._links:
+        if link.number in self._links and self._multicast is not None:
             # A leaving member says so before it closes: what was sent first is heard first.
-            self._hear_waiting()
+            self._multicast.hear_waiting(self._datagram)
+            self.pump()
         if link.number in self._links:
             self._close(link)
             self.core.link_closed(link.number, why, self.now())

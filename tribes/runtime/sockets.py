@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _BACKLOG = 128
+_INTERFACES = Path("/proc/net/if_inet6")
 
 # Every socket of this process's nodes. A forked child closes its copies at once: while it holds
 # them, the parent's port stays taken and its connections stay up after the parent was killed, and
@@ -169,8 +171,8 @@ def multicast_receiver(config: MembershipConfig) -> socket.socket:
         if hasattr(socket, "SO_REUSEPORT") and not _is_linux_multicast_reuse():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Bound to the group's own address, nothing else that uses the port is heard.
-        sock.bind((config.address, config.port))
         if group.version == 4:
+            sock.bind((config.address, config.port))
             sock.setsockopt(
                 socket.IPPROTO_IP,
                 socket.IP_ADD_MEMBERSHIP,
@@ -178,6 +180,7 @@ def multicast_receiver(config: MembershipConfig) -> socket.socket:
             )
         else:
             index = _interface_index(config.bind)
+            sock.bind((config.address, config.port, 0, index))
             request = group.packed + struct.pack("@I", index)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
         sock.setblocking(False)
@@ -213,7 +216,7 @@ def multicast_sender(config: MembershipConfig) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
-        sock.bind((config.bind, 0))
+        sock.bind((config.bind, 0) if bind.version == 4 else (str(bind), 0, 0, index))
         sock.setblocking(False)
     except OSError as error:
         sock.close()
@@ -238,10 +241,27 @@ def _is_linux_multicast_reuse() -> bool:
 
 
 def _interface_index(address: str) -> int:
-    if ipaddress.ip_address(address).is_loopback:
+    """The number of the interface that has an IPv6 address.
+
+    Raises:
+        OSError: There is none.
+    """
+    parsed = ipaddress.ip_address(address)
+    scope = getattr(parsed, "scope_id", None)
+    if scope:
+        return socket.if_nametoindex(scope)
+    if parsed.is_loopback:
         for name in ("lo", "lo0"):
             try:
                 return socket.if_nametoindex(name)
             except OSError:
                 continue
-    return 0
+    try:
+        # Linux: address in hexadecimal, number of the interface in hexadecimal, …
+        for line in _INTERFACES.read_text().splitlines():
+            octets, index = line.split()[:2]
+            if bytes.fromhex(octets) == parsed.packed:
+                return int(index, 16)
+    except OSError:
+        return 0  # elsewhere the system chooses: name the interface as in fe80::1%en0
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))

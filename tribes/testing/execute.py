@@ -16,10 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tribes.config.model import ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    StaticMemberConfig,
+)
 from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.invariants import check_converged, check_history, check_now
 from tribes.testing.sim import SimNode, World
+from tribes.testing.sim.world import FIRST_PORT
 from tribes.testing.steps import PERFORM, UNTOLD
 from tribes.testing.violation import Violation, WorldState
 from tribes.testing.witness_checks import UNDERSTOOD, WitnessCheck
@@ -134,10 +141,13 @@ def _patient_collector() -> Iterator[None]:
 
 
 def _config(plan: Plan, number: int) -> NodeConfig:
+    static = () if plan.multicast else (StaticMemberConfig(host="127.0.0.1", port=FIRST_PORT),)
     return NodeConfig(
         contexts=("app",),
         channel=ChannelConfig(
-            membership=MembershipConfig(suspect_after=plan.suspect_after),
+            membership=MembershipConfig(
+                suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
+            ),
             own_link=plan.links == "own" or (plan.links == "mixed" and number % 2 == 0),
             interceptors=plan.interceptors,
         ),

@@ -129,6 +129,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             ``mixed`` (every other node is a plain one).
         suspect_after: Of all nodes, see ``MembershipConfig``; milliseconds.
         interceptors: Of all nodes, see ``ChannelConfig``; None: the default ones.
+        multicast: Whether there is multicast. If not, the nodes find each other by the name of the
+            first one, and after a split by looking for whom they lost: with pauses of up to 30 s,
+            so ``settle`` and ``soon_s`` are to be longer. Their links must be ``own``.
     """
 
     seed: int = 0
@@ -151,6 +154,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     links: str = "own"
     suspect_after: int = 1000
     interceptors: tuple[dict[str, Any], ...] | None = None
+    multicast: bool = True
 
     def check(self, source: str = "") -> None:
         """Refuse what cannot be run.
@@ -168,6 +172,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("routing", f"must be 'sticky' or 'random', found {self.routing!r}")
         if self.links not in ("own", "plain", "mixed"):
             refuse("links", f"must be 'own', 'plain' or 'mixed', found {self.links!r}")
+        if not self.multicast and self.links != "own":
+            refuse("multicast", "without it the links must be 'own'")
         if self.suspect_after < 0:
             refuse("suspect_after", f"must not be negative, found {self.suspect_after}")
         build_interceptors(self.interceptors or (), key="interceptors")

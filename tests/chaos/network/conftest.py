@@ -72,12 +72,25 @@ class Lan:
         for host in self._numbers:
             inside = self.namespace(host)
             self._run("netns", "add", inside)
-            peer = ("peer", "name", "lan0", "netns", inside)
-            self._run(*bridge, "add", "name", host, "type", "veth", *peer)
-            self._run(*bridge, "set", "dev", host, "master", "br0", "up")
-            self._run("-n", inside, "addr", "add", f"{self.address(host)}/24", "dev", "lan0")
-            self._run("-n", inside, "link", "set", "lan0", "up")
             self._run("-n", inside, "link", "set", "lo", "up")
+            self.plug(host)
+
+    def plug(self, host: str) -> None:
+        """Give a host its interface."""
+        inside, bridge = self.namespace(host), ("-n", self._bridge, "link")
+        peer = ("peer", "name", "lan0", "netns", inside)
+        self._run(*bridge, "add", "name", host, "type", "veth", *peer)
+        self._run(*bridge, "set", "dev", host, "master", "br0", "up")
+        number = self._numbers[host]
+        self._run("-n", inside, "addr", "add", f"{self.address(host)}/24", "dev", "lan0")
+        # Without the wait for another one with the same address.
+        v6 = ("addr", "add", f"fd77::{number}/64", "dev", "lan0", "nodad")
+        self._run("-n", inside, *v6)
+        self._run("-n", inside, "link", "set", "lan0", "up")
+
+    def unplug(self, host: str) -> None:
+        """Take a host's interface away, with all that the kernel knew of it."""
+        self._run("-n", self.namespace(host), "link", "del", "lan0")
 
     def close(self) -> None:
         """Remove every namespace; rules, bridge and links go with them."""
