@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tribes.channel.core import ChannelCore, Output
+from tribes.channel.outputs import Notice
 from tribes.errors import LocalProtocolError
 from tribes.gauges import NodeGauges, gauges_of
+from tribes.interceptors.rules import advice, check_stack
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.messages import CONTEXTS_MAX
@@ -68,7 +70,8 @@ class NodeCore:
         lazy_maps: The lazy ones among them.
 
     Raises:
-        ConfigError: The text in ``channel.keys`` is no key.
+        ConfigError: The text in ``channel.keys`` is no key, or the interceptors cannot work in this
+            order, or not with this member.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class NodeCore:
         if keys is None and config.channel.has_key:
             # A core reads no files: to go on without a key would protect nothing.
             keys = KeyRing.parse(config.channel.keys, key="channel.keys")
+        check_stack(interceptors, local=local, option_check=config.channel.option_check)
+        self._advice = advice(interceptors)
         self.channel = channel = ChannelCore(
             local,
             config.channel,
@@ -186,6 +191,8 @@ class NodeCore:
 
     def start(self, now: float) -> None:
         """Join the group."""
+        for text in self._advice:
+            self.channel.event(Notice("interceptors", {"advice": text}))
         self.sessions.start(now)
         self.channel.start(now)
 

@@ -48,6 +48,8 @@ SEEDS = 20
         ("own: start ignored", "no duplicate"),
         ("own: failure told only once", "faulty list"),
         ("never refutes", "drained"),
+        ("order: held counts as processed", "acknowledged"),
+        ("gzip: last byte lost", "acknowledged"),
         ("health: no second observer", "removed against a witness"),
         ("health: witness not believed", "removed against a witness"),
         ("health: witness waited for", "kept for ever"),

@@ -17,6 +17,8 @@ import structlog
 from tribes.config.model import NodeConfig, check_config
 from tribes.errors import LocalProtocolError
 from tribes.ids import make_unique_id
+from tribes.interceptors.domain import parse_domain
+from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
@@ -33,7 +35,7 @@ from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
-from tribes.runtime.stacks import default_interceptors
+from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
@@ -313,7 +315,7 @@ def make_shell(
         config: The node.
         sessions: Its managers.
         listeners: Who gets messages and events.
-        interceptors: The chain; None: the default one.
+        interceptors: The chain; None: the configured one, or the default.
         wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
@@ -323,6 +325,8 @@ def make_shell(
     check_config(config)
     keys = read_keys(config.channel)
     tls = read_tls(config.channel)
+    if interceptors is None:
+        interceptors = make_interceptors(config.channel)
     membership = config.channel.membership
     services = discovery_services(membership)
     opened: list[socket.socket | Multicast] = []
@@ -348,13 +352,14 @@ def make_shell(
             port=listener.getsockname()[1],
             udp_port=-1 if udp is None else udp.getsockname()[1],
             unique_id=make_unique_id(os.urandom(16)),
-            domain=membership.domain.encode("latin-1"),
+            domain=parse_domain(membership.domain),
             payload=config.payload or config.name.encode(),
         )
+        local = adopt_local_member(local, interceptors)
         core = NodeCore(
             config,
             local,
-            interceptors=default_interceptors() if interceptors is None else interceptors,
+            interceptors=interceptors,
             make_manager=sessions.manager,
             wall_ms=wall_ms,
             entropy=os.urandom,

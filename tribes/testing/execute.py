@@ -165,6 +165,7 @@ def _config(plan: Plan, number: int) -> NodeConfig:
                 suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
             ),
             own_link=plan.links == "own" or (plan.links == "mixed" and number % 2 == 0),
+            interceptors=plan.interceptors,
         ),
         manager=ManagerConfig(
             channel_send_options=plan.send_options, max_inactive_s=plan.max_inactive_s

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tribes.ids import UniqueId
 from tribes.testing.sim.disk import Disk
 from tribes.testing.sim.driver import Driver
-from tribes.testing.sim.process import Process, SimWaiter, default_stack
+from tribes.testing.sim.process import Process, SimWaiter
 from tribes.testing.sim.rpc import deliver_rpc
 from tribes.testing.sim.sockets import Sockets
 
@@ -35,7 +35,7 @@ class SimNode(Driver):
         name: Its name.
         config: Settings of the node.
         port: Its TCP port.
-        interceptors: Makes its chain; None: the default one.
+        interceptors: Makes its chain; None: as configured.
         clock_offset_ms: How far its wall clock is ahead of the world's.
     """
 
@@ -55,7 +55,7 @@ class SimNode(Driver):
         self.disk: Disk = Disk()
         """Files by name; they survive every crash."""
         self._plug_in(Sockets(self, port))
-        self.make_interceptors = interceptors or default_stack
+        self.make_interceptors = interceptors
 
     # What tests do.
 

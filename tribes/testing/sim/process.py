@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tribes.config.model import ManagerConfig
 from tribes.ids import UniqueId, make_unique_id
-from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
+from tribes.interceptors.domain import parse_domain
+from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
@@ -18,14 +19,14 @@ from tribes.maps.manager import MapManager, map_context
 from tribes.maps.questions import LazyParts
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
+from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
-    from tribes.channel.chain import Interceptor
     from tribes.maps.lazy import LazyCore
     from tribes.testing.sim.node import SimNode
 
-__all__ = ["Process", "SimWaiter", "default_stack"]
+__all__ = ["Process", "SimWaiter"]
 
 
 class SimWaiter:
@@ -42,11 +43,6 @@ class SimWaiter:
     def resolve(self, result: CommitResult) -> None:
         """Called by the core."""
         self.result = result
-
-
-def default_stack() -> list[Interceptor]:
-    """The interceptors of a node that names none."""
-    return [MessageDispatchInterceptor(), TcpFailureDetector()]
 
 
 class Process:
@@ -66,18 +62,22 @@ class Process:
         self._managers: dict[str, DeltaManager] = {}
         self.endpoints = RpcEndpoints()
         fresh = make_unique_id(self._entropy.randbytes(16))
-        self.local = Member(
+        make = node.make_interceptors
+        interceptors = make_interceptors(node.config.channel) if make is None else make()
+        local = Member(
             host=host_octets("127.0.0.1"),
             port=node.port,
             unique_id=fresh if unique_id is None else unique_id,
+            domain=parse_domain(node.config.channel.membership.domain),
             payload=node.name.encode(),
             # UDP has ports of its own: the same number is free there.
             udp_port=-1 if node.config.channel.receiver.udp_port < 0 else node.port,
         )
+        self.local = adopt_local_member(local, interceptors)
         self.core = NodeCore(
             node.config,
             self.local,
-            interceptors=node.make_interceptors(),
+            interceptors=interceptors,
             make_manager=self.manager,
             wall_ms=node.wall_ms,
             entropy=self._entropy.randbytes,
