@@ -6,22 +6,19 @@ notices that bytes were changed; the others are here because Tomcat's older rele
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol, final
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.padding import PKCS7
+from typing import Final, Protocol
 
 from tribes.errors import ConfigError
 
-try:
-    from cryptography.hazmat.decrepit.ciphers.modes import CFB, OFB
-except ImportError:
-    # Older releases have them with the others.
-    from cryptography.hazmat.primitives.ciphers.modes import CFB, OFB
-
-__all__ = ["DEFAULT_ALGORITHM", "AesCipher", "UndecipherableError", "make_cipher", "parse_key"]
+__all__ = [
+    "BLOCK_BYTES",
+    "DEFAULT_ALGORITHM",
+    "GCM_IV_BYTES",
+    "AesCipher",
+    "UndecipherableError",
+    "make_cipher",
+    "parse_key",
+]
 
 DEFAULT_ALGORITHM: Final = "AES/GCM/NoPadding"
 """Tomcat's default since 10.1.58; before it was AES/CBC/PKCS5Padding."""
@@ -55,64 +52,20 @@ class AesCipher(Protocol):
         """
 
 
-@final
-class _Gcm:
-    iv_bytes = GCM_IV_BYTES
-    is_authenticated = True
-
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
-
-    def encrypt(self, iv: bytes, plain: bytes) -> bytes:
-        return self._cipher.encrypt(iv, plain, None)
-
-    def decrypt(self, iv: bytes, data: bytes) -> bytes:
-        try:
-            return self._cipher.decrypt(iv, data, None)
-        except InvalidTag as why:
-            raise UndecipherableError("wrong key, or changed on the way") from why
-
-
-@final
-class _Padded:
-    iv_bytes = BLOCK_BYTES
-    is_authenticated = False
-
-    def __init__(self, key: bytes, mode: str) -> None:
-        self._key = algorithms.AES(key)
-        self._mode: Any = {"CBC": modes.CBC, "CFB": CFB, "OFB": OFB}[mode]
-
-    def encrypt(self, iv: bytes, plain: bytes) -> bytes:
-        padder = PKCS7(BLOCK_BYTES * 8).padder()
-        worker = Cipher(self._key, self._mode(iv)).encryptor()
-        padded = padder.update(plain) + padder.finalize()
-        result: bytes = worker.update(padded) + worker.finalize()
-        return result
-
-    def decrypt(self, iv: bytes, data: bytes) -> bytes:
-        if not data or len(data) % BLOCK_BYTES:
-            raise UndecipherableError(f"{len(data)} bytes are no whole blocks")
-        worker = Cipher(self._key, self._mode(iv)).decryptor()
-        unpadder = PKCS7(BLOCK_BYTES * 8).unpadder()
-        padded = worker.update(data) + worker.finalize()
-        try:
-            result: bytes = unpadder.update(padded) + unpadder.finalize()
-        except ValueError as why:
-            raise UndecipherableError("wrong key, or changed on the way") from why
-        return result
-
-
 def make_cipher(algorithm: str, key: bytes) -> AesCipher:
     """Return the cipher that Java calls so; upper and lower case are the same.
 
     Raises:
         ConfigError: It is none of the four that Tomcat accepts for AES.
     """
+    # Whoever encrypts nothing here does not need the package that can.
+    from tribes.interceptors.aes import Gcm, Padded
+
     parts = algorithm.upper().split("/")
     if parts == DEFAULT_ALGORITHM.upper().split("/"):
-        return _Gcm(key)
+        return Gcm(key)
     if len(parts) == 3 and parts[0] == "AES" and parts[1] in _PADDED and parts[2] == "PKCS5PADDING":
-        return _Padded(key, parts[1])
+        return Padded(key, parts[1])
     raise ConfigError(f"{algorithm!r} is not supported; write {_ALLOWED}")
 
 
