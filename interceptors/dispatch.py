@@ -106,7 +106,7 @@ class MessageDispatchInterceptor(Interceptor):
             outer.release(then)
 
         inner = Ticket(message.destinations, settled=gone, each=outer.settle)
-        following(Outgoing(message.data, message.destinations, inner), now)
+        _pass_on(Outgoing(message.data, message.destinations, inner), following, now)
         if not inner.held:
             outer.release(now)
             return
@@ -151,7 +151,15 @@ class MessageDispatchInterceptor(Interceptor):
             if is_asynchronous:
                 self._admit(message, now, following)
             else:
-                following(message, now)
+                _pass_on(message, following, now)
+
+
+def _pass_on(message: Outgoing, following: SendNext, now: float) -> None:
+    # Its caller may have gone on, and what made room for it is not to blame.
+    try:
+        following(message, now)
+    except Exception as error:  # noqa: BLE001 - what is below is not ours
+        message.ticket.fail(error, now)
 
 
 def _size(message: Outgoing) -> int:

@@ -100,6 +100,8 @@ class TcpFailureDetector(Interceptor):
         self.remove_suspects_timeout = remove_suspects_timeout
         self.option_flag = option_flag
         self._verified: dict[Member, Member] = {}
+        self._owners: dict[tuple[bytes, int], Member] = {}
+        """Who among the verified has which host and port."""
         self._announced: dict[Member, Member] = {}
         self._suspects: dict[Member, float] = {}
         self._under_test: set[Member] = set()
@@ -257,6 +259,7 @@ class TcpFailureDetector(Interceptor):
         if announced is not None:
             self._replace(announced, now)
             self._verified[member] = announced
+            self._owners[announced.host, announced.port] = announced
             if self._up is not None:
                 self._up(MemberChange(ChangeKind.ADDED, announced), now)
             return
@@ -267,10 +270,9 @@ class TcpFailureDetector(Interceptor):
     def _replace(self, newcomer: Member, now: float) -> None:
         # One port has one owner. A member that fell silent below and whose successor answers the
         # tests in its place would otherwise stay for ever.
-        address = (newcomer.host, newcomer.port)
-        for member in list(self._verified):
-            if member != newcomer and (member.host, member.port) == address:
-                self._remove(member, RemovalReason.REPLACED, now)
+        known = self._owners.get((newcomer.host, newcomer.port))
+        if known is not None and known != newcomer:
+            self._remove(known, RemovalReason.REPLACED, now)
 
     def _is_worth_another(self, member: Member) -> bool:
         resets = self._resets[member] = self._resets.get(member, 0) + 1
@@ -286,7 +288,10 @@ class TcpFailureDetector(Interceptor):
         self._clear(member)
         self._contradicted.pop(member, None)
         known = self._verified.pop(member, None)
-        if known is not None and self._up is not None:
+        if known is None:
+            return
+        self._owners.pop((known.host, known.port), None)
+        if self._up is not None:
             self._up(MemberChange(ChangeKind.REMOVED, known, reason), now)
 
     def _clear(self, member: Member) -> None:

@@ -102,6 +102,9 @@ class SessionManager:
         ConfigError: ``session_id_length`` is out of range.
     """
 
+    is_part: bool = False
+    """A part of something greater that moves while the node runs: a node has joined without it."""
+
     def __init__(
         self,
         context: str,
@@ -362,6 +365,9 @@ class SessionManager:
             self._listeners.destroyed(Session(self, SessionKey(key), record), reason)
 
     # For the core's thread.
+
+    def merged(self, key: str, before: Record | None, after: Record) -> None:
+        """A peer's delta or copy has changed a record; for managers that want to know."""
 
     def is_idle(self, record: Record, now_ds: int) -> bool:
         """Tell whether a live record has been idle for as long as it may be."""

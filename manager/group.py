@@ -6,7 +6,7 @@ Tomcat) gets no session and is asked for none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tribes.errors import RemoteProtocolError
@@ -49,23 +49,50 @@ class SessionGroup:
         wakes: Wakes,
     ) -> None:
         self.replicators: dict[str, Replicator] = {}
+        self.strays: dict[str, Callable[[list[Commit]], None]] = {}
+        """Who takes the commits of contexts that request threads may not know to be removed."""
         self._name = name
         self._channel = channel
         self._adopt = adopt
         self._contexts: dict[Member, list[str]] = {}
+        self._had_contexts = False
         self._is_running = False
         self._wakes = wakes
 
     def add(self, replicator: Replicator, now: float) -> None:
         """Run one more context; members that are here already are told."""
-        self.replicators[replicator.manager.context] = replicator
-        if not self._is_running:
+        self.change((replicator,), (), now)
+
+    def change(self, added: Iterable[Replicator], removed: Sequence[str], now: float) -> None:
+        """Run more contexts, and others no longer; members that are here are told once of all.
+
+        They keep what they have of those that are removed.
+        """
+        for context in removed:
+            gone = self.replicators.pop(context, None)
+            if gone is not None:
+                self._had_contexts = True
+                for member in gone.targets:
+                    gone.peer_down(member, now)
+                gone.stop()
+        new = list(added)
+        for replicator in new:
+            known = self.replicators.get(replicator.manager.context)
+            if known is not None:
+                # Adopted because others run it; now it is run in earnest.
+                known.stop()
+        self.replicators.update({each.manager.context: each for each in new})
+        if not self._is_running or not (new or removed):
             return
-        replicator.start(now)
+        for replicator in new:
+            replicator.start(now)
         for member in self._channel.view.members:
-            if replicator.manager.context in self._contexts.get(member, ()):
-                replicator.peer_up(member, now)
+            # In this order: who is asked for what it has must have us as a target of what follows.
             self._hello(member, now, is_first=False)
+            theirs = self._contexts.get(member, ())
+            for replicator in new:
+                if replicator.manager.context in theirs:
+                    replicator.peer_up(member, now)
 
     def start(self, now: float) -> None:
         """Begin."""
@@ -82,7 +109,9 @@ class SessionGroup:
     @property
     def is_joined(self) -> bool:
         """True when every context has what the other members had."""
-        return all(r.transfer.is_joined for r in self.replicators.values())
+        return all(
+            each.manager.is_part or each.transfer.is_joined for each in self.replicators.values()
+        )
 
     def on_members(self, change: MemberChange, now: float) -> None:
         """The view changed."""
@@ -135,6 +164,10 @@ class SessionGroup:
             if replicator is not None:
                 found.append((replicator, group))
                 continue
+            stray = self.strays.get(context)
+            if stray is not None:
+                stray(group)
+                continue
             # A manager outside the node's contexts has no copies anywhere; nobody waits for them.
             resolve_all(group, (), {}, self._wakes)
         return found
@@ -159,17 +192,17 @@ class SessionGroup:
         return True
 
     def _hello(self, member: Member, now: float, *, is_first: bool) -> None:
-        if not self.replicators and self._adopt is None:
+        if not self.replicators and self._adopt is None and not self._had_contexts:
             # A channel without sessions is to others what a plain member is.
             return
         hello = Hello(self._name, list(self.replicators), is_first)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
-            if faulty and member in self._channel.view and self._is_running:
+            if faulty and self._channel.has_member(member) and self._is_running:
                 self._channel.timers.at(then + _HELLO_RETRY_S, again)
 
         def again(then: float) -> None:
-            if member in self._channel.view and self._is_running:
+            if self._channel.has_member(member) and self._is_running:
                 self._hello(member, then, is_first=is_first)
 
         self._channel.post((member,), hello.encode(), _ACKED, now, settled=settled)
@@ -179,13 +212,13 @@ class SessionGroup:
         self._contexts[source] = hello.contexts
         if len(self._contexts) > 2 * CONTEXTS_MAX:
             self._forget_strangers()
-        if source not in self._channel.view:
+        if not self._channel.has_member(source):
             return
         if hello.is_first:
             # In this order: once it has the answer we are a target of its changes, and what it
             # changed before is in the records that we ask for then.
             self._hello(source, now, is_first=False)
-            for context, replicator in self.replicators.items():
+            for context, replicator in list(self.replicators.items()):
                 if context in hello.contexts:
                     replicator.peer_forgot(source, now)
         self._connect(source, now)
@@ -199,7 +232,7 @@ class SessionGroup:
         if contexts is None:
             return
         self._adopt_new(contexts, now)
-        for context, replicator in self.replicators.items():
+        for context, replicator in list(self.replicators.items()):
             if context in contexts:
                 replicator.peer_up(member, now)
             else:

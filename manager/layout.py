@@ -216,6 +216,26 @@ def walk(main: bytes) -> list[Span]:
     return spans
 
 
+def has_kind(main: bytes, kind: int) -> bool:
+    """Tell whether any entry is of a merge kind: what `walk` does, for who asks of every record."""
+    actors = main[3]
+    skip, pos = (5, ACTORS_AT) if actors == WIDE else (2, ACTORS_AT + 4 * actors)
+    for _ in range(main[4] << 8 | main[5]):
+        if main[pos] & 15 == kind:
+            return True
+        pos += skip + VERSION_BYTES[main[pos + skip]]
+        length, size = main[pos], main[pos + 1]
+        if length < 128 and size < 128:
+            pos += 2
+        else:
+            length, pos = read_varint(main, pos)
+            size, pos = read_varint(main, pos)
+        pos += length
+        if size <= LARGE_VALUE_BYTES:
+            pos += size
+    return False
+
+
 def index_attributes(main: bytes) -> tuple[dict[bytes, Span], int]:
     """Find the attributes, the first of all namespaces, by name; and the offset where they end.
 

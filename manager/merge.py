@@ -34,6 +34,7 @@ from .layout import (
     SEEN_AT,
     SEEN_BIAS,
     WIDE,
+    has_kind,
     walk,
 )
 from .record import (
@@ -220,7 +221,7 @@ def prune(record: Record, now_ms: int) -> Record:
         The record without them; the very same object if there were none. Its digest is the same.
     """
     main = record if isinstance(record, bytes) else record[0]
-    if not any(main[span[0]] & 15 == _TOMBSTONE for span in walk(main)):
+    if not has_kind(main, _TOMBSTONE):
         return record
     parsed = parse(record)
     oldest_kept = (now_ms - TOMBSTONE_AGE_MS) << 8

@@ -146,12 +146,12 @@ class Repair:
 
     def held_off(self) -> Collection[Member]:
         """The members that get no deltas now: they are suspected, or behind."""
-        suspected = self._channel.view.suspected
+        suspected = self._channel.suspected
         return suspected | self._behind.keys() if self._behind else suspected
 
     def why_held_off(self, member: Member) -> Exception:
         """Say why a member gets no deltas now."""
-        if member in self._channel.view.suspected:
+        if member in self._channel.suspected:
             return MemberSuspectedError("it does not answer now; it gets the change when it does")
         debt = self._debts.get(member)
         if debt is None or debt.needs_sync:
@@ -201,7 +201,7 @@ class Repair:
         self._owe(debt, keys)
         if isinstance(why, MemberBehindError):
             self._fall_behind(member, debt)
-        is_held_off = debt.is_behind or member in self._channel.view.suspected
+        is_held_off = debt.is_behind or member in self._channel.suspected
         if not debt.is_under_way and not is_held_off:
             debt.is_under_way = True
             self._later(member, debt, now + debt.backoff)
@@ -247,7 +247,7 @@ class Repair:
     def _pay(self, member: Member, debt: _Debt, now: float) -> None:
         if self._debts.get(member) is not debt or not self._is_running:
             return
-        if member in self._channel.view.suspected:
+        if member in self._channel.suspected:
             debt.is_under_way = False
             return
         if debt.needs_sync:

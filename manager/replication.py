@@ -138,6 +138,7 @@ class Replicator:
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
         self._commit_timeout = config.commit_timeout / 1000
         self._targets: tuple[Member, ...] = ()
+        self._target_set: set[Member] = set()
         self._is_running = False
         self._losses = 0
         self._wakes = wakes
@@ -158,7 +159,7 @@ class Replicator:
 
     def drain(self, now: float) -> None:
         """Compare with every member, so that ``is_quiet`` says that all have what is here."""
-        suspected = self._channel.view.suspected
+        suspected = self._channel.suspected
         for member in self._targets:
             if member not in suspected:
                 self.transfer.pull(member, now, offers=True)
@@ -179,8 +180,9 @@ class Replicator:
 
     def peer_up(self, member: Member, now: float) -> None:
         """A member runs this context: from here on it gets every change."""
-        if member in self._targets:
+        if member in self._target_set:
             return
+        self._target_set.add(member)
         self._targets = (*self._targets, member)
         self.repair.peer_up(member)
         self.expiry.peer_up(member)
@@ -188,8 +190,9 @@ class Replicator:
 
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone, or does not run this context any more."""
-        if member not in self._targets:
+        if member not in self._target_set:
             return
+        self._target_set.discard(member)
         self._targets = tuple(target for target in self._targets if target != member)
         self.repair.peer_down(member)
         self.transfer.peer_down(member, now)
@@ -197,7 +200,7 @@ class Replicator:
 
     def peer_forgot(self, member: Member, now: float) -> None:
         """A member had taken this node for gone: what it changed meanwhile is not here."""
-        if member in self._targets:
+        if member in self._target_set:
             self.transfer.pull(member, now)
 
     def peer_lost(self, now: float) -> None:

@@ -352,8 +352,10 @@ class Transfer:
                 self.statistics.records_refused += 1
                 refused = error
                 continue
-            table.merge_in(key, record, now_ds)
+            before, after, has_changed = table.merge_in(key, record, now_ds)
             self.statistics.records_received += 1
+            if has_changed:
+                self._manager.merged(key, before, after)
         if refused is not None:
             raise refused
 
@@ -361,7 +363,7 @@ class Transfer:
 
     def _compare(self, now: float) -> None:
         self._timer = self._channel.timers.at(now + 1.0, self._compare)
-        suspected = self._channel.view.suspected
+        suspected = self._channel.suspected
         peers = tuple(peer for peer in self._peers if peer not in suspected)
         if not peers or self._pulls:
             return

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import trio
+
+from tribes import GroupChannel, RpcChannel
 from tribes.config import (
     DnsConfig,
     KubernetesConfig,
@@ -16,7 +20,7 @@ from tribes.config import (
     check_config,
     config_from,
 )
-from tribes.config.model import NodeConfig
+from tribes.config.model import ChannelConfig, NodeConfig, ReceiverConfig
 from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
@@ -68,3 +72,36 @@ def test_every_setting_of_membership_is_in_the_guide() -> None:
     assert len(examples) == 2
     for example in examples:
         check_config(config_from(tomllib.loads(example)))
+
+
+async def test_rpc_and_maps_work_as_shown() -> None:
+    """The three examples, on two members of one group."""
+    names = _examples("rpc-and-maps.md")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    settings = ChannelConfig(
+        membership=MembershipConfig(port=port, frequency=50), receiver=ReceiverConfig(port=0)
+    )
+    async with (
+        GroupChannel(NodeConfig(name="a", channel=settings)) as a,
+        GroupChannel(NodeConfig(name="b", channel=settings)) as b,
+    ):
+        with trio.fail_after(20):
+            while not (a.members and b.members):  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
+            RpcChannel(b, b"prices", names["answer"])
+            assert (await names["ask_everybody"](a)).bodies == [b"42"]
+            ours, theirs = await names["share_prices"](a), await names["share_prices"](b)
+            while dict(ours) != {"apple": 3, "pear": 4} or dict(theirs) != dict(ours):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            for channel in (a, b):
+                assert await names["keep_orders"](channel) == {"state": "new"}
+
+
+def _examples(page: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    path = TESTING.with_name(page)
+    for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
+        exec(compile(code, str(path), "exec"), names)
+    return names

@@ -15,8 +15,10 @@
     │   ├── MemberSuspectedError     a member does not answer now; nobody waits for it
     │   ├── MemberBehindError        a member reads too slowly; it gets this change later, merged
     │   ├── MemberUnreachableError   no connection to a member (``__cause__`` says why)
+    │   ├── NoRpcChannelError        a member has no RPC channel of that id
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
+    ├── MapFullError                 a replicated map has no room for one more entry
     └── SessionError
         ├── SessionInvalidError      the session was invalidated or has expired
         ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
@@ -44,9 +46,11 @@ __all__ = [
     "DiscoveryError",
     "GroupSendError",
     "LocalProtocolError",
+    "MapFullError",
     "MemberBehindError",
     "MemberSuspectedError",
     "MemberUnreachableError",
+    "NoRpcChannelError",
     "ProtocolError",
     "QueueFullError",
     "RemoteProcessError",
@@ -134,6 +138,10 @@ class RemoteProcessError(ChannelError):
     """A member received the message, and the listener that processed it there failed."""
 
 
+class NoRpcChannelError(ChannelError):
+    """A member has no RPC channel of that id, or none that reads what it was sent."""
+
+
 class GroupSendError(ChannelError):
     """Some destinations of one send failed; all others got the message.
 
@@ -191,6 +199,10 @@ class SessionNotReplicatedError(SessionError):
         return f"the session is on {len(self.result.acked)} other member(s); missing: " + (
             missing or "none, there are too few members"
         )
+
+
+class MapFullError(TribesError):
+    """A replicated map has as many entries as it may have, and was given one more."""
 
 
 class AttributeNotEncodableError(SessionError, TypeError):

@@ -7,21 +7,33 @@ outputs; neither holds a rule of its own (DESIGN §2.2, 2.3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from tribes.channel.core import ChannelCore, Output
+from tribes.channel.outputs import Notice
+from tribes.errors import LocalProtocolError
 from tribes.gauges import NodeGauges, gauges_of
+from tribes.interceptors.rules import advice, check_stack
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
+from tribes.manager.messages import CONTEXTS_MAX
 from tribes.manager.replication import Replicator
+from tribes.maps.lazy import LazyCore
+from tribes.maps.manager import MapManager
+from tribes.maps.placement import PARTITIONS
+from tribes.maps.replicator import MapReplicator
+from tribes.rpc.core import RpcCore
+from tribes.rpc.endpoints import RpcEndpoints
 from tribes.security.keys import KeyRing
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Batch, Inbox
+    from tribes.maps.questions import LazyParts
     from tribes.membership.change import MemberChange
     from tribes.membership.view import View
     from tribes.wire.data import ChannelData
@@ -31,6 +43,8 @@ __all__ = ["NAMED_JOIN_S", "NodeCore"]
 
 NAMED_JOIN_S: Final = 2.0
 """Seconds that a start takes longer where members are found by name."""
+
+_BYTE_MESSAGE = int(SendOptions.BYTE_MESSAGE)
 
 
 class NodeCore:
@@ -51,9 +65,13 @@ class NodeCore:
         randrange: Gives a number below its argument; chooses among equals.
         keys: The group's keys, where they were read from ``channel.key_file``; those in
             ``channel.keys`` are read here.
+        endpoints: The RPC channels of this process; None: it has none, and says so when asked.
+        maps: The replicated maps of this process; more can be opened later.
+        lazy_maps: The lazy ones among them.
 
     Raises:
-        ConfigError: The text in ``channel.keys`` is no key.
+        ConfigError: The text in ``channel.keys`` is no key, or the interceptors cannot work in this
+            order, or not with this member.
     """
 
     def __init__(
@@ -67,11 +85,16 @@ class NodeCore:
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
         keys: KeyRing | None = None,
+        endpoints: RpcEndpoints | None = None,
+        maps: Iterable[MapManager] = (),
+        lazy_maps: Iterable[LazyParts] = (),
     ) -> None:
         self.config = config
         if keys is None and config.channel.has_key:
             # A core reads no files: to go on without a key would protect nothing.
             keys = KeyRing.parse(config.channel.keys, key="channel.keys")
+        check_stack(interceptors, local=local, option_check=config.channel.option_check)
+        self._advice = advice(interceptors)
         self.channel = channel = ChannelCore(
             local,
             config.channel,
@@ -85,6 +108,8 @@ class NodeCore:
             suspicion=self._suspected,
             room=self._has_room,
         )
+        self._endpoints = RpcEndpoints() if endpoints is None else endpoints
+        self.rpc = RpcCore(channel, self._endpoints, entropy=entropy)
         self.datagram = channel.datagram
         self.udp_datagram = channel.udp_datagram
         self.discovered = channel.discovered
@@ -111,6 +136,11 @@ class NodeCore:
         )
         for context in config.contexts:
             self.sessions.add(self._replicator(context), 0.0)
+        self.lazy_maps: dict[str, LazyCore] = {}
+        for each in maps:
+            self.open_map(each, 0.0)
+        for parts in lazy_maps:
+            self.open_lazy_map(parts, 0.0)
 
     @property
     def local(self) -> Member:
@@ -136,7 +166,11 @@ class NodeCore:
     def is_drained(self) -> bool:
         """True when nothing is on its way to any member, and no member is known to be behind."""
         replicators = self.sessions.replicators.values()
-        return self.channel.is_idle and all(each.is_quiet for each in replicators)
+        return (
+            self.channel.is_idle
+            and all(each.is_quiet for each in replicators)
+            and all(each.is_drained for each in self.lazy_maps.values())
+        )
 
     def gauges(self, inbox: Inbox) -> NodeGauges:
         """What is kept for the members at this moment, and how often each bound was met.
@@ -157,6 +191,8 @@ class NodeCore:
 
     def start(self, now: float) -> None:
         """Join the group."""
+        for text in self._advice:
+            self.channel.event(Notice("interceptors", {"advice": text}))
         self.sessions.start(now)
         self.channel.start(now)
 
@@ -166,11 +202,60 @@ class NodeCore:
         """
         for replicator in self.sessions.replicators.values():
             replicator.drain(now)
+        for lazy in self.lazy_maps.values():
+            lazy.drain(now)
 
     def stop(self, now: float) -> None:
         """Leave the group; ``drain`` and wait for ``is_drained`` before to lose nothing."""
         self.sessions.stop()
+        self.rpc.stop()
+        for lazy in self.lazy_maps.values():
+            lazy.questions.stop()
         self.channel.stop(now)
+
+    def open_map(self, manager: MapManager, now: float) -> None:
+        """Take part in a map, and get what the others have of it.
+
+        Raises:
+            LocalProtocolError: This node has it already.
+        """
+        if manager.context in self.sessions.replicators:
+            raise LocalProtocolError(f"{manager.context!r} is open on this node already")
+        replicator = manager.replicator = MapReplicator(manager, **self._replication(manager))
+        self.sessions.add(replicator, now)
+
+    def close_map(self, manager: MapManager, now: float) -> None:
+        """Take no part in a map any more; the others keep it."""
+        self.sessions.change((), (manager.context,), now)
+
+    def open_lazy_map(self, parts: LazyParts, now: float) -> LazyCore:
+        """Take part in a lazy map: hold what is placed here.
+
+        Raises:
+            LocalProtocolError: This node has it already, or too many maps.
+        """
+        context = parts.presence.context
+        if context in self.sessions.replicators:
+            raise LocalProtocolError(f"{context!r} is open on this node already")
+        if len(self.sessions.replicators) + PARTITIONS + 1 > CONTEXTS_MAX:
+            raise LocalProtocolError(f"a node replicates at most {CONTEXTS_MAX} contexts")
+        lazy = self.lazy_maps[context] = LazyCore(
+            parts,
+            channel=self.channel,
+            group=self.sessions,
+            rpc=self.rpc,
+            replication=self._replication(parts.presence),
+        )
+        self._endpoints.put_in_core(parts.rpc_id, lazy.questions)
+        lazy.start(now)
+        return lazy
+
+    def close_lazy_map(self, parts: LazyParts, now: float) -> None:
+        """Take no part in a lazy map any more, with what is held here."""
+        lazy = self.lazy_maps.pop(parts.presence.context, None)
+        if lazy is not None:
+            self._endpoints.remove(parts.rpc_id, lazy.questions)
+            lazy.close(now)
 
     def commits(self, batch: Batch, now: float) -> None:
         """Spread what request threads have left in the inbox."""
@@ -180,34 +265,43 @@ class NodeCore:
             self.sessions.overflowed(batch.overflowed, batch.dirty, now)
 
     def _consume(self, data: ChannelData, now: float) -> bool:
+        if not data.options & _BYTE_MESSAGE:
+            return self.rpc.consume(data, now)
         return self.sessions.consume(data, now)
 
     def _members_changed(self, change: MemberChange, now: float) -> None:
+        self.rpc.on_members(change, now)
         self.sessions.on_members(change, now)
 
     def _link_lost(self, member: Member, now: float) -> None:
         self.sessions.link_lost(member, now)
 
     def _suspected(self, member: Member, is_suspected: bool, now: float) -> None:
+        self.rpc.suspicion(member, is_suspected, now)
         self.sessions.suspicion(member, is_suspected, now)
 
     def _has_room(self, member: Member, now: float) -> None:
         self.sessions.room(member, now)
 
     def _replicator(self, context: str) -> Replicator:
+        manager = self._make_manager(context)
+        manager.replicator = Replicator(manager, **self._replication(manager))
+        return manager.replicator
+
+    def _replication(self, manager: DeltaManager) -> dict[str, Any]:
         # Everybody sends a heartbeat within one period; the second allows for a lost one.
         membership = self.config.channel.membership
         window = 2 * membership.frequency / 1000 + 0.2
         if membership.names_hosts:
             # A name is looked up, its address tried, and who is there tells of the others.
             window += NAMED_JOIN_S
-        manager = self._make_manager(context)
-        manager.replicator = Replicator(
-            manager,
-            self.channel,
-            self.config.manager,
-            randrange=self._randrange,
-            join_window=window,
-            wakes=self.wake_waiters,
-        )
-        return manager.replicator
+        config = self.config.manager
+        if isinstance(manager, MapManager):
+            config = manager.config
+        return {
+            "channel": self.channel,
+            "config": config,
+            "randrange": self._randrange,
+            "join_window": window,
+            "wakes": self.wake_waiters,
+        }

@@ -41,17 +41,18 @@ class Timer:
 class Timers:
     """Deadlines in monotonic seconds, earliest first."""
 
-    __slots__ = ("_heap", "_sequence")
+    __slots__ = ("_heap", "count")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
-        self._sequence = 0
+        self.count = 0
+        """How many were ever set: while it stays, ``next_deadline`` does not come earlier."""
 
     def at(self, when: float, callback: Callable[[float], None]) -> Timer:
         """Run ``callback(now)`` in the first ``run_due`` whose ``now`` is not before ``when``."""
         timer = Timer(when, callback)
-        self._sequence += 1
-        heapq.heappush(self._heap, (when, self._sequence, timer))
+        self.count += 1
+        heapq.heappush(self._heap, (when, self.count, timer))
         return timer
 
     @property
@@ -66,7 +67,7 @@ class Timers:
         """Run every timer that is due. One that a callback sets for ``now`` waits for the next
         call, so that this call always ends.
         """
-        last = self._sequence
+        last = self.count
         later: list[tuple[float, int, Timer]] = []
         heap = self._heap
         while heap and heap[0][0] <= now:

@@ -1,53 +1,63 @@
-"""Tickets: released once, settled once, with exactly the members that failed."""
+"""One message in several parts has one outcome."""
 
 from __future__ import annotations
 
-from tribes.channel.tickets import Ticket
-from tribes.wire.member import Member
+from typing import Any
 
-ONE, TWO = (
-    Member(host=b"\x7f\x00\x00\x01", port=4000 + i, unique_id=bytes([i]) * 16) for i in (1, 2)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tribes.channel.tickets import Ticket, divide
+from tribes.testing.stage import stage_member
+
+MEMBERS = tuple(stage_member(number) for number in (1, 2, 3))
+A, B, C = MEMBERS
+
+
+def test_caller_goes_on_when_every_part_lets_it() -> None:
+    """One part that is queued is not the message queued."""
+    released: list[float] = []
+    ticket = Ticket(MEMBERS[:2], released=lambda faulty, now: released.append(now))
+    first, second = divide(ticket, [(A, B), (A, B)])
+    first.release(1.0)
+    assert released == []
+    second.release(2.0)
+    assert released == [2.0]
+    assert not ticket.is_settled
+
+
+def test_failure_of_a_part_fails_the_destination_at_once() -> None:
+    """And no other one, and the first failure is the one that is told."""
+    ticket = Ticket(MEMBERS)
+    parts = divide(ticket, [MEMBERS, MEMBERS])
+    why = OSError()
+    parts[1].settle(B, why, 0.0)
+    assert ticket.faulty == {B: why}
+    assert ticket.waiting == {A, C}
+    parts[0].settle(B, TimeoutError(), 0.0)
+    assert ticket.faulty == {B: why}
+
+
+@given(
+    st.lists(st.sets(st.sampled_from(MEMBERS), min_size=1), min_size=1, max_size=5),
+    st.randoms(),
+    st.integers(0, 3),
 )
-
-
-def test_caller_is_released_when_the_last_destination_is_settled() -> None:
-    """Not before, and with the faulty ones known."""
-    told: list[tuple[str, dict[Member, Exception]]] = []
-    ticket = Ticket(
-        (ONE, TWO),
-        released=lambda faulty, now: told.append(("released", dict(faulty))),
-        settled=lambda faulty, now: told.append(("settled", dict(faulty))),
-    )
-    error = RuntimeError("no")
-    ticket.settle(ONE, error, 1.0)
-    assert told == []
-    assert ticket.waiting == {TWO}
-    ticket.settle(TWO, None, 2.0)
-    assert told == [("released", {ONE: error}), ("settled", {ONE: error})]
-    assert ticket.is_settled
-
-
-def test_early_release_happens_once() -> None:
-    """An asynchronous send's caller goes on first; the outcome follows."""
-    told: list[str] = []
-    ticket = Ticket(
-        (ONE,),
-        released=lambda faulty, now: told.append("released"),
-        settled=lambda faulty, now: told.append("settled"),
-    )
-    ticket.release(0.0)
-    ticket.release(0.0)
-    assert told == ["released"]
-    ticket.settle(ONE, None, 1.0)
-    ticket.settle(ONE, RuntimeError("again"), 1.0)
-    assert told == ["released", "settled"]
-    assert ticket.faulty == {}
-
-
-def test_failing_a_ticket_fails_who_has_not_answered() -> None:
-    """Members that had answered keep their outcome."""
-    ticket = Ticket((ONE, TWO))
-    ticket.settle(ONE, None, 0.0)
-    error = RuntimeError("stopped")
-    ticket.fail(error, 1.0)
-    assert ticket.faulty == {TWO: error}
+def test_outcome_is_exact(parts: list[set[Any]], chance: Any, failures: int) -> None:
+    """Whatever the parts and the order of their answers: settled once, with exactly those faulty
+    of which a part failed.
+    """
+    everybody = set().union(*parts)
+    settled: list[dict[Any, Exception]] = []
+    ticket = Ticket(everybody, settled=lambda faulty, now: settled.append(dict(faulty)))
+    answers = [
+        (part, member)
+        for part, members in zip(divide(ticket, parts), parts, strict=True)
+        for member in members
+    ]
+    chance.shuffle(answers)
+    bad = answers[:failures]
+    chance.shuffle(answers)
+    for part, member in answers:
+        part.settle(member, OSError() if (part, member) in bad else None, 0.0)
+    assert [set(faulty) for faulty in settled] == [{member for _, member in bad}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from tribes.wire.member import Member
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
 
 if TYPE_CHECKING:
+    from tribes.channel.chain import ChainContext
     from tribes.channel.outputs import Event
 
 LOCAL = Member(host=b"\x7f\x00\x00\x01", port=4000, unique_id=bytes(16))
@@ -45,7 +46,7 @@ class Channel:
         self.confirmed: list[tuple[Member, bool]] = []
         self.decide: list[Callable[[Verdict, float], None]] = []
         self.detector = TcpFailureDetector(**settings)  # type: ignore[arg-type]
-        self.detector.attach(self)
+        self.detector.attach(cast("ChainContext", self))
 
     def event(self, event: Event) -> None:
         raise AssertionError(event)

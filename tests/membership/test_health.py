@@ -285,5 +285,6 @@ def test_a_question_that_was_lost_long_ago_tells_nothing_about_now() -> None:
     watch.monitor.asked(PEER, 10.0)
     watch.run(100.0, heartbeats=True)
     watch.monitor.asked(PEER, 100.0)
+    watch.run(101.0, heartbeats=True)
     assert not watch.monitor.is_given_up(PEER, 101.0)
     assert watch.monitor.owes(PEER)

@@ -9,7 +9,7 @@ from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.membership.multicast import MulticastMembership
 from tribes.security.mark import Marker, split
 from tribes.timers import Timers
-from tribes.wire.member import Member, decode_member, encode_member
+from tribes.wire.member import SHUTDOWN_COMMAND, Member, decode_member, encode_member
 
 if TYPE_CHECKING:
     from tribes.wire.outputs import Datagram
@@ -96,3 +96,43 @@ def test_junk_datagrams_are_counted_and_change_nothing() -> None:
     assert it.changes == []
     statistics = it.service.statistics
     assert (statistics.ignored, statistics.malformed, statistics.heartbeats_received) == (1, 2, 0)
+
+
+def test_a_change_and_its_return_are_both_reported() -> None:
+    """The short way for usual heartbeats compares with what was heard last, not with an older one.
+
+    A record with another domain is not taken over whole, so what was heard before it is not what
+    is known after it.
+    """
+    it = Service()
+    it.service.start(0.0)
+
+    def hear(alive: int, **fields: object) -> None:
+        it.service.datagram(encode_member(member(4001, alive=alive, **fields)), alive / 1000)
+
+    hear(500, payload=b"old")
+    hear(1000, payload=b"old")
+    hear(1500, payload=b"new", domain=b"other")
+    hear(2000, payload=b"old")
+    hear(2500, payload=b"old")
+    told = [(change.kind, change.member.payload) for change in it.changes]
+    assert told == [
+        (ChangeKind.ADDED, b"old"),
+        (ChangeKind.UPDATED, b"new"),
+        (ChangeKind.UPDATED, b"old"),
+    ]
+    assert it.service.statistics.heartbeats_received == len(it.heard) == 5
+
+
+def test_a_usual_heartbeat_keeps_its_member_and_a_farewell_ends_it() -> None:
+    """Also the short way counts as a sign of life, and takes the new alive time over."""
+    it = Service()
+    it.service.start(0.0)
+    for alive in range(500, 9000, 500):
+        it.run_until(alive / 1000)
+        it.service.datagram(encode_member(member(4001, alive=alive)), alive / 1000)
+    assert [change.kind for change in it.changes] == [ChangeKind.ADDED]
+    assert [known.alive for known in it.service.table.members()] == [8500]
+    farewell = member(4001, alive=9000, command=SHUTDOWN_COMMAND)
+    it.service.datagram(encode_member(farewell), 9.0)
+    assert it.changes[1:] == [MemberChange(ChangeKind.REMOVED, member(4001), RemovalReason.LEFT)]

@@ -93,6 +93,24 @@ add(
     (MulticastMembership, "_heartbeat", _heartbeat_once),
     faults=LOSS,
 )
+
+
+def _heard_again(self: Any, record: Member, fixed: bytes, now: float) -> Member | None:
+    del fixed
+    entry = self._entries.get(record.key)
+    if entry is None:
+        return None
+    entry.heard = now
+    first: Member = entry.first
+    return first
+
+
+add(
+    "every heartbeat is the usual one",
+    "What is new in a known member's heartbeat is not looked at, a farewell included.",
+    (MembershipTable, "heard_again", _heard_again),
+    faults=("leave", "restart", "drain") * 3,
+)
 add(
     "farewell ignored",
     "A member that says farewell is not removed for it.",

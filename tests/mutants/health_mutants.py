@@ -223,12 +223,6 @@ add(
     (mark.Marker, "introduce", lambda self, body: b""),
     test=test_introduction.test_static_members_speak_the_own_link_from_the_start,
 )
-add(
-    "own link of the other not noticed",
-    "Who is talked to by an own link goes on with its plain one.",
-    (core.ChannelCore, "_came_by_own_link", nothing),
-    test=test_introduction.test_a_link_that_began_as_a_plain_one_goes_over_when_the_member_shows_up,
-)
 
 
 def _order_is_kept() -> None:
@@ -283,12 +277,6 @@ add(
     test=partial(
         test_introduction.test_only_a_mark_of_the_group_is_a_reason_to_ask, ring(ONE), True
     ),
-)
-add(
-    "plain for good",
-    "A member that proves a key on an own link stays a plain one.",
-    (Admission, "met", nothing),
-    test=test_introduction.test_with_a_key_the_mark_leads_to_a_proof,
 )
 add(
     "strangers remembered for ever",

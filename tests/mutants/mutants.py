@@ -7,6 +7,7 @@ from tests.mutants import (
     discovery_mutants,
     group_mutants,
     health_mutants,
+    interceptor_mutants,
     own_mutants,
     pressure_mutants,
     security_mutants,
@@ -26,4 +27,5 @@ _ = (
     health_mutants,
     pressure_mutants,
     security_mutants,
+    interceptor_mutants,
 )

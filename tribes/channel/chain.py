@@ -18,14 +18,25 @@ from tribes.wire.data import ChannelData
 
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
+    from tribes.membership.view import View
     from tribes.timers import Timers
     from tribes.wire.member import Member
 
-__all__ = ["Chain", "ChainContext", "Interceptor", "Verdict"]
+__all__ = ["Chain", "ChainContext", "Hold", "Interceptor", "Verdict"]
 
 SendNext = Callable[[Outgoing, float], None]
 ReceiveNext = Callable[[ChannelData, float], None]
 MembersNext = Callable[[MemberChange, float], None]
+
+
+class Hold(Protocol):
+    """A received message that an interceptor keeps for a while."""
+
+    def hand_on(self, deliver: Callable[[], None]) -> None:
+        """Run ``deliver``, which hands the message on; its outcome is the message's."""
+
+    def give_up(self) -> None:
+        """The message is dropped: its sender is told that it was not processed."""
 
 
 class Verdict(enum.Enum):
@@ -49,6 +60,27 @@ class ChainContext(Protocol):
     @property
     def local(self) -> Member:
         """The own member record."""
+
+    @property
+    def view(self) -> View:
+        """The members that users see: what all interceptors let through."""
+
+    def wall_ms(self) -> int:
+        """Wall clock in milliseconds, as messages carry it."""
+
+    def entropy(self, size: int) -> bytes:
+        """Give that many random bytes."""
+
+    def new_message(self, message: bytes, options: int) -> ChannelData:
+        """Make a message of an interceptor's own: with a new id, the time and the own record."""
+
+    def hold(self) -> Hold:
+        """Take the message that is being received: its sender learns the outcome when it was
+        handed on, or given up, by the returned object. Without a message that does nothing.
+        """
+
+    def doubt(self, member: Member, now: float) -> None:
+        """Ask whether a member is still there, as if a connection to it had broken."""
 
     def event(self, event: Event) -> None:
         """Tell the operator something."""
@@ -91,9 +123,17 @@ class Interceptor:
 
     Attributes:
         option_flag: Send options that ask for this interceptor (Tomcat: ``optionFlag``).
+        down: The way to the interceptor below, for what this one sends of itself or later.
+        up: The way to the interceptor above, for messages that were held back.
+        report: The same for changes of the membership.
+        below: The interceptors between this one and the wire, the next first.
     """
 
     option_flag: int = 0
+    down: SendNext
+    up: ReceiveNext
+    report: MembersNext
+    below: tuple[Interceptor, ...] = ()
 
     def attach(self, context: ChainContext) -> None:
         """Take the channel's context; called once, before anything else."""
@@ -122,6 +162,25 @@ class Interceptor:
         listener. A hint only.
         """
 
+    def on_view(self, change: MemberChange, now: float) -> None:
+        """The view changed: a change has passed every interceptor."""
+
+    def on_heartbeat(self, now: float) -> None:
+        """The channel's heartbeat, every ``heartbeat_sleeptime`` ms."""
+
+    def message_max_bytes(self, below: int) -> int:
+        """The longest message that may enter here, when ``below`` is the longest that the next
+        interceptor takes.
+        """
+        return below
+
+    def send_own(self, message: Outgoing, now: float) -> None:
+        """Send what nobody above asked for; whatever fails, fails the message only."""
+        try:
+            self.down(message, now)
+        except Exception as error:  # noqa: BLE001 - what is below is not ours
+            message.ticket.fail(error, now)
+
     def wants(self, options: int) -> bool:
         """Whether a message with these options asks for this interceptor (Tomcat:
         ``okToProcess``).
@@ -142,9 +201,12 @@ class Chain:
     ) -> None:
         self.interceptors = tuple(interceptors)
         send, receive, change = bottom, top, members
-        for interceptor in reversed(self.interceptors):
+        for place, interceptor in reversed(list(enumerate(self.interceptors))):
+            interceptor.below = self.interceptors[place + 1 :]
+            interceptor.down = send
             send = _send_step(interceptor, send)
         for interceptor in self.interceptors:
+            interceptor.up, interceptor.report = receive, change
             receive = _receive_step(interceptor, receive)
             change = _members_step(interceptor, change)
         self.send: SendNext = send
@@ -153,6 +215,30 @@ class Chain:
         """Enter at the bottom, towards the listeners."""
         self.on_members: MembersNext = change
         """Enter at the bottom, towards the view."""
+
+    @property
+    def has_heartbeat(self) -> bool:
+        """Whether any interceptor does something at a heartbeat."""
+        return any(
+            type(each).on_heartbeat is not Interceptor.on_heartbeat for each in self.interceptors
+        )
+
+    def on_heartbeat(self, now: float) -> None:
+        """Tell every interceptor, the highest first, as Tomcat does."""
+        for interceptor in self.interceptors:
+            interceptor.on_heartbeat(now)
+
+    def on_view(self, change: MemberChange, now: float) -> None:
+        """Tell every interceptor what the view has become."""
+        for interceptor in self.interceptors:
+            interceptor.on_view(change, now)
+
+    def message_max_bytes(self, at_bottom: int) -> int:
+        """The longest message that may enter at the top."""
+        longest = at_bottom
+        for interceptor in reversed(self.interceptors):
+            longest = interceptor.message_max_bytes(longest)
+        return longest
 
     def on_trouble(self, member: Member, why: Exception, now: float) -> None:
         """Tell every interceptor, the lowest first."""

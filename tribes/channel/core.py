@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from tribes.channel.accepted import AcceptedLinks, Receiver
 from tribes.channel.chain import Chain, Interceptor, Verdict
@@ -67,7 +67,7 @@ from tribes.wire.data import ChannelData, decode_body, destination_of, encode_da
 from tribes.wire.member import SHUTDOWN_COMMAND, Member, encode_member
 from tribes.wire.options import SendOptions, wire_options
 from tribes.wire.outputs import Close, NetworkOutput
-from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
+from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, is_probe
 
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
@@ -87,9 +87,6 @@ _MULTICAST = int(SendOptions.MULTICAST)
 _DATAGRAM = _UDP | _MULTICAST
 _SAY_NOTHING = (RemoteProcessError, QueueFullError, MemberSuspectedError, MemberBehindError)
 """Failures that are no reason to ask whether the member is there."""
-
-_PROBE_PAYLOADS = frozenset((FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD))
-
 
 SOURCES_PER_LINK_MAX = 64
 """Members whose frames one connection may carry. Tribes' own connections carry one member's."""
@@ -156,6 +153,9 @@ class ChannelCore:
         self._views = ViewBuilder()
         self._chain = Chain(
             interceptors, bottom=self._to_links, top=self._to_listeners, members=self._to_view
+        )
+        self._message_max_bytes = self._chain.message_max_bytes(
+            config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
         )
         marker = None
         if config.own_link or keys is not None:
@@ -293,6 +293,7 @@ class ChannelCore:
         )
         self._counter = 0
         self._inbound: tuple[Receiver | None, Inbound] | None = None
+        self._holding: Inbound | None = None
         self._is_stopped = False
         for interceptor in self._chain.interceptors:
             interceptor.attach(self)
@@ -307,12 +308,26 @@ class ChannelCore:
     @property
     def message_max_bytes(self) -> int:
         """The longest message that fits in a frame, given that the others are set like this one."""
-        return self.config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
+        return self._message_max_bytes
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds of the latest input."""
+        return self._now
 
     @property
     def view(self) -> View:
         """The other members, as an immutable snapshot."""
         return self._views.current
+
+    @property
+    def suspected(self) -> frozenset[Member]:
+        """The members of the view that do not answer now."""
+        return self._views.suspected
+
+    def has_member(self, member: Member) -> bool:
+        """Whether a member is in the view."""
+        return member in self._views
 
     @property
     def next_deadline(self) -> float:
@@ -368,6 +383,8 @@ class ChannelCore:
         self._now = now
         for interceptor in self._chain.interceptors:
             interceptor.start(now)
+        if self._chain.has_heartbeat:
+            self._heartbeat_at(now)
         self.membership.start(now)
         self.discovery.discovered("static", static_hosts(self.config.membership.static), now)
 
@@ -379,6 +396,8 @@ class ChannelCore:
         self._is_stopped = True
         for interceptor in self._chain.interceptors:
             interceptor.stop(now)
+        # What interceptors say last is written before the connections are closed.
+        self._senders.flush(now)
         self.membership.stop(now)
         self.discovery.stop()
         self.health.stop()
@@ -389,6 +408,14 @@ class ChannelCore:
         self._challenges.stop()
         self.accepted.flush()
         self.accepted.stop()
+
+    def _heartbeat_at(self, now: float) -> None:
+        def beat(then: float) -> None:
+            if not self._is_stopped:
+                self._heartbeat_at(then)
+                self._chain.on_heartbeat(then)
+
+        self.timers.at(now + self.config.heartbeat_sleeptime / 1000, beat)
 
     def set_keys(self, keys: KeyRing, now: float) -> None:
         """Replace the group's keys; see :class:`KeyRing` for the order of steps that loses nothing.
@@ -452,6 +479,7 @@ class ChannelCore:
         *,
         settled: Callable[[dict[Member, Exception], float], None] | None = None,
         each: Callable[[Member, Exception | None, float], None] | None = None,
+        is_bytes: bool = True,
     ) -> Ticket:
         """Send like :meth:`send` for a consumer inside the core.
 
@@ -466,6 +494,7 @@ class ChannelCore:
             settled: Gets all faulty members when the last destination is done; may run before this
                 method returns.
             each: Gets every destination as soon as it is done; may run before this method returns.
+            is_bytes: False for a message in Java's serialisation.
 
         Returns:
             The ticket, which tells who has not answered yet.
@@ -478,6 +507,7 @@ class ChannelCore:
             unique_id,
             now,
             ticket=lambda targets: Ticket(targets, settled=settled, each=each, is_live=True),
+            is_bytes=is_bytes,
         )
 
     def _post(
@@ -489,11 +519,13 @@ class ChannelCore:
         now: float,
         *,
         ticket: Callable[[tuple[Member, ...]], Ticket],
+        is_bytes: bool = True,
     ) -> Ticket:
-        targets = tuple(dict.fromkeys(destinations))
+        unique = dict.fromkeys(destinations)
+        targets = tuple(unique)
         if not targets:
             raise LocalProtocolError("no destination given")
-        if self._local in targets:
+        if self._local in unique:
             raise LocalProtocolError("a member does not send to itself")
         if options & _DATAGRAM and self.protection is not None:
             raise LocalProtocolError(
@@ -507,13 +539,18 @@ class ChannelCore:
             )
         if len(payload) > self.message_max_bytes:
             raise LocalProtocolError(
-                f"a message of {len(payload)} bytes does not fit: receivers read frames of at most "
-                f"{self.config.receiver.frame_max_bytes} bytes (receiver.frame_max_bytes)"
+                f"a message of {len(payload)} bytes does not fit: at most {self.message_max_bytes} "
+                f"can be sent with receiver.frame_max_bytes = "
+                f"{self.config.receiver.frame_max_bytes} and these interceptors"
             )
         self._now = now
         made = ticket(targets)
         data = ChannelData(
-            wire_options(options, is_bytes=True), self._wall_ms(), unique_id, self._local, payload
+            wire_options(options, is_bytes=is_bytes),
+            self._wall_ms(),
+            unique_id,
+            self._local,
+            payload,
         )
         self.statistics.messages_sent += 1
         if self._is_stopped:
@@ -549,6 +586,7 @@ class ChannelCore:
             self.datagrams.group_received(data, addr, now)
         else:
             self.membership.datagram(data, now, host=addr[0])
+        self.accepted.flush()
 
     def udp_datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram arrived at the own UDP port."""
@@ -646,6 +684,7 @@ class ChannelCore:
         """The answer to an output ``Probe``: None when the member is there, else why not."""
         self._now = now
         self._questions.answered(probe, error, now)
+        self.accepted.flush()
 
     def delivered(self, token: int, error: Exception | None, now: float) -> None:
         """The listeners are done with ``Deliver(token)``; ``error`` is what one of them raised."""
@@ -656,8 +695,53 @@ class ChannelCore:
         """``next_deadline`` has come."""
         self._now = now
         self.timers.run_due(now)
+        self.accepted.flush()
 
     # What interceptors may ask (ChainContext).
+
+    def wall_ms(self) -> int:
+        """Wall clock in milliseconds."""
+        return self._wall_ms()
+
+    def entropy(self, size: int) -> bytes:
+        """Give that many random bytes."""
+        return self._entropy(size)
+
+    def new_message(self, message: bytes, options: int) -> ChannelData:
+        """Make a message of an interceptor's own."""
+        unique_id = make_unique_id(self._entropy(16))
+        return ChannelData(options, self._wall_ms(), unique_id, self._local, message)
+
+    def hold(self) -> Held:
+        """Take the message that is being received; see :class:`ChainContext`."""
+        held = Held(self, *(self._inbound or (None, Inbound())))
+        held.inbound.pending += 1
+        return held
+
+    def release(self, held: Held, deliver: Callable[[], None]) -> None:
+        """Hand a held message on, or drop it; whatever fails, fails that message only."""
+        before = self._inbound
+        link = held.receiver
+        is_open = link is not None and self._receivers.get(link.link) is link
+        self._inbound = (link, held.inbound) if link is not None and is_open else None
+        self._holding = held.inbound
+        try:
+            deliver()
+        except RemoteProtocolError as error:
+            held.inbound.has_failed = True
+            self._emit(Notice("message refused", {"why": str(error)}))
+        except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
+            held.inbound.has_failed = True
+            self._emit(_bug("message not processed", error))
+        finally:
+            self._inbound, self._holding = before, None
+        held.inbound.pending -= 1
+        if not held.inbound.pending:
+            self._frame_finished(held.inbound)
+
+    def doubt(self, member: Member, now: float) -> None:
+        """Ask whether a member is still there."""
+        self._trouble(member, TimeoutError("asked by an interceptor"), now)
 
     def event(self, event: Event) -> None:
         """Tell the operator something."""
@@ -717,7 +801,7 @@ class ChannelCore:
         needs_ack = bool(data.options & _USE_ACK)
         waits = needs_ack and not data.options & _ASYNC
         needs_outcome = bool(data.options & _SYNC)
-        suspected = self.view.suspected
+        suspected = self._views.suspected
         ticket, send, settler = message.ticket, self._senders.send, self._settler
         sent = self.health.sent
         self.statistics.frames_sent += len(message.destinations)
@@ -778,9 +862,9 @@ class ChannelCore:
                 raise RemoteProtocolError("meant for another member, which was here before")
             introduction = introduction_of(data, body)
             if introduction is not None:
-                is_test = data.message in _PROBE_PAYLOADS
+                is_test = is_probe(data.message)
                 self._on_introduction(data.source, introduction, now, is_test=is_test)
-        if data.message not in _PROBE_PAYLOADS:
+        if not is_probe(data.message):
             # The end of a connection that only tested us says nothing about its member; asking
             # back would make it ask again, and so on for ever.
             receiver.sources[data.source] = None
@@ -833,6 +917,10 @@ class ChannelCore:
     def _process(
         self, receiver: Receiver | None, inbound: Inbound, data: ChannelData, now: float
     ) -> None:
+        if is_probe(data.message):
+            # Written to the socket, past the sender's interceptors, which ours would look for.
+            inbound.finish()
+            return
         self._inbound = (receiver, inbound)
         try:
             self._chain.receive(data, now)
@@ -863,13 +951,13 @@ class ChannelCore:
         inbound.answer_by(inbox, position)
 
     def _to_listeners(self, data: ChannelData, now: float) -> None:
-        if data.message in _PROBE_PAYLOADS:
+        if is_probe(data.message):
             return
         if self._consume is not None and self._consume(data, now):
             return
         if self._inbound is None:
-            # Released by an interceptor's timer: there is nobody left to acknowledge to.
-            self.deliveries.put(data, Inbound(), None)
+            # Released later, and the connection is gone: nobody is left to acknowledge to.
+            self.deliveries.put(data, self._holding or Inbound(), None)
         else:
             receiver, inbound = self._inbound
             self.deliveries.put(data, inbound, receiver)
@@ -891,7 +979,7 @@ class ChannelCore:
             if self.protection is not None:
                 change = self.protection.explained(change, now)
                 self.protection.admission.forget(member)
-            self._emit(MemberRemoved(member, change.reason, self.view.number))
+            self._emit(MemberRemoved(member, change.reason, self._views.number))
             self._notify(change, now)
             self._senders.drop(member, now)
             self._inboxes.forget(member.unique_id)
@@ -906,7 +994,7 @@ class ChannelCore:
             self.protection.admission.joined(member, now)
             if self._inboxes.get(member.unique_id) is not None:
                 self.protection.opened(member)
-        self._emit(MemberAdded(member, self.view.number))
+        self._emit(MemberAdded(member, self._views.number))
         self._senders.member_added(member, now)
         self.discovery.joined(member, now)
         self._notify(change, now)
@@ -1032,6 +1120,7 @@ class ChannelCore:
             self._senders.excuse(member, _not_answering(member), now)
 
     def _notify(self, change: MemberChange, now: float) -> None:
+        self._chain.on_view(change, now)
         if self._members_changed is not None:
             self._members_changed(change, now)
 
@@ -1061,6 +1150,27 @@ class ChannelCore:
         if isinstance(output, Close):
             self._senders.forget_link(output.link)
         self._outputs.append(output)
+
+
+@final
+class Held:
+    """A received message that an interceptor keeps; see ``ChainContext.hold``."""
+
+    __slots__ = ("_core", "inbound", "receiver")
+
+    def __init__(self, core: ChannelCore, receiver: Receiver | None, inbound: Inbound) -> None:
+        self._core = core
+        self.receiver = receiver
+        self.inbound = inbound
+
+    def hand_on(self, deliver: Callable[[], None]) -> None:
+        """Hand it on."""
+        self._core.release(self, deliver)
+
+    def give_up(self) -> None:
+        """Drop it."""
+        self.inbound.has_failed = True
+        self._core.release(self, lambda: None)
 
 
 def _not_answering(member: Member) -> MemberSuspectedError:

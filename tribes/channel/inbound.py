@@ -4,7 +4,8 @@ Rules of this file:
 
 1. A message that asks for an acknowledgement after processing gets it when every delivery that its
    frame caused has ended: positive when all ended well. A frame that causes none (an interceptor
-   holds or drops it) is acknowledged at once, as Tribes does (tribes-wire §4.2).
+   holds or drops it) is acknowledged at once, as Tribes does (tribes-wire §4.2); but for one that
+   `Inbound.pending` counts as held, which ends when it was handed on.
 2. The messages of one source are delivered one after the other, in the order received; no more than
    ``max_threads`` sources have one under way.
 3. What waits per source is bounded. Beyond the bound its connections are not read until half of it

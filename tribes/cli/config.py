@@ -62,9 +62,7 @@ def check(
 @click.argument("file", type=_FILE)
 @click.option("--to", "to", type=click.Choice(["toml"]), default="toml", show_default=True)
 @click.option("--output", type=_FILE, help="File to write. Default: standard output.")
-@click.option(
-    "--strict", is_flag=True, help="If there are notices, write nothing: exit with 1."
-)
+@click.option("--strict", is_flag=True, help="If there are notices, write nothing: exit with 1.")
 @click.pass_context
 def convert(ctx: click.Context, file: Path, to: str, output: Path | None, strict: bool) -> None:
     """Write a file as TOML that means the same. What does not mean the same goes to standard error.

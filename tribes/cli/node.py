@@ -69,8 +69,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "--config",
     "config_file",
     type=click.Path(dir_okay=False),
-    help="File to begin with: TOML, or Tomcat's XML. Variables TRIBES_... go over it, and the other "
-    "options over both; see `tribes config`.",
+    help="File to begin with: TOML, or Tomcat's XML. Variables TRIBES_... go over it, and the "
+    "other options over both; see `tribes config`.",
 )
 @click.option("--name", default="", help="What people call this node; travels in its heartbeats.")
 @click.option(

@@ -8,7 +8,8 @@ by :func:`msgspec.convert`, so a typing error never passes in silence.
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +21,7 @@ __all__ = [
     "AUTO",
     "ChannelConfig",
     "DnsConfig",
+    "InterceptorConfig",
     "KubernetesConfig",
     "ManagerConfig",
     "MembershipConfig",
@@ -47,6 +49,10 @@ FRAME_MIN_BYTES = 1024 * 1024
 
 class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Shared settings of the configuration records: immutable, by keyword, strict."""
+
+
+InterceptorConfig: TypeAlias = Mapping[str, Any] | Callable[[], Any]
+"""One interceptor: a table with its ``class`` and attributes, or a function that makes one."""
 
 
 class StaticMemberConfig(_Config, frozen=True):
@@ -149,7 +155,7 @@ class MembershipConfig(_Config, frozen=True):
         bind: Address of the interface to use (``bind``). Loopback unless set, see ``insecure``;
             ``"auto"``: that of the interface by which the group is reached.
         ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
-        domain: Text that is carried in every heartbeat (``domain``).
+        domain: Text, or bytes as ``{1,2,3}``, that every heartbeat carries (``domain``).
         recovery_enabled: Whether multicast sockets that fail are opened anew (``recoveryEnabled``).
         recovery_counter: How many errors in a row make them fail (``recoveryCounter``).
         recovery_sleep_time: Milliseconds between two tries to open them (``recoverySleepTime``).
@@ -326,6 +332,12 @@ class ChannelConfig(_Config, frozen=True):
         keys: The same lines themselves, where no file is at hand. Never shown.
         plain_peers: IP addresses that may be used without a key although there is one, or
             ``"any"``: for Tomcat's own members. See ``docs/security.md``.
+        interceptors: What messages pass on their way, the first first when sending: tables with
+            ``class`` and Tomcat's attributes, or functions that make an `Interceptor`. Unset:
+            asynchronous dispatch and the failure detector. See ``docs/channel.md``.
+        heartbeat_sleeptime: Milliseconds between two heartbeats of the interceptors
+            (``heartbeatSleeptime``).
+        option_check: Refuse interceptors whose option flags cover each other (``optionCheck``).
         tls: Certificates for the connections, instead of a key or with one; unset: no TLS.
     """
 
@@ -336,9 +348,15 @@ class ChannelConfig(_Config, frozen=True):
     key_file: str = ""
     keys: str = ""
     plain_peers: tuple[str, ...] = ()
+    interceptors: tuple[Any, ...] | None = None
+    heartbeat_sleeptime: int = 5000
+    option_check: bool = False
     tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.interceptors is not None:
+            hidden = tuple(_with_secrets(each) for each in self.interceptors)
+            msgspec.structs.force_setattr(self, "interceptors", hidden)
         # Whatever shows a configuration (a log, a traceback's locals) must not show this. A copy
         # has it hidden already, and hidden twice it would be lost.
         if not isinstance(self.keys, Secret):
@@ -355,6 +373,22 @@ class ChannelConfig(_Config, frozen=True):
         each connection.
         """
         return self.has_key or (self.tls is not None and self.tls.verify_peer)
+
+
+def _with_secrets(interceptor: InterceptorConfig) -> InterceptorConfig:
+    """The same, with its keys hidden from whatever shows a configuration."""
+    if not isinstance(interceptor, Mapping):
+        return interceptor
+    return {
+        name: _hidden(value) if "key" in name.lower() and "time" not in name.lower() else value
+        for name, value in interceptor.items()
+    }
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_hidden(each) for each in value)
+    return Secret(value) if isinstance(value, str) and not isinstance(value, Secret) else value
 
 
 class ManagerConfig(_Config, frozen=True):
@@ -468,6 +502,7 @@ def check_values(config: NodeConfig) -> None:
             f"must be at least {FRAME_MIN_BYTES}, found {receiver.frame_max_bytes}",
             key="channel.receiver.frame_max_bytes",
         )
+    _positive("channel.heartbeat_sleeptime", config.channel.heartbeat_sleeptime)
     _check_sender(config.channel.sender)
     _positive("manager.commit_timeout", config.manager.commit_timeout)
     _positive("manager.inbox_max_bytes", config.manager.inbox_max_bytes)

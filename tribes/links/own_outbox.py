@@ -222,8 +222,10 @@ class Outbox:
 
     def flushed(self, total: int) -> list[Item]:
         """The kernel has ``total`` bytes of the present link; return what that completes."""
-        done: list[Item] = []
         unflushed = self._unflushed
+        if not unflushed:
+            return []
+        done: list[Item] = []
         while unflushed and unflushed[0].end <= total:
             item = unflushed.popleft()
             if self._open.pop(item.position, None) is not None:

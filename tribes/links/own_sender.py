@@ -395,7 +395,8 @@ class OwnSender:
         if self._connection is not None:
             self._connection.flushed(total)
         if self.state is SenderState.OPEN:
-            self._settle([(item, None) for item in self.outbox.flushed(total)], now)
+            if done := self.outbox.flushed(total):
+                self._settle([(item, None) for item in done], now)
             self._write_soon(now)
 
     # Opening.

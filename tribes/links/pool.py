@@ -119,7 +119,8 @@ class SenderPool:
         self._speaks_own = speaks_own
         self._entropy = entropy
         self._may_have_lost = may_have_lost
-        self._awake: list[OwnSender] = []
+        self.awake: list[OwnSender] = []
+        """What waits for :meth:`flush`."""
         self._timers = timers
         self._emit = emit
         self._new_attempt = new_attempt
@@ -218,7 +219,7 @@ class SenderPool:
             lost=self._lost,
             not_own=self._not_own,
             told=self._told,
-            wake=self._awake.append,
+            wake=self.awake.append,
             # It is known to speak it: one that does not answer is stopped, not plain.
             hellos_unanswered_max=None,
             never_plain=self._only_own,
@@ -320,18 +321,18 @@ class SenderPool:
     @property
     def is_awake(self) -> bool:
         """True when something waits for :meth:`flush`."""
-        return bool(self._awake)
+        return bool(self.awake)
 
     def flush(self, now: float) -> None:
         """Let every sender write what was queued since the last call, in one piece each."""
         while True:
-            while self._awake:
-                awake, self._awake[:] = self._awake[:], []
+            while self.awake:
+                awake, self.awake[:] = self.awake[:], []
                 for sender in awake:
                     sender.flush(now)
             if self._blocked or self._full:
                 self._use_room(now)
-            if not self._awake:
+            if not self.awake:
                 return
 
     def _use_room(self, now: float) -> None:

@@ -13,7 +13,7 @@ own kind.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     from tribes.membership.introductions import Introductions
     from tribes.timers import Timer, Timers
 
-__all__ = ["GUEST_BEHIND_MS", "MulticastMembership", "MulticastStatistics"]
+__all__ = [
+    "GUEST_BEHIND_MS",
+    "Heartbeat",
+    "MulticastMembership",
+    "MulticastStatistics",
+    "read_heartbeat",
+]
 
 GUEST_BEHIND_MS: Final = 1 << 52
 """How far a guest's alive time is behind the real one."""
@@ -51,6 +57,33 @@ class MulticastStatistics:
         self.heartbeats_received = 0
         self.malformed = 0
         self.ignored = 0
+
+
+class Heartbeat(NamedTuple):
+    """What a datagram says.
+
+    Attributes:
+        record: Of a member that somebody can be connected to.
+        is_marked: Whether our mark follows that needs no key to be believed.
+        fixed: The record's bytes without its alive time: equal in all usual heartbeats.
+    """
+
+    record: Member
+    is_marked: bool
+    fixed: bytes
+
+
+def read_heartbeat(data: bytes) -> Heartbeat | None:
+    """Read a datagram of the group; None when it is malformed, or nobody can be there."""
+    try:
+        record_bytes, mark = split(data)
+        record = decode_member(data)
+    except RemoteProtocolError:
+        return None
+    if not 1 <= record.port <= 65535 or len(record.host) not in (4, 16):
+        return None
+    is_marked = mark is not None and not mark.key_id
+    return Heartbeat(record, is_marked, patch_alive(record_bytes, 0))
 
 
 class MulticastMembership:
@@ -83,8 +116,8 @@ class MulticastMembership:
         answered: Callable[[Member], float | None] = lambda member: None,
     ) -> None:
         self.table = MembershipTable(local, config.drop_time / 1000, answered=answered)
-        self.decode: Callable[[bytes], Member] = decode_member
-        """Reads a record; the simulator, whose nodes all hear the same bytes, puts a cache here."""
+        self.read: Callable[[bytes], Heartbeat | None] = read_heartbeat
+        """Reads a datagram; the simulator, whose nodes all hear the same one, puts a cache here."""
         self.statistics = MulticastStatistics()
         self._local = local
         self._record = encode_member(local)
@@ -167,27 +200,44 @@ class MulticastMembership:
         if not data.startswith(MEMBER_BEGIN):
             self.statistics.ignored += 1
             return
-        admission, is_signed = self._admission, None
-        try:
-            signed_bytes, mark = split(data)
-            if admission is not None:
-                is_signed = admission.verified(signed_bytes, mark, host)
-                if is_signed is None:
-                    return
-            record = self.decode(data)
-        except RemoteProtocolError:
-            self.statistics.malformed += 1
+        if self._admission is not None:
+            self._judge(self._admission, data, now, host)
             return
-        if not 1 <= record.port <= 65535 or len(record.host) not in (4, 16):
-            # Well-formed, but nobody can be there.
+        heartbeat = self.read(data)
+        if heartbeat is None:
             self.statistics.malformed += 1
             return
         self.statistics.heartbeats_received += 1
-        if admission is None:
-            # Who signs speaks with those who have its key, and to others as a plain member.
-            self._take(record, now, is_marked=mark is not None and not mark.key_id)
-        elif admission.hears(record, mark, is_signed=bool(is_signed), now=now):
-            self._take(record, now, is_marked=bool(is_signed))
+        # Who signs speaks with those who have its key, and to others as a plain member.
+        record, is_marked, fixed = heartbeat
+        known = self.table.heard_again(record, fixed, now)
+        if known is not None:
+            self._heard(known, now)
+            if self._expiry is None:
+                self._arm()
+            return
+        self._take(record, now, is_marked=is_marked)
+        self.table.note_fixed(record, fixed)
+
+    def _judge(
+        self, admission: Admission | Introductions, data: bytes, now: float, host: str
+    ) -> None:
+        # What is signed by nobody is dropped before its record is read.
+        try:
+            signed_bytes, mark = split(data)
+        except RemoteProtocolError:
+            self.statistics.malformed += 1
+            return
+        is_signed = admission.verified(signed_bytes, mark, host)
+        if is_signed is None:
+            return
+        heartbeat = self.read(data)
+        if heartbeat is None:
+            self.statistics.malformed += 1
+            return
+        self.statistics.heartbeats_received += 1
+        if admission.hears(heartbeat.record, mark, is_signed=is_signed, now=now):
+            self._take(heartbeat.record, now, is_marked=is_signed)
 
     def admit(self, record: Member, now: float) -> None:
         """Take in what was heard of a member before it proved itself."""
@@ -200,7 +250,8 @@ class MulticastMembership:
             return
         for change in self.table.met(record, now, is_marked=is_marked):
             self._changed(change, now)
-        self._arm()
+        if self._expiry is None:
+            self._arm()
 
     def said_farewell(self, member: Member, now: float) -> None:
         """A member said on its link that it leaves in good order."""
@@ -233,7 +284,8 @@ class MulticastMembership:
     def _take_over(self, record: Member, now: float, *, is_marked: bool) -> None:
         for change in self.table.heard(record, now, is_marked=is_marked):
             self._changed(change, now)
-        self._arm()
+        if self._expiry is None:
+            self._arm()
 
     def forget(self, member: Member) -> None:
         """Drop a member without a report: somebody above knows better than its heartbeats."""
@@ -242,14 +294,14 @@ class MulticastMembership:
             self._admission.forget(member)
 
     def _arm(self) -> None:
-        if self._expiry is not None and self._expiry.is_armed:
-            return
         when = self.table.next_expiry
         if when is not None:
             # Strictly after: the limit itself is still in time.
             self._expiry = self._timers.at(when + 0.001, self._expire)
 
     def _expire(self, now: float) -> None:
+        self._expiry = None
         for change in self.table.expire(now):
             self._changed(change, now)
-        self._arm()
+        if self._expiry is None:
+            self._arm()

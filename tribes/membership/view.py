@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,18 +25,42 @@ class View:
     number: int = 0
     members: tuple[Member, ...] = ()
     suspected: frozenset[Member] = frozenset()
+    _set: frozenset[Member] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_set", frozenset(self.members))
 
     def __contains__(self, member: object) -> bool:
-        return member in self.members
+        return member in self._set
 
 
 class ViewBuilder:
-    """Keeps the current view in step with the changes that reach the top of the chain."""
+    """Keeps the current view in step with the changes that reach the top of the chain.
+
+    A view is made when somebody looks: hundreds of members that join in one moment would otherwise
+    cost their number squared.
+    """
 
     def __init__(self) -> None:
-        self.current = View()
+        self.number = 0
+        """The present view's."""
+        self._view: View | None = View()
         self._started: dict[Member, tuple[float, Member]] = {}
         self._suspected: frozenset[Member] = frozenset()
+
+    @property
+    def current(self) -> View:
+        """The present view."""
+        if self._view is None:
+            ordered = sorted(self._started.values(), key=_by_start)
+            members = tuple([record for _, record in ordered])
+            self._view = View(self.number, members, self._suspected)
+        return self._view
+
+    @property
+    def suspected(self) -> frozenset[Member]:
+        """The present view's."""
+        return self._suspected
 
     def __contains__(self, member: Member) -> bool:
         return member in self._started
@@ -47,7 +71,7 @@ class ViewBuilder:
         # Alive times are compared as starting points: they are heard at different moments.
         started = now - member.alive / 1000 if known is None else known[0]
         self._started[member] = (started, member)
-        self._rebuild(1 if known is None else 0)
+        self._changed(1 if known is None else 0)
         return known is None
 
     def remove(self, member: Member) -> bool:
@@ -55,7 +79,7 @@ class ViewBuilder:
         if self._started.pop(member, None) is None:
             return False
         self._suspected -= {member}
-        self._rebuild(1)
+        self._changed(1)
         return True
 
     def suspect(self, member: Member, *, is_suspected: bool) -> None:
@@ -63,15 +87,17 @@ class ViewBuilder:
         self._suspected = self._suspected - {member}
         if is_suspected and member in self._started:
             self._suspected |= {member}
-        self._rebuild(0)
+        self._changed(0)
 
     def get(self, member: Member) -> Member | None:
         """The newest record of a member."""
         known = self._started.get(member)
         return None if known is None else known[1]
 
-    def _rebuild(self, step: int) -> None:
-        ordered = sorted(self._started.values(), key=lambda pair: pair[0])
-        self.current = View(
-            self.current.number + step, tuple(record for _, record in ordered), self._suspected
-        )
+    def _changed(self, step: int) -> None:
+        self.number += step
+        self._view = None
+
+
+def _by_start(known: tuple[float, Member]) -> float:
+    return known[0]

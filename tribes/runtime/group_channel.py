@@ -22,6 +22,7 @@ from tribes.runtime.listeners import (
     handled_source,
 )
 from tribes.runtime.parts import Sessions, make_shell
+from tribes.runtime.rpc_dispatch import RpcDispatcher
 from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
 
@@ -99,6 +100,8 @@ class GroupChannel:
         self._shell: Shell | None = None
         self._is_running = False
         self._is_forked = False
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._listeners.find_more = RpcDispatcher(self, self._listeners.limiter).find
         _channels.add(self)
 
     async def __aenter__(self) -> Self:
@@ -119,7 +122,7 @@ class GroupChannel:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
-        token = trio.lowlevel.current_trio_token()
+        self._token = token = trio.lowlevel.current_trio_token()
 
         def wake(call: Callable[[], None]) -> None:
             try:
@@ -139,6 +142,7 @@ class GroupChannel:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._shell.run)
             nursery.start_soon(self._listeners.run)
+            nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
             self._is_running = True
             try:
                 yield
@@ -162,6 +166,11 @@ class GroupChannel:
                 _FORKED if self._is_forked else "the channel has not been entered"
             )
         return self._shell
+
+    @property
+    def token(self) -> trio.lowlevel.TrioToken | None:
+        """Of the trio run that the channel was entered in; None before."""
+        return self._token
 
     @property
     def is_running(self) -> bool:
@@ -402,16 +411,20 @@ class GroupChannel:
         *,
         accept: Callable[[ChannelData], bool] | None = None,
         inline: bool = False,
+        java: bool = False,
     ) -> None:
         """Call ``listener(message)`` for every message that ``accept`` says yes to.
 
         One message per source at a time, in the order sent. Coroutine functions are awaited,
         others run in a worker thread, or in the channel's own loop with ``inline``.
 
+        A message that is a Java object, from a Tomcat member, is acknowledged and dropped, unless
+        a listener was added with ``java``: it gets the bytes, which nothing here decodes.
+
         Raises:
             LocalProtocolError: It is registered already, or is a coroutine function and inline.
         """
-        self._listeners.add_message_listener(listener, accept=accept, inline=inline)
+        self._listeners.add_message_listener(listener, accept=accept, inline=inline, java=java)
 
     def remove_message_listener(self, listener: MessageListener) -> None:
         """Stop calling ``listener``; unknown ones are ignored."""

@@ -23,11 +23,18 @@ from tribes.channel.outputs import Deliver, Event, MembershipEvent
 from tribes.errors import LocalProtocolError
 from tribes.manager.expiry import SessionExpired
 from tribes.wire.data import ChannelData
+from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.wire.member import Member
 
-__all__ = ["ListenerRegistry", "MembershipListener", "MessageListener", "handled_source"]
+__all__ = [
+    "ListenerRegistry",
+    "MembershipListener",
+    "MessageHandler",
+    "MessageListener",
+    "handled_source",
+]
 
 log = structlog.get_logger("tribes")
 
@@ -40,12 +47,16 @@ MembershipListener = Callable[[MembershipEvent], Any]
 EVENTS_MAX = 1024
 """Events that wait for slow listeners; beyond, the oldest are dropped and counted."""
 
+_BYTE_MESSAGE = int(SendOptions.BYTE_MESSAGE)
+
 handled_source: ContextVar[Member | None] = ContextVar("handled_source", default=None)
 """The member whose message the current code is processing."""
 
 
-class _Registered:
-    __slots__ = ("accept", "call", "inline", "is_async")
+class MessageHandler:
+    """One function that takes messages, and how it is called."""
+
+    __slots__ = ("accept", "call", "inline", "is_async", "java")
 
     def __init__(
         self,
@@ -53,10 +64,12 @@ class _Registered:
         accept: Callable[[ChannelData], bool] | None,
         *,
         inline: bool,
+        java: bool,
     ) -> None:
         self.call = call
         self.accept = accept
         self.inline = inline
+        self.java = java
         self.is_async = inspect.iscoroutinefunction(call)
 
 
@@ -67,6 +80,10 @@ class ListenerRegistry:
         max_threads: Worker threads that synchronous listeners may use at once.
         watch: Sees every event of the core at once, before any listener.
         expired: Called in a worker thread for every session that this node has expired.
+
+    Attributes:
+        find_more: Finds one more function for a message in Java's serialisation, besides those
+            that were added: the RPC channel that it is for.
     """
 
     def __init__(
@@ -76,7 +93,8 @@ class ListenerRegistry:
         watch: Callable[[Event], None] | None = None,
         expired: Callable[[SessionExpired], None] | None = None,
     ) -> None:
-        self._messages: list[_Registered] = []
+        self.find_more: Callable[[ChannelData], MessageHandler | None] | None = None
+        self._messages: list[MessageHandler] = []
         self._members: list[MembershipListener] = []
         self._limiter = trio.CapacityLimiter(max_threads)
         self._watch = watch
@@ -93,8 +111,16 @@ class ListenerRegistry:
         *,
         accept: Callable[[ChannelData], bool] | None = None,
         inline: bool = False,
+        java: bool = False,
     ) -> None:
         """Call ``listener`` for every message that ``accept`` says yes to.
+
+        Args:
+            listener: Gets the message.
+            accept: Whether it wants a message; None: every one.
+            inline: Call it in the channel's own loop.
+            java: Also give it messages that are Java objects. Others do not see them: nothing here
+                decodes them.
 
         Raises:
             LocalProtocolError: It is registered already, or is a coroutine function and inline.
@@ -103,7 +129,7 @@ class ListenerRegistry:
             raise LocalProtocolError(f"{listener!r} is registered already")
         if inline and inspect.iscoroutinefunction(listener):
             raise LocalProtocolError("an inline listener cannot be a coroutine function")
-        self._messages.append(_Registered(listener, accept, inline=inline))
+        self._messages.append(MessageHandler(listener, accept, inline=inline, java=java))
 
     def remove_message_listener(self, listener: MessageListener) -> None:
         """Stop calling ``listener``; unknown ones are ignored."""
@@ -119,12 +145,23 @@ class ListenerRegistry:
         if listener in self._members:
             self._members.remove(listener)
 
+    @property
+    def limiter(self) -> trio.CapacityLimiter:
+        """Bounds the worker threads of users' functions."""
+        return self._limiter
+
     # What the shell calls.
 
     def deliver(self, message: Deliver) -> Awaitable[None] | None:
         """Hand a message over; see :class:`tribes.runtime.shell.Listeners`."""
         data = message.message
         chosen = [known for known in self._messages if known.accept is None or known.accept(data)]
+        if not data.options & _BYTE_MESSAGE:
+            # A Java object: acknowledged, and dropped unless somebody asked for such messages.
+            chosen = [known for known in chosen if known.java]
+            more = None if self.find_more is None else self.find_more(data)
+            if more is not None:
+                chosen.append(more)
         if not chosen:
             return None
         if all(known.inline for known in chosen):
@@ -137,7 +174,7 @@ class ListenerRegistry:
             return None
         return self._call(chosen, data)
 
-    async def _call(self, chosen: list[_Registered], data: ChannelData) -> None:
+    async def _call(self, chosen: list[MessageHandler], data: ChannelData) -> None:
         handled_source.set(data.source)
         for known in chosen:
             if known.inline:

@@ -11,25 +11,32 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+import msgspec
 import structlog
 
 from tribes.config.model import NodeConfig, check_config
 from tribes.errors import LocalProtocolError
 from tribes.ids import make_unique_id
+from tribes.interceptors.domain import parse_domain
+from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
 from tribes.manager.policy import CommitPolicy
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
+from tribes.maps.manager import MapManager, map_context
+from tribes.maps.questions import LazyParts
 from tribes.node import NodeCore
+from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.addresses import with_addresses
 from tribes.runtime.discovery import discovery_services
 from tribes.runtime.key_files import read_keys, read_tls
+from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
-from tribes.runtime.stacks import default_interceptors
+from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
 if TYPE_CHECKING:
@@ -57,16 +64,24 @@ class Sessions:
     Args:
         config: Limits of the managers.
         codec: Encodes attribute values; one with your registered types, or the built-in ones.
+
+    Attributes:
+        endpoints: The RPC channels of this process.
+        map_listeners: Who is told what happens to the replicated maps.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
         self._config = config
         self._codec = codec or ValueCodec()
         self._managers: dict[str, DeltaManager] = {}
+        self._maps: dict[str, MapManager] = {}
+        self._lazy_maps: dict[str, LazyParts] = {}
         self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
         self.inbox = self._new_inbox()
+        self.endpoints = RpcEndpoints()
+        self.map_listeners = MapListeners()
         _forkable.add(self)
 
     @property
@@ -81,7 +96,8 @@ class Sessions:
     def revive(self, revive: Callable[[], None] | None) -> None:
         with self._lock:
             self._revive = revive
-            for manager in self._managers.values():
+            presences = [parts.presence for parts in self._lazy_maps.values()]
+            for manager in (*self._managers.values(), *self._maps.values(), *presences):
                 manager.revive = revive
 
     def manager(self, context: str) -> DeltaManager:
@@ -109,6 +125,97 @@ class Sessions:
         """All managers by context, as a copy."""
         with self._lock:
             return dict(self._managers)
+
+    @property
+    def maps(self) -> tuple[MapManager, ...]:
+        """The replicated maps of this process."""
+        with self._lock:
+            return tuple(self._maps.values())
+
+    @property
+    def lazy_maps(self) -> tuple[LazyParts, ...]:
+        """The lazy ones among the replicated maps of this process."""
+        with self._lock:
+            return tuple(self._lazy_maps.values())
+
+    def add_map(self, name: str, *, codec: ValueCodec | None, options: int) -> MapManager:
+        """Make a replicated map; the node takes part in it when told, or when it starts.
+
+        Raises:
+            LocalProtocolError: There is one of that name already, or it cannot be a name.
+        """
+        context = map_context(name)
+        with self._lock:
+            if context in self._maps or context in self._managers:
+                raise LocalProtocolError(f"a map {name!r} is open in this process already")
+            manager = self._maps[context] = self._make_map(context, codec, options)
+        return manager
+
+    def add_lazy_map(
+        self,
+        name: str,
+        *,
+        codec: ValueCodec | None,
+        options: int,
+        copies: int,
+        made: Callable[[MapManager], None],
+    ) -> LazyParts:
+        """Make a lazy map, as :meth:`add_map` makes one.
+
+        Args:
+            name: Of the map.
+            codec: Encodes values.
+            options: How changes are sent.
+            copies: Backups of each entry.
+            made: Told every manager that is made for a partition.
+
+        Raises:
+            LocalProtocolError: There is one of that name already, or it cannot be a name.
+        """
+        context = map_context(name, is_lazy=True)
+
+        def make(partition: int) -> MapManager:
+            of_partition = map_context(name, partition=partition, is_lazy=True)
+            manager = self._make_map(of_partition, codec, options)
+            made(manager)
+            return manager
+
+        with self._lock:
+            if context in self._lazy_maps:
+                raise LocalProtocolError(f"a lazy map {name!r} is open in this process already")
+            presence = self._make_map(context, codec, options)
+            parts = self._lazy_maps[context] = LazyParts(presence, copies, make)
+        return parts
+
+    def remove_lazy_map(self, parts: LazyParts) -> None:
+        """Forget a lazy map, as :meth:`remove_map` does."""
+        with self._lock:
+            if self._lazy_maps.get(parts.presence.context) is parts:
+                del self._lazy_maps[parts.presence.context]
+
+    def _make_map(self, context: str, codec: ValueCodec | None, options: int) -> MapManager:
+        manager = MapManager(
+            context,
+            self._map_table(),
+            self.clock,
+            inbox=self.inbox,
+            codec=codec or self._codec,
+            entropy=os.urandom,
+            monotonic=time.monotonic,
+            max_inactive_s=0,
+        )
+        manager.config = msgspec.structs.replace(self._config.manager, channel_send_options=options)
+        manager.revive = self._revive
+        return manager
+
+    def remove_map(self, manager: MapManager) -> None:
+        """Forget a map; the node must have been told to take no part in it any more."""
+        with self._lock:
+            if self._maps.get(manager.context) is manager:
+                del self._maps[manager.context]
+
+    def _map_table(self) -> SessionTable:
+        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=0)
 
     def _make(self, context: str) -> DeltaManager:
         settings = self._config.manager
@@ -157,6 +264,12 @@ class Sessions:
         for context, manager in self._managers.items():
             manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
             manager.replicator = None
+        presences = [parts.presence for parts in self._lazy_maps.values()]
+        for parts in self._lazy_maps.values():
+            parts.held.clear()
+        for each in (*self._maps.values(), *presences):
+            each.start_over(self._map_table(), self.clock, self.inbox, self._policy(each.context))
+            each.replicator = None
 
 
 def _report_unreplicated(fields: dict[str, object]) -> None:
@@ -203,7 +316,7 @@ def make_shell(
         config: The node.
         sessions: Its managers.
         listeners: Who gets messages and events.
-        interceptors: The chain; None: the default one.
+        interceptors: The chain; None: the configured one, or the default.
         wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
@@ -214,6 +327,8 @@ def make_shell(
     check_config(config)
     keys = read_keys(config.channel)
     tls = read_tls(config.channel)
+    if interceptors is None:
+        interceptors = make_interceptors(config.channel)
     membership = config.channel.membership
     services = discovery_services(membership)
     opened: list[socket.socket | Multicast] = []
@@ -239,19 +354,23 @@ def make_shell(
             port=listener.getsockname()[1],
             udp_port=-1 if udp is None else udp.getsockname()[1],
             unique_id=make_unique_id(os.urandom(16)),
-            domain=membership.domain.encode("latin-1"),
+            domain=parse_domain(membership.domain),
             payload=config.payload or config.name.encode(),
         )
+        local = adopt_local_member(local, interceptors)
         core = NodeCore(
             config,
             local,
-            interceptors=default_interceptors() if interceptors is None else interceptors,
+            interceptors=interceptors,
             make_manager=sessions.manager,
             wall_ms=wall_ms,
             entropy=os.urandom,
             # Chooses whom to compare replicas with: no secret.
             randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
             keys=keys,
+            endpoints=sessions.endpoints,
+            maps=sessions.maps,
+            lazy_maps=sessions.lazy_maps,
         )
         shell = Shell(
             core,

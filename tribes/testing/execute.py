@@ -45,6 +45,9 @@ CHECK_EVERY_S = 0.5
 MESSAGE_MAX_BYTES = 512 * 1024
 """Longer than any message of a run: 256 KiB of records and one session with large values more."""
 
+_GARBAGE_MIN = 400_000
+"""Objects made, and not yet given back, before anybody looks for cycles: some 100 MB."""
+
 TIMELINE_MAX = 20_000
 """Entries that a run keeps for its timeline; the oldest go first."""
 
@@ -113,8 +116,8 @@ def run_plan(
     """
     plan.check()
     begin = time.perf_counter()
-    with _patient_collector():
-        run = _Run(plan, keep_timeline=keep_timeline)
+    with patient_collector() as collect:
+        run = _Run(plan, keep_timeline=keep_timeline, between_looks=collect)
         violations = run.execute(progress)
     return Outcome(
         plan=plan,
@@ -129,15 +132,28 @@ def run_plan(
 
 
 @contextmanager
-def _patient_collector() -> Iterator[None]:
-    # A world is made of objects that live as long as it does: looking through them again and again
-    # for garbage took up to two thirds of a large world's time.
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 100)
+def patient_collector() -> Iterator[Callable[[], None]]:
+    """Let garbage wait until it is worth looking for.
+
+    A world is made of objects that live as long as it does: looking through them again and again
+    took up to two thirds of a large world's time. Yields what is to be called now and then: it
+    looks for garbage when there are half as many new objects as there were old ones.
+    """
+    left = 0
+
+    def collect() -> None:
+        nonlocal left
+        made = gc.get_count()[0]
+        if made > max(_GARBAGE_MIN, left // 2):
+            left = max(0, left + made - gc.collect())
+
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        yield
+        yield collect
     finally:
-        gc.set_threshold(*before)
+        if was_enabled:
+            gc.enable()
 
 
 def _config(plan: Plan, number: int) -> NodeConfig:
@@ -149,6 +165,7 @@ def _config(plan: Plan, number: int) -> NodeConfig:
                 suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
             ),
             own_link=plan.links == "own" or (plan.links == "mixed" and number % 2 == 0),
+            interceptors=plan.interceptors,
         ),
         manager=ManagerConfig(
             channel_send_options=plan.send_options, max_inactive_s=plan.max_inactive_s
@@ -166,13 +183,16 @@ def _patience(plan: Plan) -> float:
 
 
 class _Run:
-    def __init__(self, plan: Plan, *, keep_timeline: bool) -> None:
+    def __init__(
+        self, plan: Plan, *, keep_timeline: bool, between_looks: Callable[[], None]
+    ) -> None:
         self.plan = plan
         self.end_s = START_S + plan.seconds
         """When the faults end."""
         self.world = World(plan.seed)
         self.timeline: deque[TimelineEntry] = deque(maxlen=TIMELINE_MAX)
         self._keeps_timeline = keep_timeline
+        self._between_looks = between_looks
         self._is_mended = False
         self._found: list[Violation] = []
         self._dying: dict[str, int] = {}
@@ -241,6 +261,7 @@ class _Run:
         ]
 
     def _look(self) -> list[Violation]:
+        self._between_looks()
         found = self._found[:]
         self._found.clear()
         return found + check_now(self.world, self.history, message_max_bytes=MESSAGE_MAX_BYTES)

@@ -119,10 +119,9 @@ def check_now(
                 text = f"{where} has a session live again that it knew to be logged out"
                 found.append(Violation("logged out", text, (f"op {op.number}", where), world.now))
         found += _check_targets(node, context, where)
-        for what, value, limit in _bounds(node, context, message_max_bytes):
-            if value > limit:
-                text = f"{where}: {what} is {value}, allowed are {limit}"
-                found.append(Violation("bound", text, (where, what), world.now))
+        for what, value, limit in _beyond(node, context, message_max_bytes):
+            text = f"{where}: {what} is {value}, allowed are {limit}"
+            found.append(Violation("bound", text, (where, what), world.now))
     fresh = [v for v in found if v.invariant not in _STATES]
     for each in found:
         if each.invariant in _STATES:
@@ -150,42 +149,52 @@ def _check_targets(node: SimNode, context: str, where: str) -> list[Violation]:
     ]
 
 
-def _bounds(
+def _beyond(
     node: SimNode, context: str, message_max_bytes: int | None
 ) -> Iterator[tuple[str, int, int]]:
+    """What waits beyond its bound: what it is, how much, and the bound."""
     manager, channel = node.manager(context), node.core.channel
     config = channel.config
     largest = message_max_bytes or config.receiver.frame_max_bytes
     inbox = manager.inbox
-    yield "bytes in the inbox", inbox.peak_bytes, inbox.max_bytes
+    if inbox.peak_bytes > inbox.max_bytes:
+        yield "bytes in the inbox", inbox.peak_bytes, inbox.max_bytes
     for interceptor in channel._chain.interceptors:
         if isinstance(interceptor, MessageDispatchInterceptor):
             # A message larger than the queue is let through when nothing else is there.
             limit = max(interceptor.max_queue_size, largest)
-            yield "bytes in the dispatch queue", interceptor.queued_bytes, limit
+            if interceptor.queued_bytes > limit:
+                yield "bytes in the dispatch queue", interceptor.queued_bytes, limit
     sender = config.sender
+    raw_max = max(sender.queue_max_bytes, largest)
+    live_max = max(sender.live_queue_max_bytes, largest)
+    unacked_max = max(sender.unacked_max_bytes, largest)
     for member, load in channel.senders.loads.items():
         # One frame that is larger than a bound is let through when nothing else is there.
-        for what, value, limit in (
-            ("messages", load.raw, max(sender.queue_max_bytes, largest)),
-            ("changes", load.live, max(sender.live_queue_max_bytes, largest)),
-            ("unacknowledged frames", load.unacked, max(sender.unacked_max_bytes, largest)),
-        ):
-            yield f"bytes of {what} for {member.label}", value, limit
+        if load.raw > raw_max:
+            yield f"bytes of messages for {member.label}", load.raw, raw_max
+        if load.live > live_max:
+            yield f"bytes of changes for {member.label}", load.live, live_max
+        if load.unacked > unacked_max:
+            yield f"bytes of unacknowledged frames for {member.label}", load.unacked, unacked_max
         blocked = channel.senders.blocked_on(member)
-        yield f"sends blocked by {member.label}", blocked, BLOCKED_MAX
+        if blocked > BLOCKED_MAX:
+            yield f"sends blocked by {member.label}", blocked, BLOCKED_MAX
+    limit = config.receiver.pending_max + _READ_MESSAGES
     for member, source in channel.deliveries._sources.items():
-        limit = config.receiver.pending_max + _READ_MESSAGES
-        yield f"messages waiting from {member.label}", len(source.waiting), limit
+        if len(source.waiting) > limit:
+            yield f"messages waiting from {member.label}", len(source.waiting), limit
     replicator = node.core.sessions.replicators.get(context)
     if replicator is not None:
         for member in replicator.targets:
             debt = replicator.repair.state(member)
             limit = 0 if debt.needs_sync else node.config.manager.dirty_max
-            yield f"keys that {member.label} misses", debt.dirty, limit
+            if debt.dirty > limit:
+                yield f"keys that {member.label} misses", debt.dirty, limit
     destroyed = manager.table.count(Life.DESTROYED)
     limit = manager.sweeper.destroyed_max + _SWEEP_SLACK
-    yield "destroyed sessions in the table", destroyed, limit
+    if destroyed > limit:
+        yield "destroyed sessions in the table", destroyed, limit
 
 
 def check_history(

@@ -10,11 +10,12 @@ leaving a step out of a plan never leaves half of it behind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from tribes.errors import ConfigError
+from tribes.interceptors.registry import build_interceptors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +128,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         links: What the nodes speak: ``own`` (the own link), ``plain`` (all as plain members do), or
             ``mixed`` (every other node is a plain one).
         suspect_after: Of all nodes, see ``MembershipConfig``; milliseconds.
+        interceptors: Of all nodes, see ``ChannelConfig``; None: the default ones.
         multicast: Whether there is multicast. If not, the nodes find each other by the name of the
             first one, and after a split by looking for whom they lost: with pauses of up to 30 s,
             so ``settle`` and ``soon_s`` are to be longer. Their links must be ``own``.
@@ -151,6 +153,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     soon_s: float = SOON_S
     links: str = "own"
     suspect_after: int = 1000
+    interceptors: tuple[dict[str, Any], ...] | None = None
     multicast: bool = True
 
     def check(self, source: str = "") -> None:
@@ -173,6 +176,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("multicast", "without it the links must be 'own'")
         if self.suspect_after < 0:
             refuse("suspect_after", f"must not be negative, found {self.suspect_after}")
+        build_interceptors(self.interceptors or (), key="interceptors")
         if self.tabs < 1:
             refuse("tabs", f"must be at least 1, found {self.tabs}")
         if unknown := sorted(set(self.mix) - KINDS):

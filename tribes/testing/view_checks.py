@@ -35,17 +35,16 @@ def check_views(history: History) -> list[Violation]:
     """
     found = []
     views: dict[tuple[str, str], list[Told]] = {}
-    owners: dict[tuple[str, str], str] = {}
+    owners = _Owners()
     for told in history.told:
         if told.kind not in ("added", "removed"):
             continue
         views.setdefault((told.node, told.subject), []).append(told)
         facts = told.node, told.subject
         if told.kind == "added":
-            found += _check_owner(owners, told)
+            found += owners.added(told)
         else:
-            for place in [p for p, who in owners.items() if (p[0], who) == facts]:
-                del owners[place]
+            owners.removed(told)
         if told.kind == "added" and told.subject.endswith("#?"):
             text = f"{told.node} has a member {told.subject} that never was"
             found.append(Violation("invented member", text, facts, told.time))
@@ -62,14 +61,29 @@ def check_views(history: History) -> list[Violation]:
     return found
 
 
-def _check_owner(owners: dict[tuple[str, str], str], told: Told) -> list[Violation]:
-    place = told.node, told.detail
-    other = owners.get(place)
-    owners[place] = told.subject
-    if other is None or not told.detail:
-        return []
-    text = f"{told.node} takes {told.subject} for a member beside {other} on the same port"
-    return [Violation("one owner", text, (told.node, other, told.subject), told.time)]
+class _Owners:
+    """Whom each node takes for the process on a port."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[str, dict[str, str]] = {}
+        self._ports: dict[tuple[str, str], set[str]] = {}
+
+    def added(self, told: Told) -> list[Violation]:
+        by_port = self._by_port.setdefault(told.node, {})
+        other = by_port.get(told.detail)
+        by_port[told.detail] = told.subject
+        self._ports.setdefault((told.node, told.subject), set()).add(told.detail)
+        if other is None or not told.detail:
+            return []
+        text = f"{told.node} takes {told.subject} for a member beside {other} on the same port"
+        return [Violation("one owner", text, (told.node, other, told.subject), told.time)]
+
+    def removed(self, told: Told) -> None:
+        by_port = self._by_port.get(told.node, {})
+        for port in self._ports.pop((told.node, told.subject), ()):
+            # Another one may have taken it over.
+            if by_port.get(port) == told.subject:
+                del by_port[port]
 
 
 def _runs(history: History, subject: str, time: float) -> bool:

@@ -75,6 +75,18 @@ class ChannelData:
     message: bytes
     trailer: bytes = b""
 
+    def with_message(self, message: bytes, options: int | None = None) -> ChannelData:
+        """Return the same with another message, as an interceptor makes it, and other options
+        where they are given.
+        """
+        return ChannelData(
+            self.options if options is None else options,
+            self.timestamp,
+            self.unique_id,
+            self.source,
+            message,
+        )
+
 
 def encode_body(
     options: int,

@@ -93,25 +93,25 @@ class Member:
     command: bytes = b""
     domain: bytes = b""
     payload: bytes = b""
-    # Members are dictionary keys on the path of every message, so the hash is made once.
-    _hash: int = field(init=False, repr=False)
+    # Members are dictionary keys on the path of every message, so what they are compared by is made
+    # once.
+    key: bytes = field(init=False, repr=False)
+    """What makes two members equal, as one value: a dictionary that is looked into for every
+    heartbeat finds bytes several times faster than members."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.host, self.port, self.unique_id)))
+        key = b"%d %d " % (self.port, len(self.host)) + self.host + self.unique_id
+        object.__setattr__(self, "key", key)
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         if not isinstance(other, Member):
             return NotImplemented
-        return (
-            self.unique_id == other.unique_id
-            and self.port == other.port
-            and self.host == other.host
-        )
+        return self.key == other.key
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, final
 
-from tribes.config.model import ChannelConfig, ManagerConfig, MembershipConfig
+from tribes.config.model import ManagerConfig, MembershipConfig
 from tribes.config.notices import Kind, Notice
 from tribes.errors import ConfigError
 
@@ -22,7 +22,6 @@ _TICK_S: Final = 10
 _ROOT: Final = "ROOT"
 _PROVIDERS: Final = ("kubernetes", "dns")
 _STATIC: Final = "channel.membership.static"
-_STACK: Final = ("MessageDispatchInterceptor", "MessageDispatch15Interceptor", "TcpFailureDetector")
 
 
 @final
@@ -78,7 +77,6 @@ class Making:
         self._cluster: Place | None = None
         self._contexts: list[_Context] = []
         self._tick_s = _TICK_S
-        self._has_interceptors = "interceptors" in ChannelConfig.__struct_fields__
 
     def error(self, place: Place, message: str, name: str = "") -> ConfigError:
         """An error at an element, or at an attribute of it."""
@@ -154,21 +152,15 @@ class Making:
                 self.put(key, value, place)
 
     def _interceptor(self, place: Place, values: dict[str, Any]) -> None:
-        if self._has_interceptors:
-            chain = self.get("channel.interceptors") or []
-            self.lines[f"channel.interceptors[{len(chain)}]"] = place.element.line
-            self.put("channel.interceptors", [*chain, {"class": place.owner, **values}], place)
-        elif place.owner not in _STACK or values:
-            what = "interceptors cannot be chosen in this version; it is left out"
-            self.note(place, Kind.NOT_SUPPORTED, "className", place.owner, what)
+        chain = self.get("channel.interceptors") or []
+        self.lines[f"channel.interceptors[{len(chain)}]"] = place.element.line
+        self.put("channel.interceptors", [*chain, {"class": place.owner, **values}], place)
 
     def _member(self, place: Place, values: dict[str, Any]) -> None:
         for name in ("host", "port"):
             if name not in values and place.element.name == "Member":
                 raise self.error(place, "is missing; a member needs host and port", name)
         if place.parent is not None and place.parent.element.name == "Interceptor":
-            if not self._has_interceptors:
-                return
             table = self.get("channel.interceptors")[-1]
             if place.element.name == "Member":
                 table.setdefault("members", []).append(values)

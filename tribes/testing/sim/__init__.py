@@ -21,6 +21,7 @@ from tribes.testing.sim.network import Link
 from tribes.testing.sim.node import SimNode
 from tribes.testing.sim.probes import Stranger
 from tribes.testing.sim.process import SimWaiter
+from tribes.testing.sim.rpc import SimRpc, SimRpcCall
 from tribes.testing.sim.world import Observer, World
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "MachineClock",
     "Observer",
     "SimNode",
+    "SimRpc",
+    "SimRpcCall",
     "SimWaiter",
     "Stranger",
     "World",

@@ -44,6 +44,9 @@ DATAGRAM_QUEUE = 256
 """Datagrams that a kernel keeps for a process that doesn't read; more are dropped."""
 
 
+_SOMEBODY = ("127.0.0.1", 0)
+
+
 class Driver:
     """Inputs and outputs of the process on a simulated machine.
 
@@ -57,6 +60,7 @@ class Driver:
     def __init__(self, world: World, name: str, port: int, clock_offset_ms: int) -> None:
         self.world = world
         self.name = name
+        self._hears = f"{name} datagram\n".encode()
         self.clock = MachineClock(lambda: world.now, clock_offset_ms)
         """Its wall clock and its monotonic clock."""
         self.incarnation = 0
@@ -86,6 +90,7 @@ class Driver:
         self._dirty: dict[End, None] = {}
         self._timer_at = inf
         self._is_pumping = False
+        self._perform: dict[type, Callable[[Any], None]] = {}
         self._dies_in_send = False
         self._drain_until: float | None = None
 
@@ -176,8 +181,15 @@ class Driver:
         if incarnation != self.incarnation:
             return
         if not (self.is_paused or self._backlog or self._is_working or self.throttle != 1.0):
+            channel = self.core.channel
+            timers = channel.timers
+            set_before = timers.count
             self._hear(data)
-            self.pump()
+            # Hardly any heartbeat of a large group changes anything.
+            if channel.has_outputs or self._dirty:
+                self.pump()
+            elif timers.count != set_before:
+                self._arm()
         elif len(self._datagrams) >= DATAGRAM_QUEUE:
             self.datagrams_dropped += 1
         else:
@@ -191,9 +203,10 @@ class Driver:
 
     def _hear(self, data: bytes) -> None:
         world = self.world
-        world.note(self.name, "datagram", data)
-        world.observe(self.name, "datagram", data)
-        self.core.datagram(data, ("127.0.0.1", 0), self.clock.monotonic())
+        world.note_heard(self.name, self._hears, data)
+        if world.observers or "datagram" in world.watched:
+            world.observe(self.name, "datagram", data)
+        self.core.datagram(data, _SOMEBODY, self.clock.monotonic())
 
     def heard_udp(self, data: bytes, sender: tuple[str, int], incarnation: int) -> None:
         """A datagram arrived at the machine's UDP port."""
@@ -237,9 +250,26 @@ class Driver:
             # Not before its time, but for rounding.
             self.world.note(self.name, "timer")
             self.core.timer(max(now, deadline))
-        self.pump()
+            self.pump()
+        else:
+            self._arm()
 
     # Outputs.
+
+    def _plug_in(self, sockets: Sockets) -> None:
+        self.sockets = sockets
+        self._perform = {
+            Datagram: self._datagram,
+            UdpDatagram: self._udp_datagram,
+            Write: sockets.write,
+            Connect: sockets.connect,
+            Close: sockets.close,
+            Pause: sockets.pause,
+            Resume: sockets.resume,
+            Probe: self._ask,
+            Deliver: self._deliver,
+            TicketDone: self._ticket_done,
+        }
 
     def pump(self) -> None:
         """Perform the core's outputs, and the outputs of what that causes."""
@@ -247,15 +277,12 @@ class Driver:
             return
         self._is_pumping = True
         core, incarnation = self.core.channel, self.incarnation
+        perform, event = self._perform, self._event
         try:
             while True:
                 while outputs := core.take_outputs():
                     for output in outputs:
-                        perform = _PERFORM.get(type(output))
-                        if perform is not None:
-                            perform(self, output)
-                        else:
-                            self._event(output)
+                        perform.get(type(output), event)(output)
                         if incarnation != self.incarnation:
                             return
                 if not self._dirty:
@@ -303,7 +330,7 @@ class Driver:
     def _ticket_done(self, output: TicketDone) -> None:
         self.done[output.ticket] = output.faulty
 
-    def _probe(self, output: Probe) -> None:
+    def _ask(self, output: Probe) -> None:
         ProbeClient(self, output).start()
 
     def _deliver(self, output: Deliver) -> None:
@@ -311,32 +338,22 @@ class Driver:
         incarnation = self.incarnation
         self.world.observe(self.name, "deliver", output.message)
         self.messages.append(output.message)
-        if self.on_message is not None:
-            try:
-                self.on_message(output.message)
-            except Exception as why:  # noqa: BLE001 - users' code: the sender is told
-                error = why
-            if incarnation != self.incarnation:
-                return
+        try:
+            self.listen(output.message)
+        except Exception as why:  # noqa: BLE001 - users' code: the sender is told
+            error = why
+        if incarnation != self.incarnation:
+            return
         if self.delivery_s:
             self.after(self.delivery_s, self._delivered, output.token, error)
         else:
             self.core.delivered(output.token, error, self.clock.monotonic())
 
+    def listen(self, data: ChannelData) -> None:
+        """Give a message to the process's listeners; may raise, as users' do."""
+        if self.on_message is not None:
+            self.on_message(data)
+
     def _delivered(self, token: int, error: Exception | None) -> None:
         self.core.delivered(token, error, self.clock.monotonic())
         self.pump()
-
-
-_PERFORM: dict[type, Callable[[Driver, Any], None]] = {
-    Datagram: Driver._datagram,
-    UdpDatagram: Driver._udp_datagram,
-    Write: lambda node, output: node.sockets.write(output),
-    Connect: lambda node, output: node.sockets.connect(output),
-    Close: lambda node, output: node.sockets.close(output),
-    Pause: lambda node, output: node.sockets.pause(output),
-    Resume: lambda node, output: node.sockets.resume(output),
-    Probe: Driver._probe,
-    Deliver: Driver._deliver,
-    TicketDone: Driver._ticket_done,
-}

@@ -154,17 +154,25 @@ class Network:
     def multicast(self, source: Driver, data: bytes) -> None:
         """Send one datagram to every machine, the sender's included."""
         self.recorded.append(data)
+        self._world.note(source.name, "multicast", data)
         blocked = self.multicast_blocked
         if source.name in blocked:
             return
         world = self._world
+        random, schedule = world.random.random, world.schedule
+        latency, jitter, everywhere = world.latency, world.jitter, world.loss
         for link in self._routes[source.name]:
-            if link.is_cut or not link.target.is_alive or link.target.name in blocked:
+            target = link.target
+            if link.is_cut or not target.is_alive or (blocked and target.name in blocked):
                 continue
-            loss = world.loss + link.loss
-            if loss and world.random.random() < loss:
+            loss = everywhere + link.loss
+            if loss and random() < loss:
                 continue
-            self._send(link, data)
+            if link.reorder or link.duplicate or link.jitter or link.held:
+                self._send(link, data)
+            else:
+                delay = latency + jitter * random() + link.delay
+                schedule(delay, target.heard, data, target.incarnation)
 
     def _send(self, link: Link, data: bytes) -> None:
         world, target = self._world, link.target
@@ -212,6 +220,7 @@ class Network:
 
     def inject(self, data: bytes, targets: Iterable[Driver]) -> None:
         """A datagram from a host outside the cluster."""
+        self._world.note("", "multicast", data)
         for target in targets:
             if target.is_alive and target.name not in self.multicast_blocked:
                 delay = self.delay("", target.name)

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 from tribes.ids import UniqueId
 from tribes.testing.sim.disk import Disk
 from tribes.testing.sim.driver import Driver
-from tribes.testing.sim.process import Process, SimWaiter, default_stack
+from tribes.testing.sim.process import Process, SimWaiter
+from tribes.testing.sim.rpc import deliver_rpc
 from tribes.testing.sim.sockets import Sockets
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
+    from tribes.maps.lazy import LazyCore
+    from tribes.maps.manager import MapManager
     from tribes.testing.sim.world import World
+    from tribes.wire.data import ChannelData
 
 __all__ = ["SimNode", "SimWaiter"]
 
@@ -31,7 +35,7 @@ class SimNode(Driver):
         name: Its name.
         config: Settings of the node.
         port: Its TCP port.
-        interceptors: Makes its chain; None: the default one.
+        interceptors: Makes its chain; None: as configured.
         clock_offset_ms: How far its wall clock is ahead of the world's.
     """
 
@@ -50,8 +54,8 @@ class SimNode(Driver):
         """Settings of its next start."""
         self.disk: Disk = Disk()
         """Files by name; they survive every crash."""
-        self.sockets = Sockets(self, port)
-        self.make_interceptors = interceptors or default_stack
+        self._plug_in(Sockets(self, port))
+        self.make_interceptors = interceptors
 
     # What tests do.
 
@@ -164,12 +168,30 @@ class SimNode(Driver):
         """The session manager of a context."""
         return self.process.manager(context)
 
+    def open_map(self, name: str = "map", *, options: int = 2) -> MapManager:
+        """Open a replicated map in the process as it runs now."""
+        manager = self.process.open_map(name, options)
+        self.pump()
+        return manager
+
+    def open_lazy_map(self, name: str = "lazy", *, options: int = 2, copies: int = 1) -> LazyCore:
+        """Open a lazy map in the process as it runs now."""
+        lazy = self.process.open_lazy_map(name, options, copies)
+        self.pump()
+        return lazy
+
     def send(self, payload: bytes, to: Iterable[SimNode], options: int) -> int:
         """Send a message; its outcome appears in ``done`` under the returned ticket."""
         members = [node.core.local for node in to]
         ticket, _ = self.core.send(members, payload, options, self.clock.monotonic())
         self.pump()
         return ticket
+
+    def listen(self, data: ChannelData) -> None:
+        """What the driver calls for a message: the RPC channel that it is for, and the listener."""
+        deliver_rpc(self, data)
+        if self.on_message is not None:
+            self.on_message(data)
 
     def names(self) -> list[str]:
         """Names of the members that this node sees, itself included, sorted."""

@@ -181,7 +181,8 @@ class Sockets:
         self._streams.window_opened(end)
         node, world = self._node, self._node.world
         world.note(node.name, "bytes", item)
-        world.observe(node.name, "bytes", (end.link, item))
+        if world.observers or "bytes" in world.watched:
+            world.observe(node.name, "bytes", (end.link, item))
         node.core.link_bytes(end.link, item, node.clock.monotonic())
         node.pump()
         if inbox:
@@ -238,7 +239,9 @@ class Sockets:
         taken = self._streams.write(end)
         if taken and end.link in self.ends:
             node = self._node
-            node.world.observe(node.name, "write", (end.link, taken))
+            world = node.world
+            if world.observers or "write" in world.watched:
+                world.observe(node.name, "write", (end.link, taken))
             node.core.writable(end.link, end.sent, node.clock.monotonic())
 
     def close(self, output: Close) -> None:

@@ -232,10 +232,13 @@ class Streams:
     def _arrive(self, end: End, epoch: int) -> None:
         if epoch != end.epoch or not end.flight:
             return
-        if not self._is_admitted(end):
+        other = end.other
+        way = end.way
+        is_open = way is None or not (way.is_cut or self._network.tcp_blocked)
+        if (other.inbox_bytes or not is_open) and not self._is_admitted(end):
             self._stall(end)
             return
-        other, item = end.other, end.flight.popleft()
+        item = end.flight.popleft()
         if isinstance(item, bytes):
             self._acknowledge(end, len(item))
             if other.is_reset or not other.is_open:
@@ -267,7 +270,12 @@ class Streams:
 
     def _acknowledge(self, end: End, size: int) -> None:
         # A corrupted piece may have another length than what was counted; never go below none.
-        if self._network.carries_segments(end.other.way):
+        back = end.other.way
+        if (
+            back is None
+            or not (back.is_cut or self._network.tcp_blocked)
+            or (self._network.carries_segments(back))
+        ):
             end.unacked = max(0, end.unacked - size - end.deferred) if end.flight else 0
             end.deferred = 0
             return

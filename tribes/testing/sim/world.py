@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -13,12 +14,12 @@ from typing import Any
 import msgspec
 
 from tribes.config.model import NodeConfig
+from tribes.membership.multicast import Heartbeat, read_heartbeat
 from tribes.testing.sim.faults import corruption
 from tribes.testing.sim.network import Link, Network
 from tribes.testing.sim.node import SimNode
 from tribes.testing.sim.probes import Stranger
 from tribes.testing.sim.streams import Streams
-from tribes.wire.member import Member, decode_member
 
 __all__ = ["Observer", "World"]
 
@@ -33,8 +34,13 @@ bytes, ``bytes`` (link, bytes), ``write`` (link, number of bytes), ``connect`` t
 
 FIRST_PORT = 4000
 
-DECODED_RECORDS = 1024
+HEARTBEATS_READ = 1024
 """How many datagrams are remembered with the record in them."""
+
+UNHASHED_MAX = 1000
+"""Pieces of the log that wait to be hashed together."""
+
+_WHEN = struct.Struct("<dI")
 
 
 class World:
@@ -61,13 +67,17 @@ class World:
         """Told everything; see :meth:`watch` for who wants to know of little."""
         self.log: list[str] | None = None
         """Set it to a list to get the lines of the event log, whose hash is ``digest``."""
-        self._watchers: dict[str, list[Observer]] = {}
+        self.watched: dict[str, list[Observer]] = {}
+        """Who watches which kinds; see :meth:`watch`."""
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._sequence = 0
         self._links = 0
-        self.decode: Callable[[bytes], Member] = lru_cache(DECODED_RECORDS)(decode_member)
-        """Reads a member record, once for all nodes that hear it: records are immutable."""
+        self.read_heartbeat: Callable[[bytes], Heartbeat | None] = lru_cache(HEARTBEATS_READ)(
+            read_heartbeat
+        )
+        """Reads a datagram, once for all nodes that hear it: records are immutable."""
         self._log = hashlib.sha256()
+        self._unhashed: list[bytes] = []
         self.network = Network(self)
         self.streams = Streams(self)
 
@@ -138,27 +148,50 @@ class World:
     @property
     def digest(self) -> str:
         """Hash of everything that happened so far: equal seeds give equal digests."""
+        self._hash_notes()
         return self._log.copy().hexdigest()
 
     def note(self, node: str, what: str, data: bytes = b"") -> None:
         """Add a line to the log, and the data to its hash."""
-        line = f"{self.now!r} {node} {what} {len(data)}\n"
-        self._log.update(line.encode() + data)
+        unhashed = self._unhashed
+        unhashed.append(_WHEN.pack(self.now, len(data)) + f"{node} {what}\n".encode() + data)
+        if len(unhashed) > UNHASHED_MAX:
+            self._hash_notes()
         if self.log is not None:
-            self.log.append(f"{line[:-1]} {data.hex()}")
+            self.log.append(f"{self.now!r} {node} {what} {len(data)} {data.hex()}")
+
+    def note_heard(self, node: str, label: bytes, data: bytes) -> None:
+        """Add a line for a datagram that a node heard. Its bytes were noted when it was sent: most
+        of what happens in a large world is that hundreds hear the same.
+
+        Args:
+            node: Its name.
+            label: The same in the hash, encoded once and for all.
+            data: The datagram.
+        """
+        unhashed = self._unhashed
+        unhashed.append(_WHEN.pack(self.now, len(data)) + label)
+        if len(unhashed) > UNHASHED_MAX:
+            self._hash_notes()
+        if self.log is not None:
+            self.log.append(f"{self.now!r} {node} datagram {len(data)} {data.hex()}")
+
+    def _hash_notes(self) -> None:
+        self._log.update(b"".join(self._unhashed))
+        self._unhashed.clear()
 
     def observe(self, node: str, kind: str, detail: object = None) -> None:
         """Tell the observers."""
         for observer in self.observers:
             observer(self.now, node, kind, detail)
-        if kind in self._watchers:
-            for watcher in self._watchers[kind]:
+        if kind in self.watched:
+            for watcher in self.watched[kind]:
                 watcher(self.now, node, kind, detail)
 
     def watch(self, kinds: Iterable[str], watcher: Observer) -> None:
         """Let somebody observe some kinds only: being told of every byte costs a run its speed."""
         for kind in kinds:
-            self._watchers.setdefault(kind, []).append(watcher)
+            self.watched.setdefault(kind, []).append(watcher)
 
     def fault(self, node: str, what: str, *, kind: str = "fault") -> None:
         """Log a fault and tell the observers."""

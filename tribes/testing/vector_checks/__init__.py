@@ -17,7 +17,15 @@ from tribes.testing.vector_checks.registry import Vector as Vector
 from tribes.testing.vector_checks.registry import check as check
 from tribes.testing.vector_checks.registry import expect as expect
 
-BUILT_IN: Final = ("member", "frame", "config", "control", "behaviour")
+BUILT_IN: Final = (
+    "member",
+    "frame",
+    "config",
+    "control",
+    "behaviour",
+    "interceptors",
+    "java",
+)
 """Modules of this package that hold checks."""
 
 

@@ -1,0 +1,94 @@
+"""Java objects: what is spoken comes back, everything else is refused, and nothing is trusted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tribes.errors import LocalProtocolError, RemoteProtocolError
+from tribes.wire.java import JavaByteArray, JavaLong, JavaValue, decode_java, encode_java
+
+VALUES = st.one_of(
+    st.none(),
+    st.text(),
+    st.binary(max_size=5000),
+    st.binary(max_size=50).map(JavaByteArray),
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**63), 2**63 - 1).map(JavaLong),
+)
+
+
+@given(VALUES)
+def test_what_is_written_is_read_back(value: JavaValue) -> None:
+    """The value comes back, and bytes, byte arrays and longs stay what they are."""
+    back = decode_java(encode_java(value))
+    assert back == value
+    if isinstance(value, str | bytes):
+        assert type(back) is type(value)
+
+
+@pytest.mark.parametrize("size", [0xFFFF, 0x10000])
+def test_text_changes_its_form_at_64_kib(size: int) -> None:
+    """Java counts a short text in 16 bits, a longer one in 64."""
+    stream = encode_java("x" * size)
+    assert stream[4] == (0x74 if size <= 0xFFFF else 0x7C)
+    assert decode_java(stream) == "x" * size
+
+
+def test_text_is_javas_modified_utf8() -> None:
+    """NUL takes two bytes; a character beyond 16 bits is written as two halves of three bytes."""
+    assert encode_java("\0").hex() == "aced0005740002c080"
+    assert encode_java("\U0001f600").hex() == "aced0005740006eda0bdedb880"
+    assert decode_java(bytes.fromhex("aced0005740006eda0bdedb880")) == "\U0001f600"
+
+
+def test_zero_bytes_are_null() -> None:
+    """As in Tomcat (TestXByteBuffer): an empty message holds no object."""
+    assert decode_java(b"") is None
+
+
+@pytest.mark.parametrize("value", [2**63, True, 1.5, [b"x"], {}])
+def test_other_types_do_not_travel(value: object) -> None:
+    """What Java would not read as the same is refused at the sender."""
+    with pytest.raises(LocalProtocolError):
+        encode_java(value)  # type: ignore[arg-type]
+
+
+@given(VALUES, st.data())
+def test_a_spoiled_stream_is_refused_or_read(value: JavaValue, data: st.DataObject) -> None:
+    """Cut anywhere, or with any byte changed, it gives a value or a RemoteProtocolError."""
+    stream = encode_java(value)
+    cut = data.draw(st.integers(0, len(stream) - 1))
+    if cut:
+        with pytest.raises(RemoteProtocolError):
+            decode_java(stream[:cut])
+    changed = bytearray(stream)
+    changed[cut] ^= data.draw(st.integers(1, 255))
+    try:
+        decode_java(bytes(changed))
+    except RemoteProtocolError:
+        pass
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_or_read(data: bytes) -> None:
+    """No other exception leaves the reader."""
+    for stream in (data, b"\xac\xed\x00\x05" + data):
+        try:
+            decode_java(stream)
+        except RemoteProtocolError:
+            pass
+
+
+def test_an_unknown_class_is_refused_by_its_name() -> None:
+    """Nothing of it is made; the error says what it was."""
+    stream = bytes.fromhex("aced00057372") + b"\x00\x0ejava.util.Date" + bytes(8) + b"\x03\0\0x"
+    with pytest.raises(RemoteProtocolError, match=r"java\.util\.Date"):
+        decode_java(stream)
+
+
+def test_claimed_lengths_allocate_nothing() -> None:
+    """A text of 2**62 bytes in a stream of 13 is refused."""
+    with pytest.raises(RemoteProtocolError, match="cut short"):
+        decode_java(bytes.fromhex("aced00057c4000000000000000"))

@@ -1,0 +1,100 @@
+"""Who is told what happens to replicated maps: users' functions, outside the core.
+
+Changes are told one after the other, in the order in which they happened on this member, and never
+hold up an acknowledgement.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import structlog
+import trio
+
+from tribes.maps.changes import EntryChange, MapChange, MapMemberChange
+
+if TYPE_CHECKING:
+    from tribes.maps.manager import MapManager
+
+__all__ = ["MapListener", "MapListeners"]
+
+log = structlog.get_logger("tribes")
+
+MapListener: TypeAlias = Callable[[MapChange | MapMemberChange], Any]
+"""Gets one change. Awaited when it is a coroutine function, else called in a worker thread."""
+
+CHANGES_MAX = 10_000
+"""Changes that wait for slow listeners; beyond, the oldest are dropped and counted."""
+
+
+class MapListeners:
+    """The listeners of all maps of one process.
+
+    Attributes:
+        dropped: Changes that nobody was told of, because listeners were too slow.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._changes: deque[tuple[MapManager, MapListener, EntryChange | MapMemberChange]] = (
+            deque()
+        )
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._wake = trio.Event()
+
+    def add(self, manager: MapManager, listener: MapListener) -> None:
+        """Tell a listener what happens to a map. One listener per map."""
+
+        def note(change: EntryChange | MapMemberChange) -> None:
+            self._changes.append((manager, listener, change))
+            if len(self._changes) > CHANGES_MAX:
+                self._changes.popleft()
+                self.dropped += 1
+            token = self._token
+            if token is not None:
+                try:
+                    token.run_sync_soon(self._awake, idempotent=True)
+                except trio.RunFinishedError:
+                    return
+
+        manager.on_change = note
+
+    def _awake(self) -> None:
+        self._wake.set()
+
+    async def run(self, token: trio.lowlevel.TrioToken, limiter: trio.CapacityLimiter) -> None:
+        """Tell, until cancelled."""
+        self._token = token
+        try:
+            while True:
+                self._wake = trio.Event()
+                while self._changes:
+                    await self._tell(*self._changes.popleft(), limiter)
+                await self._wake.wait()
+        finally:
+            self._token = None
+
+    async def _tell(
+        self,
+        manager: MapManager,
+        listener: MapListener,
+        change: EntryChange | MapMemberChange,
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        # The boundary to the users' code: what it raises costs that call, not the channel.
+        try:
+            if inspect.iscoroutinefunction(listener):
+                await listener(_read(manager, change))
+            else:
+                await trio.to_thread.run_sync(
+                    lambda: listener(_read(manager, change)), limiter=limiter
+                )
+        except Exception:
+            log.exception("map listener failed", map=manager.context)
+
+
+def _read(manager: MapManager, change: EntryChange | MapMemberChange) -> Any:
+    return change.read(manager.codec) if isinstance(change, EntryChange) else change
