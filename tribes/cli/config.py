@@ -11,8 +11,13 @@ import click
 from tribes.config import Loaded, as_toml, load, loads
 from tribes.config.explain import explain as explained
 from tribes.config.explain import names_like
-from tribes.config.model import check_protection, check_values
+from tribes.config.model import NodeConfig, check_protection, check_values
 from tribes.errors import ConfigError
+from tribes.ids import make_unique_id
+from tribes.interceptors.domain import parse_domain
+from tribes.interceptors.registry import build_interceptors
+from tribes.interceptors.rules import check_stack
+from tribes.wire.member import Member
 
 __all__ = ["config"]
 
@@ -132,9 +137,23 @@ def _load(file: Path, *, env: bool) -> Loaded:
     loaded = load(file, environ=os.environ if env else None)
     try:
         check_values(loaded.config)
+        _check_interceptors(loaded.config)
     except ConfigError as error:
         raise loaded.located(error) from None
     return loaded
+
+
+def _check_interceptors(config: NodeConfig) -> None:
+    """Make them, as a node would. Names of members are not looked up: nothing is connected to."""
+    if config.channel.interceptors is not None:
+        built = build_interceptors(config.channel.interceptors, resolve=lambda _: bytes(4))
+        local = Member(
+            host=bytes(4),
+            port=1,
+            unique_id=make_unique_id(bytes(16)),
+            domain=parse_domain(config.channel.membership.domain),
+        )
+        check_stack(built.interceptors, local=local, option_check=config.channel.option_check)
 
 
 def _to_start(loaded: Loaded) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -37,7 +37,7 @@ class Override:
 
     variable: str
     path: tuple[str, ...]
-    value: Any
+    value: Any = field(repr=False)  # it may be a key
 
     @property
     def key(self) -> str:
@@ -138,5 +138,6 @@ def _value(variable: str, key: str, text: str, hint: Any) -> Any:
             return text
         return msgspec.convert(text, hint, strict=False)
     except msgspec.MsgspecError as why:
-        shown = "" if "key" in key.rpartition(".")[2] else f"found {text[:80]!r}; "
+        may_hold_keys = _is_table(hint) or "key" in key.rpartition(".")[2]
+        shown = "" if may_hold_keys else f"found {text[:80]!r}; "
         raise ConfigError(f"{shown}{why}", key=key, source=variable) from None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["line_of"]
+__all__ = ["line_of", "nearest_line"]
 
 _HEADER: Final = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\- \"]+?)\s*\]\]?")
 _PAIR: Final = re.compile(r"\s*([A-Za-z0-9_.\-\"]+)\s*=")
@@ -32,9 +33,14 @@ def line_of(text: str, key: str) -> int | None:
         elif pair := _PAIR.match(line):
             name = _plain(pair[1])
             found.setdefault(f"{table}.{name}" if table else name, number)
+    return nearest_line(found, key)
+
+
+def nearest_line(lines: Mapping[str, int], key: str) -> int | None:
+    """The line of a key, or of the nearest table around it; None: neither is there."""
     while key:
-        if key in found:
-            return found[key]
+        if key in lines:
+            return lines[key]
         shorter = _INDEX.sub("", key)
         key = shorter if shorter != key else key.rpartition(".")[0]
     return None

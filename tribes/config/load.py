@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin, get_t
 import msgspec
 
 from tribes.config.environment import Override, apply_overrides
-from tribes.config.lines import line_of
+from tribes.config.lines import line_of, nearest_line
 from tribes.config.model import ManagerConfig, MembershipConfig, NodeConfig
 from tribes.config.options import parse_send_options
 from tribes.config.tomcat import read_tomcat
@@ -67,15 +67,17 @@ class Loaded:
     notices: tuple[Notice, ...] = ()
     source: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
-    text: str = ""
+    text: str = field(default="", repr=False)  # it may hold keys
     overrides: tuple[Override, ...] = ()
 
     def located(self, error: ConfigError) -> ConfigError:
         """The same error with the file and line, or the variable, that set its key."""
         for override in self.overrides:
-            if override.key == error.key:
+            if error.key == override.key or error.key.startswith(
+                (f"{override.key}.", f"{override.key}[")
+            ):
                 return ConfigError(error.message, key=error.key, source=override.variable)
-        line = self.lines.get(error.key) or (line_of(self.text, error.key) if self.text else None)
+        line = line_of(self.text, error.key) if self.text else nearest_line(self.lines, error.key)
         source = f"{self.source}: line {line}" if line else self.source
         return ConfigError(error.message, key=error.key, source=source)
 
@@ -127,14 +129,15 @@ def loads(data: bytes, *, source: str = "", environ: Mapping[str, str] | None = 
     else:
         notices, lines = [], {}
         text, tables = _toml(data, source)
+    done: tuple[Override, ...] = ()
     try:
         named = _renamed(tables, NodeConfig, "", source)
-        done = apply_overrides(named, environ or {})
+        done = tuple(apply_overrides(named, environ or {}))
         config = _converted(named, source)
     except ConfigError as error:
-        known = Loaded(NodeConfig(), (), source, lines, text)
+        known = Loaded(NodeConfig(), (), source, lines, text, done)
         raise (known.located(error) if error.source == source else error) from None
-    return Loaded(config, tuple(notices), source, lines, text, tuple(done))
+    return Loaded(config, tuple(notices), source, lines, text, done)
 
 
 def _toml(data: bytes, source: str) -> tuple[str, dict[str, Any]]:

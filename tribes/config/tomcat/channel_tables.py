@@ -143,7 +143,7 @@ _RECEIVING: Final[Table] = (
     honoured("port", "4000", "int", f"{_RECEIVER}.port", "first TCP port to try"),
     honoured("autoBind", "100", "ports", f"{_RECEIVER}.auto_bind", "how many ports to try"),
     unused("securePort", "-1", "port for secure messages", _NO_SECURE_PORT, "-1"),
-    honoured("udpPort", "-1", "int", f"{_RECEIVER}.udp_port", "first UDP port to try"),
+    honoured("udpPort", "-1", "udp_port", f"{_RECEIVER}.udp_port", "first UDP port to try"),
     unused("selectorTimeout", "5000", "ms a selector waits", "nothing here polls"),
     honoured(
         "maxThreads",

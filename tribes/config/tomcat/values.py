@@ -124,6 +124,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "unique_id": _unique_id,
     "domain": _domain,
     "ports": lambda text: max(_int(text), 1),
+    "udp_port": lambda text: _int(text) if _int(text) > 0 else -1,  # as Tomcat
     "ticks": _int,
     "delay": _int,
     "milliseconds": lambda text: max(_int(text), 0) / 1000,
