@@ -19,11 +19,13 @@ from tribes.config import (
     StaticMemberConfig,
     check_config,
     config_from,
+    read_config_bytes,
 )
 from tribes.config.model import ChannelConfig, NodeConfig, ReceiverConfig
 from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
+CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
 BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
 MEMBERSHIP = Path(__file__).parent.parent / "docs" / "membership.md"
 TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
@@ -105,3 +107,21 @@ def _examples(page: str) -> dict[str, Any]:
     for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
         exec(compile(code, str(path), "exec"), names)
     return names
+
+
+def test_files_of_the_configuration_guide_load() -> None:
+    """The examples in TOML, XML and of the environment."""
+    text = CONFIGURATION.read_text()
+    [toml] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    [xml] = re.findall(r"```xml\n(.*?)```", text, re.DOTALL)
+    [shell] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    check_config(read_config_bytes(toml.encode()).config)
+    loaded = read_config_bytes(xml.encode())
+    check_config(loaded.config)
+    assert loaded.config.manager.channel_send_options == 6
+    environ = dict(line.split("=", 1) for line in shell.splitlines())
+    environ = {name: value.strip("'") for name, value in environ.items()}
+    config = read_config_bytes(toml.encode(), environ=environ).config
+    assert config.channel.receiver.port == 4001
+    assert config.contexts == ("shop", "blog")
+    assert config.channel.membership.static == (StaticMemberConfig(host="10.0.0.2"),)

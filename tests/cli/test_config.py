@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tribes.cli.app import main
-from tribes.config import load
+from tribes.config import read_config
 from tribes.config.explain import explain, keys
 
 DATA = Path(__file__).parent.parent / "data"
@@ -111,7 +111,7 @@ def test_convert_writes_toml_that_means_the_same(tmp_path: Path) -> None:
     assert "channelStartOptions" in done.stderr
     path = tmp_path / "node.toml"
     path.write_text(done.stdout)
-    assert load(path).config == load(SERVER).config
+    assert read_config(path).config == read_config(SERVER).config
     other = tmp_path / "other.toml"
     assert config("convert", "--to", "toml", "--output", other, SERVER).stdout == ""
     assert other.read_text() == done.stdout

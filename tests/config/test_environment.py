@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tribes.config import NodeConfig, loads
+from tribes.config import NodeConfig, read_config_bytes
 from tribes.config.environment import overrides
 from tribes.config.model import DnsConfig, StaticMemberConfig
 from tribes.errors import ConfigError
 
 
 def with_environment(toml: str = "", **environ: str) -> NodeConfig:
-    return loads(toml.encode(), source="f.toml", environ=environ).config
+    return read_config_bytes(toml.encode(), source="f.toml", environ=environ).config
 
 
 def test_each_kind_of_value() -> None:
@@ -87,8 +87,8 @@ def test_values_that_only_the_model_can_judge_name_the_variable() -> None:
     """As a list of tables with a wrong key."""
     environ = {"TRIBES_CHANNEL__MEMBERSHIP__STATIC": '[{"hots": "a"}]'}
     with pytest.raises(ConfigError, match=r"^TRIBES_CHANNEL__MEMBERSHIP__STATIC: .*hots"):
-        loads(b"", environ=environ)
-    loaded = loads(b"", environ={"TRIBES_CHANNEL__RECEIVER__PORT": "70000"})
+        read_config_bytes(b"", environ=environ)
+    loaded = read_config_bytes(b"", environ={"TRIBES_CHANNEL__RECEIVER__PORT": "70000"})
     error = loaded.located(ConfigError("wrong", key="channel.receiver.port"))
     assert error.source == "TRIBES_CHANNEL__RECEIVER__PORT"
 
@@ -103,6 +103,6 @@ def test_keys_are_not_shown() -> None:
     """Not even in an error about them."""
     with pytest.raises(ConfigError) as caught:
         with_environment(TRIBES_CHANNEL__TLS="geheim")
-    loaded = loads(b"", environ={"TRIBES_CHANNEL__KEYS": "geheim"})
+    loaded = read_config_bytes(b"", environ={"TRIBES_CHANNEL__KEYS": "geheim"})
     assert "geheim" not in repr(loaded)
     assert caught.value.source == "TRIBES_CHANNEL__TLS"

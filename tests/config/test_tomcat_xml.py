@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tribes.config import Kind, Loaded, NodeConfig, as_toml, check_config, load, loads
+from tribes.config import (
+    Kind,
+    Loaded,
+    NodeConfig,
+    as_toml,
+    check_config,
+    read_config,
+    read_config_bytes,
+)
 from tribes.config.model import StaticMemberConfig
 from tribes.config.paths import with_value
 from tribes.errors import ConfigError
@@ -25,7 +33,9 @@ RECEIVER = f'<Receiver className="{TRIBES}transport.nio.NioReceiver" {{}}/>'
 
 
 def channel(inside: str) -> Loaded:
-    return loads(f"<Cluster>\n<Channel>\n{inside}\n</Channel>\n</Cluster>".encode(), source="c.xml")
+    return read_config_bytes(
+        f"<Cluster>\n<Channel>\n{inside}\n</Channel>\n</Cluster>".encode(), source="c.xml"
+    )
 
 
 def told(loaded: Loaded, name: str) -> str:
@@ -36,7 +46,7 @@ def told(loaded: Loaded, name: str) -> str:
 @pytest.mark.parametrize("seed", [s for s in SEEDS if s not in BROKEN], ids=lambda path: path.name)
 def test_published_files_load_and_would_start(seed: Path) -> None:
     """As they are; with a key, or trust in the network, a node can be made of each."""
-    loaded = load(seed)
+    loaded = read_config(seed)
     check_config(with_value(loaded.config, "insecure", True))
     chain = build_interceptors(loaded.config.channel.interceptors or ())
     check_stack(chain.interceptors, local=LOCAL)
@@ -52,7 +62,7 @@ def test_there_are_seeds() -> None:
 def test_a_text_that_was_pasted_twice_is_refused(seed: Path) -> None:
     """With line and column, what stands there, and what seems to have happened."""
     with pytest.raises(ConfigError) as caught:
-        load(seed)
+        read_config(seed)
     assert caught.value.source == str(seed)
     assert "line 17, column 58: '#监听的多播地址" in str(caught.value)
     assert "no comments with #" in caught.value.message
@@ -69,7 +79,7 @@ def test_no_break_spaces_of_a_web_page_are_spaces(seed: Path) -> None:
     assert "\u00a0" in other.read_text()
     if seed in BROKEN:
         return
-    loaded, plain = load(other), load(seed)
+    loaded, plain = read_config(other), read_config(seed)
     assert loaded.config == plain.config
     [repaired, *rest] = loaded.notices
     assert repaired.kind is Kind.REPAIRED
@@ -79,7 +89,7 @@ def test_no_break_spaces_of_a_web_page_are_spaces(seed: Path) -> None:
 
 def test_the_cluster_of_the_guides() -> None:
     """Its attributes are where they belong, and what has no place is named."""
-    loaded = load(DATA / "seeds-xml" / "001-cluster-plain.xml")
+    loaded = read_config(DATA / "seeds-xml" / "001-cluster-plain.xml")
     membership, receiver = loaded.config.channel.membership, loaded.config.channel.receiver
     assert (membership.address, membership.port) == ("228.0.12.8", 45564)
     assert (membership.frequency, membership.drop_time) == (500, 3000)
@@ -97,7 +107,7 @@ def test_the_cluster_of_the_guides() -> None:
 
 def test_a_whole_server() -> None:
     """Every part of it that has to do with sessions is found, wherever it stands."""
-    loaded = load(DATA / "server.xml")
+    loaded = read_config(DATA / "server.xml")
     config = loaded.config
     check_config(config)
     assert config.contexts == (
@@ -135,7 +145,9 @@ def test_a_whole_server() -> None:
 
 def test_defaults_of_a_bare_cluster() -> None:
     """Tomcat's, but on the loopback interface: which is told."""
-    loaded = loads(b"<Cluster className='org.apache.catalina.ha.tcp.SimpleTcpCluster'/>")
+    loaded = read_config_bytes(
+        b"<Cluster className='org.apache.catalina.ha.tcp.SimpleTcpCluster'/>"
+    )
     assert loaded.config == NodeConfig()
     assert "127.0.0.1" in told(loaded, "Channel/Receiver address")
 
@@ -171,7 +183,7 @@ def test_defaults_of_a_bare_cluster() -> None:
 def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:
     """With the place and what is wrong with it."""
     with pytest.raises(ConfigError) as caught:
-        loads(text.encode() or b"<", source="t.xml")
+        read_config_bytes(text.encode() or b"<", source="t.xml")
     assert str(caught.value).startswith("t.xml")
     assert any(part in str(caught.value) for part in said.split("|")) or not text
 
@@ -236,7 +248,7 @@ def test_typographic_quotes_are_quotes_where_nothing_else_helps() -> None:
     membership = loaded.config.channel.membership
     assert (membership.port, membership.ttl) == (45000, 3)
     assert any("typographic" in each.name for each in loaded.notices)
-    proper = loads('<Context path="it=\u201cs\u201d"/>'.encode())
+    proper = read_config_bytes('<Context path="it=\u201cs\u201d"/>'.encode())
     assert proper.config.contexts == ("it=\u201cs\u201d",)
     assert not any(each.kind is Kind.REPAIRED for each in proper.notices)
 
@@ -246,7 +258,7 @@ def test_encodings(encoding: str) -> None:
     """The declared one, or that of the mark at the beginning."""
     name = encoding.removesuffix("-sig")
     text = f'<?xml version="1.0" encoding="{name}"?><Context path="/shop"/>'
-    assert loads(text.encode(encoding)).config.contexts == ("shop",)
+    assert read_config_bytes(text.encode(encoding)).config.contexts == ("shop",)
 
 
 def test_static_members() -> None:
@@ -317,12 +329,12 @@ def test_an_unknown_provider_is_refused() -> None:
 )
 def test_contexts(document: str, names: tuple[str, ...]) -> None:
     """By path, or else by the name of the file or directory."""
-    assert loads(document.encode()).config.contexts == names
+    assert read_config_bytes(document.encode()).config.contexts == names
 
 
 def test_the_only_contexts_manager_is_the_nodes() -> None:
     """There is nobody else whose settings they could be."""
-    loaded = loads(b'<Context path="/a"><Manager maxInactiveInterval="60"/></Context>')
+    loaded = read_config_bytes(b'<Context path="/a"><Manager maxInactiveInterval="60"/></Context>')
     assert loaded.config.manager.max_inactive_s == 60
 
 
@@ -330,7 +342,9 @@ def test_secrets_are_not_told() -> None:
     """Passwords of databases and servers, and keys."""
     store = '<Store className="org.apache.catalina.session.JDBCStore" connectionPassword="geheim"'
     manager = '<Manager className="org.apache.catalina.session.PersistentManager">'
-    loaded = loads(f"{manager}{store} connectionURL='x;password=geheim'/></Manager>".encode())
+    loaded = read_config_bytes(
+        f"{manager}{store} connectionURL='x;password=geheim'/></Manager>".encode()
+    )
     loaded2 = channel(
         f'<Interceptor className="{TRIBES}group.interceptors.EncryptInterceptor" '
         'encryptionKey="cafebabe"/>'
@@ -344,6 +358,6 @@ def test_secrets_are_not_told() -> None:
 def test_a_long_file_is_not_read() -> None:
     """Nothing is unbounded."""
     with pytest.raises(ConfigError, match="more than 1048576 bytes"):
-        loads(b"<Cluster>" + b" " * 2**20)
+        read_config_bytes(b"<Cluster>" + b" " * 2**20)
     with pytest.raises(ConfigError, match="more than 10000 elements"):
-        loads(b"<Cluster>" + b"<x/>" * 10_001 + b"</Cluster>")
+        read_config_bytes(b"<Cluster>" + b"<x/>" * 10_001 + b"</Cluster>")

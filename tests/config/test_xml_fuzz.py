@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tribes.config import Loaded, as_toml, loads
+from tribes.config import Loaded, as_toml, read_config_bytes
 from tribes.config.tomcat.elements import CHILDREN, CLASSES, TABLES
 from tribes.errors import ConfigError
 
@@ -26,7 +26,7 @@ VALUES = [
 def try_to_load(data: bytes) -> None:
     found: Loaded | ConfigError
     try:
-        found = loads(data, source="f.xml")
+        found = read_config_bytes(data, source="f.xml")
     except ConfigError as error:
         found = error
     if isinstance(found, ConfigError):
@@ -34,7 +34,7 @@ def try_to_load(data: bytes) -> None:
         assert found.message
     else:
         assert all(len(str(notice)) < 2000 for notice in found.notices)
-        assert loads(as_toml(found.config).encode()).config == found.config
+        assert read_config_bytes(as_toml(found.config).encode()).config == found.config
 
 
 @given(st.binary(max_size=200).map(lambda tail: b"<" + tail))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     channel_mutants,
+    config_mutants,
     discovery_mutants,
     group_mutants,
     health_mutants,
@@ -20,6 +21,7 @@ __all__ = ["MUTANTS", "Mutant"]
 # Importing them registers them.
 _ = (
     channel_mutants,
+    config_mutants,
     discovery_mutants,
     group_mutants,
     session_mutants,

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from tribes.config import Loaded, as_toml, load, loads
+from tribes.config import Loaded, as_toml, read_config, read_config_bytes
 from tribes.config.explain import explain as explained
 from tribes.config.explain import names_like
 from tribes.config.model import NodeConfig, check_protection, check_values
@@ -77,7 +77,7 @@ def convert(ctx: click.Context, file: Path, to: str, output: Path | None, strict
     """
     del to
     try:
-        loaded = load(file)
+        loaded = read_config(file)
         text = as_toml(loaded.config)
     except ConfigError as error:
         _fail(error)
@@ -107,7 +107,11 @@ def show(file: Path | None) -> None:
     Without a file: the defaults. Keys are hidden.
     """
     try:
-        loaded = load(file, environ=os.environ) if file else loads(b"", environ=os.environ)
+        loaded = (
+            read_config(file, environ=os.environ)
+            if file
+            else read_config_bytes(b"", environ=os.environ)
+        )
         click.echo(as_toml(loaded.config, whole=True, hide=True), nl=False)
     except ConfigError as error:
         _fail(error)
@@ -134,7 +138,7 @@ def explain(ctx: click.Context, attribute: str) -> None:
 
 
 def _load(file: Path, *, env: bool) -> Loaded:
-    loaded = load(file, environ=os.environ if env else None)
+    loaded = read_config(file, environ=os.environ if env else None)
     try:
         check_values(loaded.config)
         _check_interceptors(loaded.config)

@@ -12,7 +12,7 @@ import trio
 from click.core import ParameterSource
 
 from tribes.cli.logs import LOG_FORMATS, set_up_logging
-from tribes.config import load, loads, value_at, with_value
+from tribes.config import read_config, read_config_bytes, value_at, with_value
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -263,7 +263,11 @@ def node(
 
 def _config(path: str | None, options: NodeConfig, given: Set[str]) -> NodeConfig:
     """The file, with the environment over it, and the options that were given over both."""
-    loaded = load(path, environ=os.environ) if path else loads(b"", environ=os.environ)
+    loaded = (
+        read_config(path, environ=os.environ)
+        if path
+        else read_config_bytes(b"", environ=os.environ)
+    )
     for notice in loaded.notices:
         log.warning("configuration", file=path, notice=str(notice))
     config = loaded.config

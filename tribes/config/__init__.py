@@ -1,11 +1,10 @@
 """Typed configuration: what a node is made from."""
 
-from tribes.config.as_toml import as_toml as as_toml
 from tribes.config.load import Loaded as Loaded
 from tribes.config.load import config_from as config_from
-from tribes.config.load import load as load
 from tribes.config.load import load_config as load_config
-from tribes.config.load import loads as loads
+from tribes.config.load import read_config as read_config
+from tribes.config.load import read_config_bytes as read_config_bytes
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import DnsConfig as DnsConfig
 from tribes.config.model import KubernetesConfig as KubernetesConfig
@@ -20,3 +19,4 @@ from tribes.config.notices import Kind as Kind
 from tribes.config.notices import Notice as Notice
 from tribes.config.paths import value_at as value_at
 from tribes.config.paths import with_value as with_value
+from tribes.config.toml_text import as_toml as as_toml

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tribes.config.notices import Notice
 
-__all__ = ["Loaded", "config_from", "load", "load_config", "loads"]
+__all__ = ["Loaded", "config_from", "load_config", "read_config", "read_config_bytes"]
 
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
 _XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
@@ -90,12 +90,12 @@ def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -
         environ: Environment variables whose settings go over the file's (``os.environ``).
 
     Raises:
-        ConfigError: As `load`.
+        ConfigError: As `read_config`.
     """
-    return load(path, environ=environ).config
+    return read_config(path, environ=environ).config
 
 
-def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loaded:
+def read_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loaded:
     """Read a file, with notices: TOML, or Tomcat's XML if the first character is ``<``.
 
     Args:
@@ -112,14 +112,16 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loade
             data = file.read(_CONFIG_MAX_BYTES + 1)
     except OSError as why:
         raise ConfigError(f"cannot be read: {why.strerror}", source=source) from None
-    return loads(data, source=source, environ=environ)
+    return read_config_bytes(data, source=source, environ=environ)
 
 
-def loads(data: bytes, *, source: str = "", environ: Mapping[str, str] | None = None) -> Loaded:
+def read_config_bytes(
+    data: bytes, *, source: str = "", environ: Mapping[str, str] | None = None
+) -> Loaded:
     """The same for a file's bytes.
 
     Raises:
-        ConfigError: As `load`.
+        ConfigError: As `read_config`.
     """
     if len(data) > _CONFIG_MAX_BYTES:
         raise ConfigError(f"has more than {_CONFIG_MAX_BYTES} bytes", source=source)

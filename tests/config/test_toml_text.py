@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tribes.config import NodeConfig, as_toml, check_config, loads
+from tribes.config import NodeConfig, as_toml, check_config, read_config_bytes
 from tribes.config.model import (
     ChannelConfig,
     DnsConfig,
@@ -81,13 +81,13 @@ def test_what_is_written_is_read_again(config: NodeConfig, whole: bool) -> None:
     """Every configuration, with every setting or with what differs from the defaults."""
     text = as_toml(config, whole=whole)
     tomllib.loads(text)
-    assert loads(text.encode()).config == config
+    assert read_config_bytes(text.encode()).config == config
 
 
 def test_nothing_is_written_of_the_defaults() -> None:
     """A short file is easier to read."""
     assert as_toml(NodeConfig()) == ""
-    assert loads(as_toml(NodeConfig(), whole=True).encode()).config == NodeConfig()
+    assert read_config_bytes(as_toml(NodeConfig(), whole=True).encode()).config == NodeConfig()
 
 
 def test_secrets_are_written_or_hidden() -> None:
@@ -98,7 +98,7 @@ def test_secrets_are_written_or_hidden() -> None:
             interceptors=({"class": "EncryptInterceptor", "encryption_key": "cafe"},),
         )
     )
-    assert loads(as_toml(config).encode()).config == config
+    assert read_config_bytes(as_toml(config).encode()).config == config
     hidden = as_toml(config, hide=True, whole=True)
     assert "geheim" not in hidden
     assert "cafe" not in hidden
@@ -157,9 +157,9 @@ def clusters(draw: st.DrawFn) -> str:
 
 @given(clusters())
 def test_xml_becomes_toml_that_means_the_same(document: str) -> None:
-    """What `tribes config convert` writes loads to an equal configuration."""
-    config = loads(document.encode()).config
-    assert loads(as_toml(config).encode()).config == config
+    """What `tribes config convert` writes read_config_bytes to an equal configuration."""
+    config = read_config_bytes(document.encode()).config
+    assert read_config_bytes(as_toml(config).encode()).config == config
 
 
 def test_the_round_trip_is_not_of_defaults_only() -> None:
@@ -168,6 +168,6 @@ def test_the_round_trip_is_not_of_defaults_only() -> None:
         '<Cluster><Channel><Membership className="org.apache.catalina.tribes.membership.'
         'McastService" frequency="1000" dropTime="9000"/></Channel></Cluster>'
     )
-    config = loads(document.encode()).config
+    config = read_config_bytes(document.encode()).config
     assert config != NodeConfig()
     check_config(config)
