@@ -14,7 +14,6 @@ from tribes.errors import (
 )
 from tribes.manager.messages import Digests, Records, decode_message
 from tribes.manager.repair import DebtState, Repair
-from tribes.membership.view import View
 from tribes.testing.manager_strategies import make_manager
 from tribes.timers import Timers
 from tribes.wire.member import Member
@@ -31,7 +30,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.timers = Timers()
-        self.view = View(1, (PEER,))
+        self.suspected: frozenset[Member] = frozenset()
         self.events: list[Any] = []
         self.posts: list[tuple[Any, Callable[[dict[Member, Exception], float], None]]] = []
         self.answers: list[Exception | None] = []
@@ -73,7 +72,7 @@ class Debts:
         return [message for message, _ in self.channel.posts[before:]]
 
     def suspect(self, is_suspected: bool) -> None:
-        self.channel.view = View(1, (PEER,), frozenset({PEER} if is_suspected else ()))
+        self.channel.suspected = frozenset({PEER} if is_suspected else ())
 
     @property
     def state(self) -> DebtState:

@@ -278,6 +278,17 @@ def test_what_a_member_sends_by_itself_is_no_answer() -> None:
     assert not watch.monitor.is_given_up(PEER, 4.0)
 
 
+def test_what_is_sent_later_does_not_make_an_earlier_question_younger() -> None:
+    """Else a member that stopped is suspected the later, the more is sent to it."""
+    watch = Watch()
+    watch.run(10.0, heartbeats=True)
+    watch.run(10.9)
+    assert watch.pings
+    watch.owes(10.9)
+    watch.run(11.5)
+    assert [is_suspected for _, is_suspected in watch.changes] == [True]
+
+
 def test_a_question_that_was_lost_long_ago_tells_nothing_about_now() -> None:
     """Otherwise the first test that fails an hour later would be the last."""
     watch = Watch()

@@ -29,7 +29,6 @@ from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.manager.inbox import Commit, Inbox
 from tribes.manager.messages import Digests
 from tribes.manager.transfer import Transfer
-from tribes.membership.view import View
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
 from tribes.testing.sim import SimWaiter, World
@@ -352,7 +351,7 @@ def test_a_node_whose_donor_fell_silent_does_not_say_that_it_is_complete() -> No
         timers=timers,
         event=events.append,
         post=lambda *args, **more: posts.append(args),
-        view=View(),
+        suspected=frozenset(),
     )
     transfer = Transfer(
         a.manager(),

@@ -314,7 +314,8 @@ class HealthMonitor:
         if asked is None:
             last = max(state.answered, state.heard)
         else:
-            last = max(state.answered, asked)
+            # What is sent later does not make an earlier question younger.
+            last = max(state.answered, asked if state.pinged is None else min(asked, state.pinged))
             if state.waiting is None and asked >= state.replied:
                 state.waiting = asked
             if state.answered > asked and now - max(asked, state.hung) >= self._remove_after:
