@@ -157,7 +157,7 @@ def clusters(draw: st.DrawFn) -> str:
 
 @given(clusters())
 def test_xml_becomes_toml_that_means_the_same(document: str) -> None:
-    """What `tribes config convert` writes read_config_bytes to an equal configuration."""
+    """What `tribes config convert` writes loads to an equal configuration."""
     config = read_config_bytes(document.encode()).config
     assert read_config_bytes(as_toml(config).encode()).config == config
 
