@@ -25,6 +25,7 @@ import org.apache.catalina.tribes.group.interceptors.MessageDispatchInterceptor;
 import org.apache.catalina.tribes.group.interceptors.OrderInterceptor;
 import org.apache.catalina.tribes.group.interceptors.StaticMembershipInterceptor;
 import org.apache.catalina.tribes.group.interceptors.TcpFailureDetector;
+import org.apache.catalina.tribes.group.interceptors.TcpPingInterceptor;
 import org.apache.catalina.tribes.membership.McastService;
 import org.apache.catalina.tribes.membership.StaticMember;
 import org.apache.catalina.tribes.transport.nio.NioReceiver;
@@ -84,11 +85,24 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
                     fixed.addStaticMember(member);
                     start = Channel.SND_RX_SEQ | Channel.SND_TX_SEQ;
                 }
+                case "--local-id" -> {
+                    StaticMember local =
+                            new StaticMember(receiver.getAddress(), receiver.getPort(), 0);
+                    local.setUniqueId(value);
+                    fixed.setLocalMember(local);
+                }
                 default -> throw new IllegalArgumentException(args[i]);
             }
         }
         for (String name : stack.isEmpty() ? new String[0] : stack.split(",")) {
             add(name);
+        }
+        if (start != Channel.DEFAULT) {
+            // Without heartbeats nothing else would notice an end before the next message fails.
+            TcpPingInterceptor ping = new TcpPingInterceptor();
+            ping.setUseThread(true);
+            ping.setInterval(1000);
+            channel.addInterceptor(ping);
         }
         channel.addInterceptor(new TcpFailureDetector());
         channel.addInterceptor(new MessageDispatchInterceptor());

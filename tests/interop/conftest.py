@@ -118,11 +118,13 @@ class Group:
         self._command = command
         self._processes: list[trio.Process] = []
 
-    async def java(self, name: str = "java", *more: str, main: str = "Peer") -> JavaMember:
+    async def java(
+        self, name: str = "java", *more: str, main: str = "Peer", port: int = 0
+    ) -> JavaMember:
         """Start a Java member and wait until its channel runs."""
         command = [
             *(*self._command(), main, "--name", name),
-            *("--multicast-port", str(self.multicast_port), "--port", str(free_port())),
+            *("--multicast-port", str(self.multicast_port), "--port", str(port or free_port())),
             *more,
         ]
         process = await trio.lowlevel.open_process(
