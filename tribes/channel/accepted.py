@@ -190,6 +190,8 @@ class AcceptedLinks:
 
     def flush(self) -> None:
         """Write the acknowledgements that are due."""
+        if not self._touched:
+            return
         for receiver in self._touched:
             if self.receivers.get(receiver.link) is receiver:
                 receiver.flush()

@@ -362,7 +362,7 @@ class ChannelCore:
     @property
     def has_outputs(self) -> bool:
         """True when ``take_outputs`` has something."""
-        return bool(self._outputs) or self._senders.is_awake or self.accepted.is_touched
+        return bool(self._outputs or self._senders.awake) or self.accepted.is_touched
 
     def take_outputs(self) -> list[Output]:
         """The outputs since the last call. The driver must act on all of them, in order, and call
@@ -586,7 +586,8 @@ class ChannelCore:
             self.datagrams.group_received(data, addr, now)
         else:
             self.membership.datagram(data, now, host=addr[0])
-        self.accepted.flush()
+        if self.accepted.is_touched:
+            self.accepted.flush()
 
     def udp_datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram arrived at the own UDP port."""

@@ -320,7 +320,9 @@ class OwnSender:
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
-        return self.outbox.total_bytes
+        outbox = self.outbox
+        raw, live = outbox.waiting_bytes
+        return outbox.unacked_bytes + raw + live
 
     @property
     def load(self) -> Load:
