@@ -370,11 +370,12 @@ class ChannelCore:
         with its receipt.
         """
         self._senders.flush(self._now)
-        if not any(type(output) is Deliver for output in self._outputs):
+        outputs = self._outputs
+        if self.accepted.is_touched and not any(type(output) is Deliver for output in outputs):
             self.accepted.flush()
-        outputs = self._outputs[:]
-        self._outputs.clear()
-        return outputs
+        taken = outputs[:]
+        outputs.clear()
+        return taken
 
     # Inputs.
 
