@@ -404,6 +404,7 @@ class OwnReceiver:
             )
         displaced = self._inboxes.adopt(inbox, self, hello.attempt)
         self._skip = inbox.received + 1 - start.first
+        self._hello, self._welcome = None, b""
         self._timer.cancel()
         self.state = ReceiverState.OPEN
         self.source = hello.source

@@ -191,12 +191,11 @@ class Network:
                 schedule(latency + jitter * random(), self._arrive, data, group)
 
     def _arrive(self, data: bytes, group: list[tuple[Driver, int]]) -> None:
-        there = [node for node, incarnation in group if node.incarnation == incarnation]
-        free = [node for node in there if node.is_free]
-        if len(free) < len(there):
-            for node in there:
+        free = [node for node, life in group if node.incarnation == life and node.is_free]
+        if len(free) < len(group):
+            for node, life in group:
                 if not node.is_free:
-                    node.heard(data, node.incarnation)
+                    node.heard(data, life)
         self._world.note_heard(free, data)
         for node in free:
             node.take_in(data)
