@@ -16,13 +16,8 @@ import struct
 from typing import Final
 
 from tribes.errors import RemoteProtocolError
-from tribes.wire.java import (
-    SERIALIZABLE,
-    STREAM_HEADER,
-    JavaReader,
-    class_description,
-    encode_value,
-)
+from tribes.wire.java import SERIALIZABLE, STREAM_HEADER, class_description, encode_value
+from tribes.wire.java_reader import JavaReader
 
 __all__ = ["CONTEXT_MAX_CHARS", "encode_no_context", "encode_request", "requested_context"]
 
@@ -66,6 +61,10 @@ _HEAD: Final = (
         parent=_BASE,
     )
 )
+_HANDLES: Final = 5
+"""Things that the head names, to which what follows might refer: two classes, two types, the object
+itself."""
+
 _NUMBERS: Final = struct.Struct(">qiqB")
 _GET_ALL_SESSIONS: Final = 4
 _NO_CONTEXT: Final = 16
@@ -81,7 +80,7 @@ def requested_context(message: bytes) -> str | None:
     """
     if not message.startswith(_HEAD):
         return None
-    reader = JavaReader(message, len(_HEAD))
+    reader = JavaReader(message, len(_HEAD), handles=_HANDLES)
     _, event, _, _ = _NUMBERS.unpack(reader.take(_NUMBERS.size))
     if event != _GET_ALL_SESSIONS:
         return None
