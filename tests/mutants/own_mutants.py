@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,7 +59,7 @@ _resume = Outbox.resume
 
 def _resend_nothing(self: Any, *given: Any, **settings: Any) -> Resumed:
     resumed = _resume(self, *given, **settings)
-    self._again.clear()
+    self._again = None
     return resumed
 
 
@@ -73,8 +74,10 @@ add(
 def _resend_received(self: Any, *given: Any, **settings: Any) -> Resumed:
     last = [(item, item.frame.data) for item in self._sent][:1]
     resumed = _resume(self, *given, **settings)
-    if last and last[0][0] not in [item for item, _ in self._again]:
-        self._again.extendleft(last)
+    again = self._again or deque()
+    if last and last[0][0] not in [item for item, _ in again]:
+        again.extendleft(last)
+        self._again = again
     return resumed
 
 
@@ -88,7 +91,8 @@ add(
 
 def _resend_from_its_end(self: Any, *given: Any, **settings: Any) -> Resumed:
     resumed = _resume(self, *given, **settings)
-    self._again.reverse()
+    if self._again:
+        self._again.reverse()
     return resumed
 
 
@@ -103,12 +107,12 @@ _next_to_write = Outbox.next_to_write
 
 
 def _new_first(self: Any, chunks: list[bytes], written: int, limit: int) -> Any:
-    again, waiting = list(self._again), bool(self._waiting)
-    if not waiting:
+    again = self._again
+    if not again or not self._waiting:
         return _next_to_write(self, chunks, written, limit)
-    self._again.clear()
+    self._again = None
     found = _next_to_write(self, chunks, written, limit)
-    self._again.extend(again)
+    self._again = again
     return found
 
 
