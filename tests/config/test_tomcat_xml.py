@@ -366,3 +366,6 @@ def test_a_long_file_is_not_read() -> None:
         read_config_bytes(b"<Cluster>" + b" " * 2**20)
     with pytest.raises(ConfigError, match="more than 10000 elements"):
         read_config_bytes(b"<Cluster>" + b"<x/>" * 10_001 + b"</Cluster>")
+    many = " ".join(f"a{number}=''" for number in range(101))
+    with pytest.raises(ConfigError, match="more than 100 attributes"):
+        read_config_bytes(f"<Cluster {many}/>".encode())
