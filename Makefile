@@ -72,7 +72,7 @@ types: $(READY)  ## check types
 layers: $(READY)  ## check who imports whom
 	@$(BIN)/lint-imports --no-logo
 
-vectors: $(READY)  ## replay what a real Tomcat sent (FILE=… for other vectors)
+vectors: $(READY)  ## replay what a real Tomcat sent; none may be skipped (FILE=… for other vectors)
 	@$(BIN)/python -m tribes.testing.vectors $(FILE)
 
 coverage: $(READY)  ## run the whole test suite and say which lines it missed

@@ -292,7 +292,7 @@ def test_stranger_is_served_and_its_connection_given_back() -> None:
     core.writable(5, size, 0.0)
     while core.next_deadline <= 5.0:
         core.timer(core.next_deadline)
-    assert Close(5) in core.take_outputs()
+    assert Close(5, flush=True) in core.take_outputs()
 
 
 def test_stopping_fails_what_is_under_way_and_says_goodbye() -> None:

@@ -152,6 +152,8 @@ def membership(**settings: Any) -> NodeConfig:
             "channel.membership.static[0].unique_id",
             "2 bytes",
         ),
+        (membership(uniqueId="{1,2}"), "channel.membership.unique_id", "2 bytes"),
+        (membership(unique_id="ff" * 16), "channel.membership.unique_id", "who is there"),
         (
             membership(static=[{"host": "tomcat", "unique_id": "00" * 16}]),
             "channel.membership.static[0].host",

@@ -49,6 +49,7 @@ __all__ = [
     "plain_answer_seeds",
     "plain_seeds",
     "to_input",
+    "vector_bytes",
     "welcome",
 ]
 
@@ -94,7 +95,8 @@ def channel_data(part: bytes) -> bytes:
     return encode_body(options, WALL_MS, bytes((unique_id,)) * 16, _RECORD, part[2:])
 
 
-def _vectors(*groups: str) -> list[bytes]:
+def vector_bytes(*groups: str) -> list[bytes]:
+    """Return the bytes of the vectors in these groups."""
     vectors: list[dict[str, Any]] = json.loads(_VECTORS.read_bytes())["vectors"]
     found = [v["hex"] for v in vectors if v["group"] in groups and v.get("hex")]
     for vector in vectors:
@@ -106,7 +108,9 @@ def _vectors(*groups: str) -> list[bytes]:
 
 
 def plain_seeds() -> list[bytes]:
-    raw = _vectors("frame", "raw_frame", "ack", "stream_behaviour", "rpc", "map_message", "control")
+    raw = vector_bytes(
+        "frame", "raw_frame", "ack", "stream_behaviour", "rpc", "map_message", "control"
+    )
     seeds = [to_input((RAW, data)) for data in raw if len(data) < 4096]
     framed = [
         channel_data(b"\x07\x01hello"),
@@ -196,7 +200,7 @@ def datagram_seeds() -> list[bytes]:
     bye = encode_member(STRANGER.replace(command=b"BABY-ALEX", alive=9))
     records = [friend, stranger, bye, *(m.mark(r) for m in marks for r in (stranger, bye))]
     signed = [marks[1].mark(stranger) for _ in range(2)]
-    raw = [*_vectors("multicast", "member", "member_reject"), *records]
+    raw = [*vector_bytes("multicast", "member", "member_reject"), *records]
     return [
         *(to_input((0, data), (2, data)) for data in raw if len(data) < 4096),
         to_input((0, signed[0]), (6, signed[1]), (0, signed[0]), (0, marks[1].mark(bye))),

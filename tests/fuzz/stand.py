@@ -35,7 +35,9 @@ from tribes.wire.options import SendOptions
 from tribes.wire.outputs import Close, Connect, Probe, Write
 
 if TYPE_CHECKING:
+    from tribes.channel.chain import Interceptor
     from tribes.channel.core import Output
+    from tribes.rpc.endpoints import RpcEndpoints
 
 __all__ = ["CONTEXT", "FRIEND", "KEY", "LOCAL", "STRANGER", "FoundError", "Stand", "cost_bounded"]
 
@@ -69,15 +71,27 @@ class Stand:
         is_keyed: Whether the group has a key; its member is then one that may come without.
         sessions: How many sessions there are.
         reaches: Members to whom connections can be made, beside the one.
+        interceptors: What its messages pass before the others.
+        endpoints: Its RPC channels.
     """
 
     def __init__(
-        self, *, is_keyed: bool = False, sessions: int = 0, reaches: tuple[Member, ...] = ()
+        self,
+        *,
+        is_keyed: bool = False,
+        sessions: int = 0,
+        reaches: tuple[Member, ...] = (),
+        interceptors: tuple[Interceptor, ...] = (),
+        endpoints: RpcEndpoints | None = None,
     ) -> None:
         random = Random(1)
         self._reached = {member.address for member in (FRIEND, *reaches)}
         self.now = START_S
         self.written = 0
+        self.delivered_bytes = 0
+        """The longest message that the listeners got."""
+        self.delivered = 0
+        """Messages that they got."""
         self.closed: set[int] = set()
         """Connections that the node has ended."""
         self._inbox = Inbox(nullcontext())
@@ -103,7 +117,8 @@ class Stand:
         self.core = NodeCore(
             config,
             LOCAL,
-            interceptors=[MessageDispatchInterceptor(), TcpFailureDetector()],
+            interceptors=[*interceptors, MessageDispatchInterceptor(), TcpFailureDetector()],
+            endpoints=endpoints,
             make_manager=self.manager,
             wall_ms=self.wall_ms,
             entropy=random.randbytes,
@@ -224,6 +239,8 @@ class Stand:
             case Write():
                 self._written(output)
             case Deliver():
+                self.delivered += 1
+                self.delivered_bytes = max(self.delivered_bytes, len(output.message.message))
                 self.core.delivered(output.token, None, self.now)
             case Probe():
                 error = None if output.address in self._reached else ConnectionRefusedError()

@@ -23,6 +23,21 @@ from tests.fuzz.speech import (
     plain_seeds,
     welcome,
 )
+from tests.fuzz.stacked import (
+    Wrap,
+    encrypt_seeds,
+    encrypted,
+    fragment_seeds,
+    gzip_seeds,
+    gzipped,
+    java,
+    java_seeds,
+    java_stand,
+    order_seeds,
+    plain_message,
+    stacked,
+    talk,
+)
 from tests.fuzz.stand import CONTEXT, FRIEND, KEY, STRANGER, Stand, cost_bounded
 from tribes.links.own_wire import (
     Start,
@@ -193,6 +208,30 @@ def _message(kind: int, part: bytes, stand: Stand) -> bytes:
             return part
 
 
+_GCM, _CBC = "AES/GCM/NoPadding", "AES/CBC/PKCS5Padding"
+
+
+def _stack(name: str, seeds: Callable[[], list[bytes]], wrap: Wrap) -> Target:
+    """The way in through one interceptor."""
+    return Target(
+        name,
+        lambda: stacked(name),
+        lambda stand, data: talk(stand, data, wrap),
+        seeds,
+    )
+
+
+def _encryption(name: str, algorithm: str) -> Target:
+    wrap = encrypted(algorithm)
+    return Target(
+        name,
+        lambda: stacked("encrypt", algorithm),
+        lambda stand, data: talk(stand, data, wrap),
+        encrypt_seeds,
+    )
+
+
+_JAVA_WORDS = (b"\xac\xed\0\x05", b"sr\0", b"ur\0\x02[B", b"\x71\0\x7e\0\x05", b"t\0\x02[B", b"xp")
 _FRAME_WORDS = (b"FLT2002", b"TLF2003", b"TPY", b"TPYD", b"TRIBES-B\x01\0", b"TRIBES-E\x01\0")
 
 TARGETS = {
@@ -237,6 +276,12 @@ TARGETS = {
             datagram_seeds,
             _FRAME_WORDS,
         ),
+        _stack("gzip", gzip_seeds, gzipped),
+        _encryption("encrypt-gcm", _GCM),
+        _encryption("encrypt-cbc", _CBC),
+        _stack("fragments", fragment_seeds, plain_message),
+        _stack("order", order_seeds, plain_message),
+        Target("java", java_stand, java, java_seeds, _JAVA_WORDS),
         Target("managers", lambda: Stand(sessions=4), _manager_messages, manager_seeds),
     )
 }

@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from tests.fuzz.speech import Piece, pieces, to_input
 from tests.fuzz.stand import CONTEXT, FRIEND, STRANGER, FoundError, Stand
 from tests.fuzz.targets import TARGETS, Target
+from tribes.channel.chain import Interceptor
+from tribes.interceptors import EncryptInterceptor, GzipInterceptor, OrderInterceptor
 from tribes.links.own_receiver import OwnReceiver, ReceiverState
 from tribes.wire.data import decode_body
 
@@ -109,6 +111,36 @@ def test_seeds_reach_what_they_are_for() -> None:
     merged = [stand.core.sessions.replicators[CONTEXT].transfer for stand in _heard("managers")]
     assert any(each.statistics.records_received for each in merged)
     assert any(each.statistics.records_sent for each in merged)
+
+
+def test_seeds_reach_what_lies_behind_the_frames() -> None:
+    """Each interceptor, and RPC, gets good messages and bad ones of every kind that it knows."""
+    for name in ("gzip", "encrypt-gcm", "encrypt-cbc", "fragments", "order", "java"):
+        assert any(stand.delivered for stand in _heard(name)), name
+    stands = list(_heard("gzip"))
+    counts = [gzip.statistics() for gzip in _each(stands, GzipInterceptor)]
+    assert any(each.refused for each in counts)
+    assert any(each.received_compressed for each in counts)
+    for name in ("encrypt-gcm", "encrypt-cbc"):
+        ciphers = _each(list(_heard(name)), EncryptInterceptor)
+        assert any(each.refused for each in ciphers), name
+        assert any(each.replayed for each in ciphers), name
+    orders = _each(list(_heard("order")), OrderInterceptor)
+    assert any(each.expired for each in orders)
+    assert any(each.overflows for each in orders)
+    whole = [stand.delivered_bytes for stand in _heard("fragments")]
+    assert max(whole) >= 120, "none was put together"
+    rpc = [stand.core.rpc.statistics for stand in _heard("java")]
+    for name in ("requests", "left_over", "no_channel_sent", "no_channel_received", "malformed"):
+        assert any(getattr(each, name) for each in rpc), name
+
+
+_I = TypeVar("_I", bound=Interceptor)
+
+
+def _each(stands: list[Stand], kind: type[_I]) -> list[_I]:
+    found = [each for stand in stands for each in stand.core.channel.interceptors]
+    return [each for each in found if isinstance(each, kind)]
 
 
 @each_target

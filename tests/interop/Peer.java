@@ -3,6 +3,8 @@ import java.io.InputStreamReader;
 import java.io.Serializable;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 
 import org.apache.catalina.tribes.ByteMessage;
@@ -15,6 +17,7 @@ import org.apache.catalina.tribes.group.GroupChannel;
 import org.apache.catalina.tribes.group.Response;
 import org.apache.catalina.tribes.group.RpcCallback;
 import org.apache.catalina.tribes.group.RpcChannel;
+import org.apache.catalina.tribes.group.interceptors.DomainFilterInterceptor;
 import org.apache.catalina.tribes.group.interceptors.EncryptInterceptor;
 import org.apache.catalina.tribes.group.interceptors.FragmentationInterceptor;
 import org.apache.catalina.tribes.group.interceptors.GzipInterceptor;
@@ -22,6 +25,7 @@ import org.apache.catalina.tribes.group.interceptors.MessageDispatchInterceptor;
 import org.apache.catalina.tribes.group.interceptors.OrderInterceptor;
 import org.apache.catalina.tribes.group.interceptors.StaticMembershipInterceptor;
 import org.apache.catalina.tribes.group.interceptors.TcpFailureDetector;
+import org.apache.catalina.tribes.group.interceptors.TcpPingInterceptor;
 import org.apache.catalina.tribes.membership.McastService;
 import org.apache.catalina.tribes.membership.StaticMember;
 import org.apache.catalina.tribes.transport.nio.NioReceiver;
@@ -31,13 +35,15 @@ import org.apache.catalina.tribes.transport.nio.NioReceiver;
  * sees: the Java half of the tests beside it.
  *
  * A message is eight bytes with its number and then bytes that follow from the number; shorter ones
- * have no number.
+ * have no number. Those of a flood are counted; each of its senders has a million numbers.
  */
 public final class Peer implements MembershipListener, ChannelListener, RpcCallback {
     private static final int FLOOD = 1_000_000;
     private final GroupChannel channel = new GroupChannel();
     private final AtomicLong counted = new AtomicLong();
     private final AtomicLong damaged = new AtomicLong();
+    private final AtomicLong disordered = new AtomicLong();
+    private final Map<Long, Long> lastOfSender = new ConcurrentHashMap<>();
     private RpcChannel rpc;
 
     public static void main(String[] args) throws Exception {
@@ -79,11 +85,24 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
                     fixed.addStaticMember(member);
                     start = Channel.SND_RX_SEQ | Channel.SND_TX_SEQ;
                 }
+                case "--local-id" -> {
+                    StaticMember local =
+                            new StaticMember(receiver.getAddress(), receiver.getPort(), 0);
+                    local.setUniqueId(value);
+                    fixed.setLocalMember(local);
+                }
                 default -> throw new IllegalArgumentException(args[i]);
             }
         }
         for (String name : stack.isEmpty() ? new String[0] : stack.split(",")) {
             add(name);
+        }
+        if (start != Channel.DEFAULT) {
+            // Without heartbeats nothing else would notice an end before the next message fails.
+            TcpPingInterceptor ping = new TcpPingInterceptor();
+            ping.setUseThread(true);
+            ping.setInterval(1000);
+            channel.addInterceptor(ping);
         }
         channel.addInterceptor(new TcpFailureDetector());
         channel.addInterceptor(new MessageDispatchInterceptor());
@@ -105,6 +124,11 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
         String[] parts = name.split("=");
         switch (parts[0]) {
             case "gzip" -> channel.addInterceptor(new GzipInterceptor());
+            case "domain" -> {
+                DomainFilterInterceptor filter = new DomainFilterInterceptor();
+                filter.setDomain(parts[1]);
+                channel.addInterceptor(filter);
+            }
             case "order" -> channel.addInterceptor(new OrderInterceptor());
             case "fragment" -> {
                 FragmentationInterceptor fragment = new FragmentationInterceptor();
@@ -136,6 +160,7 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
                 }
                 say("COUNTS " + counted + " " + damaged);
             }
+            case "order" -> say("DISORDERED " + disordered);
             case "stop" -> {
                 channel.stop(start);
                 say("STOPPED");
@@ -188,7 +213,7 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
         AtomicLong failed = new AtomicLong();
         List<Thread> threads = new ArrayList<>();
         for (int sender = 0; sender < senders; sender++) {
-            long first = FLOOD + (long) sender * count;
+            long first = (long) FLOOD * (sender + 1);
             Thread thread = new Thread(() -> {
                 for (long number = first; number < first + count / senders; number++) {
                     try {
@@ -260,6 +285,10 @@ public final class Peer implements MembershipListener, ChannelListener, RpcCallb
         long number = number(data);
         boolean isWhole = isWhole(data);
         if (number >= FLOOD) {
+            Long last = lastOfSender.put(number / FLOOD, number);
+            if (last != null && last >= number) {
+                disordered.incrementAndGet();
+            }
             counted.incrementAndGet();
             if (!isWhole) {
                 damaged.incrementAndGet();

@@ -32,7 +32,7 @@ public final class TomcatNode {
         multicast.setTtl(0);
         NioReceiver receiver = (NioReceiver) channel.getChannelReceiver();
         receiver.setAddress("127.0.0.1");
-        ClusterManager template = delta();
+        ClusterManager template = new DeltaManager();
         for (int i = 0; i < args.length; i += 2) {
             String value = args[i + 1];
             switch (args[i]) {
@@ -82,17 +82,10 @@ public final class TomcatNode {
 
     private static ClusterManager manager(String kind) {
         return switch (kind) {
-            case "delta" -> delta();
+            case "delta" -> new DeltaManager();
             case "backup" -> new BackupManager();
             default -> throw new IllegalArgumentException(kind);
         };
-    }
-
-    private static DeltaManager delta() {
-        DeltaManager manager = new DeltaManager();
-        // Whoever is alone with members that have no sessions waits for so long.
-        manager.setStateTransferTimeout(5);
-        return manager;
     }
 
     private static void create(SimpleTcpCluster cluster, Manager manager, int number) {

@@ -6,11 +6,11 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -27,7 +27,8 @@ JARS = Path("/usr/share/java")
 
 WAIT_S = 20.0
 FLOOD = 1_000_000
-"""Messages with this number or a greater one are counted and not told one by one."""
+"""Messages with this number or a greater one are counted and not told one by one; each sender of a
+flood has so many numbers."""
 
 FAILS = 13
 """The listeners of both sides raise for the message with this number."""
@@ -117,11 +118,13 @@ class Group:
         self._command = command
         self._processes: list[trio.Process] = []
 
-    async def java(self, name: str = "java", *more: str, main: str = "Peer") -> JavaMember:
+    async def java(
+        self, name: str = "java", *more: str, main: str = "Peer", port: int = 0
+    ) -> JavaMember:
         """Start a Java member and wait until its channel runs."""
         command = [
             *(*self._command(), main, "--name", name),
-            *("--multicast-port", str(self.multicast_port), "--port", str(free_port())),
+            *("--multicast-port", str(self.multicast_port), "--port", str(port or free_port())),
             *more,
         ]
         process = await trio.lowlevel.open_process(
@@ -134,14 +137,21 @@ class Group:
         return member
 
     def config(
-        self, name: str = "python", *, domain: str = "", port: int = 0, udp_port: int = -1
+        self,
+        name: str = "python",
+        *,
+        port: int = 0,
+        udp_port: int = -1,
+        membership: Mapping[str, Any] | None = None,
+        **channel: Any,
     ) -> NodeConfig:
         """The configuration of a Python member of this group."""
         return NodeConfig(
             name=name,
             channel=ChannelConfig(
-                membership=MembershipConfig(port=self.multicast_port, domain=domain),
+                membership=MembershipConfig(**{"port": self.multicast_port, **(membership or {})}),
                 receiver=ReceiverConfig(port=port or free_port(), udp_port=udp_port),
+                **channel,
             ),
         )
 
@@ -173,11 +183,16 @@ class Heard:
         self.messages: list[ChannelData] = []
         self.counted = 0
         self.damaged = 0
+        self.disordered = 0
+        self._last_of_sender: dict[int, int] = {}
         channel.add_message_listener(self._take, inline=True)
 
     def _take(self, message: ChannelData) -> None:
         number = number_of(message.message)
         if number >= FLOOD:
+            sender = number // FLOOD
+            self.disordered += self._last_of_sender.get(sender, 0) >= number
+            self._last_of_sender[sender] = number
             self.counted += 1
             self.damaged += message.message != content(number, len(message.message))
             return

@@ -27,7 +27,10 @@ async def test_they_see_each_other_with_domain_and_payload(java_group: OpenGroup
     """By multicast, whoever came first; our heartbeats carry a trailer that Java ignores."""
     async with java_group() as group:
         java = await group.java("java-1", "--domain", "shop")
-        async with python_member(group.config("python-1", domain="till")) as (channel, _):
+        async with python_member(group.config("python-1", membership={"domain": "till"})) as (
+            channel,
+            _,
+        ):
             await java.expect("ADDED python-1@till")
             await until(lambda: len(channel.members) == 1)
             (seen,) = channel.members
@@ -147,7 +150,7 @@ async def test_many_messages_of_many_senders_arrive_complete(
 
             async with trio.open_nursery() as nursery:
                 for index in range(SENDERS):
-                    nursery.start_soon(sender, FLOOD + index * COUNT)
+                    nursery.start_soon(sender, FLOOD * (index + 1))
             assert await java.expect("FLOODED", 120) == "FLOODED 0"
             await until(lambda: heard.counted >= COUNT, 60)
             # A message more than there should be would come now.

@@ -21,6 +21,20 @@ async def test_tomcat_that_joins_an_older_one_has_every_session(java_group: Open
         assert await newer.ask("sessions", "SESSIONS") == f"SESSIONS {SESSIONS}"
 
 
+async def test_first_tomcat_does_not_wait_for_sessions_that_python_does_not_have(
+    java_group: OpenGroup,
+) -> None:
+    """It would wait a minute (``stateTransferTimeout``), but is told that there are none."""
+    async with java_group() as group, python_member(group.config()) as (channel, _):
+        await trio.sleep(1.2)
+        node = await group.java("first", main="TomcatNode")
+        assert await node.ask("members", "MEMBERS") == "MEMBERS 1"
+        assert int(node.started.split()[1]) < 10_000
+        assert channel.shell.core.rpc.statistics.no_context_sent == 1
+        await node.ask("create 3", "CREATED")
+        assert await node.ask("sessions", "SESSIONS") == "SESSIONS 3"
+
+
 async def test_backup_manager_is_not_slowed_down_by_a_python_member(java_group: OpenGroup) -> None:
     """Its ping to all members at each start of a map ends as soon as without us."""
     alone = await _start_times(java_group, with_python=False)

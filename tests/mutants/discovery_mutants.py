@@ -211,7 +211,7 @@ add(
     (
         PeerExchange,
         "_addresses_for",
-        lambda self, member, now: [other.address for other in self._members() if other != member],
+        lambda self, member, members, unheard: [each.address for each in members if each != member],
     ),
     test=channel.test_members_that_hear_multicast_are_told_of_the_others_only,
 )

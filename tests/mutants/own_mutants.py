@@ -47,7 +47,7 @@ def add(name: str, text: str, *patches: Patch, **settings: Any) -> None:
 add(
     "own: acknowledgement forgotten",
     "Now and then what a connection has to acknowledge is not written when nothing else is left.",
-    every(AcceptedLinks, "flush", 5, lambda links: links._touched.clear()),
+    every(AcceptedLinks, "flush", 5, lambda links: links.touched.clear()),
     changes=MESSAGES,
 )
 

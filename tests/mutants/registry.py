@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from tribes.testing.plan import Plan
@@ -102,11 +103,10 @@ def nothing(*_: Any, **__: Any) -> None:
 def every(owner: type, name: str, period: int, instead: Callable[..., Any]) -> Patch:
     """A method that does something else at each ``period``-th call on an object of the class."""
     real = vars(owner)[name]
-    counts = f"mutant_calls_of_{name}"
+    counts: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def method(self: Any, *args: Any, **settings: Any) -> Any:
-        calls = getattr(self, counts, 0) + 1
-        setattr(self, counts, calls)
+        calls = counts[self] = counts.get(self, 0) + 1
         return (instead if calls % period == 0 else real)(self, *args, **settings)
 
     return owner, name, method

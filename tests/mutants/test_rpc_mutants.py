@@ -45,6 +45,15 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         lambda: rpc.test_a_tomcat_backup_managers_ping_is_answered_at_once(own_link=False),
     ),
     (
+        "a request for sessions says nothing",
+        RpcCore,
+        "_sessions_requested",
+        nothing,
+        lambda: rpc.test_a_tomcat_delta_managers_request_for_sessions_is_answered_at_once(
+            own_link=False
+        ),
+    ),
+    (
         "calls outlive the channel",
         RpcCore,
         "stop",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.runtime.test_group_channel import together
+from tests.runtime.test_group_channel import together, until
+from tribes.channel.outputs import MemberRemoved
 from tribes.config.model import NodeConfig
 from tribes.errors import ConfigError
 from tribes.runtime.group_channel import GroupChannel
@@ -23,6 +25,13 @@ STACK = (
     {"class": "OrderInterceptor"},
     {"class": "TcpFailureDetector"},
 )
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def with_stack(config: NodeConfig, *stack: Any, **channel: Any) -> NodeConfig:
@@ -54,3 +63,74 @@ async def test_wrong_stack_is_refused_before_a_socket_is_open(make_config: MakeC
     with pytest.raises(ConfigError, match="did you mean 'expire'"):
         async with GroupChannel(unknown):
             raise AssertionError("started")
+
+
+async def test_farewell_of_static_members_is_written_before_the_connection_closes(
+    make_config: MakeConfig,
+) -> None:
+    """Nothing else tells a member that speaks no own link and hears no multicast."""
+    ports = [free_port(), free_port()]
+    members = [
+        {"host": "127.0.0.1", "port": port, "uniqueId": bytes([index]) * 16}
+        for index, port in enumerate(ports)
+    ]
+    gone: list[str] = []
+
+    def config(name: str, own: int) -> NodeConfig:
+        made = make_config(name)
+        static = {"class": "StaticMembershipInterceptor", "members": members}
+        membership = msgspec.structs.replace(made.channel.membership, multicast=False)
+        return with_stack(
+            made,
+            {"class": "TcpFailureDetector"},
+            {**static, "localMember": members[own]},
+            own_link=False,
+            membership=membership,
+            receiver=msgspec.structs.replace(made.channel.receiver, port=ports[own], auto_bind=1),
+        )
+
+    def note(event: object) -> None:
+        if isinstance(event, MemberRemoved):
+            gone.append(event.reason)
+
+    async with GroupChannel(config("a", 0)) as a:
+        a.add_membership_listener(note)
+        async with GroupChannel(config("b", 1)) as b:
+            await together(a, b)
+        await until(lambda: bool(gone))
+    assert gone == ["left"]
+
+
+@pytest.mark.parametrize("own_link", [True, False])
+async def test_member_with_a_fixed_id_comes_back_after_a_crash(
+    make_config: MakeConfig, own_link: bool
+) -> None:
+    """With the id of the process before it, and numbering that begins anew: nothing is lost."""
+    got: list[bytes] = []
+
+    def config(name: str, **membership: object) -> NodeConfig:
+        made = make_config(name)
+        channel = msgspec.structs.replace(
+            made.channel,
+            own_link=own_link,
+            membership=msgspec.structs.replace(made.channel.membership, **membership),
+            receiver=msgspec.structs.replace(made.channel.receiver, port=free_port()),
+        )
+        return msgspec.structs.replace(made, channel=channel)
+
+    fixed = config("b", unique_id="{1,2,3,4,5,6,7,8,9,10,11,12,13,14,-1,-2}")
+    async with GroupChannel(config("a")) as a:
+        a.add_message_listener(lambda message: got.append(message.message), inline=True)
+        for life in (b"1", b"2"):
+            async with GroupChannel(fixed) as b:
+                assert b.local.unique_id == bytes([*range(1, 15), 255, 254])
+                b.add_message_listener(lambda message: got.append(message.message), inline=True)
+                await together(a, b)
+                for number in (b"1", b"2"):
+                    await b.send(b"b" + life + number, options=6)
+                    await a.send(b"a" + life + number, options=6)
+                # As a crash: nobody is told, and nothing is written any more.
+                b.shell.core.stop = lambda now: None  # type: ignore[method-assign]
+    assert got == [
+        who + life + n for life in (b"1", b"2") for n in (b"1", b"2") for who in (b"b", b"a")
+    ]

@@ -14,6 +14,7 @@ from tribes.rpc.calls import RpcBody, RpcMode
 from tribes.testing.sim import SimNode, SimRpc, World
 from tribes.wire.java import STREAM_HEADER
 from tribes.wire.rpc import encode_rpc
+from tribes.wire.session_request import encode_request
 
 if TYPE_CHECKING:
     from tribes.wire.member import Member
@@ -130,6 +131,25 @@ def test_a_tomcat_backup_managers_ping_is_answered_at_once(own_link: bool) -> No
     world.run(0.05)
     assert b.core.rpc.statistics.no_channel_sent == 1
     assert a.core.rpc.statistics.no_channel_received == 1
+
+
+@pytest.mark.parametrize("own_link", [True, False])
+def test_a_tomcat_delta_managers_request_for_sessions_is_answered_at_once(own_link: bool) -> None:
+    """Else its context would start a minute later; the answer is answered by nobody."""
+    world = World(71)
+    a, b = start(world, "ab", own_link=own_link)
+    payload = encode_request("localhost#/app", 1)
+    a.core.channel.post((b.core.local,), payload, 8, a.clock.monotonic(), is_bytes=False)
+    a.pump()
+    world.run(0.05)
+    assert b.core.rpc.statistics.no_context_sent == 1
+    assert a.core.rpc.statistics.no_context_sent == 0
+    spoiled = payload + b"x"
+    a.core.channel.post((b.core.local,), spoiled, 8, a.clock.monotonic(), is_bytes=False)
+    a.pump()
+    world.run(0.05)
+    assert b.core.rpc.statistics.malformed == 1
+    assert b.core.rpc.statistics.no_context_sent == 1
 
 
 def test_a_body_that_nobody_reads_is_refused_like_a_missing_channel() -> None:

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tribes.errors import LocalProtocolError, RemoteProtocolError
-from tribes.wire.java import JavaByteArray, JavaLong, JavaValue, decode_java, encode_java
+from tribes.wire.java import JavaByteArray, JavaLong, JavaUniqueId, JavaValue, encode_java
+from tribes.wire.java_reader import decode_java
+from tribes.wire.member import Member, host_octets
 
+MEMBER = Member(host_octets("127.0.0.1"), 4000, bytes(range(16)), domain=b"d")
 VALUES = st.one_of(
     st.none(),
     st.text(),
@@ -16,6 +19,8 @@ VALUES = st.one_of(
     st.binary(max_size=50).map(JavaByteArray),
     st.integers(-(2**63), 2**63 - 1),
     st.integers(-(2**63), 2**63 - 1).map(JavaLong),
+    st.binary(max_size=50).map(JavaUniqueId),
+    st.binary(max_size=3000).map(lambda payload: MEMBER.replace(payload=payload)),
 )
 
 
@@ -83,7 +88,7 @@ def test_random_bytes_are_refused_or_read(data: bytes) -> None:
 
 def test_an_unknown_class_is_refused_by_its_name() -> None:
     """Nothing of it is made; the error says what it was."""
-    stream = bytes.fromhex("aced00057372") + b"\x00\x0ejava.util.Date" + bytes(8) + b"\x03\0\0x"
+    stream = bytes.fromhex("aced00057372") + b"\x00\x0ejava.util.Date" + bytes(8) + b"\x03\0\0xp"
     with pytest.raises(RemoteProtocolError, match=r"java\.util\.Date"):
         decode_java(stream)
 
@@ -92,3 +97,38 @@ def test_claimed_lengths_allocate_nothing() -> None:
     """A text of 2**62 bytes in a stream of 13 is refused."""
     with pytest.raises(RemoteProtocolError, match="cut short"):
         decode_java(bytes.fromhex("aced00057c4000000000000000"))
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        pytest.param("73720001780000000000000000020001" + "5b000161", id="types of fields"),
+        pytest.param("72000178000000000000000002000078", id="superclasses"),
+        pytest.param("757200025b42acf317f8060854e002000078", id="superclasses of an array"),
+    ],
+)
+def test_nothing_nests_without_end(nested: str) -> None:
+    """A stream of a million beginnings is refused, not followed until Python gives up."""
+    stream = bytes.fromhex("aced000573") + bytes.fromhex(nested) * 50_000
+    with pytest.raises(RemoteProtocolError):
+        decode_java(stream)
+    with pytest.raises(RemoteProtocolError):
+        decode_java(stream[:4] + stream[5:])
+
+
+@pytest.mark.parametrize("reference", ["007e0000", "007e0001", "007e0002", "7fffffff", "80000000"])
+def test_a_reference_to_what_is_not_there_is_refused(reference: str) -> None:
+    """Neither backwards out of the stream, nor to what is only being read."""
+    whole = encode_java(JavaUniqueId(b"x"))
+    at = whole.index(bytes.fromhex("757200025b42"))
+    with pytest.raises(RemoteProtocolError):
+        decode_java(whole[:at] + b"\x71" + bytes.fromhex(reference))
+
+
+def test_a_static_member_is_a_member() -> None:
+    """Tomcat's configured members are written as a subclass, with the same data."""
+    name = b"org.apache.catalina.tribes.membership.StaticMember"
+    plain = encode_java(MEMBER)
+    static = plain[:5] + b"\x72\x00\x32" + name + bytes(8) + b"\x0c\0\0\x78" + plain[5:]
+    back = decode_java(static)
+    assert (back, getattr(back, "domain", None)) == (MEMBER, b"d")

@@ -96,7 +96,8 @@ class AcceptedLinks:
         self._asked = asked
         self._doubted = doubted
         self._record = record
-        self._touched: dict[Receiver, None] = {}
+        self.touched: dict[Receiver, None] = {}
+        """The connections that may have something to acknowledge: :meth:`flush` looks."""
         self._is_stopped = False
 
     def opened(self, link: int, peer: tuple[str, int], now: float) -> None:
@@ -179,21 +180,16 @@ class AcceptedLinks:
 
     # Acknowledgements.
 
-    @property
-    def is_touched(self) -> bool:
-        """Whether a connection may have something to acknowledge."""
-        return bool(self._touched)
-
     def touch(self, receiver: Receiver) -> None:
         """A connection may have something to acknowledge."""
-        self._touched[receiver] = None
+        self.touched[receiver] = None
 
     def flush(self) -> None:
         """Write the acknowledgements that are due."""
-        for receiver in self._touched:
+        for receiver in self.touched:
             if self.receivers.get(receiver.link) is receiver:
                 receiver.flush()
-        self._touched.clear()
+        self.touched.clear()
 
     # Inside.
 

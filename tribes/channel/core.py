@@ -179,17 +179,6 @@ class ChannelCore:
                 left=lambda member, now: self.membership.left(member, now),
                 record=lambda: self.membership.record(self._now),
             )
-        self.membership = MulticastMembership(
-            local,
-            config.membership,
-            marker=marker,
-            timers=self.timers,
-            emit=self._outputs.append,
-            changed=self._chain.on_members,
-            heard=self._heard,
-            admission=None if self.protection is None else self.protection.admission,
-            answered=lambda member: self.health.last_answer(member),
-        )
         self._senders = SenderPool(
             config.sender,
             side=self._side,
@@ -219,6 +208,17 @@ class ChannelCore:
             remove_after=config.membership.drop_time / 1000,
             hopeless=self._give_up_on,
             hung=self._senders.answered_elsewhere,
+        )
+        self.membership = MulticastMembership(
+            local,
+            config.membership,
+            marker=marker,
+            timers=self.timers,
+            emit=self._outputs.append,
+            changed=self._chain.on_members,
+            heard=self.health.heard,
+            admission=None if self.protection is None else self.protection.admission,
+            answered=lambda member: self.health.last_answer(member),
         )
         self.witnesses = Witnesses(
             local.unique_id,
@@ -362,7 +362,7 @@ class ChannelCore:
     @property
     def has_outputs(self) -> bool:
         """True when ``take_outputs`` has something."""
-        return bool(self._outputs) or self._senders.is_awake or self.accepted.is_touched
+        return bool(self._outputs or self._senders.awake or self.accepted.touched)
 
     def take_outputs(self) -> list[Output]:
         """The outputs since the last call. The driver must act on all of them, in order, and call
@@ -370,11 +370,12 @@ class ChannelCore:
         with its receipt.
         """
         self._senders.flush(self._now)
-        if not any(type(output) is Deliver for output in self._outputs):
+        outputs = self._outputs
+        if self.accepted.touched and not any(type(output) is Deliver for output in outputs):
             self.accepted.flush()
-        outputs = self._outputs[:]
-        self._outputs.clear()
-        return outputs
+        taken = outputs[:]
+        outputs.clear()
+        return taken
 
     # Inputs.
 
@@ -586,7 +587,8 @@ class ChannelCore:
             self.datagrams.group_received(data, addr, now)
         else:
             self.membership.datagram(data, now, host=addr[0])
-        self.accepted.flush()
+        if self.accepted.touched:
+            self.accepted.flush()
 
     def udp_datagram(self, data: bytes, addr: tuple[str, int], now: float) -> None:
         """A datagram arrived at the own UDP port."""
@@ -1043,9 +1045,6 @@ class ChannelCore:
             self.discovery.news(source, kind, body, now)
 
     # Health.
-
-    def _heard(self, member: Member, now: float) -> None:
-        self.health.heard(member, now)
 
     def _ping(self, member: Member, now: float) -> None:
         is_quiet = self._senders.unanswered_since(member) is None

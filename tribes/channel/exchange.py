@@ -11,7 +11,7 @@ meets has other successors to tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.links.news import PEERS_MAX, decode_peers, encode_peers
@@ -111,8 +111,12 @@ class PeerExchange:
             self._hint(Member(octets, port, bytes(16)).address, now)
 
     def _tell_due(self, now: float) -> None:
+        if not self._due:
+            return
+        members = self._members()
+        unheard = dict.fromkeys(each for each in members if not self._is_heard(each, now))
         for member in list(self._due):
-            addresses = self._addresses_for(member, now)
+            addresses = self._addresses_for(member, members, unheard)
             if not addresses or self._tell(member, encode_peers(addresses), now):
                 self._due.pop(member, None)
                 self.told += bool(addresses)
@@ -129,13 +133,12 @@ class PeerExchange:
         self._due[self._turn] = None
         self._tell_due(now)
 
-    def _addresses_for(self, member: Member, now: float) -> list[tuple[str, int]]:
-        is_heard = self._is_heard(member, now)
-        others = [
-            other
-            for other in self._members()
-            if other != member and not (is_heard and self._is_heard(other, now))
-        ]
+    def _addresses_for(
+        self, member: Member, members: Collection[Member], unheard: Collection[Member]
+    ) -> list[tuple[str, int]]:
+        # Whoever sends heartbeats that arrive hears those of others.
+        candidates = members if member in unheard else unheard
+        others = [other for other in candidates if other != member]
         if len(others) > PEERS_MAX:
             others.sort(key=lambda other: other.sort_key)
             own = self._local.sort_key

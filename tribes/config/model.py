@@ -43,6 +43,9 @@ AUTO = "auto"
 PORTS_MAX = 1000
 """Ports that are tried on one host."""
 
+_NOBODYS_ID = b"\xff" * 16
+"""In the own link's language it means whoever is there, so it can name nobody."""
+
 FRAME_MIN_BYTES = 1024 * 1024
 """What nodes send each other in one message, with room to spare."""
 
@@ -156,6 +159,9 @@ class MembershipConfig(_Config, frozen=True):
             ``"auto"``: that of the interface by which the group is reached.
         ttl: Hops a heartbeat may travel (``ttl``); unset: 0 on loopback, else 1.
         domain: Text, or bytes as ``{1,2,3}``, that every heartbeat carries (``domain``).
+        unique_id: Id of this member, written as that of a `StaticMemberConfig`; empty: another one
+            at each start, which is how others tell a member from the one that was at its address
+            before. Only for members of Tomcat that have this one in their static configuration.
         recovery_enabled: Whether multicast sockets that fail are opened anew (``recoveryEnabled``).
         recovery_counter: How many errors in a row make them fail (``recoveryCounter``).
         recovery_sleep_time: Milliseconds between two tries to open them (``recoverySleepTime``).
@@ -174,6 +180,7 @@ class MembershipConfig(_Config, frozen=True):
     bind: str = "127.0.0.1"
     ttl: int | None = None
     domain: str = ""
+    unique_id: str = ""
     recovery_enabled: bool = True
     recovery_counter: int = 10
     recovery_sleep_time: int = 5000
@@ -575,6 +582,8 @@ def _check_services(channel: ChannelConfig) -> None:
     _positive("channel.membership.recovery_counter", membership.recovery_counter)
     _positive("channel.membership.recovery_sleep_time", membership.recovery_sleep_time)
     _positive("channel.membership.refresh", membership.refresh)
+    if membership.unique_id:
+        _check_unique_id("channel.membership.unique_id", membership.unique_id)
     for i, each in enumerate(membership.static):
         _check_static(f"channel.membership.static[{i}]", each, channel)
     services = (
@@ -604,14 +613,19 @@ def _check_static(key: str, member: StaticMemberConfig, channel: ChannelConfig) 
     if not member.unique_id:
         _needs_own_link(key, channel)
         return
+    _check_unique_id(f"{key}.unique_id", member.unique_id)
+    _ip(f"{key}.host", member.host)
+
+
+def _check_unique_id(key: str, text: str) -> None:
     try:
-        parse_unique_id(member.unique_id)
+        found = parse_unique_id(text)
     except ValueError as why:
         raise ConfigError(
-            f"{why}; write 32 hexadecimal digits, or 16 decimal bytes like {{0,1,…,15}}",
-            key=f"{key}.unique_id",
+            f"{why}; write 32 hexadecimal digits, or 16 decimal bytes like {{0,1,…,15}}", key=key
         ) from None
-    _ip(f"{key}.host", member.host)
+    if found == _NOBODYS_ID:
+        raise ConfigError("sixteen times 255 is what asks who is there; write others", key=key)
 
 
 def _ports(key: str, port: int, auto_bind: int) -> None:

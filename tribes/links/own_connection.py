@@ -16,7 +16,7 @@ from tribes.wire.outputs import NetworkOutput, Write
 if TYPE_CHECKING:
     from tribes.links.own_opening import Opened, Opening
     from tribes.links.own_outbox import Item, Outbox
-    from tribes.links.own_wire import Opener, Refusal, SealerFactory
+    from tribes.links.own_wire import Opener, Refusal
 
 __all__ = ["Connection"]
 
@@ -51,6 +51,7 @@ class Connection:
         "_seen",
         "_written",
         "is_open",
+        "key",
         "link",
         "made_progress",
     )
@@ -61,7 +62,9 @@ class Connection:
         self.link = link
         self.is_open = False
         self.made_progress = False
-        self._opening = opening
+        self._opening: Opening | None = opening
+        self.key = opening.key
+        """The key that it is opened with; None: none."""
         self._made_at = now
         self._emit = emit
         self._decoder = FrameDecoder(body_max_bytes=ACK_BODY_MAX_BYTES)
@@ -74,23 +77,20 @@ class Connection:
         self._flushed = 0
         self._write([opening.hello])
 
-    @property
-    def key(self) -> SealerFactory | None:
-        """The key that it is opened with; None: none."""
-        return self._opening.key
-
     def answer(self, data: bytes) -> Opened | Refusal | None:
         """Take bytes of the answer to HELLO; None while it is not complete.
 
         Raises:
             RemoteProtocolError: The member does not speak the own link, or not properly.
         """
+        assert self._opening is not None, "only what is not open yet is answered"
         return self._opening.feed(data)
 
     def start(self, opened: Opened) -> None:
         """Go ahead: frames may be written from here on."""
         self._write([opened.start])
         self._seal, self._opener = opened.seal, opened.opener
+        self._opening = None
         self.is_open = True
 
     def read(self, data: bytes) -> Iterator[bytes]:

@@ -113,6 +113,16 @@ class Opening:
         entropy: Gives n random bytes.
     """
 
+    __slots__ = (
+        "_answer",
+        "_hello",
+        "_key",
+        "_key_id",
+        "_nonce",
+        "_side",
+        "_target",
+    )
+
     def __init__(
         self,
         side: OwnSide,

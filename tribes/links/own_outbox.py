@@ -95,6 +95,24 @@ class Outbox:
         waiting_bytes: Of what waits to be written: the users', and the session managers'.
     """
 
+    __slots__ = (
+        "_again",
+        "_body_max_bytes",
+        "_floor",
+        "_incarnation",
+        "_is_all_late",
+        "_open",
+        "_position",
+        "_received",
+        "_sent",
+        "_unflushed",
+        "_waiting",
+        "bounds",
+        "lost",
+        "unacked_bytes",
+        "waiting_bytes",
+    )
+
     def __init__(self, bounds: QueueBounds) -> None:
         self.bounds = bounds
         self.unacked_bytes = 0
@@ -103,8 +121,9 @@ class Outbox:
         self._waiting: deque[Item] = deque()
         self._sent: deque[Item] = deque()
         self._open: dict[int, Item] = {}
-        self._again: deque[tuple[Item, bytes]] = deque()  # of `_sent`, not yet on this link
-        self._unflushed: deque[Item] = deque()
+        # Hardly ever needed, and there is an outbox for every two members of a large world.
+        self._again: deque[tuple[Item, bytes]] | None = None  # of `_sent`, not yet on this link
+        self._unflushed: deque[Item] | None = None
         self._incarnation: int | None = None
         self._body_max_bytes = 0
         self._position = 0
@@ -213,6 +232,8 @@ class Outbox:
             item.end = written
             items.append(item)
             if item.need is Need.NOTHING and item.position in self._open:
+                if self._unflushed is None:
+                    self._unflushed = deque()
                 self._unflushed.append(item)
         return items, refused
 
@@ -290,8 +311,7 @@ class Outbox:
             raise RemoteProtocolError(f"has {received} positions, not from {low} to {high}")
         self._incarnation = incarnation
         self._body_max_bytes = body_max_bytes
-        self._unflushed.clear()
-        self._again.clear()
+        self._unflushed = self._again = None
         unknown: list[Item] = []
         if is_forgotten:
             unknown = list(self._open.values())
@@ -301,7 +321,8 @@ class Outbox:
             self._open.clear()
             self._position = self._received = self._floor = 0
         done = self._receive(received)
-        self._again.extend((item, item.frame.data) for item in self._sent)
+        if self._sent:
+            self._again = deque((item, item.frame.data) for item in self._sent)
         return Resumed(done, unknown)
 
     def expired(self, now: float) -> list[Item]:
@@ -327,8 +348,9 @@ class Outbox:
         self._open.clear()
         self.unacked_bytes = 0
         self.waiting_bytes = [0, 0]
-        for frames in (self._waiting, self._sent, self._again, self._unflushed):
-            frames.clear()
+        self._waiting.clear()
+        self._sent.clear()
+        self._again = self._unflushed = None
         return items
 
     def _receive(self, received: int) -> list[Item]:

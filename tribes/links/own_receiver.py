@@ -116,6 +116,49 @@ class OwnReceiver:
         hello_timeout: Seconds that the opening may take.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_admit",
+        "_asked",
+        "_body_max_bytes",
+        "_decoder",
+        "_doubted",
+        "_emit",
+        "_ended",
+        "_entropy",
+        "_first",
+        "_flushed",
+        "_hello",
+        "_holds",
+        "_inbox",
+        "_inboxes",
+        "_is_clogged",
+        "_is_full",
+        "_key",
+        "_keys",
+        "_nonce",
+        "_opener",
+        "_pongs",
+        "_record",
+        "_seal",
+        "_side",
+        "_skip",
+        "_started",
+        "_tail",
+        "_timer",
+        "_told",
+        "_welcome",
+        "_written",
+        "broken",
+        "features",
+        "link",
+        "news",
+        "peer",
+        "source",
+        "sources",
+        "state",
+    )
+
     def __init__(
         self,
         link: int,
@@ -361,6 +404,7 @@ class OwnReceiver:
             )
         displaced = self._inboxes.adopt(inbox, self, hello.attempt)
         self._skip = inbox.received + 1 - start.first
+        self._hello, self._welcome = None, b""
         self._timer.cancel()
         self.state = ReceiverState.OPEN
         self.source = hello.source

@@ -116,6 +116,44 @@ class OwnSender:
             speak the own link by the mark in its heartbeats; a stopped process does not answer.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_answered",
+        "_backoff",
+        "_connection",
+        "_deadline",
+        "_emit",
+        "_entropy",
+        "_hello_timeout",
+        "_hello_timer",
+        "_hellos",
+        "_incarnation",
+        "_is_awake",
+        "_keep_connected",
+        "_key",
+        "_lost",
+        "_never_plain",
+        "_new_attempt",
+        "_not_own",
+        "_refused",
+        "_retry",
+        "_side",
+        "_timeout",
+        "_timers",
+        "_told",
+        "_unanswered",
+        "_unanswered_max",
+        "_wake",
+        "_wants_connection",
+        "_was_welcome",
+        "features",
+        "has_room",
+        "last_answer",
+        "member",
+        "outbox",
+        "state",
+    )
+
     def __init__(
         self,
         member: Member,
@@ -320,7 +358,9 @@ class OwnSender:
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait or are not yet acknowledged."""
-        return self.outbox.total_bytes
+        outbox = self.outbox
+        raw, live = outbox.waiting_bytes
+        return outbox.unacked_bytes + raw + live
 
     @property
     def load(self) -> Load:

@@ -146,12 +146,15 @@ class PlainSender:
         excuse([*self._unflushed, *awaited, *self._queue], why, now)
 
     def close(self, why: Exception, now: float, *, abort: bool) -> None:
-        """Fail whatever is still here with ``why`` and give the connection back."""
+        """Fail whatever is still here with ``why`` and give the connection back.
+
+        Unless it is aborted, what was written to it is still handed over: a farewell may be last.
+        """
         self._closed = True
         for timer in (self._deadline, self._reconnect):
             if timer is not None:
                 timer.cancel()
-        self._drop_link(abort=abort)
+        self._drop_link(abort=abort, flush=not abort)
         for frame in self._take_all():
             self._settle(frame, why, now)
 
@@ -334,9 +337,9 @@ class PlainSender:
             return
         self._settle(frame, error, now)
 
-    def _drop_link(self, *, abort: bool = True) -> None:
+    def _drop_link(self, *, abort: bool = True, flush: bool = False) -> None:
         if self._link is not None:
-            self._emit(Close(self._link, abort=abort))
+            self._emit(Close(self._link, flush=flush, abort=abort))
             self._link = None
 
     def _take_begun(self) -> list[OutFrame]:

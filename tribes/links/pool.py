@@ -318,11 +318,6 @@ class SenderPool:
         self._lost(member, why, now)
         self._may_have_lost(member, now)
 
-    @property
-    def is_awake(self) -> bool:
-        """True when something waits for :meth:`flush`."""
-        return bool(self.awake)
-
     def flush(self, now: float) -> None:
         """Let every sender write what was queued since the last call, in one piece each."""
         while True:
@@ -453,6 +448,17 @@ class SenderPool:
     def loads(self) -> dict[Member, Load]:
         """The same by kind; may be asked from any thread."""
         return {member: sender.load for member, sender in list(self._senders.items())}
+
+    @property
+    def busy_loads(self) -> dict[Member, Load]:
+        """The loads of those for whom anything is kept."""
+        senders = self._senders.items()
+        return {member: sender.load for member, sender in senders if sender.queued_bytes}
+
+    @property
+    def blocked(self) -> dict[Member, int]:
+        """How many sends wait for room in the queue of each destination with such."""
+        return {member: len(blocked) for member, blocked in self._blocked.items()}
 
     def blocked_on(self, member: Member) -> int:
         """How many sends wait for room in a destination's queue."""

@@ -131,7 +131,8 @@ class HealthMonitor:
         self._hopeless = hopeless
         self._hung = hung
         self._states: dict[Member, _State] = {}
-        self._quiet: dict[Member, _State] = {}
+        # Each heartbeat of a member takes it to the end: states are found faster than members.
+        self._quiet: dict[_State, Member] = {}
         self._open: dict[Member, _State] = {}
         self._timer: Timer | None = None
         self._penalty = 0
@@ -192,16 +193,20 @@ class HealthMonitor:
 
     def added(self, member: Member, now: float) -> None:
         """Watch a member; that it was added is its first sign of life."""
-        self._quiet.pop(member, None)
+        self._forget(member)
         self._states[member] = self._open[member] = _State(now)
         if self._timer is None or not self._timer.is_armed:
             self._timer = self._timers.at(now + self._interval, self._look)
 
     def removed(self, member: Member) -> None:
         """Watch a member no longer."""
-        self._states.pop(member, None)
-        self._quiet.pop(member, None)
-        self._open.pop(member, None)
+        self._forget(member)
+
+    def _forget(self, member: Member) -> None:
+        state = self._states.pop(member, None)
+        if state is not None:
+            self._quiet.pop(state, None)
+            self._open.pop(member, None)
 
     def stop(self) -> None:
         """Watch nobody."""
@@ -211,8 +216,8 @@ class HealthMonitor:
 
     def sent(self, member: Member) -> None:
         """Something was sent to a member that it may have to answer."""
-        state = self._quiet.pop(member, None)
-        if state is not None:
+        state = self._states.get(member)
+        if state is not None and self._quiet.pop(state, None) is not None:
             self._open[member] = state
 
     def asked(self, member: Member, now: float) -> None:
@@ -234,8 +239,9 @@ class HealthMonitor:
         state = self._states.get(member)
         if state is not None:
             state.heard = now
-            if self._quiet.pop(member, None) is not None:
-                self._quiet[member] = state
+            quiet = self._quiet
+            if quiet.pop(state, None) is not None:
+                quiet[state] = member
             elif state.pinged is None and self._unanswered(member) is None:
                 if state.is_suspected:
                     self._refute(member, state, now)
@@ -257,13 +263,13 @@ class HealthMonitor:
             state.pinged = None
             if state.is_suspected:
                 self._refute(member, state, now)
-            if self._quiet.pop(member, None) is not None:
-                self._quiet[member] = state
+            if self._quiet.pop(state, None) is not None:
+                self._quiet[state] = member
 
     def _rest(self, member: Member, state: _State) -> None:
         # Its last sign of life is this moment: the quiet ones stay in order.
         if self._open.pop(member, None) is not None:
-            self._quiet[member] = state
+            self._quiet[state] = member
 
     def _refute(self, member: Member, state: _State, now: float) -> None:
         state.is_suspected = False
@@ -292,12 +298,12 @@ class HealthMonitor:
 
     def _wake_quiet(self, now: float) -> None:
         silent = []
-        for member, state in self._quiet.items():
+        for state in self._quiet:
             if now - max(state.answered, state.heard) < self._suspect_after / 2:
                 break
-            silent.append(member)
-        for member in silent:
-            self._open[member] = self._quiet.pop(member)
+            silent.append(state)
+        for state in silent:
+            self._open[self._quiet.pop(state)] = state
 
     def _excuse(self, late: float, now: float) -> None:
         for state in self._states.values():

@@ -7,7 +7,9 @@ is not waited for, and a member without such a channel says so at once.
 Of the callee's side only the envelope is read here. Handlers are users' code, so a request goes the
 way of every message to the driver, one at a time per source, and comes back by :meth:`answer`. A
 request that no channel here takes is answered in this core, before anything else happens: a member
-of a Tomcat group must not make the others wait (DESIGN §4.3).
+of a Tomcat group must not make the others wait (DESIGN §4.3). For the same reason the one other
+question that Tomcat's members wait for is answered here: that for all sessions of a context, of
+which ours have none that a Tomcat could read.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from tribes.wire.rpc import (
     encode_rpc,
     is_rpc,
 )
+from tribes.wire.session_request import encode_no_context, requested_context
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -70,6 +73,7 @@ class RpcStatistics:
         "malformed",
         "no_channel_received",
         "no_channel_sent",
+        "no_context_sent",
         "replies_not_sent",
         "replies_received",
         "replies_sent",
@@ -86,6 +90,7 @@ class RpcStatistics:
         self.left_over = 0
         self.no_channel_sent = 0
         self.no_channel_received = 0
+        self.no_context_sent = 0
         self.malformed = 0
 
 
@@ -275,8 +280,10 @@ class RpcCore:
             False for everything that is not RPC, and for requests and left-over replies: the driver
             gets those that `RpcEndpoints` knows, and listeners that ask for Java messages any.
         """
-        if data.options & _BYTES or not is_rpc(data.message):
+        if data.options & _BYTES:
             return False
+        if not is_rpc(data.message):
+            return self._sessions_requested(data, now)
         try:
             envelope = decode_envelope(data.message)
         except RemoteProtocolError:
@@ -309,6 +316,18 @@ class RpcCore:
         self.statistics.no_channel_sent += 1
         payload = encode_no_channel(envelope.rpc_id, envelope.correlation)
         self._reply_to(source, payload, _ASYNC, now)
+        return False
+
+    def _sessions_requested(self, data: ChannelData, now: float) -> bool:
+        try:
+            context = requested_context(data.message)
+        except RemoteProtocolError:
+            self.statistics.malformed += 1
+            return True
+        if context is not None and self._reply_to(
+            data.source, encode_no_context(context), _ASYNC, now
+        ):
+            self.statistics.no_context_sent += 1
         return False
 
     def _replied(self, source: Member, envelope: RpcEnvelope) -> bool:

@@ -16,7 +16,7 @@ import structlog
 
 from tribes.config.model import NodeConfig, check_config
 from tribes.errors import LocalProtocolError
-from tribes.ids import make_unique_id
+from tribes.ids import UniqueId, make_unique_id, parse_unique_id
 from tribes.interceptors.domain import parse_domain
 from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock, ClockAheadError
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import socket
 
     from tribes.channel.chain import Interceptor
+    from tribes.config.model import MembershipConfig
     from tribes.runtime.listeners import ListenerRegistry
 
 __all__ = ["Sessions", "make_shell"]
@@ -353,7 +354,7 @@ def make_shell(
             host=host_octets(config.channel.receiver.address),
             port=listener.getsockname()[1],
             udp_port=-1 if udp is None else udp.getsockname()[1],
-            unique_id=make_unique_id(os.urandom(16)),
+            unique_id=_own_id(membership),
             domain=parse_domain(membership.domain),
             payload=config.payload or config.name.encode(),
         )
@@ -389,3 +390,9 @@ def make_shell(
         raise
     sessions.inbox.wake = lambda: wake(shell.commits)
     return shell
+
+
+def _own_id(membership: MembershipConfig) -> UniqueId:
+    if membership.unique_id:
+        return parse_unique_id(membership.unique_id)
+    return make_unique_id(os.urandom(16))

@@ -31,8 +31,11 @@ from tribes.testing.view_checks import check_views
 from tribes.testing.violation import SessionState, Violation, WorldState
 
 if TYPE_CHECKING:
+    from tribes.manager.record import Record
+    from tribes.membership.view import View
     from tribes.testing.history import History, Op
     from tribes.testing.sim import SimNode, World
+    from tribes.wire.member import Member
 
 __all__ = [
     "SessionState",
@@ -66,6 +69,10 @@ class _Online:
         self.looked = 0
         self.ended: dict[str, Op] = {}
         self.learned: dict[tuple[str, str], None] = {}
+        self.judged: dict[str, dict[str, Record]] = {}
+        """By node and session, the record that was found right: records are immutable."""
+        self.followed: dict[str, tuple[tuple[Member, ...], View]] = {}
+        """By node, targets and view that were found right; both are immutable."""
         self.told: set[tuple[str, ...]] = set()
 
 
@@ -109,16 +116,18 @@ def check_now(
             continue
         where = incarnation(node)
         table = node.manager(context).table
+        judged = online.judged.setdefault(where, {})
         for key, op in online.ended.items():
             record = table.get(key)
-            if record is None:
+            if record is None or record is judged.get(key):
                 continue
+            judged[key] = record
             if header(record).life == Life.DESTROYED:
                 online.learned[where, key] = None
             elif header(record).life == Life.LIVE and (where, key) in online.learned:
                 text = f"{where} has a session live again that it knew to be logged out"
                 found.append(Violation("logged out", text, (f"op {op.number}", where), world.now))
-        found += _check_targets(node, context, where)
+        found += _check_targets(node, context, where, online)
         for what, value, limit in _beyond(node, context, message_max_bytes):
             text = f"{where}: {what} is {value}, allowed are {limit}"
             found.append(Violation("bound", text, (where, what), world.now))
@@ -132,21 +141,27 @@ def check_now(
     return fresh
 
 
-def _check_targets(node: SimNode, context: str, where: str) -> list[Violation]:
+def _check_targets(node: SimNode, context: str, where: str, online: _Online) -> list[Violation]:
     replicator = node.core.sessions.replicators.get(context)
     if replicator is None:
         return []
-    view = node.core.view
-    return [
+    view, targets = node.core.view, replicator.targets
+    right = online.followed.get(where)
+    if right is not None and right[0] is targets and right[1] is view:
+        return []
+    found = [
         Violation(
             "target is no member",
             f"{where} sends its changes to {member.label}, which is no member",
             (where, member.label),
             node.world.now,
         )
-        for member in replicator.targets
+        for member in targets
         if member not in view
     ]
+    if not found:
+        online.followed[where] = targets, view
+    return found
 
 
 def _beyond(
@@ -169,7 +184,7 @@ def _beyond(
     raw_max = max(sender.queue_max_bytes, largest)
     live_max = max(sender.live_queue_max_bytes, largest)
     unacked_max = max(sender.unacked_max_bytes, largest)
-    for member, load in channel.senders.loads.items():
+    for member, load in channel.senders.busy_loads.items():
         # One frame that is larger than a bound is let through when nothing else is there.
         if load.raw > raw_max:
             yield f"bytes of messages for {member.label}", load.raw, raw_max
@@ -177,7 +192,7 @@ def _beyond(
             yield f"bytes of changes for {member.label}", load.live, live_max
         if load.unacked > unacked_max:
             yield f"bytes of unacknowledged frames for {member.label}", load.unacked, unacked_max
-        blocked = channel.senders.blocked_on(member)
+    for member, blocked in channel.senders.blocked.items():
         if blocked > BLOCKED_MAX:
             yield f"sends blocked by {member.label}", blocked, BLOCKED_MAX
     limit = config.receiver.pending_max + _READ_MESSAGES
@@ -186,7 +201,7 @@ def _beyond(
             yield f"messages waiting from {member.label}", len(source.waiting), limit
     replicator = node.core.sessions.replicators.get(context)
     if replicator is not None:
-        for member in replicator.targets:
+        for member in replicator.repair.dirty:
             debt = replicator.repair.state(member)
             limit = 0 if debt.needs_sync else node.config.manager.dirty_max
             if debt.dirty > limit:

@@ -5,9 +5,10 @@
     python -m tribes.testing.vectors [FILE] [--verbose]
 
 Prints each vector that failed, then what was skipped because no check exists for it, and as the
-last line ``N passed, N failed, N skipped``. Exit status: 0, 1 if a vector failed, 2 if the file
-cannot be used. The checks are in `tribes.testing.vector_checks`; everything they expect is computed
-from a vector's inputs, so any file of the same format can be run.
+last line ``N passed, N failed, N skipped``. Exit status: 0 if all passed, 1 if a vector failed or
+was skipped, 2 if the file cannot be used. The checks are in `tribes.testing.vector_checks`;
+everything they expect is computed from a vector's inputs, so any file of the same format can be
+run.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     report = run_vectors(vectors, load_checks())
     print_report(report, sys.stdout, verbose=options.verbose)
-    return 1 if report.failed else 0
+    return 1 if report.failed or report.skipped else 0
 
 
 def _format_fault(content: Any) -> str:

@@ -20,13 +20,20 @@ from tribes.errors import LocalProtocolError, RemoteProtocolError
 from tribes.wire.java import (
     EXTERNAL,
     STREAM_HEADER,
-    JavaReader,
+    JavaClass,
     JavaValue,
     block_data,
     class_description,
     encode_value,
 )
+from tribes.wire.java_reader import JavaReader
 from tribes.wire.limits import UNIQUE_ID_MAX_BYTES
+from tribes.wire.map_message import MapMessage, encode_map_message, read_map_message
+from tribes.wire.member_message import (
+    MemberMessage,
+    encode_member_message,
+    read_member_message,
+)
 
 __all__ = [
     "RPC_ID_MAX_BYTES",
@@ -48,6 +55,10 @@ _RPC_CLASS: Final = class_description(_RPC, 0x712A750FF274E509, EXTERNAL)
 _NO_CHANNEL_CLASS: Final = class_description(
     _NO_CHANNEL, 0x7BAB8FB36A4B5BA6, EXTERNAL, parent=_RPC_CLASS
 )
+_REQUEST_OR_REPLY: Final = JavaClass(_RPC, EXTERNAL)
+_REFUSAL: Final = JavaClass(_NO_CHANNEL, EXTERNAL, (), _REQUEST_OR_REPLY)
+_HANDLES: Final = 2
+"""Before the body, the stream holds a class and an object that it could refer back to."""
 _OBJECT: Final = b"\x73"
 _END: Final = b"\x78"
 _PREFIXES: Final = tuple(
@@ -89,11 +100,38 @@ class RpcEnvelope:
         Raises:
             RemoteProtocolError: It is malformed, or of a class that is not spoken here.
         """
-        reader = JavaReader(self.stream, self.body_at)
+        reader = self._reader()
         value = reader.value()
         reader.expect_byte(_END[0])
         reader.expect_end()
         return value
+
+    def membership_body(self) -> MemberMessage:
+        """Read the body of a message of Tomcat's StaticMembershipService.
+
+        Raises:
+            RemoteProtocolError: It is malformed, or something else.
+        """
+        reader = self._reader()
+        message = read_member_message(reader)
+        reader.expect_byte(_END[0])
+        reader.expect_end()
+        return message
+
+    def map_body(self) -> MapMessage:
+        """Read the body of a message of Tomcat's replicated maps.
+
+        Raises:
+            RemoteProtocolError: It is malformed, or something else.
+        """
+        reader = self._reader()
+        message = read_map_message(reader)
+        reader.expect_byte(_END[0])
+        reader.expect_end()
+        return message
+
+    def _reader(self) -> JavaReader:
+        return JavaReader(self.stream, self.body_at, handles=_HANDLES)
 
 
 def is_rpc(message: bytes) -> bool:
@@ -101,7 +139,13 @@ def is_rpc(message: bytes) -> bool:
     return message.startswith(_PREFIXES)
 
 
-def encode_rpc(rpc_id: bytes, correlation: bytes, body: JavaValue, *, is_reply: bool) -> bytes:
+def encode_rpc(
+    rpc_id: bytes,
+    correlation: bytes,
+    body: JavaValue | MemberMessage | MapMessage,
+    *,
+    is_reply: bool,
+) -> bytes:
     """Return the message field of a request or a reply.
 
     Raises:
@@ -109,8 +153,16 @@ def encode_rpc(rpc_id: bytes, correlation: bytes, body: JavaValue, *, is_reply: 
     """
     head = bytes((is_reply,)) + _ids(correlation, rpc_id)
     return b"".join(
-        (STREAM_HEADER, _OBJECT, _RPC_CLASS, block_data(head), encode_value(body), _END)
+        (STREAM_HEADER, _OBJECT, _RPC_CLASS, block_data(head), _encode_body(body), _END)
     )
+
+
+def _encode_body(body: JavaValue | MemberMessage | MapMessage) -> bytes:
+    if isinstance(body, MemberMessage):
+        return encode_member_message(body)
+    if isinstance(body, MapMessage):
+        return encode_map_message(body, handles=_HANDLES)
+    return encode_value(body)
 
 
 def encode_no_channel(rpc_id: bytes, correlation: bytes) -> bytes:
@@ -139,13 +191,11 @@ def decode_envelope(message: bytes) -> RpcEnvelope:
         RemoteProtocolError: It is malformed, or its ids are too long.
     """
     reader = JavaReader(message)
-    reader.expect_byte(_OBJECT[0])
-    name = reader.expect_class((_RPC, _NO_CHANNEL), EXTERNAL)
-    if name == _NO_CHANNEL:
-        reader.expect_class((_RPC,), EXTERNAL)
-    reader.expect_byte(0x70)
+    described, _ = reader.begin_object()
+    if described not in (_REQUEST_OR_REPLY, _REFUSAL):
+        raise RemoteProtocolError(f"Java class {described.name[:100]!r} is no RPC message")
     data = reader.blocks()
-    if name == _NO_CHANNEL:
+    if described == _REFUSAL:
         reader.expect_byte(_END[0])
         reader.expect_end()
         kind, at = RpcKind.NO_CHANNEL, 0

@@ -38,7 +38,8 @@ class MachineClock:
         self._wall_from = self._wall_base = 0.0
         self._rate = 1.0
         self._monotonic_from = self._monotonic_base = 0.0
-        self._is_exact = True
+        self.is_exact = True
+        """Whether the monotonic clock shows the world's time."""
 
     # The wall clock.
 
@@ -83,16 +84,16 @@ class MachineClock:
         self._monotonic_from = self._true_time()
         self._rate = rate
         # Without drift both times are one number, and no rounding comes between them.
-        self._is_exact = rate == 1.0 and self._monotonic_base == self._monotonic_from
+        self.is_exact = rate == 1.0 and self._monotonic_base == self._monotonic_from
 
     def monotonic(self) -> float:
         """Read the monotonic clock, in seconds since the world began, by this machine's count."""
-        if self._is_exact:
+        if self.is_exact:
             return self._true_time()
         return self._monotonic_base + (self._true_time() - self._monotonic_from) * self._rate
 
     def true_time_of(self, monotonic: float) -> float:
         """The world's time at which the monotonic clock shows this, if its rate stays."""
-        if self._is_exact or monotonic == inf:
+        if self.is_exact or monotonic == inf:
             return monotonic
         return self._monotonic_from + (monotonic - self._monotonic_base) / self._rate

@@ -60,7 +60,8 @@ class Driver:
     def __init__(self, world: World, name: str, port: int, clock_offset_ms: int) -> None:
         self.world = world
         self.name = name
-        self._hears = f"{name} datagram\n".encode()
+        self.hears = f"{name} datagram\n".encode()
+        """What a world's log says of it in most lines."""
         self.clock = MachineClock(lambda: world.now, clock_offset_ms)
         """Its wall clock and its monotonic clock."""
         self.incarnation = 0
@@ -125,11 +126,16 @@ class Driver:
 
     # Inputs: at once, or in their turn when the process is stopped or slow.
 
+    @property
+    def is_free(self) -> bool:
+        """Whether an input is taken in at once."""
+        return not (self.is_paused or self._backlog or self._is_working or self.throttle != 1.0)
+
     def enter(self, work: Callable[..., None], *args: Any) -> None:
         """Let the process do something now, or when it can."""
         if not self.is_alive:
             return
-        if not (self.is_paused or self._backlog or self._is_working or self.throttle != 1.0):
+        if self.is_free:
             work(*args)
             return
         self._backlog.append((work, args))
@@ -180,16 +186,9 @@ class Driver:
         """A datagram of the group arrived at the machine."""
         if incarnation != self.incarnation:
             return
-        if not (self.is_paused or self._backlog or self._is_working or self.throttle != 1.0):
-            channel = self.core.channel
-            timers = channel.timers
-            set_before = timers.count
-            self._hear(data)
-            # Hardly any heartbeat of a large group changes anything.
-            if channel.has_outputs or self._dirty:
-                self.pump()
-            elif timers.count != set_before:
-                self._arm()
+        if self.is_free:
+            self.world.note_heard((self,), data)
+            self.take_in(data)
         elif len(self._datagrams) >= DATAGRAM_QUEUE:
             self.datagrams_dropped += 1
         else:
@@ -201,11 +200,20 @@ class Driver:
             self._hear(self._datagrams.popleft())
             self.pump()
 
+    def take_in(self, data: bytes) -> None:
+        """Give a datagram of the group to the process, which is free and alive."""
+        channel, clock = self.core.channel, self.clock
+        timers = channel.timers
+        set_before = timers.count
+        channel.datagram(data, _SOMEBODY, self.world.now if clock.is_exact else clock.monotonic())
+        # Hardly any heartbeat of a large group changes anything.
+        if channel.has_outputs or self._dirty:
+            self.pump()
+        elif timers.count != set_before:
+            self._arm()
+
     def _hear(self, data: bytes) -> None:
-        world = self.world
-        world.note_heard(self.name, self._hears, data)
-        if world.observers or "datagram" in world.watched:
-            world.observe(self.name, "datagram", data)
+        self.world.note_heard((self,), data)
         self.core.datagram(data, _SOMEBODY, self.clock.monotonic())
 
     def heard_udp(self, data: bytes, sender: tuple[str, int], incarnation: int) -> None:
@@ -241,9 +249,16 @@ class Driver:
             return
         self._timer_at = deadline
         delay = max(0.0, self.clock.true_time_of(deadline) - self.world.now)
-        self.world.schedule(delay, self._later, self.incarnation, self._timer, ())
+        self.world.schedule(delay, self._timer_due, self.incarnation, deadline)
 
-    def _timer(self) -> None:
+    def _timer_due(self, incarnation: int, deadline: float) -> None:
+        # One that was set before an earlier one is nobody's any more.
+        if deadline == self._timer_at and incarnation == self.incarnation:
+            self.enter(self._timer, deadline)
+
+    def _timer(self, deadline: float) -> None:
+        if deadline != self._timer_at:
+            return
         self._timer_at = inf
         now, deadline = self.clock.monotonic(), self.core.next_deadline
         if deadline - now < 1e-9:

@@ -19,6 +19,13 @@ __all__ = ["Link", "Network"]
 REORDER_HOLD_S = 2.0
 """How long a held datagram waits for another one to overtake it."""
 
+TOGETHER_FROM = 32
+"""Machines from which on those that hear a datagram do so in a few groups, each at one moment: a
+world of hundreds is for what becomes of numbers, a small one for every order of events."""
+
+GROUPS = 4
+"""How many groups: a power of two, up to 256."""
+
 RECORDED_DATAGRAMS = 4096
 """How many datagrams ``World.recorded_datagrams`` keeps for replays."""
 
@@ -161,7 +168,11 @@ class Network:
         world = self._world
         random, schedule = world.random.random, world.schedule
         latency, jitter, everywhere = world.latency, world.jitter, world.loss
-        for link in self._routes[source.name]:
+        routes = self._routes[source.name]
+        is_together = len(routes) >= TOGETHER_FROM
+        groups: list[list[tuple[Driver, int]]] = [[] for _ in range(GROUPS)]
+        choices = world.random.randbytes(len(routes)) if is_together else bytes(len(routes))
+        for link, choice in zip(routes, choices, strict=True):
             target = link.target
             if link.is_cut or not target.is_alive or (blocked and target.name in blocked):
                 continue
@@ -170,9 +181,24 @@ class Network:
                 continue
             if link.reorder or link.duplicate or link.jitter or link.held:
                 self._send(link, data)
+            elif is_together and not link.delay:
+                groups[choice % GROUPS].append((target, target.incarnation))
             else:
                 delay = latency + jitter * random() + link.delay
                 schedule(delay, target.heard, data, target.incarnation)
+        for group in groups:
+            if group:
+                schedule(latency + jitter * random(), self._arrive, data, group)
+
+    def _arrive(self, data: bytes, group: list[tuple[Driver, int]]) -> None:
+        free = [node for node, life in group if node.incarnation == life and node.is_free]
+        if len(free) < len(group):
+            for node, life in group:
+                if not node.is_free:
+                    node.heard(data, life)
+        self._world.note_heard(free, data)
+        for node in free:
+            node.take_in(data)
 
     def _send(self, link: Link, data: bytes) -> None:
         world, target = self._world, link.target

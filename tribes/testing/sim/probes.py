@@ -154,7 +154,7 @@ class Stranger:
     def readable(self, end: End) -> None:
         """Keep what the node answers."""
         while end.inbox:
-            item = end.inbox.popleft()
+            item = end.inbox.pop(0)
             if isinstance(item, bytes):
                 self.received += item
                 end.inbox_bytes -= len(item)

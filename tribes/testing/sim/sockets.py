@@ -165,14 +165,14 @@ class Sockets:
         inbox = end.inbox
         if not inbox or end.is_read_paused or end.link not in self.ends:
             return
-        item = inbox.popleft()
+        item = inbox.pop(0)
         if isinstance(item, Mark):
             self._ended(end, item)
             return
         if inbox and not isinstance(inbox[0], Mark):
             pieces, size = [item], len(item)
             while inbox and not isinstance(inbox[0], Mark) and size + len(inbox[0]) <= READ_BYTES:
-                piece = inbox.popleft()
+                piece = inbox.pop(0)
                 assert isinstance(piece, bytes)
                 pieces.append(piece)
                 size += len(piece)

@@ -238,7 +238,7 @@ class Streams:
         if (other.inbox_bytes or not is_open) and not self._is_admitted(end):
             self._stall(end)
             return
-        item = end.flight.popleft()
+        item = end.flight.pop(0)
         if isinstance(item, bytes):
             self._acknowledge(end, len(item))
             if other.is_reset or not other.is_open:

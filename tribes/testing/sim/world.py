@@ -6,10 +6,10 @@ import hashlib
 import heapq
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from tribes.testing.sim.network import Link, Network
 from tribes.testing.sim.node import SimNode
 from tribes.testing.sim.probes import Stranger
 from tribes.testing.sim.streams import Streams
+
+if TYPE_CHECKING:
+    from tribes.testing.sim.driver import Driver
 
 __all__ = ["Observer", "World"]
 
@@ -160,21 +163,22 @@ class World:
         if self.log is not None:
             self.log.append(f"{self.now!r} {node} {what} {len(data)} {data.hex()}")
 
-    def note_heard(self, node: str, label: bytes, data: bytes) -> None:
-        """Add a line for a datagram that a node heard. Its bytes were noted when it was sent: most
-        of what happens in a large world is that hundreds hear the same.
-
-        Args:
-            node: Its name.
-            label: The same in the hash, encoded once and for all.
-            data: The datagram.
+    def note_heard(self, nodes: Sequence[Driver], data: bytes) -> None:
+        """Add a line for each node that hears a datagram now, and tell the observers. Its bytes
+        were noted when it was sent: most of what happens in a large world is that hundreds hear the
+        same.
         """
         unhashed = self._unhashed
-        unhashed.append(_WHEN.pack(self.now, len(data)) + label)
+        labels = b"".join([node.hears for node in nodes])
+        unhashed.append(_WHEN.pack(self.now, len(data)) + labels)
         if len(unhashed) > UNHASHED_MAX:
             self._hash_notes()
         if self.log is not None:
-            self.log.append(f"{self.now!r} {node} datagram {len(data)} {data.hex()}")
+            for node in nodes:
+                self.log.append(f"{self.now!r} {node.name} datagram {len(data)} {data.hex()}")
+        if self.observers or "datagram" in self.watched:
+            for node in nodes:
+                self.observe(node.name, "datagram", data)
 
     def _hash_notes(self) -> None:
         self._log.update(b"".join(self._unhashed))

@@ -23,9 +23,12 @@ from tribes.testing.vector_checks.registry import NotBuilt, Vector, check, expec
 from tribes.timers import Timers
 from tribes.wire.frame import FRAME_OVERHEAD, FrameDecoder, encode_frame
 from tribes.wire.member import Member, decode_member
-from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
+from tribes.wire.outputs import Close, Connect, NetworkOutput, UdpDatagram, Write
 
 _PEER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(range(16)))
+_UDP_PORT = 4010
+_SOURCE = ("127.0.0.1", 4002)
+"""Where frames come from: a port of nobody's, to which answers go by UDP."""
 _LOCAL = Member(host=b"\x7f\x00\x00\x01", port=4000, unique_id=bytes(16))
 
 _CAUSES: dict[type[Exception], str] = {
@@ -64,13 +67,20 @@ def membership_behaviour(vector: Vector) -> None:
 def receiver_behaviour(vector: Vector) -> None:
     """One frame on a connection, and what comes back before and after the listener."""
     inputs = vector["inputs"]
-    if inputs.get("transport", "tcp") != "tcp":
-        raise NotBuilt(f"data over {inputs['transport']}: {vector['name']}")
+    by_udp = inputs.get("transport", "tcp") == "udp"
     core = ChannelCore(
-        _LOCAL, ChannelConfig(), wall_ms=lambda: 0, entropy=lambda n: bytes(n), consume=None
+        _LOCAL.replace(udp_port=_UDP_PORT),
+        ChannelConfig(),
+        wall_ms=lambda: 0,
+        entropy=lambda n: bytes(n),
+        consume=None,
     )
-    core.link_opened(1, 0.0, peer=("127.0.0.1", 1))
-    core.link_bytes(1, bytes.fromhex(inputs["frame_hex"]), 0.0)
+    frame = bytes.fromhex(inputs["frame_hex"])
+    if by_udp:
+        core.udp_datagram(frame, _SOURCE, 0.0)
+    else:
+        core.link_opened(1, 0.0, peer=_SOURCE)
+        core.link_bytes(1, frame, 0.0)
     outputs: list[Output] = []
     while more := core.take_outputs():
         outputs += more
@@ -92,8 +102,11 @@ def receiver_behaviour(vector: Vector) -> None:
 
 
 def _written(outputs: list[Any]) -> bytes:
-    return b"".join(
-        chunk for output in outputs if isinstance(output, Write) for chunk in output.chunks
+    written = [output for output in outputs if isinstance(output, Write)]
+    datagrams = [output for output in outputs if isinstance(output, UdpDatagram)]
+    expect("datagrams elsewhere", [], [each for each in datagrams if each.address != _SOURCE])
+    return b"".join([chunk for output in written for chunk in output.chunks]) + b"".join(
+        [each.data for each in datagrams]
     )
 
 

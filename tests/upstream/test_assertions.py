@@ -1,0 +1,72 @@
+"""Everything that Tribes' own tests assert has a test here, and that test exists."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.upstream.assertions import ASSERTIONS, Assertion
+
+TESTS = Path(__file__).resolve().parents[1]
+
+UPSTREAM_CLASSES = (
+    "TestXByteBuffer",
+    "TestChannelData",
+    "TestMemberImplSerialization",
+    "TestMembership",
+    "TestKubernetesJson",
+    "TestGroupChannelStartStop",
+    "TestGroupChannelOptionFlag",
+    "TestGroupChannelMemberArrival",
+    "TestGroupChannelSenderConnections",
+    "TestDomainFilterInterceptor",
+    "TestTcpFailureDetector",
+    "TestOrderInterceptor",
+    "TestGzipInterceptor",
+    "TestEncryptInterceptor",
+    "TestEncryptInterceptorLargeHeap",
+    "TestEncryptInterceptorAlgorithms",
+    "TestNonBlockingCoordinator",
+    "TestDataIntegrity",
+    "TestUdpPackages",
+    "TestMulticastPackages",
+    "TestRemoteProcessException",
+    "TestChannelConfig",
+)
+"""The test classes of Tribes in Tomcat 10.1 that assert anything (tribes-wire §10)."""
+
+
+@cache
+def functions_of(file: str) -> dict[str, str]:
+    """The test functions of a file, with their docstrings."""
+    tree = ast.parse((TESTS / file).read_text())
+    return {
+        node.name: ast.get_docstring(node) or ""
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
+    }
+
+
+@pytest.mark.parametrize("entry", ASSERTIONS, ids=lambda each: f"{each.upstream}: {each.what}")
+def test_the_tests_that_are_named_exist(entry: Assertion) -> None:
+    """A renamed or deleted test is noticed here."""
+    assert entry.tests
+    for name in entry.tests:
+        file, _, function = name.partition("::")
+        assert function in functions_of(file), name
+
+
+def test_no_upstream_class_is_left_out() -> None:
+    """Each of them asserts something that is listed."""
+    assert {entry.upstream for entry in ASSERTIONS} == set(UPSTREAM_CLASSES)
+
+
+def test_every_test_of_this_folder_is_listed() -> None:
+    """What is here is here for an assertion of theirs."""
+    listed = {name for entry in ASSERTIONS for name in entry.tests}
+    for file in ("test_values.py", "test_groups.py", "test_sockets.py"):
+        there = {f"upstream/{file}::{name}" for name in functions_of(f"upstream/{file}")}
+        assert there <= listed
