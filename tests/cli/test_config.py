@@ -44,7 +44,7 @@ def test_notices_are_told_and_strict_minds_them() -> None:
     """Each on a line, with file and line."""
     done = config("check", SERVER)
     assert done.exit_code == 0
-    assert f"{SERVER}: line 11: Server/Service/Engine/Cluster channelStartOptions=" in done.stdout
+    assert f"{SERVER}: line 12: Server/Service/Engine/Cluster channelStartOptions=" in done.stdout
     assert config("check", "--strict", SERVER).exit_code == 1
     assert config("check", "--quiet", SERVER).stdout == ""
 

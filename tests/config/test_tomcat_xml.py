@@ -140,7 +140,12 @@ def test_a_whole_server() -> None:
     build_interceptors(config.channel.interceptors or ())
     assert 'channelStartOptions="3": not supported' in told(loaded, "channelStartOptions")
     assert "which is 5000" in told(loaded, "manager.max_active_sessions")
+    assert "<Listener>" in str(loaded.notices[-1])
     assert "<Connector>" in str(loaded.notices[-1])
+    assert "not supported" in told(loaded, "hostAware")
+    texts = "\n".join(map(str, loaded.notices))
+    for name in ("HeartbeatListener", "CrawlerSessionManagerValve"):
+        assert f'{name}": not supported' in texts
 
 
 def test_defaults_of_a_bare_cluster() -> None:
@@ -361,3 +366,6 @@ def test_a_long_file_is_not_read() -> None:
         read_config_bytes(b"<Cluster>" + b" " * 2**20)
     with pytest.raises(ConfigError, match="more than 10000 elements"):
         read_config_bytes(b"<Cluster>" + b"<x/>" * 10_001 + b"</Cluster>")
+    many = " ".join(f"a{number}=''" for number in range(101))
+    with pytest.raises(ConfigError, match="more than 100 attributes"):
+        read_config_bytes(f"<Cluster {many}/>".encode())

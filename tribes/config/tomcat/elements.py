@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from tribes.config.notices import Kind
 from tribes.config.tomcat.channel_tables import CHANNEL_TABLES
 from tribes.config.tomcat.interceptor_tables import INTERCEPTOR_TABLES
+from tribes.config.tomcat.neighbour_tables import NEIGHBOUR_NOTES
 from tribes.config.tomcat.session_tables import SESSION_TABLES
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ TABLES: Final[dict[str, Table]] = {**SESSION_TABLES, **CHANNEL_TABLES, **INTERCE
 _MEMBERS: Final = ("LocalMember", "Member")
 
 CHILDREN: Final[dict[str, tuple[str, ...]]] = {
-    "Server": ("Service",),
+    "Server": ("Service", "Listener"),
     "Service": ("Engine",),
-    "Engine": ("Cluster", "Host", "Valve"),
-    "Host": ("Cluster", "Context", "Valve"),
-    "Context": ("Manager", "Valve"),
+    "Engine": ("Cluster", "Host", "Valve", "Listener"),
+    "Host": ("Cluster", "Context", "Valve", "Listener"),
+    "Context": ("Manager", "Valve", "Listener"),
     "Cluster": ("Manager", "Channel", "Valve", "Deployer", "ClusterListener"),
     "Manager": ("Store", "SessionIdGenerator"),
     "Channel": (
@@ -111,6 +112,7 @@ NEIGHBOURS: Final = frozenset(
 )
 """Elements of a ``server.xml`` or ``context.xml`` that have nothing to do with sessions."""
 
+_BESIDE: Final = ("LoadBalancerDrainingValve", "CrawlerSessionManagerValve")
 _HA: Final = "org.apache.catalina.ha."
 _TRIBES: Final = "org.apache.catalina.tribes."
 _SESSION: Final = "org.apache.catalina.session."
@@ -152,7 +154,9 @@ CLASSES: Final[dict[str, dict[str, str]]] = {
         f"{_HA}session.JvmRouteBinderValve": "JvmRouteBinderValve",
         f"{_HA}authenticator.ClusterSingleSignOn": "ClusterSingleSignOn",
         "org.apache.catalina.valves.PersistentValve": "PersistentValve",
+        **{f"org.apache.catalina.valves.{name}": name for name in _BESIDE},
     },
+    "Listener": {f"{_HA}backend.HeartbeatListener": "HeartbeatListener"},
     "Deployer": {f"{_HA}deploy.FarmWarDeployer": "FarmWarDeployer"},
     "ClusterListener": {
         f"{_HA}session.ClusterSessionListener": "ClusterSessionListener",
@@ -216,6 +220,7 @@ CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
         Kind.NO_EFFECT,
         "a changed id is always told to the others; Tomcat 8 and newer do not have it either",
     ),
+    **{owner: (Kind.NOT_SUPPORTED, why) for owner, why in NEIGHBOUR_NOTES.items()},
     "ParallelNioSender": (Kind.MAPPED, "see PooledParallelSender; there is one kind of sender"),
     "MembershipListener": (Kind.NOT_SUPPORTED, _JAVA),
     "ChannelListener": (Kind.NOT_SUPPORTED, _JAVA),

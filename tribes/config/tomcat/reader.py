@@ -166,7 +166,8 @@ class _Reader:
             self._making.note(place, Kind.REPAIRED, "className", found, what)
             return classes[short[last]]
         is_valve = place.element.name == "Valve"
-        if is_valve and found.startswith("org.apache.catalina.valves."):
+        is_listener = place.element.name == "Listener"
+        if is_listener or (is_valve and found.startswith("org.apache.catalina.valves.")):
             self._neighbours.append(place.element)
             return None
         near = difflib.get_close_matches(last, list(short), 1, cutoff=0.5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from tribes.config.tomcat.attributes import Table, elsewhere, honoured, mapped, refused, unused
+from tribes.config.tomcat.neighbour_tables import NEIGHBOUR_TABLES
 
 __all__ = ["SESSION_TABLES"]
 
@@ -367,6 +368,7 @@ SESSION_TABLES: Final[dict[str, Table]] = {
         ),
         refused("watchEnabled", "false", "whether they are looked for", _NO_FARM, "false"),
     ),
+    **NEIGHBOUR_TABLES,
     "JvmRouteSessionIDBinderListener": (),
     "ClusterSessionListener": (),
     "Context": _CONTEXT,

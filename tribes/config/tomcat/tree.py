@@ -21,6 +21,7 @@ __all__ = ["Element", "parse_tree"]
 DOCUMENT_MAX_BYTES: Final = 1024 * 1024
 _DEPTH_MAX: Final = 32
 _ELEMENTS_MAX: Final = 10_000
+_ATTRIBUTES_MAX: Final = 100
 _ENCODINGS: Final = frozenset(
     [
         "utf-8",
@@ -199,8 +200,10 @@ class _Building:
         self._count += 1
         if self._count > _ELEMENTS_MAX:
             raise self._error(f"there are more than {_ELEMENTS_MAX} elements")
+        if len(attributes) > _ATTRIBUTES_MAX:
+            raise self._error(f"<{name[:80]}> has more than {_ATTRIBUTES_MAX} attributes")
         if len(self.open) >= _DEPTH_MAX:
-            raise self._error(f"<{name}> is nested deeper than {_DEPTH_MAX} elements")
+            raise self._error(f"<{name[:80]}> is nested deeper than {_DEPTH_MAX} elements")
         element = Element(
             name,
             self.parser.CurrentLineNumber,
