@@ -8,6 +8,7 @@ import org.apache.catalina.Manager;
 import org.apache.catalina.Session;
 import org.apache.catalina.ha.ClusterManager;
 import org.apache.catalina.ha.ClusterMessage;
+import org.apache.catalina.ha.ClusterRuleSet;
 import org.apache.catalina.ha.session.BackupManager;
 import org.apache.catalina.ha.session.DeltaManager;
 import org.apache.catalina.ha.tcp.SimpleTcpCluster;
@@ -15,6 +16,7 @@ import org.apache.catalina.startup.Tomcat;
 import org.apache.catalina.tribes.group.GroupChannel;
 import org.apache.catalina.tribes.membership.McastService;
 import org.apache.catalina.tribes.transport.nio.NioReceiver;
+import org.apache.tomcat.util.digester.Digester;
 
 /** A whole Tomcat with one clustered application, told what to do on standard input. */
 public final class TomcatNode {
@@ -24,6 +26,23 @@ public final class TomcatNode {
     }
 
     public static void main(String[] args) throws Exception {
+        if (args[0].equals("--cluster")) {
+            run(read(new File(args[1])));
+        } else {
+            run(configured(args));
+        }
+    }
+
+    /** A Cluster element as it stands in server.xml. */
+    private static SimpleTcpCluster read(File file) throws Exception {
+        Digester digester = new Digester();
+        digester.addObjectCreate("Cluster", "", "className");
+        digester.addSetProperties("Cluster");
+        digester.addRuleSet(new ClusterRuleSet("Cluster/"));
+        return (SimpleTcpCluster) digester.parse(file);
+    }
+
+    private static SimpleTcpCluster configured(String[] args) throws Exception {
         SimpleTcpCluster cluster = new SimpleTcpCluster();
         GroupChannel channel = (GroupChannel) cluster.getChannel();
         McastService multicast = (McastService) channel.getMembershipService();
@@ -44,6 +63,10 @@ public final class TomcatNode {
             }
         }
         cluster.setManagerTemplate(template);
+        return cluster;
+    }
+
+    private static void run(SimpleTcpCluster cluster) throws Exception {
         File base = Files.createTempDirectory("tomcat").toFile();
         Tomcat tomcat = new Tomcat();
         tomcat.setBaseDir(base.getPath());

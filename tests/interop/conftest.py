@@ -122,11 +122,12 @@ class Group:
         self, name: str = "java", *more: str, main: str = "Peer", port: int = 0
     ) -> JavaMember:
         """Start a Java member and wait until its channel runs."""
-        command = [
-            *(*self._command(), main, "--name", name),
-            *("--multicast-port", str(self.multicast_port), "--port", str(port or free_port())),
-            *more,
-        ]
+        place = ("--multicast-port", str(self.multicast_port), "--port", str(port or free_port()))
+        return await self.run(main, "--name", name, *place, *more)
+
+    async def run(self, main: str, *arguments: str) -> JavaMember:
+        """Start a Java program and wait until its channel runs."""
+        command = [*self._command(), main, *arguments]
         process = await trio.lowlevel.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

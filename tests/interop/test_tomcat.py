@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
 import trio
 
-from tests.interop.conftest import OpenGroup, python_member, until
+from tests.interop.conftest import OpenGroup, free_port, python_member, until
+from tribes.config import load_config
+
+GUIDE = Path(__file__).parents[2] / "docs" / "tomcat.md"
 
 SESSIONS = 200
 
@@ -33,6 +40,41 @@ async def test_first_tomcat_does_not_wait_for_sessions_that_python_does_not_have
         assert channel.shell.core.rpc.statistics.no_context_sent == 1
         await node.ask("create 3", "CREATED")
         assert await node.ask("sessions", "SESSIONS") == "SESSIONS 3"
+
+
+@pytest.mark.parametrize("chapter", ["Join by multicast", "Join by a list"])
+async def test_both_sides_join_as_the_guide_shows(
+    java_group: OpenGroup, tmp_path: Path, chapter: str
+) -> None:
+    """Its ``server.xml`` and its TOML as they stand there, but for addresses and ports."""
+    text = GUIDE.read_text().split(f"## {chapter}")[1].split("\n## ")[0]
+    async with java_group() as group:
+        local = {
+            "10.0.0.1": "127.0.0.1",
+            "10.0.0.2": "127.0.0.1",
+            "45564": str(group.multicast_port),
+            "4000": str(free_port()),
+            "4100": str(free_port()),
+            'dropTime="3000"': 'dropTime="3000" ttl="0"',
+        }
+        for shown, here in local.items():
+            text = text.replace(shown, here)
+        [xml] = re.findall(r"```xml\n(.*?)```", text, re.DOTALL)
+        [toml] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+        (tmp_path / "cluster.xml").write_text(xml)
+        (tmp_path / "node.toml").write_text(toml)
+        got: list[object] = []
+        async with python_member(load_config(tmp_path / "node.toml")) as (channel, _):
+            channel.add_message_listener(got.append, inline=True, java=True)
+            node = await group.run("TomcatNode", "--cluster", str(tmp_path / "cluster.xml"))
+            # Not so if it could not read the answer to its request for sessions.
+            assert int(node.started.split()[1]) < 10_000
+            await until(lambda: len(channel.members) == 1)
+            await channel.send(b"hello", options=6)
+            before = len(got)
+            await node.ask("create 3", "CREATED")
+            await until(lambda: len(got) >= before + 3)
+            assert await node.ask("members", "MEMBERS") == "MEMBERS 1"
 
 
 async def test_backup_manager_is_not_slowed_down_by_a_python_member(java_group: OpenGroup) -> None:
