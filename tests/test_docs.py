@@ -71,7 +71,7 @@ def test_every_setting_of_membership_is_in_the_guide() -> None:
     for kind in (MembershipConfig, StaticMemberConfig, DnsConfig, KubernetesConfig):
         assert set(kind.__struct_fields__) - {"static", "dns", "kubernetes", "refresh"} <= shown
     examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         check_config(config_from(tomllib.loads(example)))
 

@@ -25,6 +25,7 @@ from tribes.maps.placement import PARTITIONS
 from tribes.maps.replicator import MapReplicator
 from tribes.rpc.core import RpcCore
 from tribes.rpc.endpoints import RpcEndpoints
+from tribes.rpc.static_service import StaticService
 from tribes.security.keys import KeyRing
 from tribes.wire.options import SendOptions
 
@@ -123,6 +124,10 @@ class NodeCore:
         self.send = channel.send
         self.delivered = channel.delivered
         self.timer = channel.timer
+        self.static_service: StaticService | None = None
+        if name := config.channel.membership.static_service_name:
+            self.static_service = StaticService(name, channel=channel, rpc=self.rpc)
+            self._endpoints.put_in_core(self.static_service.membership_id, self.static_service)
         self._make_manager = make_manager
         self._randrange = randrange
         self.wake_waiters = Wakes()
@@ -207,6 +212,8 @@ class NodeCore:
 
     def stop(self, now: float) -> None:
         """Leave the group; ``drain`` and wait for ``is_drained`` before to lose nothing."""
+        if self.static_service is not None:
+            self.static_service.stop(now)
         self.sessions.stop()
         self.rpc.stop()
         for lazy in self.lazy_maps.values():
@@ -266,6 +273,8 @@ class NodeCore:
 
     def _consume(self, data: ChannelData, now: float) -> bool:
         if not data.options & _BYTE_MESSAGE:
+            if self.static_service is not None and self.static_service.consume(data, now):
+                return True
             return self.rpc.consume(data, now)
         return self.sessions.consume(data, now)
 

@@ -25,11 +25,17 @@ from tribes.interceptors.cipher import make_cipher
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.wire.data import encode_body
 from tribes.wire.frame import encode_frame
-from tribes.wire.java import JavaValue, encode_java
+from tribes.wire.java import STREAM_HEADER, JavaValue, encode_java
 from tribes.wire.java_reader import decode_java
 from tribes.wire.map_message import MapMessage, MapMessageKind, decode_map_message, decode_map_state
 from tribes.wire.member import encode_member
-from tribes.wire.member_message import MemberMessage, MemberMessageKind, decode_member_message
+from tribes.wire.member_message import (
+    MemberMessage,
+    MemberMessageKind,
+    decode_member_message,
+    encode_member_message,
+    static_membership_id,
+)
 from tribes.wire.options import SendOptions
 from tribes.wire.rpc import RpcEnvelope, RpcKind, decode_envelope, encode_no_channel, encode_rpc
 
@@ -61,6 +67,7 @@ MESSAGE_MAX_BYTES = 256 * 1024
 """What a message may become, inflated or put together."""
 
 RPC_ID = b"fuzz"
+SERVICE = "catalina-Channel"
 
 _SOURCE = encode_member(STRANGER)
 _PAUSES_S = (0.01, 0.3, 1.1, 6.0)
@@ -220,10 +227,10 @@ class _Endpoint:
 
 
 def java_stand() -> Stand:
-    """A node with an RPC channel."""
+    """A node with an RPC channel, among members of Tomcat's that ask whether it is there."""
     endpoints = RpcEndpoints()
     endpoints.add(RPC_ID, _Endpoint())
-    return Stand(endpoints=endpoints)
+    return Stand(endpoints=endpoints, static_service_name=SERVICE)
 
 
 def java(stand: Stand, data: bytes) -> None:
@@ -255,7 +262,11 @@ def _envelope(stream: bytes) -> RpcEnvelope:
 def java_seeds() -> list[bytes]:
     """Every Java stream of the vectors, and each thing that we say ourselves."""
     ids = bytes(16)
-    membership = MemberMessage(MemberMessageKind.PING, STRANGER, RPC_ID)
+    service = static_membership_id(SERVICE)
+    ping, stop = (
+        MemberMessage(kind, STRANGER, service)
+        for kind in (MemberMessageKind.PING, MemberMessageKind.STOP)
+    )
     map_ping = MapMessage(MapMessageKind.PING, RPC_ID, primary=STRANGER, nodes=(LOCAL, None))
     values: tuple[JavaValue, ...] = (None, "text", b"bytes", 5, 2**40, STRANGER)
     messages = [
@@ -263,9 +274,11 @@ def java_seeds() -> list[bytes]:
         *(encode_java(value) for value in values),
         *(
             encode_rpc(RPC_ID, ids, body, is_reply=is_reply)
-            for body in (*values, membership, map_ping)
+            for body in (*values, ping, map_ping)
             for is_reply in (False, True)
         ),
+        encode_rpc(service, ids, ping, is_reply=False),
+        STREAM_HEADER + encode_member_message(stop),
         encode_rpc(b"nobody's", ids, None, is_reply=False),
         encode_no_channel(RPC_ID, ids),
     ]

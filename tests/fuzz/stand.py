@@ -16,7 +16,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tribes.channel.outputs import Deliver, Notice
-from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig, ReceiverConfig
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    ReceiverConfig,
+)
 from tribes.errors import RemoteProtocolError, TribesError
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.manager.clock import Clock
@@ -73,6 +79,7 @@ class Stand:
         reaches: Members to whom connections can be made, beside the one.
         interceptors: What its messages pass before the others.
         endpoints: Its RPC channels.
+        static_service_name: Of the service of Tomcat whose questions it answers.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Stand:
         reaches: tuple[Member, ...] = (),
         interceptors: tuple[Interceptor, ...] = (),
         endpoints: RpcEndpoints | None = None,
+        static_service_name: str = "",
     ) -> None:
         random = Random(1)
         self._reached = {member.address for member in (FRIEND, *reaches)}
@@ -111,6 +119,7 @@ class Stand:
                 receiver=ReceiverConfig(frame_max_bytes=1024 * 1024),
                 plain_peers=(FRIEND.host_text,) if is_keyed else (),
                 keys="tribes-key" if is_keyed else "",
+                membership=MembershipConfig(static_service_name=static_service_name),
             ),
             manager=ManagerConfig(channel_send_options=6),
         )

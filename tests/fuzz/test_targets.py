@@ -133,6 +133,8 @@ def test_seeds_reach_what_lies_behind_the_frames() -> None:
     rpc = [stand.core.rpc.statistics for stand in _heard("java")]
     for name in ("requests", "left_over", "no_channel_sent", "no_channel_received", "malformed"):
         assert any(getattr(each, name) for each in rpc), name
+    services = [stand.core.static_service for stand in _heard("java")]
+    assert any(each.answered for each in services if each)
 
 
 _I = TypeVar("_I", bound=Interceptor)

@@ -151,6 +151,11 @@ class Discovery:
         self.seeker.lost(member.address, now, has_left=is_over or not was_met)
         self.exchange.gone(member)
 
+    def introduced(self, record: Member, now: float) -> None:
+        """A plain member says itself that it is there, other than by heartbeats."""
+        if record != self._local and not record.is_shutdown:
+            self._announce(record, now)
+
     def answers_again(self, member: Member, now: float) -> None:
         """A member that was silent answers: the failure detector need not test it any more."""
         if member in self._met and member not in self._membership.table:

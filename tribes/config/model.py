@@ -40,6 +40,8 @@ __all__ = [
 AUTO = "auto"
 """As an address: the one of the interface by which the multicast group is reached."""
 
+_CHANNEL_NAME_MAX = 255
+
 PORTS_MAX = 1000
 """Ports that are tried on one host."""
 
@@ -169,6 +171,8 @@ class MembershipConfig(_Config, frozen=True):
         dns: Members by DNS; needs the extra ``dns``.
         kubernetes: Members by Kubernetes; needs the extra ``kubernetes``.
         refresh: Milliseconds between two look-ups of the names in ``static``.
+        static_service_name: Channel name of members of Tomcat that use ``StaticMembershipService``,
+            there ``<cluster name>-Channel``: their questions are answered. Empty: none is.
     """
 
     multicast: bool = True
@@ -188,6 +192,7 @@ class MembershipConfig(_Config, frozen=True):
     dns: DnsConfig | None = None
     kubernetes: KubernetesConfig | None = None
     refresh: int = 5000
+    static_service_name: str = ""
 
     @property
     def names_hosts(self) -> bool:
@@ -595,6 +600,13 @@ def _check_services(channel: ChannelConfig) -> None:
             _ports(key, service.port, service.auto_bind)
             _positive(f"{key}.refresh", service.refresh)
             _needs_own_link(key, channel)
+    name = membership.static_service_name
+    if not name.isascii() or len(name) > _CHANNEL_NAME_MAX:
+        raise ConfigError(
+            f"must be up to {_CHANNEL_NAME_MAX} ASCII characters, found {name[:40]!r}: the name of "
+            "the Tomcat members' channel, which is <cluster name>-Channel",
+            key="channel.membership.static_service_name",
+        )
     if membership.dns is not None:
         _positive("channel.membership.dns.timeout", membership.dns.timeout)
         _port("channel.membership.dns.nameserver_port", membership.dns.nameserver_port, lowest=1)

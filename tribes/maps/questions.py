@@ -29,7 +29,7 @@ from tribes.wire.options import SendOptions
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
     from tribes.maps.manager import MapManager
-    from tribes.rpc.calls import RpcBody, RpcResult
+    from tribes.rpc.calls import RpcResult
     from tribes.rpc.core import RpcCore
     from tribes.wire.member import Member
     from tribes.wire.rpc import RpcEnvelope
@@ -220,13 +220,13 @@ class Questions:
 
     # Answering.
 
-    def handle(self, source: Member, envelope: RpcEnvelope, body: RpcBody, now: float) -> None:
+    def handle(self, source: Member, envelope: RpcEnvelope, now: float) -> None:
         """Another member asks for an entry.
 
         Raises:
             RemoteProtocolError: The request is malformed.
         """
-        request = decode_request(body)
+        request = decode_request(envelope.body())
         manager = self.parts.held.get(partition_of_entry(request.name))
         if manager is None or not _knows(manager, request):
             self._answer(source, envelope, MapReply(is_here=False), now)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tribes.rpc.endpoints import RpcEndpoints
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
+    from tribes.wire.member_message import MemberMessage
 
 __all__ = ["RpcCore", "RpcStatistics"]
 
@@ -305,11 +306,12 @@ class RpcCore:
         endpoint = self._endpoints.get(envelope.rpc_id)
         if endpoint is not None and endpoint.takes_requests:
             try:
-                body = envelope.body()
-                self.statistics.requests += 1
                 in_core = self._endpoints.in_core.get(envelope.rpc_id)
                 if in_core is not None:
-                    in_core.handle(source, envelope, body, now)
+                    in_core.handle(source, envelope, now)
+                else:
+                    envelope.body()
+                self.statistics.requests += 1
                 return in_core is not None
             except RemoteProtocolError:
                 self.statistics.malformed += 1
@@ -355,7 +357,13 @@ class RpcCore:
     # The callee.
 
     def answer(
-        self, source: Member, envelope: RpcEnvelope, body: RpcBody, *, options: int, now: float
+        self,
+        source: Member,
+        envelope: RpcEnvelope,
+        body: RpcBody | MemberMessage,
+        *,
+        options: int,
+        now: float,
     ) -> None:
         """Send what a handler returned for a request.
 

@@ -8,7 +8,6 @@ from tribes.errors import LocalProtocolError
 from tribes.wire.rpc import check_rpc_id
 
 if TYPE_CHECKING:
-    from tribes.rpc.calls import RpcBody
     from tribes.wire.member import Member
     from tribes.wire.rpc import RpcEnvelope
 
@@ -41,8 +40,8 @@ class CoreEndpoint(Protocol):
     def takes_left_over(self) -> bool:
         """Whether it wants the replies that no call waits for."""
 
-    def handle(self, source: Member, envelope: RpcEnvelope, body: RpcBody, now: float) -> None:
-        """Handle a request, now or later, by ``RpcCore.answer``.
+    def handle(self, source: Member, envelope: RpcEnvelope, now: float) -> None:
+        """Read a request and handle it, now or later, by ``RpcCore.answer``.
 
         Raises:
             RemoteProtocolError: The request is malformed.
