@@ -183,6 +183,8 @@ def test_messages_and_changes_do_not_take_each_others_room() -> None:
     assert load.live > 3 * KIB
     assert load.raw > 4 * KIB
     assert group.core.senders.blocked_on(ONE) == 1
+    assert group.core.senders.busy_loads == {ONE: load}
+    assert group.core.senders.blocked == {ONE: 1}
 
 
 def test_managers_are_told_when_there_is_room_again() -> None:

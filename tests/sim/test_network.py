@@ -10,7 +10,7 @@ import pytest
 
 from tribes.channel.outputs import LinkRejected
 from tribes.config.model import NodeConfig
-from tribes.testing.sim import SimNode, World
+from tribes.testing.sim import SimNode, World, network
 from tribes.testing.sim.streams import SEND_BUFFER
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.member import MEMBER_BEGIN, decode_member
@@ -276,3 +276,90 @@ def test_the_same_member_record_is_decoded_once() -> None:
     assert world.read_heartbeat(data) is world.read_heartbeat(bytes(bytearray(data)))
     for _ in range(2):
         assert world.read_heartbeat(data[:50]) is None
+
+
+# A large group, in which many machines hear a datagram in one event.
+
+
+def large(seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[World, list[SimNode]]:
+    """A small group that the network takes for a large one."""
+    monkeypatch.setattr(network, "TOGETHER_FROM", 2)
+    world = World(seed)
+    return world, start(world, "abcdefgh")
+
+
+def test_in_a_large_group_every_machine_hears_each_datagram_once_and_few_at_one_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, nodes = large(1, monkeypatch)
+    seen = watch(world)
+    world.run(5)
+    moments = set()
+    for source in nodes:
+        for node in nodes:
+            arrivals = heard(seen, node.name, source)
+            assert len({alive for _, alive in arrivals}) == len(arrivals) == 10
+            moments.add(arrivals[0][0])
+    assert len(nodes) < len(moments) <= network.GROUPS * len(nodes)
+
+
+def test_in_a_large_group_who_is_next_to_whom_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody hears all datagrams of a member before somebody else does."""
+    world, (a, *_) = large(2, monkeypatch)
+    seen = watch(world)
+    world.run(20)
+    b, c = ([when for when, _ in heard(seen, name, a)] for name in "bc")
+    assert any(x < y for x, y in zip(b, c, strict=True))
+    assert any(x > y for x, y in zip(b, c, strict=True))
+
+
+def test_in_a_large_group_each_link_keeps_its_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, (a, b, c, d, e, f, g, _) = large(3, monkeypatch)
+    seen = watch(world)
+    world.link(a, b).loss = 1.0
+    world.link(a, c).delay = 0.1
+    world.link(a, d).duplicate = 1.0
+    world.cut(a, e)
+    f.pause()
+    g.crash()
+    begin = world.now
+    world.run(1)
+    assert not heard(seen, "b", a)
+    assert not heard(seen, "e", a)
+    assert not heard(seen, "f", a)
+    assert not heard(seen, "g", a)
+    usual = heard(seen, "h", a)
+    late = heard(seen, "c", a)
+    assert len(heard(seen, "d", a)) == 2 * len(usual) == 4
+    assert all(0.09 < x - y < 0.11 for (x, _), (y, _) in zip(late, usual, strict=True))
+    f.resume()
+    world.run(0.001)
+    assert len(heard(seen, "f", a)) == 2
+    assert all(when >= begin + 1 for when, _ in heard(seen, "f", a))
+
+
+def test_in_a_large_group_a_new_process_hears_nothing_that_was_sent_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, (a, b, *_) = large(4, monkeypatch)
+    seen = watch(world)
+    world.network.multicast(a, world.recorded_datagrams[-1])
+    b.crash()
+    b.start()
+    world.run(0.01)
+    hearers = Counter(name for _, name, kind, _ in seen if kind == "datagram")
+    # What the new one hears is its own first heartbeat.
+    assert hearers["b"] == 1
+    assert hearers["c"] == 2
+
+
+def test_a_large_world_is_the_same_for_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(seed: int) -> str:
+        world, (a, *_) = large(seed, monkeypatch)
+        world.loss = 0.1
+        world.run(5)
+        a.restart()
+        world.run(5)
+        return world.digest
+
+    assert run(5) == run(5) != run(6)

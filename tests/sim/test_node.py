@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -313,3 +314,12 @@ def test_clock_offset_as_keyword_and_attribute() -> None:
     b.clock_offset_ms = 7000
     b.clock.step(1)
     assert b.wall_ms() - a.wall_ms() == 2001
+
+
+def test_a_process_is_woken_for_what_is_due_and_for_little_else() -> None:
+    """A timer that an earlier one has replaced is not set again beside it."""
+    world = World(7)
+    nodes = [world.start(name) for name in "abcd"]
+    world.run(60.2)
+    waiting = Counter(getattr(event, "__self__", None) for _, _, event, _ in world._heap)
+    assert [waiting[node] for node in nodes] == [1, 1, 1, 1]
