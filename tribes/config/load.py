@@ -14,6 +14,17 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -30,11 +41,15 @@ if TYPE_CHECKING:
     from tribes.config.notices import Notice
 
 __all__ = ["Loaded", "config_from", "load_config", "read_config", "read_config_bytes"]
+__all__ = ["config_from", "convert_named", "load_config"]
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+_Aliases: TypeAlias = Mapping[type[msgspec.Struct], Mapping[str, str]]
 
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
 _XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
 
-_ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
+_ALIASES: Final[_Aliases] = {
     MembershipConfig: {
         "mcastAddress": "address",
         "mcastPort": "port",
@@ -170,21 +185,49 @@ def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
 
 
 def _converted(named: dict[str, Any], source: str) -> NodeConfig:
+    named = _renamed(found, NodeConfig, _ALIASES, "", source)
     if isinstance(named.get("payload"), str):
         named["payload"] = named["payload"].encode()
+    return _converted(named, NodeConfig, "", source)
+
+
+def convert_named(
+    table: Mapping[str, Any], kind: type[_T], aliases: _Aliases, *, path: str, source: str
+) -> _T:
+    """Make one record of a table, with our names or Tomcat's.
+
+    Args:
+        table: The table.
+        kind: The record's type.
+        aliases: Tomcat's names that are not ours in capitals, by type.
+        path: Where the table is, for errors.
+        source: Where it comes from, for errors.
+
+    Raises:
+        ConfigError: As `config_from`.
+    """
+    named = _renamed(table, kind, {**_ALIASES, **aliases}, path, source)
+    return _converted(named, kind, path, source)
+
+
+def _converted(named: Mapping[str, Any], kind: type[_T], path: str, source: str) -> _T:
     try:
-        return msgspec.convert(named, NodeConfig)
+        return msgspec.convert(named, kind)
     except msgspec.ValidationError as why:
-        text, _, path = str(why).partition(" - at `$")
-        key = path.removesuffix("`").removeprefix(".")
+        text, _, place = str(why).partition(" - at `$")
+        key = (path + place.removesuffix("`")).removeprefix(".")
         raise ConfigError(text, key=key, source=source) from None
 
 
 def _renamed(
-    table: Mapping[str, Any], kind: type[msgspec.Struct], path: str, source: str
+    table: Mapping[str, Any],
+    kind: type[msgspec.Struct],
+    aliases: _Aliases,
+    path: str,
+    source: str,
 ) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    names = {_capitals(name): name for name in hints} | _ALIASES.get(kind, {})
+    names = {_capitals(name): name for name in hints} | dict(aliases.get(kind, {}))
     made: dict[str, Any] = {}
     for key, value in table.items():
         where = f"{path}.{key}" if path else key
@@ -199,17 +242,21 @@ def _renamed(
             made[name] = _send_options(value, where, source)
             continue
         made[name] = _renamed_value(value, hints[name], where, source)
+        made[name] = _renamed_value(value, hints[name], aliases, where, source)
     return made
 
 
-def _renamed_value(value: Any, hint: Any, path: str, source: str) -> Any:
+def _renamed_value(value: Any, hint: Any, aliases: _Aliases, path: str, source: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         hint = get_args(hint)[0]
     if get_origin(hint) is tuple and isinstance(value, list):
         inner = get_args(hint)[0]
-        return [_renamed_value(each, inner, f"{path}[{i}]", source) for i, each in enumerate(value)]
+        return [
+            _renamed_value(each, inner, aliases, f"{path}[{i}]", source)
+            for i, each in enumerate(value)
+        ]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(value, Mapping):
-        return _renamed(value, hint, path, source)
+        return _renamed(value, hint, aliases, path, source)
     return value
 
 
