@@ -93,6 +93,7 @@ class FileStore:
         self._fsync = fsync
         self._value_max_bytes = value_max_bytes
         self._mutexes = [threading.Lock() for _ in range(LOCKS)]
+        self._pid = os.getpid()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.directory / ".locks").mkdir(mode=0o700, exist_ok=True)
@@ -250,6 +251,10 @@ class FileStore:
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Keep every other thread and process away from a key's file."""
+        if self._pid != os.getpid():
+            # Forked: who held a lock may be a thread that exists only in the parent.
+            self._mutexes = [threading.Lock() for _ in range(LOCKS)]
+            self._pid = os.getpid()
         number = crc32(key.encode()) % LOCKS
         with self._mutexes[number]:
             path = self.directory / ".locks" / f"{number:02d}"
