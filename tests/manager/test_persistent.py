@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,22 +122,30 @@ def clocks() -> FakeTime:
     return FakeTime()
 
 
-@pytest.fixture(params=["file", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path, clocks: FakeTime) -> Iterator[Make]:
+@contextmanager
+def nodes_on(kind: str, path: Path, clocks: FakeTime) -> Iterator[Make]:
+    """Start processes on one store, and close what they opened."""
     made: list[Node] = []
 
     def start(**settings: Any) -> Node:
-        """Another process on the same store."""
-        if request.param == "file":
-            store: Store = FileStore(tmp_path / "s", fsync="off")
+        if kind == "file":
+            store: Store = FileStore(path / "s", fsync="off")
         else:
-            store = SQLStore(f"sqlite:///{tmp_path}/s.db", app="shop")
+            store = SQLStore(f"sqlite:///{path}/s.db", app="shop")
         made.append(Node(store, clocks, len(made) + 1, **settings))
         return made[-1]
 
-    yield start
-    for node in made:
-        node.store.store.close()
+    try:
+        yield start
+    finally:
+        for node in made:
+            node.store.store.close()
+
+
+@pytest.fixture(params=["file", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path, clocks: FakeTime) -> Iterator[Make]:
+    with nodes_on(request.param, tmp_path, clocks) as start:
+        yield start
 
 
 def test_idle_sessions_are_backed_up_once_per_use(make: Make, clocks: FakeTime) -> None:
@@ -387,6 +396,7 @@ def test_rotated_ids_lead_to_the_session_and_retired_ones_do_not(
     new = session.rotate_id(0)
     node.commit(session)
     node.manager.stop()
+    assert make().found(new)["a"] == 1
     after = make(max_inactive_s=60, check_interval_s=1)
     assert after.manager.find(old) is None
     assert after.found(new)["a"] == 1
