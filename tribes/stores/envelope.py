@@ -79,7 +79,7 @@ class Envelope:
             if len(key) < KEY_MIN_BYTES:
                 raise ConfigError(
                     f"a key has at least {KEY_MIN_BYTES} bytes, this one has {len(key)}; "
-                    "`tribes keygen` makes one",
+                    "python -c 'import secrets; print(secrets.token_hex(32))' makes one",
                     key=f"store.keys[{number}]",
                 )
         if encrypt and not keys:
