@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-
 import trio
 
 from tribes import GroupChannel, RpcChannel
@@ -24,11 +23,6 @@ from tribes.config import (
     read_config_bytes,
 )
 from tribes.config.model import ChannelConfig, NodeConfig, ReceiverConfig
-from tribes.gauges import NodeGauges, PeerGauges
-from tribes.testing.plan import ACTIONS
-
-CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
-from tribes.config.model import NodeConfig
 from tribes.config.stores import (
     EnvelopeConfig,
     FileStoreConfig,
@@ -43,6 +37,7 @@ from tribes.testing.plan import ACTIONS
 if TYPE_CHECKING:
     import pytest
 
+CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
 BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
 MEMBERSHIP = Path(__file__).parent.parent / "docs" / "membership.md"
 STORES = Path(__file__).parent.parent / "docs" / "stores.md"
@@ -143,6 +138,8 @@ def test_files_of_the_configuration_guide_load() -> None:
     assert config.channel.receiver.port == 4001
     assert config.contexts == ("shop", "blog")
     assert config.channel.membership.static == (StaticMemberConfig(host="10.0.0.2"),)
+
+
 def test_every_setting_of_stores_is_in_the_guide_with_its_default() -> None:
     """Under its name, and Tomcat's; what the guide shows as TOML can be loaded."""
     text = STORES.read_text()

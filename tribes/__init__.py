@@ -58,9 +58,9 @@ from tribes.rpc.calls import RpcResult as RpcResult
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel
 from tribes.runtime.lazy_map import LazyReplicatedMap as LazyReplicatedMap
+from tribes.runtime.local import LocalSessions as LocalSessions
 from tribes.runtime.replicated_map import ReplicatedMap as ReplicatedMap
 from tribes.runtime.rpc_channel import RpcChannel as RpcChannel
-from tribes.runtime.local import LocalSessions as LocalSessions
 from tribes.wire.data import ChannelData as ChannelData
 from tribes.wire.member import Member as Member
 from tribes.wire.options import SendOptions as SendOptions

@@ -13,18 +13,7 @@ import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin, get_type_hints
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    TypeAlias,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -40,16 +29,22 @@ if TYPE_CHECKING:
 
     from tribes.config.notices import Notice
 
-__all__ = ["Loaded", "config_from", "load_config", "read_config", "read_config_bytes"]
-__all__ = ["config_from", "convert_named", "load_config"]
-
-_T = TypeVar("_T", bound=msgspec.Struct)
-_Aliases: TypeAlias = Mapping[type[msgspec.Struct], Mapping[str, str]]
+__all__ = [
+    "Loaded",
+    "add_aliases",
+    "config_from",
+    "convert_named",
+    "load_config",
+    "read_config",
+    "read_config_bytes",
+]
 
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
 _XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
 
-_ALIASES: Final[_Aliases] = {
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+_ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     MembershipConfig: {
         "mcastAddress": "address",
         "mcastPort": "port",
@@ -60,7 +55,10 @@ _ALIASES: Final[_Aliases] = {
         "mcastTTL": "ttl",
         "Member": "static",
     },
-    ManagerConfig: {"stateTransferTimeout": "state_transfer_timeout_s"},
+    ManagerConfig: {
+        "maxInactiveInterval": "max_inactive_s",
+        "stateTransferTimeout": "state_transfer_timeout_s",
+    },
 }
 """Tomcat's names that are not ours in capitals (tribes-wire §9.3)."""
 
@@ -185,32 +183,32 @@ def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
 
 
 def _converted(named: dict[str, Any], source: str) -> NodeConfig:
-    named = _renamed(found, NodeConfig, _ALIASES, "", source)
     if isinstance(named.get("payload"), str):
         named["payload"] = named["payload"].encode()
-    return _converted(named, NodeConfig, "", source)
+    return _record(named, NodeConfig, "", source)
 
 
-def convert_named(
-    table: Mapping[str, Any], kind: type[_T], aliases: _Aliases, *, path: str, source: str
-) -> _T:
+def convert_named(table: Mapping[str, Any], kind: type[_T], *, path: str, source: str) -> _T:
     """Make one record of a table, with our names or Tomcat's.
 
     Args:
         table: The table.
-        kind: The record's type.
-        aliases: Tomcat's names that are not ours in capitals, by type.
+        kind: The record's type; its other names are known by `add_aliases`.
         path: Where the table is, for errors.
         source: Where it comes from, for errors.
 
     Raises:
         ConfigError: As `config_from`.
     """
-    named = _renamed(table, kind, {**_ALIASES, **aliases}, path, source)
-    return _converted(named, kind, path, source)
+    return _record(_renamed(table, kind, path, source), kind, path, source)
 
 
-def _converted(named: Mapping[str, Any], kind: type[_T], path: str, source: str) -> _T:
+def add_aliases(aliases: Mapping[type[msgspec.Struct], dict[str, str]]) -> None:
+    """Make Tomcat's names known of further records; for the module that has them."""
+    _ALIASES.update(aliases)
+
+
+def _record(named: Mapping[str, Any], kind: type[_T], path: str, source: str) -> _T:
     try:
         return msgspec.convert(named, kind)
     except msgspec.ValidationError as why:
@@ -220,14 +218,10 @@ def _converted(named: Mapping[str, Any], kind: type[_T], path: str, source: str)
 
 
 def _renamed(
-    table: Mapping[str, Any],
-    kind: type[msgspec.Struct],
-    aliases: _Aliases,
-    path: str,
-    source: str,
+    table: Mapping[str, Any], kind: type[msgspec.Struct], path: str, source: str
 ) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    names = {_capitals(name): name for name in hints} | dict(aliases.get(kind, {}))
+    names = {_capitals(name): name for name in hints} | _ALIASES.get(kind, {})
     made: dict[str, Any] = {}
     for key, value in table.items():
         where = f"{path}.{key}" if path else key
@@ -242,21 +236,17 @@ def _renamed(
             made[name] = _send_options(value, where, source)
             continue
         made[name] = _renamed_value(value, hints[name], where, source)
-        made[name] = _renamed_value(value, hints[name], aliases, where, source)
     return made
 
 
-def _renamed_value(value: Any, hint: Any, aliases: _Aliases, path: str, source: str) -> Any:
+def _renamed_value(value: Any, hint: Any, path: str, source: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         hint = get_args(hint)[0]
     if get_origin(hint) is tuple and isinstance(value, list):
         inner = get_args(hint)[0]
-        return [
-            _renamed_value(each, inner, aliases, f"{path}[{i}]", source)
-            for i, each in enumerate(value)
-        ]
+        return [_renamed_value(each, inner, f"{path}[{i}]", source) for i, each in enumerate(value)]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(value, Mapping):
-        return _renamed(value, hint, aliases, path, source)
+        return _renamed(value, hint, path, source)
     return value
 
 

@@ -7,11 +7,11 @@ Times are seconds, as in Tomcat, and sizes bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from tribes.config.load import convert_named
+from tribes.config.load import add_aliases, convert_named
 from tribes.config.model import ManagerConfig
 from tribes.config.secret import Secret
 from tribes.errors import ConfigError
@@ -160,33 +160,31 @@ class PersistentConfig(_Config, frozen=True):
     manager: ManagerConfig = ManagerConfig()
 
 
-_ALIASES: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
-    PersistentConfig: {
-        "FileStore": "file",
-        "JDBCStore": "sql",
-        "DataSourceStore": "sql",
-        "maxIdleBackup": "max_idle_backup_s",
-        "minIdleSwap": "min_idle_swap_s",
-        "maxIdleSwap": "max_idle_swap_s",
-        "checkInterval": "check_interval_s",
-    },
-    SQLStoreConfig: {
-        "connectionURL": "url",
-        "connectionName": "user",
-        "connectionPassword": "password",
-        "sessionTable": "table",
-        "sessionIdCol": "id_col",
-        "sessionAppCol": "app_col",
-        "sessionDataCol": "data_col",
-        "sessionValidCol": "valid_col",
-        "sessionMaxInactiveCol": "max_inactive_col",
-        "sessionLastAccessedCol": "last_accessed_col",
-    },
-    ManagerConfig: {
-        "maxInactiveInterval": "max_inactive_s",
-        "stateTransferTimeout": "state_transfer_timeout_s",
-    },
-}
+add_aliases(
+    {
+        PersistentConfig: {
+            "FileStore": "file",
+            "JDBCStore": "sql",
+            "DataSourceStore": "sql",
+            "maxIdleBackup": "max_idle_backup_s",
+            "minIdleSwap": "min_idle_swap_s",
+            "maxIdleSwap": "max_idle_swap_s",
+            "checkInterval": "check_interval_s",
+        },
+        SQLStoreConfig: {
+            "connectionURL": "url",
+            "connectionName": "user",
+            "connectionPassword": "password",
+            "sessionTable": "table",
+            "sessionIdCol": "id_col",
+            "sessionAppCol": "app_col",
+            "sessionDataCol": "data_col",
+            "sessionValidCol": "valid_col",
+            "sessionMaxInactiveCol": "max_inactive_col",
+            "sessionLastAccessedCol": "last_accessed_col",
+        },
+    }
+)
 
 
 def local_config_from(
@@ -208,8 +206,8 @@ def local_config_from(
         )
     [(name, table)] = found.items()
     if name == "StandardManager":
-        return convert_named(table, StandardConfig, _ALIASES, path=name, source=source)
-    made = convert_named(table, PersistentConfig, _ALIASES, path=name, source=source)
+        return convert_named(table, StandardConfig, path=name, source=source)
+    made = convert_named(table, PersistentConfig, path=name, source=source)
     check_persistent(made, has_store=False)
     return made
 
