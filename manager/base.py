@@ -104,6 +104,8 @@ class SessionManager:
 
     is_part: bool = False
     """A part of something greater that moves while the node runs: a node has joined without it."""
+    is_local = False
+    """Whether no channel takes what commits leave: then they leave nothing."""
 
     def __init__(
         self,
@@ -261,7 +263,7 @@ class SessionManager:
                 if self._touch(session, now_ds):
                     return CommitOutcome(None, failed)
                 continue
-            commit = Commit(self.context, key, hlc, built.delta, waiter)
+            commit = None if self.is_local else Commit(self.context, key, hlc, built.delta, waiter)
             if table.swap(key, current, built.record, commit):
                 break
             self._commit_retries += 1
@@ -292,7 +294,8 @@ class SessionManager:
         if not self.table.touch(key, self.clock.next(), now_ds):
             current = self.table.get(key)
             return current is None or main_of(current)[1] == _LIVE
-        self.touches.add(key, now_ds, self.table.limit_of(key))
+        if not self.is_local:
+            self.touches.add(key, now_ds, self.table.limit_of(key))
         return True
 
     def _end(self, session: Session, waiter: Waiter | None) -> CommitOutcome:
@@ -304,7 +307,11 @@ class SessionManager:
                 return CommitOutcome(None, {}, is_gone=True)
             hlc = self.clock.next()
             end = destroyed(hlc, now_ds)
-            commit = Commit(self.context, key, hlc, to_wire(end, now_ds), waiter)
+            commit = (
+                None
+                if self.is_local
+                else Commit(self.context, key, hlc, to_wire(end, now_ds), waiter)
+            )
             if table.swap(key, current, end, commit):
                 self._destroyed += 1
                 self._commits += 1
@@ -313,6 +320,10 @@ class SessionManager:
                 return CommitOutcome(hlc, {})
             self._commit_retries += 1
         return CommitOutcome(None, {})
+
+    def is_away(self, session_id: str) -> bool:
+        """Tell whether `find` may block on a store for this id: then not in an event loop."""
+        return False
 
     # Management.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["SessionListener", "SessionListeners"]
+__all__ = ["ActivationListener", "SessionListener", "SessionListeners"]
 
 
 class SessionListener(Protocol):
@@ -28,6 +28,17 @@ class SessionListener(Protocol):
 
     def session_id_changed(self, session: Session, old_id: str) -> None:
         """A commit gave a session another id than the one that it had, ``old_id``."""
+
+
+@runtime_checkable
+class ActivationListener(Protocol):
+    """A `SessionListener` that has these too is told what stores do with sessions."""
+
+    def session_will_passivate(self, session: Session) -> None:
+        """A session is about to leave this process's memory for its store."""
+
+    def session_activated(self, session: Session) -> None:
+        """A session came back from its store."""
 
 
 @final
@@ -77,6 +88,18 @@ class SessionListeners:
         """Tell of a session's new id."""
         for listener in self._listeners:
             self._guard(partial(listener.session_id_changed, session, old_id))
+
+    def passivating(self, session: Session) -> None:
+        """Tell that a session is about to leave the memory."""
+        for listener in self._listeners:
+            if isinstance(listener, ActivationListener):
+                self._guard(partial(listener.session_will_passivate, session))
+
+    def activated(self, session: Session) -> None:
+        """Tell that a session came back."""
+        for listener in self._listeners:
+            if isinstance(listener, ActivationListener):
+                self._guard(partial(listener.session_activated, session))
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:

@@ -7,8 +7,9 @@ import socket
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from tribes import GroupChannel, RpcChannel
@@ -22,12 +23,24 @@ from tribes.config import (
     read_config_bytes,
 )
 from tribes.config.model import ChannelConfig, NodeConfig, ReceiverConfig
+from tribes.config.stores import (
+    EnvelopeConfig,
+    FileStoreConfig,
+    PersistentConfig,
+    SQLStoreConfig,
+    StandardConfig,
+    local_config_from,
+)
 from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
+
+if TYPE_CHECKING:
+    import pytest
 
 CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
 BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
 MEMBERSHIP = Path(__file__).parent.parent / "docs" / "membership.md"
+STORES = Path(__file__).parent.parent / "docs" / "stores.md"
 TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
 
 
@@ -125,3 +138,40 @@ def test_files_of_the_configuration_guide_load() -> None:
     assert config.channel.receiver.port == 4001
     assert config.contexts == ("shop", "blog")
     assert config.channel.membership.static == (StaticMemberConfig(host="10.0.0.2"),)
+
+
+def test_every_setting_of_stores_is_in_the_guide_with_its_default() -> None:
+    """Under its name, and Tomcat's; what the guide shows as TOML can be loaded."""
+    text = STORES.read_text()
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| (.*?) \| (.*?) \|", text, re.MULTILINE)
+    shown = {name: " ".join(row[1:]) for row in rows for name in re.findall(r"[a-z_]+", row[0])}
+    for kind in (
+        EnvelopeConfig,
+        FileStoreConfig,
+        PersistentConfig,
+        SQLStoreConfig,
+        StandardConfig,
+    ):
+        for field in msgspec.structs.fields(kind):
+            if field.name in ("envelope", "manager"):
+                continue
+            assert field.name in shown, field.name
+            if isinstance(field.default, int) and not field.name.endswith("bytes"):
+                assert str(field.default).lower() in shown[field.name], field.name
+    [example] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    config = local_config_from(tomllib.loads(example))
+    assert isinstance(config, PersistentConfig)
+    assert config.sql is not None
+
+
+def test_the_first_example_of_stores_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sessions are in the directory that it names after a stop."""
+    [code] = re.findall(r"```python\n(.*?)```", STORES.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"app": None}
+    exec(compile(code, str(STORES), "exec"), names)
+    sessions = names["sessions"]
+    sessions.start()
+    sessions.commit(sessions.manager("shop").create())
+    sessions.stop()
+    assert len(list((tmp_path / "sessions").glob("*.session"))) == 1

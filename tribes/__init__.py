@@ -16,6 +16,11 @@ from tribes.config.model import MembershipConfig as MembershipConfig
 from tribes.config.model import NodeConfig as NodeConfig
 from tribes.config.model import ReceiverConfig as ReceiverConfig
 from tribes.config.model import SenderConfig as SenderConfig
+from tribes.config.stores import EnvelopeConfig as EnvelopeConfig
+from tribes.config.stores import FileStoreConfig as FileStoreConfig
+from tribes.config.stores import PersistentConfig as PersistentConfig
+from tribes.config.stores import SQLStoreConfig as SQLStoreConfig
+from tribes.config.stores import StandardConfig as StandardConfig
 from tribes.errors import AttributeNotEncodableError as AttributeNotEncodableError
 from tribes.errors import AttributeUnreadableError as AttributeUnreadableError
 from tribes.errors import ChannelClosedError as ChannelClosedError
@@ -37,6 +42,10 @@ from tribes.errors import SessionError as SessionError
 from tribes.errors import SessionInvalidError as SessionInvalidError
 from tribes.errors import SessionLimitError as SessionLimitError
 from tribes.errors import SessionNotReplicatedError as SessionNotReplicatedError
+from tribes.errors import StoreConflictError as StoreConflictError
+from tribes.errors import StoreDataError as StoreDataError
+from tribes.errors import StoreError as StoreError
+from tribes.errors import StoreLimitError as StoreLimitError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
 from tribes.manager.inbox import CommitResult as CommitResult
@@ -49,6 +58,7 @@ from tribes.rpc.calls import RpcResult as RpcResult
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel
 from tribes.runtime.lazy_map import LazyReplicatedMap as LazyReplicatedMap
+from tribes.runtime.local import LocalSessions as LocalSessions
 from tribes.runtime.replicated_map import ReplicatedMap as ReplicatedMap
 from tribes.runtime.rpc_channel import RpcChannel as RpcChannel
 from tribes.wire.data import ChannelData as ChannelData

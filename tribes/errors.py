@@ -19,6 +19,10 @@
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
     ├── MapFullError                 a replicated map has no room for one more entry
+    ├── StoreError                   a session store cannot do what it was asked (``__cause__``)
+    │   ├── StoreConflictError       somebody else has saved or deleted the value meanwhile
+    │   ├── StoreDataError           stored bytes are damaged, tampered with or foreign; kept aside
+    │   └── StoreLimitError          a value is too large; nothing was sent, the old copy stays
     └── SessionError
         ├── SessionInvalidError      the session was invalidated or has expired
         ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
@@ -27,7 +31,7 @@
         └── AttributeUnreadableError     stored bytes cannot be decoded here (also a KeyError)
 
 The branches follow what the caller can do: mend the configuration, mend the program, try again or
-go on with the members that answered, or treat the session as gone.
+go on with the members that answered, go on without the store, or treat the session as gone.
 """
 
 from __future__ import annotations
@@ -60,6 +64,10 @@ __all__ = [
     "SessionInvalidError",
     "SessionLimitError",
     "SessionNotReplicatedError",
+    "StoreConflictError",
+    "StoreDataError",
+    "StoreError",
+    "StoreLimitError",
     "TribesError",
 ]
 
@@ -160,6 +168,22 @@ class GroupSendError(ChannelError):
             for member, why in self.faulty.items()
         )
         return f"{len(self.faulty)} destination(s) failed: {reasons}"
+
+
+class StoreError(TribesError):
+    """A session store did not do what it was asked; ``__cause__`` holds the system's error."""
+
+
+class StoreConflictError(StoreError):
+    """The stored value is not the version that the caller had seen; nothing was changed."""
+
+
+class StoreDataError(StoreError):
+    """Stored bytes are damaged, tampered with, or nothing that this program can have written."""
+
+
+class StoreLimitError(StoreError):
+    """A value is larger than the store takes. Nothing was written; the old value stays."""
 
 
 class SessionError(TribesError):

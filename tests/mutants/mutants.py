@@ -13,6 +13,7 @@ from tests.mutants import (
     pressure_mutants,
     security_mutants,
     session_mutants,
+    store_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
 
@@ -30,4 +31,5 @@ _ = (
     pressure_mutants,
     security_mutants,
     interceptor_mutants,
+    store_mutants,
 )

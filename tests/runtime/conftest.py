@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.servers.databases import mariadb, postgresql, server_directory
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -16,6 +17,8 @@ from tribes.config.model import (
     ReceiverConfig,
     SenderConfig,
 )
+
+__all__ = ["make_config", "mariadb", "postgresql", "server_directory"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -29,10 +29,20 @@ if TYPE_CHECKING:
 
     from tribes.config.notices import Notice
 
-__all__ = ["Loaded", "config_from", "load_config", "read_config", "read_config_bytes"]
+__all__ = [
+    "Loaded",
+    "add_aliases",
+    "config_from",
+    "convert_named",
+    "load_config",
+    "read_config",
+    "read_config_bytes",
+]
 
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
 _XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
+
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     MembershipConfig: {
@@ -45,7 +55,10 @@ _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
         "mcastTTL": "ttl",
         "Member": "static",
     },
-    ManagerConfig: {"stateTransferTimeout": "state_transfer_timeout_s"},
+    ManagerConfig: {
+        "maxInactiveInterval": "max_inactive_s",
+        "stateTransferTimeout": "state_transfer_timeout_s",
+    },
 }
 """Tomcat's names that are not ours in capitals (tribes-wire §9.3)."""
 
@@ -172,11 +185,35 @@ def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
 def _converted(named: dict[str, Any], source: str) -> NodeConfig:
     if isinstance(named.get("payload"), str):
         named["payload"] = named["payload"].encode()
+    return _record(named, NodeConfig, "", source)
+
+
+def convert_named(table: Mapping[str, Any], kind: type[_T], *, path: str, source: str) -> _T:
+    """Make one record of a table, with our names or Tomcat's.
+
+    Args:
+        table: The table.
+        kind: The record's type; its other names are known by `add_aliases`.
+        path: Where the table is, for errors.
+        source: Where it comes from, for errors.
+
+    Raises:
+        ConfigError: As `config_from`.
+    """
+    return _record(_renamed(table, kind, path, source), kind, path, source)
+
+
+def add_aliases(aliases: Mapping[type[msgspec.Struct], dict[str, str]]) -> None:
+    """Make Tomcat's names known of further records; for the module that has them."""
+    _ALIASES.update(aliases)
+
+
+def _record(named: Mapping[str, Any], kind: type[_T], path: str, source: str) -> _T:
     try:
-        return msgspec.convert(named, NodeConfig)
+        return msgspec.convert(named, kind)
     except msgspec.ValidationError as why:
-        text, _, path = str(why).partition(" - at `$")
-        key = path.removesuffix("`").removeprefix(".")
+        text, _, place = str(why).partition(" - at `$")
+        key = (path + place.removesuffix("`")).removeprefix(".")
         raise ConfigError(text, key=key, source=source) from None
 
 

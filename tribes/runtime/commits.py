@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tribes.manager.inbox import Inbox
     from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
 
-__all__ = ["Committer"]
+__all__ = ["Committer", "report_unstored"]
 
 log = structlog.get_logger("tribes")
 
@@ -72,7 +72,7 @@ class Committer:
             self._hold_back(manager.inbox)
         waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
         outcome = manager.commit(session, waiter)
-        _report_unstored(outcome.failed)
+        report_unstored(outcome.failed)
         if waiter is None or outcome.version is None:
             return _not_waited(outcome)
         return self._judge(manager, outcome.version, waiter.wait(self._wait_s), can_refuse=True)
@@ -103,7 +103,7 @@ class Committer:
             outcome = manager.commit(session, waiter)
         if outcome.failed:
             known = set() if known_failures is None else known_failures
-            _report_unstored(outcome.failed, known)
+            report_unstored(outcome.failed, known)
             known.update(outcome.failed)
         if waiter is None or outcome.version is None:
             return _not_waited(outcome)
@@ -137,7 +137,7 @@ class Committer:
         return result
 
 
-def _report_unstored(failed: Mapping[str, Exception], known: Iterable[str] = ()) -> None:
+def report_unstored(failed: Mapping[str, Exception], known: Iterable[str] = ()) -> None:
     """Log the attributes that could not be encoded, without those reported before."""
     for name, error in failed.items():
         if name not in known:

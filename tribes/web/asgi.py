@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from tribes.errors import ConfigError, SessionNotReplicatedError
+from tribes.errors import ConfigError, SessionNotReplicatedError, StoreError
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import Committer
+from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.waiters import in_thread
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
@@ -61,7 +63,8 @@ class SessionMiddleware:
     Args:
         app: The application.
         node: The member of the group in this process: a :class:`BackgroundNode`, or under a server
-            that runs trio a :class:`GroupChannel`, which then needs no thread.
+            that runs trio a :class:`GroupChannel`, which then needs no thread. For sessions of
+            this process alone, perhaps with a store, a :class:`LocalSessions`.
         context: Which of the node's contexts; may be left out when it has one.
         cookie: How the cookie is written.
         route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
@@ -80,7 +83,7 @@ class SessionMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        node: BackgroundNode | GroupChannel,
+        node: BackgroundNode | GroupChannel | LocalSessions,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,
@@ -109,7 +112,13 @@ class SessionMiddleware:
         self.manager: SessionManager = node.manager(context)
         self.cookie = cookie or CookieSettings()
         self.route = route
-        self._committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+        self._committer: Committer | LocalCommitter
+        self._path_filter = None
+        if isinstance(node, LocalSessions):
+            self._committer = node.committer(on_unreplicated)
+            self._path_filter = node.path_filter
+        else:
+            self._committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
         self._started_in = 0
         """The process in which the middleware started the node."""
         self._native: ChannelTask | None = None
@@ -119,7 +128,7 @@ class SessionMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif kind in ("http", "websocket"):
+        elif kind in ("http", "websocket") and not self._is_filtered(scope):
             if self.manager.revive is not None or not self.node.is_running:
                 # A server without lifespan support, or a worker forked from a running node.
                 await self._join()
@@ -130,7 +139,12 @@ class SessionMiddleware:
     # One request.
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        offered, session = self._find(scope)
+        try:
+            offered, session = await self._find(scope)
+        except StoreError:
+            # Nobody knows whether there is a session; a new one would log the user out.
+            await refuse(scope, send, ())
+            return
         held = RequestSession(self.manager, session)
         scope["session"] = held
         is_secure = scope.get("scheme") in ("https", "wss")
@@ -165,16 +179,24 @@ class SessionMiddleware:
         # Changes made while the body was sent.
         await self._commit(held, can_refuse=False)
 
-    def _find(self, scope: Scope) -> tuple[str, Session | None]:
+    async def _find(self, scope: Scope) -> tuple[str, Session | None]:
         """The cookie's value and its session; the first value that names one counts."""
         headers = [value for name, value in scope["headers"] if name == b"cookie"]
         if not headers:
             return "", None
         for value in cookie_values(headers, self.cookie.name):
-            session = self.manager.find(split_route(value)[0])
+            session_id = split_route(value)[0]
+            if self.manager.is_away(session_id):
+                session = await in_thread(partial(self.manager.find, session_id))
+            else:
+                session = self.manager.find(session_id)
             if session is not None:
                 return value, session
         return "", None
+
+    def _is_filtered(self, scope: Scope) -> bool:
+        pattern = self._path_filter
+        return pattern is not None and pattern.fullmatch(scope["path"]) is not None
 
     async def _commit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         if held.session is not None:
@@ -198,7 +220,7 @@ class SessionMiddleware:
     async def _join(self) -> None:
         """Start the node unless that was done, and wait until it has the others' sessions."""
         node = self.node
-        if isinstance(node, BackgroundNode):
+        if isinstance(node, BackgroundNode | LocalSessions):
             if self.manager.revive is None and node.was_started and not node.is_running:
                 # It has ended. What is in this process's memory can still be served.
                 return
@@ -215,7 +237,10 @@ class SessionMiddleware:
     async def _leave(self) -> None:
         if self._native is not None:
             await self._native.stop()
-        elif isinstance(self.node, BackgroundNode) and self._started_in == os.getpid():
+        elif (
+            isinstance(self.node, BackgroundNode | LocalSessions)
+            and self._started_in == os.getpid()
+        ):
             await in_thread(self.node.stop)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,0 +1,410 @@
+"""Sessions without a group: one process, its memory, and a file or a store (Tomcat: StandardManager
+and PersistentManager).
+
+A `LocalSessions` stands where a `BackgroundNode` stands, in the middleware and in a program.  Its
+one thread expires sessions, backs them up and swaps them out; it has no socket.
+
+**Fork.** A forked child begins without sessions and connections, as in a process of its own; its
+thread starts with its first ``start``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import msgspec
+import structlog
+
+from tribes.config.model import NodeConfig, check_config
+from tribes.config.stores import EnvelopeConfig, PersistentConfig, StandardConfig, check_persistent
+from tribes.errors import ConfigError, LocalProtocolError, StoreError
+from tribes.manager.clock import Clock
+from tribes.manager.inbox import CommitResult, Inbox
+from tribes.manager.persistent import PersistentManager
+from tribes.manager.policy import CommitPolicy, check_on_unreplicated
+from tribes.manager.record import deciseconds
+from tribes.manager.session import Session, home_of
+from tribes.manager.shelf import Shelf
+from tribes.manager.standard import StandardManager
+from tribes.manager.stored import StoredForm
+from tribes.manager.table import SessionTable
+from tribes.manager.values import ValueCodec
+from tribes.runtime.commits import report_unstored
+from tribes.runtime.parts import wall_ms
+from tribes.runtime.waiters import in_thread, refuse_in_event_loop
+from tribes.stores.envelope import Envelope
+
+if TYPE_CHECKING:
+    from tribes.manager.base import CommitOutcome, SessionManager
+    from tribes.manager.policy import OnUnreplicated
+    from tribes.stores.protocol import Store
+
+__all__ = ["LocalCommitter", "LocalSessions"]
+
+log = structlog.get_logger("tribes")
+
+
+class LocalSessions:
+    """The sessions of one context in this process alone.
+
+    ::
+
+        sessions = LocalSessions("shop", StandardConfig(pathname="/var/lib/shop/sessions"))
+        app = SessionMiddleware(app, sessions)
+
+    Args:
+        context: Name of the application.
+        config: The manager: `StandardConfig` or `PersistentConfig`.
+        store: A store of your own for a Persistent manager, instead of the configuration's.
+        codec: Encodes attribute values.
+
+    Attributes:
+        config: As every node has one: the context, and what all managers share.
+
+    Raises:
+        ConfigError: A value cannot work.
+        StoreError: The database does not answer.
+    """
+
+    def __init__(
+        self,
+        context: str,
+        config: StandardConfig | PersistentConfig | None = None,
+        *,
+        store: Store | None = None,
+        codec: ValueCodec | None = None,
+    ) -> None:
+        settings = config or StandardConfig()
+        self.config = NodeConfig(contexts=(context,), manager=settings.manager)
+        # Here it is the store that a commit waits for, whatever the send options say.
+        shared = msgspec.structs.replace(settings.manager, on_unreplicated="serve")
+        check_config(NodeConfig(contexts=(context,), manager=shared))
+        self.path_filter: re.Pattern[str] | None = None
+        self._inbox = Inbox(threading.Lock())
+        self._clock = _new_clock()
+        self._envelope = _envelope(context, settings.envelope)
+        self._codec = codec or ValueCodec()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._was_started = False
+        self._manager: StandardManager | PersistentManager
+        if isinstance(settings, PersistentConfig):
+            self._manager = self._persistent(context, settings, store)
+        elif store is not None:
+            raise ConfigError(
+                "a Standard manager has no store; write a PersistentConfig", key="store"
+            )
+        else:
+            self._manager = self._standard(context, settings)
+        _all.add(self)
+
+    # Use, from any thread.
+
+    def manager(self, context: str) -> StandardManager | PersistentManager:
+        """The session manager.
+
+        Raises:
+            LocalProtocolError: The context is another one.
+        """
+        if context not in self.config.contexts:
+            raise LocalProtocolError(f"context {context!r} is not {self.config.contexts[0]!r}")
+        return self._manager
+
+    def committer(self, on_unreplicated: OnUnreplicated | None = None) -> LocalCommitter:
+        """What commits sessions and writes them where the request must wait for that."""
+        return LocalCommitter(self._manager, on_unreplicated=on_unreplicated)
+
+    def commit(
+        self, session: Session, *, on_unreplicated: OnUnreplicated | None = None
+    ) -> CommitResult:
+        """Commit a session; block until it is stored, if the manager works per request.
+
+        Raises:
+            LocalProtocolError: It would block an event loop: use :meth:`acommit`.
+            SessionNotReplicatedError: The store does not do it, and that is to be an error.
+            ConfigError: ``on_unreplicated`` cannot be used.
+        """
+        return self.committer(on_unreplicated).commit(session)
+
+    async def acommit(
+        self, session: Session, *, on_unreplicated: OnUnreplicated | None = None
+    ) -> CommitResult:
+        """The same in a task of asyncio or trio; cancelling is safe."""
+        return await self.committer(on_unreplicated).acommit(session)
+
+    # Life.
+
+    def start(self) -> None:
+        """Load what the last stop saved, and begin to look after the sessions.
+
+        Raises:
+            LocalProtocolError: It was started before, in this process.
+        """
+        with self._lock:
+            if self._was_started:
+                raise LocalProtocolError("local sessions are started once")
+            self._was_started = True
+            manager = self._manager
+            if isinstance(manager, StandardManager):
+                manager.start()
+                if manager.damaged:
+                    log.error(
+                        "saved sessions were damaged; their file was set aside",
+                        loaded=manager.loaded,
+                        damaged=manager.damaged,
+                    )
+            name = f"tribes-{manager.context}"
+            self._thread = threading.Thread(target=self._look, name=name, daemon=True)
+            self._thread.start()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Save the sessions as the manager's settings say. A second call does nothing."""
+        atexit.unregister(self.stop)
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._stopping.set()
+        thread.join()
+        self._manager.stop()
+
+    @property
+    def was_started(self) -> bool:
+        """Whether :meth:`start` was called in this process, whatever has happened since."""
+        return self._was_started
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the sessions are looked after, in this process."""
+        return self._thread is not None
+
+    async def await_joined(self, timeout: float | None = None) -> bool:
+        """As a node's: there is nobody to wait for."""
+        return True
+
+    def _look(self) -> None:
+        interval_s = self.config.manager.expiry_interval / 1000
+        while not self._stopping.wait(interval_s):
+            try:
+                self._manager.process_expires()
+            except Exception as error:
+                log.error("looking after sessions failed", exc_info=error)
+
+    # Making.
+
+    def _standard(self, context: str, config: StandardConfig) -> StandardManager:
+        # The module of files needs what only Unix has; without a file it is not needed.
+        snapshot = None
+        if config.pathname:
+            from tribes.stores.snapshot import SnapshotFile
+
+            snapshot = SnapshotFile(config.pathname)
+        return StandardManager(
+            context,
+            self._table(),
+            self._clock,
+            snapshot=snapshot,
+            envelope=self._envelope,
+            on_store_error=partial(_report, context),
+            **self._settings(context),
+        )
+
+    def _persistent(
+        self, context: str, config: PersistentConfig, store: Store | None
+    ) -> PersistentManager:
+        check_persistent(config, has_store=store is not None)
+        try:
+            self.path_filter = re.compile(config.filter) if config.filter else None
+        except re.error as why:
+            raise ConfigError(f"is no regular expression: {why}", key="filter") from None
+        now_ds = _now_ds
+        form = StoredForm(self._envelope, wall_ms=wall_ms, now_ds=now_ds)
+        shelf = Shelf(
+            store or _open_store(context, config),
+            form,
+            wall_ms=wall_ms,
+            now_ds=now_ds,
+            on_error=partial(_report, context),
+        )
+        return PersistentManager(
+            context,
+            self._table(),
+            self._clock,
+            shelf=shelf,
+            save_on_restart=config.save_on_restart,
+            max_idle_backup_s=config.max_idle_backup_s,
+            min_idle_swap_s=config.min_idle_swap_s,
+            max_idle_swap_s=config.max_idle_swap_s,
+            check_interval_s=config.check_interval_s,
+            per_request=config.per_request,
+            **self._settings(context),
+        )
+
+    def _settings(self, context: str) -> dict[str, object]:
+        shared = self.config.manager
+        return {
+            "inbox": self._inbox,
+            "codec": self._codec,
+            "entropy": os.urandom,
+            "monotonic": time.monotonic,
+            "max_inactive_s": shared.max_inactive_s,
+            "session_id_length": shared.session_id_length,
+            "max_active_sessions": shared.max_active_sessions,
+            "policy": self._policy(context),
+        }
+
+    def _table(self) -> SessionTable:
+        limit = self.config.manager.max_inactive_s
+        return SessionTable(threading.Lock(), self._inbox, max_inactive_s=limit)
+
+    def _policy(self, context: str) -> CommitPolicy:
+        return CommitPolicy(
+            context,
+            threading.Lock(),
+            monotonic=time.monotonic,
+            on_unreplicated=self.config.manager.on_unreplicated,
+            report=lambda fields: log.warning("session not in its store", **fields),
+        )
+
+    def _start_over(self) -> None:
+        """In a forked child, before anything else: leave all that is the parent's."""
+        atexit.unregister(self.stop)
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = None
+        self._was_started = False
+        self._inbox = Inbox(threading.Lock())
+        self._clock = _new_clock()
+        manager = self._manager
+        policy = self._policy(manager.context)
+        manager.start_over(self._table(), self._clock, self._inbox, policy)
+
+
+class LocalCommitter:
+    """Commits sessions of one `LocalSessions`, and writes them where a request must wait for it.
+
+    Args:
+        manager: The manager.
+        on_unreplicated: What to do when the store does not do it; see `OnUnreplicated`. The result
+            then names the store as missing.
+
+    Raises:
+        ConfigError: ``on_unreplicated`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        manager: StandardManager | PersistentManager,
+        *,
+        on_unreplicated: OnUnreplicated | None = None,
+    ) -> None:
+        self._manager = manager
+        self._store = manager if isinstance(manager, PersistentManager) else None
+        waits = self._store is not None and self._store.per_request
+        check_on_unreplicated(on_unreplicated, waits=waits)
+        self._on_unreplicated = on_unreplicated
+
+    def commit(self, session: Session) -> CommitResult:
+        """See `LocalSessions.commit`."""
+        outcome = self._commit(session)
+        report_unstored(outcome.failed)
+        if self._store is None or not self._store.must_store(session, outcome):
+            return CommitResult(outcome.version or 0, (), {})
+        refuse_in_event_loop("await sessions.acommit(session)")
+        return self._judge(self._write(session, outcome), can_refuse=True)
+
+    async def acommit(
+        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+    ) -> CommitResult:
+        """See `Committer.acommit`."""
+        outcome = self._commit(session)
+        known = set() if known_failures is None else known_failures
+        report_unstored(outcome.failed, known)
+        known.update(outcome.failed)
+        if self._store is None or not self._store.must_store(session, outcome):
+            return CommitResult(outcome.version or 0, (), {})
+        result = await in_thread(partial(self._write, session, outcome))
+        return self._judge(result, can_refuse=can_refuse)
+
+    def _commit(self, session: Session) -> CommitOutcome:
+        if home_of(session) is not self._manager:
+            raise LocalProtocolError("the session is from another manager")
+        return self._manager.commit(session)
+
+    def _write(self, session: Session, outcome: CommitOutcome) -> CommitResult:
+        """Store it. In a worker thread."""
+        version = outcome.version or 0
+        assert self._store is not None
+        try:
+            self._store.store(session)
+        except StoreError as error:
+            return CommitResult(version, (), {"store": str(error)})
+        return CommitResult(version, (), {})
+
+    def _judge(self, result: CommitResult, *, can_refuse: bool) -> CommitResult:
+        manager: SessionManager = self._manager
+        manager.policy.judge(result, self._on_unreplicated, can_refuse=can_refuse)
+        return result
+
+
+def _open_store(context: str, config: PersistentConfig) -> Store:
+    if config.file is not None:
+        from tribes.stores.file import FileStore
+
+        file = config.file
+        return FileStore(file.directory, fsync=file.fsync, value_max_bytes=file.value_max_bytes)
+    assert config.sql is not None
+    try:
+        from tribes.stores.sql import SQLStore
+    except ModuleNotFoundError as why:
+        raise ConfigError(
+            f"{why.name} is not installed; pip install 'tribes[sql]'", key="sql"
+        ) from why
+    sql = config.sql
+    names = {name: getattr(sql, name) for name in sql.__struct_fields__ if name != "url"}
+    # Secrets hide themselves from whoever formats them, drivers among those.
+    names |= {"app": sql.app or context, "password": "".join(sql.password)}
+    return SQLStore("".join(sql.url), **names)
+
+
+def _envelope(context: str, config: EnvelopeConfig) -> Envelope:
+    keys = []
+    for number, key in enumerate(config.keys):
+        try:
+            keys.append(bytes.fromhex("".join(key)))
+        except ValueError:
+            raise ConfigError("has other than hexadecimal digits", key=f"keys[{number}]") from None
+    return Envelope(context, keys=keys, encrypt=config.encrypt, compress=config.compress)
+
+
+def _report(context: str, verb: str, error: Exception) -> None:
+    log.error("session store", context=context, could_not=verb, error=str(error))
+
+
+def _now_ds() -> int:
+    return deciseconds(time.monotonic())
+
+
+def _new_clock() -> Clock:
+    return Clock(wall_ms, int.from_bytes(os.urandom(4), "big"), threading.Lock())
+
+
+_all: WeakSet[LocalSessions] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for sessions in list(_all):
+        sessions._start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
