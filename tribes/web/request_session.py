@@ -22,11 +22,13 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "failed", "is_sealed", "session")
+    __slots__ = ("_manager", "failed", "is_sealed", "offered", "session")
 
-    def __init__(self, manager: SessionManager, session: Session | None) -> None:
+    def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
         self.session = session
+        self.offered = offered
+        """What the client sent that names the session, with the route; empty: nothing did."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False
@@ -98,6 +100,11 @@ class RequestSession(MutableMapping[str, Any]):
         """
         session = self.session
         return session is not None and (session.is_new or session.rotated_from is not None)
+
+    @property
+    def keeps_changes(self) -> bool:
+        """Whether the changes of a request that failed are to be committed."""
+        return self.is_sealed or not self.needs_cookie
 
     def invalidate(self) -> None:
         """Log out: end the session on every node. Without a session nothing happens."""
