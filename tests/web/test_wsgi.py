@@ -91,7 +91,7 @@ def serve(
 
 def ask(node: Any, app: App, settings: Any = None, **request: Any) -> Answer:
     middleware = SessionMiddleware(validator(app), node, **(settings or {}))  # type: ignore[arg-type]
-    return serve(validator(middleware), **request)  # type: ignore[arg-type]
+    return serve(validator(middleware), **request)
 
 
 def count(environ: Any, start_response: Any) -> Iterable[bytes]:

@@ -24,6 +24,7 @@ from tribes.web.request_session import RequestSession
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.session import Session
     from tribes.runtime.group_channel import GroupChannel
 
 __all__ = ["SessionBinding"]
@@ -89,18 +90,28 @@ class SessionBinding:
 
     # One request.
 
-    def open(self, headers: Iterable[bytes], name: str = "") -> RequestSession:
-        """The session of a request; of several cookies the first one that names a session counts.
+    def open(self, headers: Iterable[bytes]) -> RequestSession:
+        """What a request holds of its session.
 
         Args:
             headers: The values of its ``Cookie`` headers.
-            name: The cookie's name; empty: the one of the settings.
         """
-        for value in cookie_values(headers, name or self.cookie.name):
+        return RequestSession(self.manager, *self.find(headers, self.cookie.name))
+
+    def find(self, headers: Iterable[bytes], name: str) -> tuple[Session | None, str]:
+        """The session that a request has, and what the client sent that names it.
+
+        Of several cookies the first one that names a session counts.
+
+        Args:
+            headers: The values of its ``Cookie`` headers.
+            name: The cookie's name.
+        """
+        for value in cookie_values(headers, name):
             session = self.manager.find(split_route(value)[0])
             if session is not None:
-                return RequestSession(self.manager, session, value)
-        return RequestSession(self.manager, None)
+                return session, value
+        return None, ""
 
     def commit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """Commit what the request changed, if it has a session; block until the members have it.

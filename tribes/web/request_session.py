@@ -79,6 +79,33 @@ class RequestSession(MutableMapping[str, Any]):
 
     # Session.
 
+    @property
+    def max_inactive(self) -> int:
+        """Seconds without a request after which the session expires; 0 or less: never."""
+        return self._made().max_inactive
+
+    @max_inactive.setter
+    def max_inactive(self, seconds: int) -> None:
+        self._made().max_inactive = seconds
+
+    @property
+    def principal(self) -> Any:
+        """Who is logged in: any value that an attribute may have, or None."""
+        return None if self.session is None else self.session.principal
+
+    @principal.setter
+    def principal(self, value: Any) -> None:
+        self._made().principal = value
+
+    @property
+    def auth_type(self) -> str | None:
+        """How the principal was authenticated, or None."""
+        return None if self.session is None else self.session.auth_type
+
+    @auth_type.setter
+    def auth_type(self, value: str | None) -> None:
+        self._made().auth_type = value
+
     def __getattr__(self, name: str) -> Any:
         # Whatever else a session can do, on the session itself. A template engine asks for any
         # name as an attribute first; that must not make a session for everybody who looks.
