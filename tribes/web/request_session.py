@@ -6,7 +6,7 @@ sets no cookie. Writing, or asking for the id, makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionError
@@ -76,6 +76,17 @@ class RequestSession(MutableMapping[str, Any]):
         """Remove every attribute; makes no session."""
         if self.session is not None:
             self.session.clear()
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self) | dict(other)
+
+    def __ior__(self, other: Mapping[str, Any]) -> RequestSession:
+        self.update(other)
+        return self
+
+    def copy(self) -> dict[str, Any]:
+        """The present content."""
+        return dict(self)
 
     # Session.
 
