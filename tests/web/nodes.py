@@ -70,6 +70,13 @@ def free_udp_port() -> int:
         return port
 
 
+def free_tcp_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
 def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -> BackgroundNode:
     return BackgroundNode(
         NodeConfig(
