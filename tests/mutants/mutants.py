@@ -13,6 +13,7 @@ from tests.mutants import (
     pressure_mutants,
     security_mutants,
     session_mutants,
+    web_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
 
@@ -25,6 +26,7 @@ _ = (
     discovery_mutants,
     group_mutants,
     session_mutants,
+    web_mutants,
     own_mutants,
     health_mutants,
     pressure_mutants,

@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 import pytest
 import structlog
 
-from tests.web.nodes import Node, make_node
+from tests.web.nodes import Node, make_node, until
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, ReceiverConfig
 from tribes.errors import ConfigError, LocalProtocolError, SessionError
 from tribes.runtime.background import BackgroundNode
@@ -421,8 +421,11 @@ def test_first_requests_start_the_node_and_wait_for_it() -> None:
         cookie = ask(first, count).cookie
         middleware = SessionMiddleware(look, second)
         with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda _: serve(middleware, cookie=cookie), range(4)))
-        assert [answer.body for answer in answers] == [b"{'count': 1}"] * 4
+            early = [pool.submit(serve, middleware, cookie=cookie) for _ in range(2)]
+            until(lambda: second.is_running)
+            late = serve(middleware, cookie=cookie)
+        answers = [late, *(each.result() for each in early)]
+        assert [answer.body for answer in answers] == [b"{'count': 1}"] * 3
     finally:
         second.stop()
         first.stop()
