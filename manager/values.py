@@ -1,9 +1,9 @@
 """How attribute values become bytes and come back, exactly and without code (DESIGN §2.6).
 
 msgpack carries None, bool, int, float, str, bytes, list and dict; everything else is an extension
-type: the values of `scalars`, the containers tuple, set and frozenset, and enums and dataclasses
-that the application registered by name.  There is no pickle: decoding calls nothing but the types
-below and registered classes.
+type: the values of `scalars`, the containers tuple, set and frozenset, and enums, dataclasses and
+other classes that the application registered by name.  There is no pickle: decoding calls nothing
+but the types below and what was registered.
 
 **Exact.** A value comes back with its type, at every depth; what would come back as something else
 (a subclass of ``dict``, a ``bytearray``) is refused.  **Deterministic.** One value gives one byte
@@ -38,6 +38,7 @@ _SET: Final = 17
 _FROZENSET: Final = 18
 _ENUM: Final = 19
 _DATACLASS: Final = 20
+_CUSTOM: Final = 21
 
 _PACKER_BYTES: Final = 4096
 _PACKERS_MAX: Final = 64
@@ -73,6 +74,13 @@ class _Shape(NamedTuple):
     init: frozenset[str]
 
 
+class _Custom(NamedTuple):
+    """How values of a registered class become others that can be stored, and come back."""
+
+    encode: Callable[[Any], object]
+    decode: Callable[[Any], object]
+
+
 @final
 class ValueCodec:
     """Encodes and decodes values; one for all threads of the process.
@@ -85,6 +93,7 @@ class ValueCodec:
         self._names: dict[type, str] = {}
         self._classes: dict[str, type] = {}
         self._shapes: dict[type, _Shape] = {}
+        self._customs: dict[type, _Custom] = {}
         self._scalars: dict[int, Scalar] = {scalar.code: scalar for scalar in SCALARS.values()}
         # A packer serves one thread at a time and one depth of nesting: taken from here, put back.
         self._packers: list[list[Any]] = [[] for _ in range(EXTENSIONS_DEPTH_MAX + 1)]
@@ -103,28 +112,51 @@ class ValueCodec:
         """True while every value has one encoding: no dataclass, which may grow, is registered."""
         return not self._shapes
 
-    def register(self, cls: C, *, name: str | None = None) -> C:
-        """Make values of an enum or a dataclass storable, under a name that never changes.
+    def register(
+        self,
+        cls: C,
+        *,
+        name: str | None = None,
+        encode: Callable[[Any], object] | None = None,
+        decode: Callable[[Any], object] | None = None,
+    ) -> C:
+        """Make values of a class storable, under a name that never changes.
 
-        Also works as a decorator.  A dataclass is rebuilt by calling it with its fields, so its
+        Also works as a decorator.  An enum or a dataclass needs nothing else; for any other class
+        say how its values become storable ones and come back::
+
+            codec.register(Money, encode=lambda money: [money.amount, money.currency],
+                           decode=lambda parts: Money(*parts))
+
+        A dataclass is rebuilt by calling it with its fields, so its
         ``__post_init__`` runs; fields that a stored value lacks get their defaults, and a stored
         field that the class does not have makes the value unreadable here, but never loses it.
 
         Args:
             cls: The class; values of its subclasses need registrations of their own.
             name: Stands for the class in stored values; by default the qualified name.
+            encode: Turns a value into one of other types; equal values into equal ones.
+            decode: Turns that back into the value.
 
         Raises:
             LocalProtocolError: Another class has the name, or the class is of no such kind.
         """
         if name is None:
             name = f"{cls.__module__}.{cls.__qualname__}"
-        if is_dataclass(cls):
-            self._shapes[cls] = _shape_of(cls)
-        elif not issubclass(cls, enum.Enum):
-            raise LocalProtocolError(f"{cls!r} is neither an enum nor a dataclass")
         if self._classes.get(name, cls) is not cls:
             raise LocalProtocolError(f"{name!r} stands for {self._classes[name]!r} already")
+        if encode is not None and decode is not None:
+            if cls in _ATOMS or cls in _BUILTINS:
+                raise LocalProtocolError(f"how {cls!r} is stored cannot be changed")
+            self._customs[cls] = _Custom(encode, decode)
+        elif encode is not None or decode is not None:
+            raise LocalProtocolError(f"{cls!r} needs both encode and decode")
+        elif is_dataclass(cls):
+            self._shapes[cls] = _shape_of(cls)
+        elif not issubclass(cls, enum.Enum):
+            raise LocalProtocolError(
+                f"{cls!r} is neither an enum nor a dataclass; give encode and decode"
+            )
         self._classes[name] = cls
         self._names[cls] = name
         return cls
@@ -197,6 +229,11 @@ class ValueCodec:
         name = self._names.get(kind)
         if name is None:
             raise TypeError(f"no codec for {kind!r}")
+        custom = self._customs.get(kind)
+        if custom is not None:
+            parts = [name, _stored(custom, value)]
+            _refuse_lookalikes(parts)
+            return msgpack.ExtType(_CUSTOM, self._pack(parts, depth + 1))
         if isinstance(value, enum.Enum):
             member = value.value if isinstance(value, enum.Flag) else value.name
             return msgpack.ExtType(_ENUM, self._pack([name, member], depth + 1))
@@ -231,12 +268,14 @@ class ValueCodec:
             return set(self._unpack_list(data, depth + 1))
         if code == _FROZENSET:
             return frozenset(self._unpack_list(data, depth + 1))
-        if code not in (_ENUM, _DATACLASS):
+        if code not in (_ENUM, _DATACLASS, _CUSTOM):
             raise ValueError(f"unknown extension type {code}")
         name, content = self._unpack_list(data, depth + 1)
         cls = self._classes.get(name)
         if cls is None:
             raise AttributeUnreadableError(f"no class is registered here as {name!r}")
+        if code == _CUSTOM:
+            return self._customs[cls].decode(content)
         if code == _ENUM and issubclass(cls, enum.Enum):
             return cls(content) if issubclass(cls, enum.Flag) else cls[content]
         return self._rebuild(cls, content)
@@ -271,6 +310,11 @@ class ValueCodec:
             parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
         elif kind in (set, frozenset):
             parts = [(f"an element of {path}", part) for part in value]
+        elif kind in self._customs:
+            try:
+                parts = [(f"what encode makes of {path}", _stored(self._customs[kind], value))]
+            except TypeError as error:
+                return f"{path}: {error}"
         elif kind in self._shapes:
             parts = [
                 (f"{path}.{field}", getattr(value, field)) for field in self._shapes[kind].fields
@@ -278,11 +322,29 @@ class ValueCodec:
         elif kind in self._names:
             return None
         else:
-            return f"{path} has the type {kind.__module__}.{kind.__qualname__}, which has no codec"
+            return (
+                f"{path} has the type {kind.__module__}.{kind.__qualname__}, which has no codec; "
+                f"register it once, before sessions are used: {_registration(kind)}"
+            )
         for where, part in parts:
             if len(where) < _PATH_MAX_CHARS and (culprit := self._find_culprit(part, where, seen)):
                 return culprit
         return None
+
+
+def _stored(custom: _Custom, value: object) -> object:
+    try:
+        return custom.encode(value)
+    except Exception as error:
+        # Whatever it raises must cost this value only.
+        raise TypeError(f"its encode raised {type(error).__name__}: {error}") from error
+
+
+def _registration(kind: type) -> str:
+    """Return the line that makes values of a type storable."""
+    plain = is_dataclass(kind) or issubclass(kind, enum.Enum)
+    how = "" if plain else ", encode=..., decode=..."
+    return f"manager.codec.register({kind.__name__}{how})"
 
 
 def _array_header(length: int) -> bytes:

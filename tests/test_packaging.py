@@ -169,7 +169,9 @@ import tribes.cli.app
 """
 
 EXTRAS = (
+    "django",
     "dns",
+    "flask",
     "httpx",
     "hypothesis",
     "opentelemetry",

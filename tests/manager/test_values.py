@@ -293,6 +293,53 @@ def test_registering_is_a_decorator_and_names_are_unique() -> None:
         fresh.register(Colour, name=f"{Size.__module__}.{Size.__qualname__}")
 
 
+def test_any_class_is_stored_by_two_functions() -> None:
+    """At every depth, with its type; whatever the functions do wrong costs the value only."""
+    fresh = ValueCodec()
+    fresh.register(Text, name="text", encode=str, decode=Text)
+    value = {"a": [Text("x"), "x", (Text("y"),)]}
+    assert exactly(fresh.decode(fresh.encode(value)), value)
+    assert fresh.is_canonical
+    with pytest.raises(AttributeUnreadableError, match="'text'"):
+        codec.decode(fresh.encode(value))
+    fresh.register(Money, encode=lambda money: money.missing, decode=Money)
+    with pytest.raises(AttributeNotEncodableError, match=r"value\[1\].*encode raised Attribute"):
+        fresh.encode([1, Money(1)])
+    fresh.register(Money, encode=lambda money: [object()], decode=Money)
+    with pytest.raises(AttributeNotEncodableError, match=r"encode makes of value\[0\]\[0\] has"):
+        fresh.encode([Money(1)])
+    fresh.register(Money, encode=lambda money: bytearray(b"looks like bytes"), decode=Money)
+    with pytest.raises(AttributeNotEncodableError, match="bytearray"):
+        fresh.encode(Money(1))
+    fresh.register(Money, encode=lambda money: money, decode=Money)
+    with pytest.raises(AttributeNotEncodableError, match="nests too deeply"):
+        fresh.encode(Money(1))
+    halves: list[dict[str, Any]] = [{"encode": str}, {"decode": str}, {}]
+    for wrong in halves:
+        with pytest.raises(LocalProtocolError, match="encode and decode"):
+            fresh.register(Money, **wrong)
+    with pytest.raises(LocalProtocolError, match="cannot be changed"):
+        fresh.register(int, encode=str, decode=int)
+
+
+class Money:
+    def __init__(self, amount: Any) -> None:
+        self.amount = amount
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (Money(1), r"manager.codec.register\(Money, encode=..., decode=...\)"),
+        (Point(1), r"manager.codec.register\(Point\)"),
+        (Colour.RED, r"manager.codec.register\(Colour\)"),
+    ],
+)
+def test_refusal_says_the_line_that_registers_the_class(value: Any, line: str) -> None:
+    with pytest.raises(AttributeNotEncodableError, match=f"register it once.*{line}$"):
+        ValueCodec().encode(value)
+
+
 def test_classes_that_cannot_be_rebuilt_are_refused_at_once() -> None:
     @dataclass
     class Needs:

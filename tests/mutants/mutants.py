@@ -14,6 +14,7 @@ from tests.mutants import (
     security_mutants,
     session_mutants,
     store_mutants,
+    web_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
 
@@ -26,6 +27,7 @@ _ = (
     discovery_mutants,
     group_mutants,
     session_mutants,
+    web_mutants,
     own_mutants,
     health_mutants,
     pressure_mutants,

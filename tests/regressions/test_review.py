@@ -566,7 +566,15 @@ def run_request(manager: Any, node: Any, handler: Any, cookie: str) -> list[Any]
 
 
 def fake_node(manager: Any) -> Any:
-    return SimpleNamespace(config=sim_config(8), is_running=True, manager=lambda _: manager)
+    async def await_joined() -> bool:
+        return True
+
+    return SimpleNamespace(
+        config=sim_config(8),
+        is_running=True,
+        manager=lambda _: manager,
+        await_joined=await_joined,
+    )
 
 
 def test_a_login_that_fails_does_not_take_the_id_away() -> None:

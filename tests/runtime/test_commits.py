@@ -265,7 +265,7 @@ async def test_trio_server_without_start_up(make_config: MakeConfig) -> None:
             for _ in range(3):
                 nursery.start_soon(ask)
     assert statuses == [200] * 3
-    await middleware._leave()
+    await middleware.binding.aleave()
     assert not channel.is_running
 
 

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tribes.config.model import (
-    ChannelConfig,
-    ManagerConfig,
-    MembershipConfig,
-    NodeConfig,
-    ReceiverConfig,
-)
+from tests.web.nodes import make_node
 from tribes.errors import ConfigError, SessionError, SessionInvalidError
-from tribes.runtime.background import BackgroundNode
 from tribes.web.asgi import SessionMiddleware
 from tribes.web.cookies import CookieSettings
 
+if TYPE_CHECKING:
+    from tribes.runtime.background import BackgroundNode
+
 Handler = Callable[[Any, Callable[..., Awaitable[None]]], Awaitable[None]]
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -> BackgroundNode:
-    return BackgroundNode(
-        NodeConfig(
-            name=name,
-            contexts=("app",),
-            channel=ChannelConfig(
-                membership=MembershipConfig(
-                    port=group_port or free_udp_port(), frequency=50, drop_time=1000
-                ),
-                receiver=ReceiverConfig(port=0),
-            ),
-            manager=ManagerConfig(channel_send_options=6, **manager),
-        )
-    )
 
 
 @pytest.fixture(scope="module")

@@ -11,49 +11,12 @@ import pytest
 import structlog
 import trio
 
-from tribes.config.model import ManagerConfig, NodeConfig
+from tests.web.nodes import MISSING, Node
 from tribes.errors import ConfigError, SessionNotReplicatedError
-from tribes.manager.inbox import CommitResult, resolve_all
-from tribes.runtime.parts import Sessions
 from tribes.web.asgi import SessionMiddleware
 
 if TYPE_CHECKING:
-    from tribes.manager.delta import DeltaManager
-
-MISSING = {"n2": "TimeoutError: no acknowledgement within 1000 ms"}
-
-
-class Node:
-    """A node whose members answer as a test says, at once."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.config = NodeConfig(
-            contexts=("app",),
-            manager=ManagerConfig(**{"channel_send_options": 6, **settings}),
-        )
-        self.sessions = Sessions(self.config)
-        self.is_running = True
-        self.acked: tuple[str, ...] = ("n2",)
-        self.missing: dict[str, str] = {}
-        self.sessions.inbox.wake = self.answer
-
-    def answer(self) -> None:
-        resolve_all(self.sessions.inbox.drain(100), self.acked, self.missing)
-
-    def lose(self) -> None:
-        self.acked, self.missing = (), MISSING
-
-    def manager(self, context: str) -> DeltaManager:
-        return self.sessions.manager(context)
-
-    @property
-    def counters(self) -> tuple[int, int, int]:
-        numbers = self.manager("app").statistics()
-        return (
-            numbers.commits_incomplete,
-            numbers.commits_served_unreplicated,
-            numbers.commits_refused,
-        )
+    from tribes.manager.inbox import CommitResult
 
 
 @pytest.fixture

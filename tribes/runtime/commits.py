@@ -8,7 +8,7 @@ with the requests, they are held back before their commits, for ``queue_timeout`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -60,8 +60,16 @@ class Committer:
         self._queue_timeout_s = config.queue_timeout / 1000
         self._wait_s = config.commit_timeout / 1000 + _BACKSTOP_S
 
-    def commit(self, session: Session) -> CommitResult:
+    def commit(
+        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+    ) -> CommitResult:
         """Commit and block this thread until the members have it, or the time is over.
+
+        Args:
+            session: The session.
+            known_failures: Names of attributes that were reported as not encodable before; new
+                ones are added.
+            can_refuse: False when it is too late for an error.
 
         Raises:
             LocalProtocolError: It would block an event loop.
@@ -72,26 +80,18 @@ class Committer:
             self._hold_back(manager.inbox)
         waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
         outcome = manager.commit(session, waiter)
-        report_unstored(outcome.failed)
+        report_unstored(outcome.failed, known_failures)
         if waiter is None or outcome.version is None:
             return _not_waited(outcome)
-        return self._judge(manager, outcome.version, waiter.wait(self._wait_s), can_refuse=True)
+        result = waiter.wait(self._wait_s)
+        return self._judge(manager, outcome.version, result, can_refuse=can_refuse)
 
     async def acommit(
         self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
     ) -> CommitResult:
-        """Commit and await that the members have it, in asyncio or trio.
+        """The same in a task of asyncio or trio.
 
         Cancelling is safe: the commit stands and goes out, its result is dropped.
-
-        Args:
-            session: The session.
-            known_failures: Names of attributes that were reported as not encodable before; new
-                ones are added.
-            can_refuse: False when it is too late for an error.
-
-        Raises:
-            SessionNotReplicatedError: See `OnUnreplicated`.
         """
         manager = _manager_of(session)
         waiter: AsyncioWaiter | TrioWaiter | None = async_waiter() if self.waits else None
@@ -101,10 +101,7 @@ class Committer:
         finally:
             # Also when cancelled: the change shall stand.
             outcome = manager.commit(session, waiter)
-        if outcome.failed:
-            known = set() if known_failures is None else known_failures
-            report_unstored(outcome.failed, known)
-            known.update(outcome.failed)
+        report_unstored(outcome.failed, known_failures)
         if waiter is None or outcome.version is None:
             return _not_waited(outcome)
         result = await waiter.wait(self._wait_s)
@@ -137,11 +134,13 @@ class Committer:
         return result
 
 
-def report_unstored(failed: Mapping[str, Exception], known: Iterable[str] = ()) -> None:
-    """Log the attributes that could not be encoded, without those reported before."""
+def report_unstored(failed: Mapping[str, Exception], known: set[str] | None) -> None:
+    """Log the attributes that could not be encoded, without the known ones, and add them there."""
     for name, error in failed.items():
-        if name not in known:
+        if known is None or name not in known:
             log.error("session attribute not stored", attribute=name, error=str(error))
+    if known is not None:
+        known.update(failed)
 
 
 def _manager_of(session: Session) -> SessionManager:

@@ -187,8 +187,12 @@ class LocalSessions:
         """Whether the sessions are looked after, in this process."""
         return self._thread is not None
 
-    async def await_joined(self, timeout: float | None = None) -> bool:
+    def wait_joined(self, timeout: float | None = None) -> bool:
         """As a node's: there is nobody to wait for."""
+        return True
+
+    async def await_joined(self, timeout: float | None = None) -> bool:
+        """The same in a task."""
         return True
 
     def _look(self) -> None:
@@ -313,23 +317,23 @@ class LocalCommitter:
         check_on_unreplicated(on_unreplicated, waits=waits)
         self._on_unreplicated = on_unreplicated
 
-    def commit(self, session: Session) -> CommitResult:
-        """See `LocalSessions.commit`."""
+    def commit(
+        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+    ) -> CommitResult:
+        """See `Committer.commit`."""
         outcome = self._commit(session)
-        report_unstored(outcome.failed)
+        report_unstored(outcome.failed, known_failures)
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
         refuse_in_event_loop("await sessions.acommit(session)")
-        return self._judge(self._write(session, outcome), can_refuse=True)
+        return self._judge(self._write(session, outcome), can_refuse=can_refuse)
 
     async def acommit(
         self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
     ) -> CommitResult:
         """See `Committer.acommit`."""
         outcome = self._commit(session)
-        known = set() if known_failures is None else known_failures
-        report_unstored(outcome.failed, known)
-        known.update(outcome.failed)
+        report_unstored(outcome.failed, known_failures)
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
         result = await in_thread(partial(self._write, session, outcome))

@@ -70,6 +70,8 @@ class CookieSettings:
         http_only: Keep it from scripts.
         same_site: ``lax``, ``strict``, ``none`` or empty for none of them.
         secure: Send it over TLS only; None: when the request came that way.
+        partitioned: Keep one for each top-level site that embeds this one (CHIPS); browsers want
+            ``Secure`` with it, so it is added.
     """
 
     name: str = "JSESSIONID"
@@ -78,6 +80,7 @@ class CookieSettings:
     http_only: bool = True
     same_site: Literal["lax", "strict", "none", ""] = "lax"
     secure: bool | None = None
+    partitioned: bool = False
 
     def __post_init__(self) -> None:
         for key in ("name", "path", "domain"):
@@ -94,24 +97,29 @@ class CookieSettings:
                 key="cookie.same_site",
             )
 
-    def header(self, value: str, *, is_secure: bool) -> bytes:
+    def header(self, value: str, *, is_secure: bool, max_age_s: int | None = None) -> bytes:
         """The value of a ``Set-Cookie`` header.
 
         Args:
             value: Session id with its route; empty: make the client forget the cookie.
             is_secure: Whether the request came over TLS.
+            max_age_s: How long the client shall keep it, in seconds; None: until it is closed.
         """
         parts = [f"{self.name}={value}", f"Path={self.path}"]
         if self.domain:
             parts.append(f"Domain={self.domain}")
         if not value:
-            parts.append("Max-Age=0")
+            max_age_s = 0
+        if max_age_s is not None:
+            parts.append(f"Max-Age={max_age_s}")
         secure = is_secure if self.secure is None else self.secure
-        if secure or self.same_site == "none":
-            # Browsers refuse SameSite=None without Secure.
+        if secure or self.same_site == "none" or self.partitioned:
+            # Browsers refuse the two without Secure.
             parts.append("Secure")
         if self.http_only:
             parts.append("HttpOnly")
         if self.same_site:
             parts.append(f"SameSite={self.same_site.capitalize()}")
+        if self.partitioned:
+            parts.append("Partitioned")
         return "; ".join(parts).encode("latin-1")

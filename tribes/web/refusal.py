@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
-__all__ = ["refuse"]
+__all__ = ["BODY", "STATUS", "head", "refuse"]
 
-_BODY: Final = b"The session could not be stored safely. Please try again.\n"
+STATUS: Final = "503 Service Unavailable"
+BODY: Final = b"The session could not be stored safely. Please try again.\n"
 
 _TRY_AGAIN_LATER: Final = 1013
 """WebSocket close code, from IANA's registry."""
+
+
+def head() -> list[tuple[str, str]]:
+    """The header fields of the answer, without the session's cookie."""
+    return [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(BODY))),
+        ("Cache-Control", "no-store"),
+        ("Retry-After", "1"),
+    ]
 
 
 async def refuse(
@@ -31,12 +42,7 @@ async def refuse(
         if prefix not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "try again"})
             return
-    head = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(_BODY)),
-        (b"cache-control", b"no-store"),
-        (b"retry-after", b"1"),
-        *headers,
-    ]
-    await send({"type": f"{prefix}.start", "status": 503, "headers": head})
-    await send({"type": f"{prefix}.body", "body": _BODY})
+    fields = [(name.lower().encode(), value.encode()) for name, value in head()]
+    status = int(STATUS[:3])
+    await send({"type": f"{prefix}.start", "status": status, "headers": [*fields, *headers]})
+    await send({"type": f"{prefix}.body", "body": BODY})

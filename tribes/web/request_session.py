@@ -6,7 +6,7 @@ sets no cookie. Writing, or asking for the id, makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionError
@@ -22,11 +22,13 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "failed", "is_sealed", "session")
+    __slots__ = ("_manager", "failed", "is_sealed", "offered", "session")
 
-    def __init__(self, manager: SessionManager, session: Session | None) -> None:
+    def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
         self.session = session
+        self.offered = offered
+        """What the client sent that names the session, with the route; empty: nothing did."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False
@@ -75,7 +77,45 @@ class RequestSession(MutableMapping[str, Any]):
         if self.session is not None:
             self.session.clear()
 
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self) | dict(other)
+
+    def __ior__(self, other: Mapping[str, Any]) -> RequestSession:
+        self.update(other)
+        return self
+
+    def copy(self) -> dict[str, Any]:
+        """The present content."""
+        return dict(self)
+
     # Session.
+
+    @property
+    def max_inactive(self) -> int:
+        """Seconds without a request after which the session expires; 0 or less: never."""
+        return self._made().max_inactive
+
+    @max_inactive.setter
+    def max_inactive(self, seconds: int) -> None:
+        self._made().max_inactive = seconds
+
+    @property
+    def principal(self) -> Any:
+        """Who is logged in: any value that an attribute may have, or None."""
+        return None if self.session is None else self.session.principal
+
+    @principal.setter
+    def principal(self, value: Any) -> None:
+        self._made().principal = value
+
+    @property
+    def auth_type(self) -> str | None:
+        """How the principal was authenticated, or None."""
+        return None if self.session is None else self.session.auth_type
+
+    @auth_type.setter
+    def auth_type(self, value: str | None) -> None:
+        self._made().auth_type = value
 
     def __getattr__(self, name: str) -> Any:
         # Whatever else a session can do, on the session itself. A template engine asks for any
@@ -98,6 +138,11 @@ class RequestSession(MutableMapping[str, Any]):
         """
         session = self.session
         return session is not None and (session.is_new or session.rotated_from is not None)
+
+    @property
+    def keeps_changes(self) -> bool:
+        """Whether the changes of a request that failed are to be committed."""
+        return self.is_sealed or not self.needs_cookie
 
     def invalidate(self) -> None:
         """Log out: end the session on every node. Without a session nothing happens."""

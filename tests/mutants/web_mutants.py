@@ -1,0 +1,143 @@
+"""Broken web adapters: sessions that are found, committed or told to the client wrongly.
+
+Plans of faults have no client with cookies, so each of these names the test that notices it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from tests.manager import test_values
+from tests.mutants import registry
+from tests.mutants.registry import Patch, nothing
+from tests.web import test_flask, test_wsgi
+from tribes.manager import values
+from tribes.web import binding, flask
+from tribes.web.binding import SessionBinding
+from tribes.web.cookies import CookieSettings, cookie_values
+from tribes.web.flask import FlaskSession
+from tribes.web.request_session import RequestSession
+from tribes.web.wsgi import _Answer
+
+
+def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
+    registry.add(f"web: {name}", text, *patches, test=test)
+
+
+_find = SessionBinding.find
+_commit = SessionBinding.commit
+_start = _Answer.start
+_header = CookieSettings.header
+
+
+def _first_only(self: SessionBinding, headers: Iterable[bytes], name: str) -> Any:
+    value = cookie_values(headers, name)[:1]
+    return _find(self, [f"{name}={value[0]}".encode()] if value else [], name)
+
+
+def _start_at_once(self: _Answer, *head: Any) -> Any:
+    write = _start(self, *head)
+    if not self.is_sent:
+        self.send_head()
+    return write
+
+
+def _unguarded(custom: Any, value: object) -> object:
+    try:
+        return custom.encode(value)
+    except AttributeError as error:
+        raise LookupError("as it came") from error
+
+
+_add(
+    "first cookie only",
+    "Of several cookies of one name only the first is looked at.",
+    (SessionBinding, "find", _first_only),
+    test=test_wsgi.test_of_several_cookies_the_one_that_names_a_session_counts,
+)
+_add(
+    "route is part of the id",
+    "The route is not taken off the cookie's value.",
+    (binding, "split_route", lambda value: (value, "")),
+    test=test_wsgi.test_cookie_follows_scheme_route_and_settings,
+)
+_add(
+    "head leaves at once",
+    "WSGI's head goes to the server when the application gives it.",
+    (_Answer, "start", _start_at_once),
+    test=test_wsgi.test_head_waits_for_the_first_bytes,
+)
+_add(
+    "commit after the head",
+    "What a request changed is committed when all is over.",
+    (
+        SessionBinding,
+        "commit",
+        lambda self, held, can_refuse=True: None if can_refuse else _commit(self, held),
+    ),
+    test=test_wsgi.test_change_stands_before_the_server_gets_the_head,
+)
+_add(
+    "late changes lost",
+    "What the body changes is not committed.",
+    (_Answer, "end", nothing),
+    test=test_wsgi.test_changes_of_the_body_are_committed_at_its_end,
+)
+_add(
+    "never refused",
+    "A commit on too few members is served although that is to be an error.",
+    (
+        SessionBinding,
+        "commit",
+        lambda self, held, can_refuse=True: _commit(self, held, can_refuse=False),
+    ),
+    test=partial(
+        test_wsgi.test_refused_commit_is_answered_by_503, respond=test_wsgi.write, method="GET"
+    ),
+)
+_add(
+    "session without a client",
+    "A request that fails before its head leaves a new session that nobody can use.",
+    (RequestSession, "keeps_changes", property(lambda self: True)),
+    test=partial(
+        test_wsgi.test_handler_that_raises_keeps_its_changes_but_begins_no_session, in_body=True
+    ),
+)
+_add(
+    "others do not wait",
+    "While the first request waits for the node to join, others find nothing.",
+    (SessionBinding, "must_join", property(lambda self: not self.node.is_running)),
+    test=test_wsgi.test_first_requests_start_the_node_and_wait_for_it,
+)
+_add(
+    "failed start forgotten",
+    "A node that cannot start fails the first request only.",
+    (SessionBinding, "_has_ended", lambda self, node: node.was_started and not node.is_running),
+    test=test_wsgi.test_node_that_cannot_start_fails_every_request,
+)
+_add(
+    "clear keeps the id",
+    "flask.session.clear() empties the session under its old id.",
+    (FlaskSession, "end_id_if_cleared", nothing),
+    test=test_flask.test_clear_logs_out_and_at_a_login_changes_the_id,
+)
+_add(
+    "refusal keeps the body",
+    "A Flask answer that is refused has the view's body.",
+    (flask, "_refuse", lambda response: setattr(response, "status_code", 503)),
+    test=test_flask.test_refused_commit_is_answered_by_503,
+)
+_add(
+    "cookie lives until the browser is closed",
+    "A permanent session has a cookie that is not.",
+    (CookieSettings, "header", lambda self, value, **how: _header(self, value, is_secure=False)),
+    test=test_flask.test_permanent_sessions_outlive_the_browser,
+)
+_add(
+    "bad encode costs the commit",
+    "What the application's encode raises is not turned into a refusal of the value.",
+    (values, "_stored", _unguarded),
+    test=test_values.test_any_class_is_stored_by_two_functions,
+)

@@ -1,0 +1,91 @@
+"""What docs/embedding/ shows works as shown."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+from tribes.config import check_config, config_from
+
+with warnings.catch_warnings():
+    # Its remark on the HTTP library that it uses.
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+PAGES = Path(__file__).parent.parent / "docs" / "embedding"
+
+
+def snippets(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
+
+
+def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    names = {"__name__": "shown"} if names is None else names
+    exec(compile(code, "docs/embedding", "exec"), names)
+    return names
+
+
+def test_wsgi_page() -> None:
+    """The application counts, by its cookie."""
+    names = run(snippets("wsgi.md")[0])
+    bodies, cookie = [], ""
+    try:
+        for _ in range(2):
+            environ: dict[str, Any] = {"HTTP_COOKIE": cookie}
+            setup_testing_defaults(environ)
+            heads: list[Any] = []
+            bodies += names["application"](environ, lambda *head, to=heads: to.append(head))
+            cookie = dict(heads[0][1]).get("Set-Cookie", cookie).partition(";")[0]
+    finally:
+        names["node"].stop()
+    assert bodies == [b"visit 1", b"visit 2"]
+
+
+def test_flask_page() -> None:
+    """The application counts, and its login starts over."""
+    application, login = snippets("flask.md")
+    names = run(application, {"__name__": __name__})
+    app = names["app"]
+    run(login, names)
+    app.add_url_rule("/login", view_func=lambda: names["login"](SimpleNamespace(id=7)) or "")
+    client = app.test_client()
+    try:
+        assert [client.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+        old = client.get_cookie("session").value
+        client.get("/login")
+        assert client.get_cookie("session").value != old
+        with client.session_transaction() as session:
+            assert dict(session) == {"user_id": 7}
+    finally:
+        app.session_interface.binding.node.stop()
+
+
+def test_starlette_page() -> None:
+    """The application counts, with its lifespan."""
+    names = run(snippets("starlette.md")[0])
+    with TestClient(names["app"]) as client:
+        assert [client.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert not names["node"].is_running
+
+
+def test_django_page() -> None:
+    """The settings can be used; the engine is there (its tests have the rest)."""
+    codes = snippets("django.md")
+    assert len(codes) == 2
+    for code in codes:
+        check_config(config_from({"contexts": ["django"], **run(code)["TRIBES"]}))
+    engine = run(codes[0])["SESSION_ENGINE"]
+    assert (PAGES.parent.parent / f"{engine.replace('.', '/')}.py").exists()
+
+
+def test_links_name_files() -> None:
+    """On every page."""
+    pages = sorted(PAGES.glob("*.md"))
+    assert len(pages) == 4
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)

@@ -1,0 +1,101 @@
+"""Nodes for the tests of the web adapters: real ones, and one whose members answer as told."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    ReceiverConfig,
+)
+from tribes.manager.inbox import resolve_all
+from tribes.runtime.background import BackgroundNode
+from tribes.runtime.parts import Sessions
+
+if TYPE_CHECKING:
+    from tribes.manager.delta import DeltaManager
+
+MISSING = {"n2": "TimeoutError: no acknowledgement within 1000 ms"}
+
+
+class Node:
+    """A node whose members answer as a test says, at once."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.config = NodeConfig(
+            contexts=("app",),
+            manager=ManagerConfig(**{"channel_send_options": 6, **settings}),
+        )
+        self.sessions = Sessions(self.config)
+        self.is_running = self.was_started = True
+        self.acked: tuple[str, ...] = ("n2",)
+        self.missing: dict[str, str] = {}
+        self.sessions.inbox.wake = self.answer
+
+    def answer(self) -> None:
+        resolve_all(self.sessions.inbox.drain(100), self.acked, self.missing)
+
+    def lose(self) -> None:
+        self.acked, self.missing = (), MISSING
+
+    def manager(self, context: str) -> DeltaManager:
+        return self.sessions.manager(context)
+
+    async def await_joined(self) -> bool:
+        return True
+
+    def wait_joined(self) -> bool:
+        return True
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        numbers = self.manager("app").statistics()
+        return (
+            numbers.commits_incomplete,
+            numbers.commits_served_unreplicated,
+            numbers.commits_refused,
+        )
+
+
+def free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def free_tcp_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -> BackgroundNode:
+    return BackgroundNode(
+        NodeConfig(
+            name=name,
+            contexts=("app",),
+            channel=ChannelConfig(
+                membership=MembershipConfig(
+                    port=group_port or free_udp_port(), frequency=50, drop_time=1000
+                ),
+                receiver=ReceiverConfig(port=0),
+            ),
+            manager=ManagerConfig(channel_send_options=6, **manager),
+        )
+    )
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for what another thread or process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)

@@ -1,0 +1,274 @@
+"""What every web adapter does with a session: find it by its cookie, commit it, write the cookie.
+
+An adapter says when a request begins, when its head leaves and when it is over; everything that
+must be the same under ASGI, WSGI and each framework is here. Where a call may wait there are two
+forms: one for threads, and one for tasks of asyncio or trio, whose name begins with ``a``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from tribes.errors import ConfigError, LocalProtocolError
+from tribes.runtime.background import BackgroundNode
+from tribes.runtime.commits import Committer
+from tribes.runtime.local import LocalCommitter, LocalSessions
+from tribes.runtime.native import ChannelTask
+from tribes.runtime.waiters import in_thread, refuse_in_event_loop
+from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
+from tribes.web.request_session import RequestSession
+
+if TYPE_CHECKING:
+    from tribes.manager.base import SessionManager
+    from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.session import Session
+    from tribes.runtime.group_channel import GroupChannel
+
+__all__ = ["SessionBinding"]
+
+log = structlog.get_logger("tribes")
+
+
+class SessionBinding:
+    """One application's sessions on one node.
+
+    Args:
+        node: The member of the group in this process: a :class:`BackgroundNode`, or under a server
+            that runs trio a :class:`GroupChannel`, which then needs no thread. Or
+            :class:`LocalSessions`, which are in no group.
+        context: Which of the node's contexts; may be left out when it has one.
+        cookie: How the cookie is written.
+        route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
+            in the cookie after a dot.
+        on_unreplicated: What to do when a commit is on too few members, see `OnUnreplicated`.
+
+    Raises:
+        ConfigError: The node does not have that context, the route cannot be in a cookie, or
+            ``on_unreplicated`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        node: BackgroundNode | GroupChannel | LocalSessions,
+        *,
+        context: str | None = None,
+        cookie: CookieSettings | None = None,
+        route: str = "",
+        on_unreplicated: OnUnreplicated | None = None,
+    ) -> None:
+        contexts = node.config.contexts
+        if context is None:
+            if len(contexts) != 1:
+                raise ConfigError(
+                    f"the node has the contexts {contexts!r}; say which one this application is, "
+                    "for example context='app'",
+                    key="context",
+                )
+            context = contexts[0]
+        if context not in contexts:
+            raise ConfigError(
+                f"{context!r} is not one of the node's contexts {contexts!r}", key="context"
+            )
+        if route and not (route.isascii() and route.replace("-", "").replace("_", "").isalnum()):
+            raise ConfigError(
+                f"{route!r} must consist of letters, digits, '-' and '_'", key="route"
+            )
+        self.node = node
+        self.manager: SessionManager = node.manager(context)
+        self.cookie = cookie or CookieSettings()
+        self.route = route
+        self.committer: Committer | LocalCommitter
+        self._filter = None
+        if isinstance(node, LocalSessions):
+            self.committer = node.committer(on_unreplicated)
+            self._filter = node.path_filter
+        else:
+            self.committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+        self._started_in = 0
+        """The process in which the adapter started the node."""
+        self._joined_in = 0
+        """The process in which it has waited for the others' sessions."""
+        self._refusal: ConfigError | None = None
+        """Why the node could not start."""
+        self._native: ChannelTask | None = None
+
+    # One request.
+
+    def is_filtered(self, path: str) -> bool:
+        """Whether requests for this path have no session (Tomcat: PersistentValve's ``filter``)."""
+        return self._filter is not None and self._filter.fullmatch(path) is not None
+
+    def open(self, headers: Iterable[bytes]) -> RequestSession:
+        """What a request holds of its session.
+
+        Args:
+            headers: The values of its ``Cookie`` headers.
+
+        Raises:
+            StoreError: It may be in a store, which does not answer.
+        """
+        return RequestSession(self.manager, *self.find(headers, self.cookie.name))
+
+    async def aopen(self, headers: Iterable[bytes]) -> RequestSession:
+        """The same in a task of asyncio or trio: only a session that is not in this process's
+        memory is waited for.
+        """
+        for value in cookie_values(headers, self.cookie.name):
+            session_id = split_route(value)[0]
+            if self.manager.is_away(session_id):
+                session = await in_thread(partial(self.manager.find, session_id))
+            else:
+                session = self.manager.find(session_id)
+            if session is not None:
+                return RequestSession(self.manager, session, value)
+        return RequestSession(self.manager, None, "")
+
+    def find(self, headers: Iterable[bytes], name: str) -> tuple[Session | None, str]:
+        """The session that a request has, and what the client sent that names it.
+
+        Of several cookies the first one that names a session counts.
+
+        Args:
+            headers: The values of its ``Cookie`` headers.
+            name: The cookie's name.
+        """
+        for value in cookie_values(headers, name):
+            session = self.manager.find(split_route(value)[0])
+            if session is not None:
+                return session, value
+        return None, ""
+
+    def commit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
+        """Commit what the request changed, if it has a session; block until the members have it.
+
+        Args:
+            held: From `open`.
+            can_refuse: False when it is too late for an error.
+
+        Raises:
+            SessionNotReplicatedError: Too few members have it, and that is to be an error.
+            LocalProtocolError: It would block an event loop.
+        """
+        if held.session is not None:
+            self.committer.commit(held.session, known_failures=held.failed, can_refuse=can_refuse)
+
+    async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
+        """The same in a task of asyncio or trio."""
+        if held.session is not None:
+            await self.committer.acommit(
+                held.session, known_failures=held.failed, can_refuse=can_refuse
+            )
+
+    def set_cookie(
+        self,
+        held: RequestSession,
+        *,
+        is_secure: bool,
+        cookie: CookieSettings | None = None,
+        max_age_s: int | None = None,
+        always: bool = False,
+    ) -> bytes | None:
+        """The value of the ``Set-Cookie`` header that the answer needs, or None.
+
+        Call it after the commit. From then on the request can begin no session.
+
+        Args:
+            held: From `open`.
+            is_secure: Whether the request came over TLS.
+            cookie: Instead of the binding's settings.
+            max_age_s: How long the client shall keep it, in seconds; None: until it is closed.
+            always: Also when the client has it already.
+        """
+        held.is_sealed = True
+        cookie = cookie or self.cookie
+        session = held.session
+        if session is None:
+            return None
+        if not session.is_valid:
+            return cookie.header("", is_secure=is_secure) if held.offered else None
+        value = join_route(session.id, self.route)
+        if value == held.offered and not always:
+            return None
+        return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
+
+    # Life of the node.
+
+    @property
+    def must_join(self) -> bool:
+        """Whether a request must call `join` first.
+
+        So under a server that tells no start-up, in a forked worker, and while another request
+        waits for that.
+        """
+        return (
+            self._joined_in != os.getpid()
+            or self.manager.revive is not None
+            or not self.node.is_running
+        )
+
+    def join(self) -> None:
+        """Start the node unless that was done, and wait until it has the others' sessions.
+
+        Raises:
+            ConfigError: The node cannot start; raised for every request.
+            LocalProtocolError: It would block an event loop.
+        """
+        # A channel has no call that blocks.
+        node = cast("BackgroundNode | LocalSessions", self.node)
+        if self._has_ended(node):
+            return
+        refuse_in_event_loop("await node.await_joined()")
+        self._start(node)
+        self._joined(is_complete=node.wait_joined())
+
+    async def ajoin(self) -> None:
+        """The same in a task of asyncio or trio."""
+        node = self.node
+        if isinstance(node, BackgroundNode | LocalSessions):
+            if self._has_ended(node):
+                return
+            await in_thread(lambda: self._start(node))
+        elif not node.is_running:
+            self._native = self._native or ChannelTask(node)
+            await self._native.start()
+        self._joined(is_complete=await node.await_joined())
+
+    async def aleave(self) -> None:
+        """Stop the node if the adapter has started it."""
+        if self._native is not None:
+            await self._native.stop()
+        elif isinstance(self.node, BackgroundNode | LocalSessions) and (
+            self._started_in == os.getpid()
+        ):
+            await in_thread(self.node.stop)
+
+    def _has_ended(self, node: BackgroundNode | LocalSessions) -> bool:
+        """Whether the node has ended: what is in this process's memory can still be served."""
+        if self._refusal is not None:
+            raise self._refusal
+        return self.manager.revive is None and node.was_started and not node.is_running
+
+    def _start(self, node: BackgroundNode | LocalSessions) -> None:
+        if node.was_started or self.manager.revive is not None:
+            return
+        try:
+            node.start()
+        except LocalProtocolError:
+            # Another request has just started it.
+            if not node.was_started:
+                raise
+        except ConfigError as error:
+            self._refusal = error
+            raise
+        else:
+            self._started_in = os.getpid()
+
+    def _joined(self, *, is_complete: bool) -> None:
+        self._joined_in = os.getpid()
+        if not is_complete:
+            log.warning("serving before all sessions have arrived")

@@ -1,0 +1,203 @@
+"""Sessions for Flask: ``flask.session`` on every node.
+
+Flask commits a session in ``save_session``, after the view and its ``after_request`` functions and
+before the response head leaves; so does this.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from flask.sessions import SessionInterface, SessionMixin
+from markupsafe import Markup
+
+from tribes.errors import SessionNotReplicatedError
+from tribes.web import refusal
+from tribes.web.binding import SessionBinding
+from tribes.web.cookies import CookieSettings
+from tribes.web.request_session import RequestSession
+
+if TYPE_CHECKING:
+    from flask import Flask, Request, Response
+
+    from tribes.manager.base import SessionManager
+    from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.session import Session
+    from tribes.runtime.background import BackgroundNode
+
+__all__ = ["FlaskSession", "TribesSessions"]
+
+
+class FlaskSession(RequestSession, SessionMixin):
+    """``flask.session``: also what :class:`RequestSession` has, such as ``rotate_id``.
+
+    Attributes:
+        modified: Something was assigned or removed. What is changed in place is found by itself,
+            so nobody needs to set it.
+        accessed: Somebody looked; the answer gets ``Vary: Cookie``.
+    """
+
+    def __init__(
+        self, manager: SessionManager, session: Session | None, offered: str, *, is_secure: bool
+    ) -> None:
+        super().__init__(manager, session, offered)
+        self.modified = False
+        self.accessed = False
+        self.is_cleared = False
+        self.is_secure = is_secure
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]  # a plain attribute there
+        """Whether the client does not have the session's id yet."""
+        return self.session is None or self.session.is_new
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.modified = True
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.modified = True
+
+    def clear(self) -> None:
+        """Start over: the id ends with this request, and the session too if it stays empty."""
+        super().clear()
+        self.modified = self.is_cleared = True
+
+    def end_id_if_cleared(self) -> None:
+        """Do what ``clear`` promised, before the commit."""
+        session = self.session
+        if session is None or not self.is_cleared or not session.is_valid:
+            return
+        if not session:
+            session.invalidate()
+        elif session.is_stored and session.rotated_from is None:
+            session.rotate_id(grace_s=0)
+
+
+class TribesSessions(SessionInterface):
+    """Flask's session interface.
+
+    ::
+
+        app.session_interface = TribesSessions(BackgroundNode(NodeConfig(contexts=("shop",))))
+
+    The node is started by the first request of each process, as under
+    :class:`tribes.web.wsgi.SessionMiddleware`. An answer whose session is on too few members, if
+    that is to be an error, becomes a 503.
+
+    Args:
+        node: The member of the group in this process.
+        context: Which of the node's contexts; may be left out when it has one.
+        cookie: How the cookie is written; None: as Flask's ``SESSION_COOKIE_*`` settings say, with
+            ``SameSite=Lax`` where they leave it open, and ``Secure`` also by itself over TLS.
+        route: This node's name for a sticky balancer, appended to the id in the cookie.
+        on_unreplicated: What to do when a commit is on too few members, instead of what the
+            manager's configuration says; see :class:`tribes.web.asgi.SessionMiddleware`.
+
+    Raises:
+        ConfigError: See :class:`tribes.web.wsgi.SessionMiddleware`.
+    """
+
+    def __init__(
+        self,
+        node: BackgroundNode,
+        *,
+        context: str | None = None,
+        cookie: CookieSettings | None = None,
+        route: str = "",
+        on_unreplicated: OnUnreplicated | None = None,
+    ) -> None:
+        self.binding = SessionBinding(
+            node, context=context, cookie=cookie, route=route, on_unreplicated=on_unreplicated
+        )
+        self._cookie = cookie
+        # The one type of Flask's own serializer that the codec does not have.
+        self.binding.manager.codec.register(
+            Markup, name="markupsafe.Markup", encode=str, decode=Markup
+        )
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession:
+        """Find the session of a request."""
+        binding = self.binding
+        if binding.must_join:
+            binding.join()
+        cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
+        found = binding.find((cookies,), self.cookie(app).name)
+        return FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Commit, and write the cookie."""
+        held = cast("FlaskSession", session)
+        if held.accessed:
+            response.vary.add("Cookie")
+        held.end_id_if_cleared()
+        is_live = held.session is not None and held.session.is_valid
+        is_permanent = is_live and held.permanent
+        lifetime_s = int(app.permanent_session_lifetime.total_seconds())
+        if is_permanent:
+            held.max_inactive = lifetime_s
+        elif is_live and "_permanent" in held:
+            held.max_inactive = self.binding.manager.table.max_inactive_s
+        try:
+            self.binding.commit(held)
+        except SessionNotReplicatedError:
+            _refuse(response)
+        header = self.binding.set_cookie(
+            held,
+            is_secure=held.is_secure,
+            cookie=self.cookie(app),
+            max_age_s=lifetime_s if is_permanent else None,
+            always=is_permanent and self.should_set_cookie(app, held),
+        )
+        if header is not None:
+            response.headers.add("Set-Cookie", header.decode("latin-1"))
+            response.vary.add("Cookie")
+        # What a streamed body or a teardown function changes after this.
+        response.call_on_close(lambda: self.binding.commit(held, can_refuse=False))
+
+    def cookie(self, app: Flask) -> CookieSettings:
+        """The settings given, or those that the application's configuration makes."""
+        return self._cookie or _cookie_of(
+            self.get_cookie_name(app),
+            self.get_cookie_path(app),
+            self.get_cookie_domain(app) or "",
+            self.get_cookie_httponly(app),
+            (self.get_cookie_samesite(app) or "lax").lower(),
+            self.get_cookie_secure(app),
+            self.get_cookie_partitioned(app),
+        )
+
+
+@lru_cache(maxsize=64)
+def _cookie_of(
+    name: str,
+    path: str,
+    domain: str,
+    http_only: bool,
+    same_site: Any,
+    secure: bool,
+    partitioned: bool,
+) -> CookieSettings:
+    return CookieSettings(
+        name=name,
+        path=path,
+        domain=domain,
+        http_only=http_only,
+        same_site=same_site,
+        secure=secure or None,
+        partitioned=partitioned,
+    )
+
+
+def _refuse(response: Response) -> None:
+    """Turn an answer into the refusal."""
+    close = getattr(response.response, "close", None)
+    if close is not None:
+        response.call_on_close(close)
+    response.direct_passthrough = False
+    response.status = refusal.STATUS
+    response.headers.clear()
+    response.headers.extend(refusal.head())
+    response.response = [refusal.BODY]
