@@ -121,8 +121,8 @@ class Outbox:
         self._waiting: deque[Item] = deque()
         self._sent: deque[Item] = deque()
         self._open: dict[int, Item] = {}
+        self._again: deque[tuple[Item, bytes]] = deque()  # of `_sent`, not yet on this link
         # Hardly ever needed, and there is an outbox for every two members of a large world.
-        self._again: deque[tuple[Item, bytes]] | None = None  # of `_sent`, not yet on this link
         self._unflushed: deque[Item] | None = None
         self._incarnation: int | None = None
         self._body_max_bytes = 0
@@ -311,7 +311,8 @@ class Outbox:
             raise RemoteProtocolError(f"has {received} positions, not from {low} to {high}")
         self._incarnation = incarnation
         self._body_max_bytes = body_max_bytes
-        self._unflushed = self._again = None
+        self._unflushed = None
+        self._again.clear()
         unknown: list[Item] = []
         if is_forgotten:
             unknown = list(self._open.values())
@@ -321,8 +322,7 @@ class Outbox:
             self._open.clear()
             self._position = self._received = self._floor = 0
         done = self._receive(received)
-        if self._sent:
-            self._again = deque((item, item.frame.data) for item in self._sent)
+        self._again.extend((item, item.frame.data) for item in self._sent)
         return Resumed(done, unknown)
 
     def expired(self, now: float) -> list[Item]:
@@ -350,7 +350,8 @@ class Outbox:
         self.waiting_bytes = [0, 0]
         self._waiting.clear()
         self._sent.clear()
-        self._again = self._unflushed = None
+        self._again.clear()
+        self._unflushed = None
         return items
 
     def _receive(self, received: int) -> list[Item]:
