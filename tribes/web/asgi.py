@@ -89,7 +89,7 @@ class SessionMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif kind in ("http", "websocket") and not self.binding.is_filtered(scope["path"]):
+        elif kind in ("http", "websocket") and not self.binding.is_filtered(scope.get("path", "")):
             if self.binding.must_join:
                 await self.binding.ajoin()
             await self._request(scope, receive, send)
