@@ -12,9 +12,9 @@ from typing import Any
 from tests.manager import test_values
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tests.web import test_flask, test_wsgi
+from tests.web import test_flask, test_urls, test_wsgi
 from tribes.manager import values
-from tribes.web import binding, flask
+from tribes.web import binding, flask, urls
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings, cookie_values
 from tribes.web.flask import FlaskSession
@@ -27,6 +27,7 @@ def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> N
 
 
 _find = SessionBinding.find
+_open = SessionBinding.open
 _commit = SessionBinding.commit
 _start = _Answer.start
 _header = CookieSettings.header
@@ -140,4 +141,27 @@ _add(
     "What the application's encode raises is not turned into a refusal of the value.",
     (values, "_stored", _unguarded),
     test=test_values.test_any_class_is_stored_by_two_functions,
+)
+_add(
+    "ids for everybody",
+    "Links to other sites get the session's id.",
+    (urls, "_is_mine", lambda here, scheme, host, path: True),
+    test=partial(
+        test_urls.test_id_goes_to_links_of_this_application_only,
+        ask=test_urls.wsgi,
+        url="http://evil.test/shop/a",
+        encoded="http://evil.test/shop/a",
+    ),
+)
+_add(
+    "cookie hides the URL",
+    "A stale cookie makes the id in the URL unread.",
+    (
+        SessionBinding,
+        "open",
+        lambda self, headers, url=None: _open(self, headers, None if any(headers) else url),
+    ),
+    test=partial(
+        test_urls.test_cookie_counts_before_the_url_and_makes_links_plain, ask=test_urls.wsgi
+    ),
 )

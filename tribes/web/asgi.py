@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionNotReplicatedError, StoreError
-from tribes.web.binding import SessionBinding
+from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.refusal import refuse
+from tribes.web.urls import strip_scope
 
 if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
@@ -63,10 +64,13 @@ class SessionMiddleware:
             ``CommitResult`` that returns to serve, or raises ``SessionNotReplicatedError(result)``
             for a 503 (anything else it raises is the application's error). Called in the event
             loop; must not block.
+        tracking: Where ids travel: ``"cookie"``; ``"url"``, as ``;jsessionid=…`` in links that the
+            application makes by `encode_url`; or ``"both"``, where a client without cookies needs
+            the links.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
-            ``on_unreplicated`` cannot be used.
+            ``on_unreplicated`` or ``tracking`` cannot be used.
     """
 
     def __init__(
@@ -78,10 +82,16 @@ class SessionMiddleware:
         cookie: CookieSettings | None = None,
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
+        tracking: Tracking = "cookie",
     ) -> None:
         self.app = app
         self.binding = SessionBinding(
-            node, context=context, cookie=cookie, route=route, on_unreplicated=on_unreplicated
+            node,
+            context=context,
+            cookie=cookie,
+            route=route,
+            on_unreplicated=on_unreplicated,
+            tracking=tracking,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,9 +108,13 @@ class SessionMiddleware:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         binding = self.binding
-        headers = [value for name, value in scope["headers"] if name == b"cookie"]
+        url = None
+        if binding.tracking != "cookie":
+            scope = dict(scope)
+            url = strip_scope(scope, binding.parameter, binding.route)
+        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
         try:
-            held = await binding.aopen(headers)
+            held = await binding.aopen(cookies, url)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             await refuse(scope, send, ())

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import structlog
 
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.runtime.group_channel import GroupChannel
+    from tribes.web.urls import RequestUrl
 
-__all__ = ["SessionBinding"]
+__all__ = ["SessionBinding", "Tracking"]
+
+Tracking = Literal["cookie", "url", "both"]
+"""Where the ids of sessions travel."""
 
 log = structlog.get_logger("tribes")
 
@@ -46,10 +51,11 @@ class SessionBinding:
         route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
             in the cookie after a dot.
         on_unreplicated: What to do when a commit is on too few members, see `OnUnreplicated`.
+        tracking: Where ids travel: ``"cookie"``, ``"url"``, or ``"both"``; see `tribes.web.urls`.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
-            ``on_unreplicated`` cannot be used.
+            ``on_unreplicated`` or ``tracking`` cannot be used.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class SessionBinding:
         cookie: CookieSettings | None = None,
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
+        tracking: Tracking = "cookie",
     ) -> None:
         contexts = node.config.contexts
         if context is None:
@@ -78,6 +85,12 @@ class SessionBinding:
             raise ConfigError(
                 f"{route!r} must consist of letters, digits, '-' and '_'", key="route"
             )
+        if tracking not in get_args(Tracking):
+            raise ConfigError(
+                f"must be one of {', '.join(get_args(Tracking))}, found {tracking!r}",
+                key="tracking",
+            )
+        self.tracking = tracking
         self.node = node
         self.manager: SessionManager = node.manager(context)
         self.cookie = cookie or CookieSettings()
@@ -89,6 +102,9 @@ class SessionBinding:
             self._filter = node.path_filter
         else:
             self.committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+        name = self.cookie.name
+        self.parameter = name.lower() if name == "JSESSIONID" else name
+        """Name of the path parameter, as Tomcat's."""
         self._started_in = 0
         """The process in which the adapter started the node."""
         self._joined_in = 0
@@ -103,30 +119,41 @@ class SessionBinding:
         """Whether requests for this path have no session (Tomcat: PersistentValve's ``filter``)."""
         return self._filter is not None and self._filter.fullmatch(path) is not None
 
-    def open(self, headers: Iterable[bytes]) -> RequestSession:
+    def open(self, headers: Iterable[bytes], url: RequestUrl | None = None) -> RequestSession:
         """What a request holds of its session.
+
+        A cookie that names one counts before the URL.
 
         Args:
             headers: The values of its ``Cookie`` headers.
+            url: Its URL, where ids may stand in URLs.
 
         Raises:
             StoreError: It may be in a store, which does not answer.
         """
-        return RequestSession(self.manager, *self.find(headers, self.cookie.name))
+        if url is None:
+            return RequestSession(self.manager, *self.find(headers, self.cookie.name))
+        found, offered = None, ""
+        if self.tracking == "both":
+            found, offered = self.find(headers, self.cookie.name)
+        if found is not None:
+            url = replace(url, offered="")
+        elif url.offered:
+            found = self.manager.find(split_route(url.offered)[0])
+            offered = url.offered if found is not None else ""
+        held = RequestSession(self.manager, found, offered)
+        held.url = url
+        return held
 
-    async def aopen(self, headers: Iterable[bytes]) -> RequestSession:
-        """The same in a task of asyncio or trio: only a session that is not in this process's
-        memory is waited for.
-        """
-        for value in cookie_values(headers, self.cookie.name):
-            session_id = split_route(value)[0]
-            if self.manager.is_away(session_id):
-                session = await in_thread(partial(self.manager.find, session_id))
-            else:
-                session = self.manager.find(session_id)
-            if session is not None:
-                return RequestSession(self.manager, session, value)
-        return RequestSession(self.manager, None, "")
+    async def aopen(
+        self, headers: Iterable[bytes], url: RequestUrl | None = None
+    ) -> RequestSession:
+        """The same in a task of asyncio or trio: what a store has is waited for."""
+        headers = tuple(headers)
+        values = [*cookie_values(headers, self.cookie.name), "" if url is None else url.offered]
+        if any(value and self.manager.is_away(split_route(value)[0]) for value in values):
+            return await in_thread(partial(self.open, headers, url))
+        return self.open(headers, url)
 
     def find(self, headers: Iterable[bytes], name: str) -> tuple[Session | None, str]:
         """The session that a request has, and what the client sent that names it.
@@ -187,7 +214,7 @@ class SessionBinding:
         held.is_sealed = True
         cookie = cookie or self.cookie
         session = held.session
-        if session is None:
+        if session is None or self.tracking == "url":
             return None
         if not session.is_valid:
             return cookie.header("", is_secure=is_secure) if held.offered else None

@@ -15,6 +15,7 @@ from tribes.manager.session import Session
 if TYPE_CHECKING:
     from tribes.ids import SessionId
     from tribes.manager.base import SessionManager
+    from tribes.web.urls import RequestUrl
 
 __all__ = ["RequestSession"]
 
@@ -22,13 +23,15 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "failed", "is_sealed", "offered", "session")
+    __slots__ = ("_manager", "failed", "is_sealed", "offered", "session", "url")
 
     def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
         self.session = session
         self.offered = offered
         """What the client sent that names the session, with the route; empty: nothing did."""
+        self.url: RequestUrl | None = None
+        """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False

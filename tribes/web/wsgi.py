@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tribes.errors import SessionNotReplicatedError, StoreError
 from tribes.web import refusal
-from tribes.web.binding import SessionBinding
+from tribes.web.binding import SessionBinding, Tracking
+from tribes.web.urls import strip_environ
 
 if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
@@ -62,10 +63,13 @@ class SessionMiddleware:
         on_unreplicated: What to do when a commit is on too few members, instead of what the
             manager's configuration says; see :class:`tribes.web.asgi.SessionMiddleware`. A function
             is called in the thread of the request.
+        tracking: Where ids travel: ``"cookie"``; ``"url"``, as ``;jsessionid=…`` in links that the
+            application makes by `encode_url`; or ``"both"``, where a client without cookies needs
+            the links.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
-            ``on_unreplicated`` cannot be used.
+            ``on_unreplicated`` or ``tracking`` cannot be used.
     """
 
     def __init__(
@@ -77,10 +81,16 @@ class SessionMiddleware:
         cookie: CookieSettings | None = None,
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
+        tracking: Tracking = "cookie",
     ) -> None:
         self.app = app
         self.binding = SessionBinding(
-            node, context=context, cookie=cookie, route=route, on_unreplicated=on_unreplicated
+            node,
+            context=context,
+            cookie=cookie,
+            route=route,
+            on_unreplicated=on_unreplicated,
+            tracking=tracking,
         )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -89,8 +99,11 @@ class SessionMiddleware:
         if binding.must_join:
             binding.join()
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
+        url = None
+        if binding.tracking != "cookie":
+            url = strip_environ(environ, binding.parameter, binding.route)
         try:
-            held = environ[SESSION] = binding.open((cookies,))
+            held = environ[SESSION] = binding.open((cookies,), url)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
