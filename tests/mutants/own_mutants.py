@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,7 +58,7 @@ _resume = Outbox.resume
 
 def _resend_nothing(self: Any, *given: Any, **settings: Any) -> Resumed:
     resumed = _resume(self, *given, **settings)
-    self._again = None
+    self._again.clear()
     return resumed
 
 
@@ -74,10 +73,8 @@ add(
 def _resend_received(self: Any, *given: Any, **settings: Any) -> Resumed:
     last = [(item, item.frame.data) for item in self._sent][:1]
     resumed = _resume(self, *given, **settings)
-    again = self._again or deque()
-    if last and last[0][0] not in [item for item, _ in again]:
-        again.extendleft(last)
-        self._again = again
+    if last and last[0][0] not in [item for item, _ in self._again]:
+        self._again.extendleft(last)
     return resumed
 
 
@@ -91,8 +88,7 @@ add(
 
 def _resend_from_its_end(self: Any, *given: Any, **settings: Any) -> Resumed:
     resumed = _resume(self, *given, **settings)
-    if self._again:
-        self._again.reverse()
+    self._again.reverse()
     return resumed
 
 
@@ -107,12 +103,12 @@ _next_to_write = Outbox.next_to_write
 
 
 def _new_first(self: Any, chunks: list[bytes], written: int, limit: int) -> Any:
-    again = self._again
-    if not again or not self._waiting:
+    again, waiting = list(self._again), bool(self._waiting)
+    if not waiting:
         return _next_to_write(self, chunks, written, limit)
-    self._again = None
+    self._again.clear()
     found = _next_to_write(self, chunks, written, limit)
-    self._again = again
+    self._again.extend(again)
     return found
 
 

@@ -107,12 +107,6 @@ _add(
     ),
 )
 _add(
-    "others do not wait",
-    "While the first request waits for the node to join, others find nothing.",
-    (SessionBinding, "must_join", property(lambda self: not self.node.is_running)),
-    test=test_wsgi.test_first_requests_start_the_node_and_wait_for_it,
-)
-_add(
     "failed start forgotten",
     "A node that cannot start fails the first request only.",
     (SessionBinding, "_has_ended", lambda self, node: node.was_started and not node.is_running),
