@@ -27,9 +27,6 @@ from hashlib import sha256
 from struct import Struct
 from typing import Final, final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from tribes.errors import ConfigError, StoreDataError, StoreLimitError
 
 __all__ = ["CONTENT_MAX_BYTES", "KEY_MIN_BYTES", "Envelope"]
@@ -114,6 +111,9 @@ class Envelope:
         if self._encrypt:
             head = _HEAD.pack(_MAGIC, _FORMAT, flags | _ENCRYPTED, len(content))
             salt, nonce = os.urandom(_SALT_BYTES), os.urandom(_NONCE_BYTES)
+            # Whoever has no key needs no cryptography.
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
             cipher = AESGCM(_derive(self._cipher_keys[0], salt))
             return head + salt + nonce + cipher.encrypt(nonce, body, self._bound(key, head))
         if self._mac_keys:
@@ -187,6 +187,9 @@ class Envelope:
         if len(nonce) < _NONCE_BYTES:
             raise StoreDataError("it is cut short")
         bound = self._bound(key, head)
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         for each in self._cipher_keys:
             try:
                 return AESGCM(_derive(each, salt)).decrypt(nonce, body, bound)
