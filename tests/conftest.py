@@ -60,9 +60,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def must_have_servers() -> bool:
+    """Tell whether ``TRIBES_REQUIRE_SERVERS`` is set."""
+    return os.environ.get("TRIBES_REQUIRE_SERVERS", "0") not in ("", "0")
+
+
 def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip into a failure if ``TRIBES_REQUIRE_SERVERS`` says so."""
-    if os.environ.get("TRIBES_REQUIRE_SERVERS", "0") in ("", "0"):
+    if not must_have_servers():
         return
     if not report.skipped or hasattr(report, "wasxfail"):
         return
@@ -71,3 +76,30 @@ def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not reason.startswith("not here:"):
         report.outcome = "failed"
         report.longrepr = f"skipped although TRIBES_REQUIRE_SERVERS is set: {reason}"
+
+
+_passed: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what passed, on whichever worker."""
+    if report.when == "call" and report.passed:
+        _passed.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run of the whole suite in which a row's test did not run (docs/features.md)."""
+    config = session.config
+    is_worker = hasattr(config, "workerinput")
+    is_whole = (
+        config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and not config.option.keyword
+        and not config.option.markexpr
+    )
+    if is_worker or not is_whole or not must_have_servers() or exitstatus != pytest.ExitCode.OK:
+        return
+    from tests.features.rows import ran_not  # not where a test runs this file elsewhere
+
+    if missing := ran_not(_passed):
+        print("\nTests that docs/features.md names did not run:", *missing, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
