@@ -229,7 +229,7 @@ class Net:
         other, far = end
         if isinstance(other, Side):
             other.read.append(data)
-            if far not in other.core._receivers and not other.core.accepted.door.holds(far):
+            if far not in other.core.accepted.receivers and not other.core.accepted.door.holds(far):
                 other.answers.append(data)
             other.core.link_bytes(far, data, self.now)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.channel.keyed_net import ONE, TWO, Net, Side, ring
-from tribes.channel.core import INTRODUCED_MAX
+from tribes.channel.acquaintances import INTRODUCED_MAX
 from tribes.config.model import ChannelConfig, SenderConfig
 from tribes.links.introduction import introduce, introduction_of
 from tribes.links.own_sender import OwnSender
@@ -34,7 +34,7 @@ def tell(net: Net, who: Side, about: Side) -> None:
 
 
 def speaks_own(who: Side, to: Side) -> bool:
-    return isinstance(who.core._senders._senders.get(to.core.local), OwnSender)
+    return isinstance(who.core.senders._senders.get(to.core.local), OwnSender)
 
 
 def pair(
@@ -221,4 +221,4 @@ def test_what_is_remembered_of_strangers_is_bounded() -> None:
         link = net.connect("10.0.0.9", a, introduce(frame, a.core.local.unique_id, Marker(1)))
         link.close()
         net.run(0.01)
-    assert len(a.core._introduced) == INTRODUCED_MAX
+    assert len(a.core._acquaintances) == INTRODUCED_MAX

@@ -46,7 +46,7 @@ class State:
         self.members = side.view.members
         self.table = [(m, m.alive, m.payload) for m in side.core.membership.table.members()]
         self.delivered = list(side.delivered)
-        self.links = set(side.core._receivers)
+        self.links = set(side.core.accepted.receivers)
         self.asked = side.core.protection and side.core.protection.challenges.asked
 
     def __eq__(self, other: object) -> bool:
@@ -245,7 +245,7 @@ def test_forged_and_damaged_frames_change_nothing() -> None:
             core.link_bytes(link, part, now)
         core.link_closed(link, None, now)
         if number % 64 == 0:
-            core._outputs.clear()
+            core._outbox.outputs.clear()
     assert State(a) == before
     assert a.delivered == [b"hello"]
     assert len(core._inboxes) <= 1
@@ -261,7 +261,8 @@ def test_damaged_bytes_on_a_proven_link_cost_the_link_and_no_message() -> None:
         sent.append(b"message %d" % number)
         ticket = b.send(a, sent[-1])
         if number % 3 == 0:
-            [link] = [key for key, r in a.core._receivers.items() if b.core.local in r.sources]
+            receivers = a.core.accepted.receivers
+            [link] = [key for key, r in receivers.items() if b.core.local in r.sources]
             junk = random.randbytes(random.randrange(1, 300))
             # A length that would be waited for is believed, so what follows breaks it.
             a.core.link_bytes(link, b"\0\0\0\x20" + junk.ljust(40, b"x"), net.now)
@@ -277,7 +278,7 @@ def test_a_member_cannot_send_in_the_name_of_another() -> None:
     net, a, b = group()
     c = net.add(4002, ring(ONE))
     net.run(1.2)
-    b.core._record = encode_member(c.core.local)
+    b.core._identity.record = encode_member(c.core.local)
     b.send(a, b"I am c")
     net.run(0.2)
     assert a.delivered == []

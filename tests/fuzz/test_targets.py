@@ -211,7 +211,7 @@ def test_broken_node_is_found(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[[bytes], ChannelData]
 ) -> None:
     """Each promise is really looked at: a build that breaks it does not pass."""
-    monkeypatch.setattr("tribes.channel.core.decode_body", broken)
+    monkeypatch.setattr("tribes.channel.receiving.decode_body", broken)
     monkeypatch.setattr("tests.fuzz.stand.INPUT_MAX_S", 0.05)
     with pytest.raises((FoundError, IndexError)):
         TARGETS["open"].run(TARGETS["open"].seeds()[0])

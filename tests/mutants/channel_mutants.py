@@ -16,8 +16,9 @@ from tests.mutants.registry import (
     every,
     nothing,
 )
-from tribes.channel import core, inbound
+from tribes.channel import inbound, receiving, sending
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
+from tribes.channel.sending import Sending
 from tribes.channel.tickets import Ticket
 from tribes.interceptors.dispatch import MessageDispatchInterceptor
 from tribes.links.base import OutFrame
@@ -45,7 +46,7 @@ add(
 add(
     "ack before processing",
     "With option 6 the acknowledgement goes out before the listener has run.",
-    (core, "_SYNC", 0),
+    (receiving, "_SYNC", 0),
     changes=MESSAGES,
 )
 
@@ -106,7 +107,7 @@ add(
     "acknowledgement not awaited",
     "A frame counts as acknowledged once the kernel has it.",
     (
-        core,
+        sending,
         "OutFrame",
         lambda data, **rest: OutFrame(data, **{**rest, "needs_ack": False}),
     ),
@@ -321,15 +322,16 @@ add(
 
 
 def _send_to_all(self: Any, message: Any, now: float) -> None:
-    message.destinations = tuple(dict.fromkeys((*message.destinations, *self.view.members)))
+    everybody = *message.destinations, *self._views.current.members
+    message.destinations = tuple(dict.fromkeys(everybody))
     _to_links(self, message, now)
 
 
-_to_links = core.ChannelCore._to_links
+_to_links = Sending.to_links
 add(
     "sent to everybody",
     "A message goes to all members, not to its destinations.",
-    (core.ChannelCore, "_to_links", _send_to_all),
+    (Sending, "to_links", _send_to_all),
     changes={**MESSAGES, "members": 4},
 )
 

@@ -13,7 +13,7 @@ from tests.membership import test_health
 from tests.mutants import own_plans, registry
 from tests.mutants.registry import CRASH, Patch, nothing
 from tests.sim import test_health as test_groups
-from tribes.channel import core, witnesses
+from tribes.channel import acquaintances, receiving, witnesses
 from tribes.channel.repeats import Repeats
 from tribes.channel.witnesses import Witnesses
 from tribes.interceptors.failure import TcpFailureDetector
@@ -214,7 +214,7 @@ add(
 add(
     "mark of a first frame ignored",
     "Nobody looks for a mark in the first frame of a connection.",
-    (core, "introduction_of", lambda data, body: None),
+    (receiving, "introduction_of", lambda data, body: None),
     test=test_introduction.test_static_members_speak_the_own_link_from_the_start,
 )
 add(
@@ -281,7 +281,7 @@ add(
 add(
     "strangers remembered for ever",
     "Every name that a mark was shown in is kept.",
-    (core, "INTRODUCED_MAX", 10**9),
+    (acquaintances, "INTRODUCED_MAX", 10**9),
     test=test_introduction.test_what_is_remembered_of_strangers_is_bounded,
 )
 

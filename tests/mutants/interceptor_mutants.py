@@ -16,8 +16,8 @@ from tests.interceptors import (
     test_two_phase,
 )
 from tests.mutants.registry import LINKS, MESSAGES, STALL, add, every, nothing
-from tribes.channel.core import ChannelCore, Held
 from tribes.channel.inbound import Inbound
+from tribes.channel.receiving import Held, Receiving
 from tribes.channel.tickets import Ticket, divide
 from tribes.interceptors import compress, election, fragment
 from tribes.interceptors.compress import GzipInterceptor
@@ -88,7 +88,7 @@ add(
 add(
     "order: held counts as processed",
     "What is held because a number is missing is acknowledged at once, as in the reference.",
-    (ChannelCore, "hold", _not_held),
+    (Receiving, "hold", _not_held),
     every(OrderInterceptor, "_count", 15, _skip_one),
     changes=_ORDER,
 )

@@ -9,9 +9,10 @@ import msgspec
 
 from tests.mutants import own_plans, registry
 from tests.mutants.registry import BUSY, MESSAGES, Patch, every, nothing
-from tribes.channel import core
+from tribes.channel import sending
 from tribes.channel.accepted import AcceptedLinks
 from tribes.channel.inbound import Inbound
+from tribes.channel.receiving import Receiving
 from tribes.channel.tickets import Ticket
 from tribes.config.model import SenderConfig
 from tribes.errors import MemberUnreachableError
@@ -359,15 +360,10 @@ add(
 )
 
 
-def _delivered_only(self: Any, token: int, error: Exception | None, now: float) -> None:
-    self._now = now
-    self.deliveries.delivered_one(token, error)
-
-
 add(
     "own: acknowledged with the next read",
     "When a listener is done nobody writes the acknowledgement until something else arrives.",
-    (core.ChannelCore, "delivered", _delivered_only),
+    (Receiving, "_frame_finished", lambda self, inbound: inbound.finish()),
     plan=own_plans.quiet,
 )
 
@@ -601,7 +597,7 @@ add(
     "suspected member is waited for",
     "Whoever waits when a member is suspected goes on waiting, and so does every later send.",
     (SenderPool, "excuse", nothing),
-    (core, "excuse", nothing),
+    (sending, "excuse", nothing),
     plan=own_plans.stopped,
 )
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from typing import TYPE_CHECKING
 
 from tests.mutants.mutants import MUTANTS, Mutant
-from tribes.channel import core
+from tribes.channel.outbox import Outbox
 from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from tribes.channel.outputs import Notice
     from tribes.testing.plan import Plan
 
 __all__ = ["Result", "check_sound", "hunt", "plan_for"]
@@ -137,17 +136,17 @@ def _test_outcome(mutant: Mutant, test: Callable[[], object], *, sound: bool) ->
 def _bugs() -> Iterator[list[Exception]]:
     """Collect what the core catches, so that one message's failure does not hide a misfit."""
     bugs: list[Exception] = []
-    real = core._bug
+    real = Outbox.tell_bug
 
-    def told(what: str, error: Exception) -> Notice:
+    def told(self: Outbox, what: str, error: Exception) -> None:
         bugs.append(error)
-        return real(what, error)
+        real(self, what, error)
 
-    core._bug = told
+    Outbox.tell_bug = told  # type: ignore[method-assign]
     try:
         yield bugs
     finally:
-        core._bug = real
+        Outbox.tell_bug = real  # type: ignore[method-assign]
 
 
 def check_sound(mutant: Mutant, seeds: int = SOUND_SEEDS) -> str:

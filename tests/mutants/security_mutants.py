@@ -27,8 +27,8 @@ from tests.security import test_keys, test_seal
 from tests.sim import test_forgeries
 from tribes.channel import accepted
 from tribes.channel.accepted import AcceptedLinks
-from tribes.channel.core import ChannelCore
 from tribes.channel.door import Door
+from tribes.channel.receiving import Receiving
 from tribes.config.model import ChannelConfig
 from tribes.errors import RemoteProtocolError
 from tribes.links.link_keys import LinkKeyring
@@ -338,11 +338,11 @@ def _own_frame_unbound(self: Any, receiver: Any, position: int, body: bytes, now
         receiver.source = source
 
 
-_own_frame = ChannelCore._own_frame
+_own_frame = Receiving._own_frame
 add(
     "source not bound",
     "A member may send in the name of another one.",
-    (ChannelCore, "_own_frame", _own_frame_unbound),
+    (Receiving, "_own_frame", _own_frame_unbound),
     test=attacks.test_a_member_cannot_send_in_the_name_of_another,
 )
 

@@ -194,7 +194,7 @@ def test_sources_named_on_one_connection_are_bounded() -> None:
     for number in range(5000):
         core.link_bytes(1, frame(member(5000, uid=number), 1, b"x", uid=number), 0.0)
         core.take_outputs()
-    assert not core._receivers
+    assert not core.accepted.receivers
     assert core.statistics.links_rejected == 1
     assert core.deliveries.waiting <= 64
 
@@ -325,7 +325,7 @@ def test_a_comparison_that_found_the_queue_full_is_tried_again() -> None:
             return None
         return post(destinations, payload, options, now, **more)
 
-    a.core.channel.post = posts  # type: ignore[method-assign]
+    a.core.channel.post = posts
     replicator.repair.mark(target, [f"{n:032X}" for n in range(10_001)], world.now)
     a.pump()
     world.run(3)

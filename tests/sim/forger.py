@@ -152,7 +152,7 @@ class Forger:
         """Answer the question to a member in its place."""
         results: list[Exception | None] = []
         victim.hijacked.add(member.address)
-        victim.core.probe(
+        victim.core._roster.probe(
             member,
             b"",
             options=0,

@@ -41,9 +41,9 @@ class State:
         self.accepted = {link for link in core.accepted.receivers if link < FIRST_LINK}
         self.links = {
             member: (repr(sender), sender.queued_bytes, sender.unanswered_since)
-            for member, sender in core._senders._senders.items()
+            for member, sender in core.senders._senders.items()
         }
-        self.numbers = {link for link in core._senders._by_link if link < FIRST_LINK}
+        self.numbers = {link for link in core.senders._by_link if link < FIRST_LINK}
         self.inboxes = len(core._inboxes)
         self.delivered = len(node.messages), core.statistics.frames_received
         self.sessions = node.manager().table.root_digest(), len(node.manager().table)
@@ -80,8 +80,8 @@ def check_bounds(victim: Victim) -> None:
     assert len(protection.admission._under_question) <= 64
     assert len(protection.challenges._by_attempt) + len(protection.challenges._by_link) <= 128
     assert len(core._inboxes) <= 8
-    assert len(core._senders._senders) <= 8
-    assert len(core._outcomes._sources) == 0
+    assert len(core.senders._senders) <= 8
+    assert len(core._receiving.outcomes._sources) == 0
     assert core.deliveries.waiting == 0
     assert len(core.accepted.receivers) + len(core.accepted.door) <= 1000
 

@@ -217,7 +217,7 @@ def test_own_link_does_not_overtake_what_the_plain_one_still_brings() -> None:
     a.send(b"second", [b], 0)
     world.run(5.0)
     assert [message.message for message in b.messages] == [b"first", b"second"]
-    assert isinstance(a.core.channel._senders._senders[b.core.local], OwnSender)
+    assert isinstance(a.core.channel.senders._senders[b.core.local], OwnSender)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -241,4 +241,4 @@ def test_link_goes_over_to_the_own_one_in_order(seed: int) -> None:
         world.run(0.05)
     world.run(20.0)
     assert [message.message for message in b.messages] == sent
-    assert isinstance(a.core.channel._senders._senders[b.core.local], OwnSender)
+    assert isinstance(a.core.channel.senders._senders[b.core.local], OwnSender)

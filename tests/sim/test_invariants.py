@@ -154,7 +154,7 @@ def test_a_sender_to_a_process_that_is_gone_is_seen() -> None:
     world.run(1)
     assert check_converged(world, nodes, 0.0, 3.0) == []
     channel = nodes[0].core.channel
-    channel._senders.get(gone, nodes[0].clock.monotonic())
+    channel.senders.get(gone, nodes[0].clock.monotonic())
     found = check_converged(world, nodes, 0.0, 3.0)
     assert facts_of(found) == [("sender kept", ("a", "b"))]
 

@@ -184,6 +184,11 @@ class AcceptedLinks:
         """A connection may have something to acknowledge."""
         self.touched[receiver] = None
 
+    def answer(self, receiver: Receiver) -> None:
+        """A connection has something to write now."""
+        self.touch(receiver)
+        self.flush()
+
     def flush(self) -> None:
         """Write the acknowledgements that are due."""
         for receiver in self.touched:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-from tribes.ids import make_unique_id
 from tribes.links.introduction import introduce
-from tribes.wire.data import encode_data_frame
 from tribes.wire.outputs import NetworkOutput, Probe
 
 if TYPE_CHECKING:
+    from tribes.channel.identity import Identity
     from tribes.channel.protection import Protection
     from tribes.security.mark import Marker
     from tribes.wire.member import Member
@@ -27,31 +26,22 @@ class Questions:
     """The tests under way.
 
     Args:
-        record: The own record, encoded.
-        wall_ms: Wall clock in milliseconds.
-        entropy: Gives n random bytes.
+        identity: Who asks.
         emit: Takes the outputs.
-        new_number: Numbers the tests.
         protection: What a key changes; None: there is none.
         marker: Says who asks; None: only the record does.
     """
 
     def __init__(
         self,
-        record: bytes,
+        identity: Identity,
         *,
-        wall_ms: Callable[[], int],
-        entropy: Callable[[int], bytes],
         emit: Callable[[NetworkOutput], None],
-        new_number: Callable[[], int],
         protection: Protection | None,
         marker: Marker | None,
     ) -> None:
-        self._record = record
-        self._wall_ms = wall_ms
-        self._entropy = entropy
+        self._identity = identity
         self._emit = emit
-        self._new_number = new_number
         self._protection = protection
         self._marker = marker
         self._answers: dict[int, Callable[[Exception | None, float], None]] = {}
@@ -75,18 +65,12 @@ class Questions:
             answer=answer,
         ):
             return
-        number = self._new_number()
+        number = self._identity.next_number()
         self._answers[number] = answer
         data = b""
         if message:
-            data = encode_data_frame(
-                options,
-                self._wall_ms(),
-                make_unique_id(self._entropy(16)),
-                self._record,
-                message,
-            )
-            data = introduce(data, member.unique_id, self._marker)
+            frame = self._identity.new_frame(message, options)
+            data = introduce(frame, member.unique_id, self._marker)
         self._emit(
             Probe(number, member.address, data, expect_reply, connect_timeout, reply_timeout)
         )
