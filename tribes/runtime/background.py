@@ -28,6 +28,7 @@ from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
 from tribes.runtime.commits import Committer
 from tribes.runtime.crossing import call_in_run, send_from_outside
 from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.hosts import refuse_without_threads
 from tribes.runtime.parts import Sessions
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop, result_of, running_loop
 from tribes.wire.options import SendOptions
@@ -137,6 +138,7 @@ class BackgroundNode:
                 "the interceptors of this node are in use in the process that this one was forked "
                 "from; give BackgroundNode a function that makes them"
             )
+        refuse_without_threads()
         run = _Run(self.joined)
         name = f"tribes-{self.config.name or 'node'}"
         run.thread = threading.Thread(target=self._thread_main, args=(run,), name=name, daemon=True)
