@@ -10,6 +10,9 @@
     RECORDS        [3, context, sync, [key, record …], done]
     EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
     EXPIRE_ANSWER  [5, context, ask, [key, record …]]
+    DRAINING       [6]
+    CONFIRM        [7, context, sync, u16 partition + u64 digest …]
+    RECEIPT        [8, context, sync, u16 partition …]
 
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
@@ -28,13 +31,16 @@ from .session_ids import PARTITIONS
 
 __all__ = [
     "MAGIC",
+    "Confirm",
     "Deltas",
     "Digests",
+    "Draining",
     "ExpireAnswer",
     "ExpireAsk",
     "Hello",
     "ManagerMessage",
     "Pairs",
+    "Receipt",
     "Records",
     "decode_message",
     "is_manager_message",
@@ -44,6 +50,7 @@ MAGIC = b"\x00TPY"
 _VERSION = 1
 _PREFIX = MAGIC + bytes((_VERSION,))
 _DIGEST = struct.Struct(">HQ")
+_PARTITION = struct.Struct(">H")
 
 NAME_MAX_CHARS = 256
 CONTEXTS_MAX = 1024
@@ -107,7 +114,7 @@ class Digests:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        packed = b"".join(_DIGEST.pack(p, d) for p, d in self.digests.items())
+        packed = _packed(self.digests)
         return _PREFIX + pack(
             [2, self.context, self.sync, self.first, self.last, self.offers, packed]
         )
@@ -154,7 +161,45 @@ class ExpireAnswer:
         return _PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
 
 
-ManagerMessage = Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer
+@dataclass(slots=True)
+class Draining:
+    """I am about to leave: do not wait for me, and do not count me as a copy."""
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([6])
+
+
+@dataclass(slots=True)
+class Confirm:
+    """Before I leave: which of these partitions are not equal at yours?"""
+
+    context: str
+    sync: int
+    digests: dict[int, int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([7, self.context, self.sync, _packed(self.digests)])
+
+
+@dataclass(slots=True)
+class Receipt:
+    """The partitions that differ here; of all others that were asked for I have what you have."""
+
+    context: str
+    sync: int
+    differing: list[int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        packed = b"".join(map(_PARTITION.pack, self.differing))
+        return _PREFIX + pack([8, self.context, self.sync, packed])
+
+
+ManagerMessage = (
+    Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer | Draining | Confirm | Receipt
+)
 
 
 def is_manager_message(payload: bytes) -> bool:
@@ -186,6 +231,16 @@ def decode_message(payload: bytes) -> ManagerMessage:
 
 def _flat(pairs: Pairs) -> list[str | bytes]:
     return [item for pair in pairs for item in pair]
+
+
+def _packed(digests: dict[int, int]) -> bytes:
+    return b"".join(_DIGEST.pack(p, d) for p, d in digests.items())
+
+
+def _unpacked(packed: Any) -> dict[int, int]:
+    if type(packed) is not bytes or len(packed) % _DIGEST.size:
+        raise ValueError("expected digests of ten bytes each")
+    return {_int(p, 0, PARTITIONS - 1): digest for p, digest in _DIGEST.iter_unpack(packed)}
 
 
 def _text(value: Any, limit: int) -> str:
@@ -230,11 +285,7 @@ def _deltas(context: Any, pairs: Any) -> Deltas:
 
 
 def _digests(context: Any, sync: Any, first: Any, last: Any, offers: Any, packed: Any) -> Digests:
-    if type(packed) is not bytes or len(packed) % _DIGEST.size:
-        raise ValueError("expected digests of ten bytes each")
-    digests = {}
-    for partition, digest in _DIGEST.iter_unpack(packed):
-        digests[_int(partition, 0, PARTITIONS - 1)] = digest
+    digests = _unpacked(packed)
     return Digests(
         _text(context, NAME_MAX_CHARS),
         _int(sync, 0, 2**63),
@@ -265,6 +316,17 @@ def _expire_answer(context: Any, ask: Any, objections: Any) -> ExpireAnswer:
     return ExpireAnswer(_text(context, NAME_MAX_CHARS), _int(ask, 0, 2**63), _pairs(objections))
 
 
+def _confirm(context: Any, sync: Any, packed: Any) -> Confirm:
+    return Confirm(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), _unpacked(packed))
+
+
+def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
+    if type(packed) is not bytes or len(packed) % _PARTITION.size:
+        raise ValueError("expected partitions of two bytes each")
+    differing = [_int(p, 0, PARTITIONS - 1) for (p,) in _PARTITION.iter_unpack(packed)]
+    return Receipt(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), differing)
+
+
 _READERS: dict[Any, Any] = {
     0: _hello,
     1: _deltas,
@@ -272,4 +334,7 @@ _READERS: dict[Any, Any] = {
     3: _records,
     4: _expire_ask,
     5: _expire_answer,
+    6: Draining,
+    7: _confirm,
+    8: _receipt,
 }

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from tribes.errors import RemoteProtocolError
 from tribes.manager.messages import (
     MAGIC,
+    Confirm,
     Deltas,
     Digests,
+    Draining,
     ExpireAnswer,
     ExpireAsk,
     Hello,
+    Receipt,
     Records,
     decode_message,
     is_manager_message,
@@ -44,6 +47,9 @@ MESSAGES = st.one_of(
     st.builds(Records, NAMES, NUMBERS, PAIRS, st.booleans()),
     st.builds(ExpireAsk, NAMES, NUMBERS, st.lists(st.tuples(NAMES, U64), max_size=5)),
     st.builds(ExpireAnswer, NAMES, NUMBERS, PAIRS),
+    st.just(Draining()),
+    st.builds(Confirm, NAMES, NUMBERS, st.dictionaries(PARTITION, U64, max_size=5)),
+    st.builds(Receipt, NAMES, NUMBERS, st.lists(PARTITION, max_size=5)),
 )
 
 
@@ -90,6 +96,10 @@ def test_fields_of_the_wrong_kind_are_refused(kind: int, fields: list[Any]) -> N
         MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"\xff" * 10]),
         MAGIC + b"\x01" + pack([4, "app", 1, ["key", -1]]),
         MAGIC + b"\x01" + pack([4, "app", True, []]),
+        MAGIC + b"\x01" + pack([6, "app"]),
+        MAGIC + b"\x01" + pack([7, "app", 1, b"\xff" * 10]),
+        MAGIC + b"\x01" + pack([8, "app", 1, b"\xff\xff"]),
+        MAGIC + b"\x01" + pack([8, "app", 1, b"123"]),
     ],
 )
 def test_malformed_messages_are_refused(payload: bytes) -> None:
