@@ -204,6 +204,11 @@ class NodeCore:
         self.sessions.start(now)
         self.channel.start(now)
 
+    def hold(self, contexts: Iterable[str]) -> None:
+        """Take part in more contexts, before the start: what was saved of them is here."""
+        for context in contexts:
+            self.sessions.add(self._replicator(context), 0.0)
+
     def retire(self, now: float) -> None:
         """Tell the members that this node is about to leave, so that none of them counts on it."""
         self.sessions.retire(now)

@@ -187,6 +187,11 @@ class LocalSessions:
         """Whether the sessions are looked after, in this process."""
         return self._thread is not None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a balancer should send requests here."""
+        return self.is_running
+
     def wait_joined(self, timeout: float | None = None) -> bool:
         """As a node's: there is nobody to wait for."""
         return True

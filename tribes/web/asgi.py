@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionNotReplicatedError, StoreError
 from tribes.web.binding import SessionBinding, Tracking
+from tribes.web.ready import answer_ready
 from tribes.web.refusal import refuse
 from tribes.web.urls import strip_scope
 
@@ -67,6 +68,8 @@ class SessionMiddleware:
         tracking: Where ids travel: ``"cookie"``; ``"url"``, as ``;jsessionid=…`` in links that the
             application makes by `encode_url`; or ``"both"``, where a client without cookies needs
             the links.
+        ready_path: Path at which a balancer asks whether to send requests here: 200 when this node
+            has the others' sessions and is not about to leave, else 503. Empty: there is none.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -83,8 +86,10 @@ class SessionMiddleware:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
+        ready_path: str = "",
     ) -> None:
         self.app = app
+        self._ready_path = ready_path
         self.binding = SessionBinding(
             node,
             context=context,
@@ -102,6 +107,9 @@ class SessionMiddleware:
         elif kind in ("http", "websocket") and not self.binding.is_filtered(scope.get("path", "")):
             if self.binding.must_join:
                 await self.binding.ajoin()
+            if self._ready_path and kind == "http" and scope.get("path") == self._ready_path:
+                await answer_ready(send, is_ready=self.binding.node.is_ready)
+                return
             await self._request(scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -270,8 +270,9 @@ class SessionBinding:
         if self._native is not None:
             await self._native.stop()
         elif isinstance(self.node, BackgroundNode | LocalSessions) and (
-            self._started_in == os.getpid()
+            self._started_in == os.getpid() and self.node.is_running
         ):
+            # Not a second time: when the server has its answer it may cancel whoever still waits.
             await in_thread(self.node.stop)
 
     def _has_ended(self, node: BackgroundNode | LocalSessions) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from tribes.errors import SessionNotReplicatedError, StoreError
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
+from tribes.web.ready import ready_answer
 from tribes.web.urls import strip_environ
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class SessionMiddleware:
         tracking: Where ids travel: ``"cookie"``; ``"url"``, as ``;jsessionid=…`` in links that the
             application makes by `encode_url`; or ``"both"``, where a client without cookies needs
             the links.
+        ready_path: Path at which a balancer asks whether to send requests here: 200 when this node
+            has the others' sessions and is not about to leave, else 503. Empty: there is none.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -82,8 +85,10 @@ class SessionMiddleware:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
+        ready_path: str = "",
     ) -> None:
         self.app = app
+        self._ready_path = ready_path
         self.binding = SessionBinding(
             node,
             context=context,
@@ -98,6 +103,10 @@ class SessionMiddleware:
         binding = self.binding
         if binding.must_join:
             binding.join()
+        if self._ready_path and environ.get("PATH_INFO") == self._ready_path:
+            status, headers, text = ready_answer(is_ready=binding.node.is_ready)
+            start_response(status, headers)
+            return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
         url = None
         if binding.tracking != "cookie":
