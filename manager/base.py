@@ -231,7 +231,9 @@ class SessionManager:
         failed: dict[str, Exception] = {}
         changes = session.changes(failed)
         if failed:
-            self._attribute_failures += len(failed)
+            # A request commits more than once; an attribute that stays bad counts once.
+            self._attribute_failures += len(failed.keys() - session.failures)
+            session.failures |= failed.keys()
         now_ds = deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
             return CommitOutcome(None, failed)

@@ -80,6 +80,7 @@ class Session(MutableMapping[str, Any]):
         "_limit",
         "_notes",
         "_own_changes",
+        "failures",
         "first_hlc",
         "is_new",
         "key",
@@ -109,6 +110,8 @@ class Session(MutableMapping[str, Any]):
         self.reading = None if record is None else Reading(record)
         self.is_new = record is None
         self.rotated_from: str | None = None
+        self.failures: frozenset[str] = frozenset()
+        """Attributes that a commit could not encode, and has counted."""
         self._home = home
         self.first_hlc = created
         self._id = session_id

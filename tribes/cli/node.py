@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Set
-from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -32,9 +31,6 @@ __all__ = ["STATUS_NOT_DRAINED", "node"]
 
 STATUS_NOT_DRAINED = 3
 """Exit status of a node that left without every receipt."""
-
-if TYPE_CHECKING:
-    from tribes.manager.drain import DrainReport
 
 log = structlog.get_logger("tribes")
 
@@ -265,11 +261,11 @@ def node(
             for option in ctx.params
             if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE
         }
-        report = trio.run(_run, _config(config_file, options, given))
+        status = trio.run(_run, _config(config_file, options, given))
     except* ConfigError as group:
         raise click.ClickException(str(_first(group))) from group
-    if report is None or not report.is_complete:
-        ctx.exit(STATUS_NOT_DRAINED)
+    if status:
+        ctx.exit(status)
 
 
 def _config(path: str | None, options: NodeConfig, given: Set[str]) -> NodeConfig:
@@ -341,7 +337,8 @@ def _reload(channel: GroupChannel) -> None:
             log.error("certificates stay as they were", error=str(error))
 
 
-async def _run(config: NodeConfig) -> DrainReport | None:
+async def _run(config: NodeConfig) -> int:
+    """Be a member until a signal comes; returns the exit status."""
     has_files = bool(config.channel.key_file or config.channel.tls)
     reload = getattr(signal, "SIGHUP", None) if has_files else None
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
@@ -360,7 +357,8 @@ async def _run(config: NodeConfig) -> DrainReport | None:
             nursery.cancel_scope.cancel()
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
         log.info("node left", sessions=sessions)
-    return channel.drain_report
+    report = channel.drain_report
+    return 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
 
 
 def _say_ready(channel: GroupChannel) -> None:

@@ -130,6 +130,9 @@ class Web:
     def resume(self, name: str) -> None:
         self.processes[name].send_signal(signal.SIGCONT)
 
+    def send(self, name: str, number: int) -> None:
+        self.processes[name].send_signal(number)
+
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
 
@@ -292,6 +295,19 @@ class Clients:
                 if answer.values["values"].get("count") != user.count or len(user.ids) != 1:
                     found.append(f"{name}: {answer.values}, answered {user.count}, {user.ids}")
         return found
+
+
+@pytest.fixture(scope="module")
+def make_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Web]]:
+    """Nodes that leave no process behind, for a module."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> Web:
+            made = Web(tmp_path_factory.mktemp("web"))
+            stack.callback(made.close)
+            return made
+
+        yield make
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tribes import BackgroundNode, NodeConfig
+from tribes.channel.core import ChannelCore
 from tribes.cli.logs import set_up_logging
 from tribes.config.model import (
     ChannelConfig,
@@ -29,7 +32,11 @@ from tribes.web.serving import DrainingServer
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from tribes.channel.tickets import Ticket
     from tribes.manager.session import Session
+    from tribes.wire.member import Member
+
+from tribes.manager.messages import Deltas, decode_message, is_manager_message
 
 log = structlog.get_logger("tribes")
 
@@ -134,10 +141,14 @@ def main() -> None:
     parser.add_argument("--drain-timeout", type=float, default=25.0)
     parser.add_argument("--pathname", default="")
     parser.add_argument("--donor-delay", type=float, default=0.0)
+    parser.add_argument("--late-at", default="")
     given = parser.parse_args()
     set_up_logging("json", "info")
     if given.donor_delay:
-        slow_down(given.donor_delay)
+        # From the signal on: it has to join itself before.
+        signal.signal(signal.SIGUSR1, lambda *_: slow_down(given.donor_delay))
+    if given.late_at:
+        hold_back(given.late_at, 1.0)
     node = BackgroundNode(
         NodeConfig(
             name=given.name,
@@ -185,6 +196,28 @@ def slow_down(seconds: float) -> None:
             on_digests(self, source, message, now)
 
     Transfer.on_digests = later  # type: ignore[method-assign]
+
+
+def hold_back(label: str, seconds: float) -> None:
+    """Send changes so much later to one member than to the others, as a bad network does."""
+    post = ChannelCore.post
+
+    def later(
+        self: ChannelCore,
+        destinations: Iterable[Member],
+        payload: bytes,
+        options: int,
+        now: float,
+        **rest: Any,
+    ) -> Ticket:
+        targets = tuple(destinations)
+        held = [member for member in targets if member.label == label]
+        if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
+            targets = tuple(member for member in targets if member not in held)
+            self.timers.at(now + seconds, lambda then: post(self, held, payload, options, then))
+        return post(self, targets, payload, options, now, **rest)
+
+    ChannelCore.post = later  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -52,5 +52,6 @@ def test_w01_rolling_restart_loses_no_session_and_fails_no_request(
     figure(
         f"{MEMBERS} nodes, {ROUNDS} rounds, {restarts} restarts in {seconds:.0f} s: "
         f"{USERS} sessions, 0 lost; {clients.requests} requests, 0 failed, "
-        f"slowest {clients.slowest * 1e3:.0f} ms; slowest stop {slowest_stop:.1f} s with its 0.5 s of notice"
+        f"slowest {clients.slowest * 1e3:.0f} ms; "
+        f"slowest stop {slowest_stop:.1f} s with its 0.5 s of notice"
     )
