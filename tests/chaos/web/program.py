@@ -212,9 +212,13 @@ def hold_back(label: str, seconds: float) -> None:
     ) -> Ticket:
         targets = tuple(destinations)
         held = [member for member in targets if member.label == label]
+
+        def send(then: float) -> None:
+            post(self, held, payload, options, then)
+
         if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
             targets = tuple(member for member in targets if member not in held)
-            self.timers.at(now + seconds, lambda then: post(self, held, payload, options, then))
+            self.timers.at(now + seconds, send)
         return post(self, targets, payload, options, now, **rest)
 
     ChannelCore.post = later  # type: ignore[method-assign]
