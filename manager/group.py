@@ -53,6 +53,8 @@ class SessionGroup:
         self.replicators: dict[str, Replicator] = {}
         self.strays: dict[str, Callable[[list[Commit]], None]] = {}
         """Who takes the commits of contexts that request threads may not know to be removed."""
+        self.unknown_messages = 0
+        """Messages of kinds that this release does not know."""
         self._name = name
         self._channel = channel
         self._adopt = adopt
@@ -234,6 +236,10 @@ class SessionGroup:
             return False
         message = decode_message(data.message)
         source = data.source
+        if message is None:
+            # A later release says more than this one understands.
+            self.unknown_messages += 1
+            return True
         if isinstance(message, Hello):
             self._on_hello(source, message, now)
             return True

@@ -16,6 +16,9 @@
 
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
+
+A later release may add fields at the end of a message, and kinds: this one does not look at either,
+so both can be members of one group while its nodes are replaced one by one.
 """
 
 from __future__ import annotations
@@ -207,8 +210,8 @@ def is_manager_message(payload: bytes) -> bool:
     return payload.startswith(MAGIC)
 
 
-def decode_message(payload: bytes) -> ManagerMessage:
-    """Read a manager's message.
+def decode_message(payload: bytes) -> ManagerMessage | None:
+    """Read a manager's message; None if it is of a kind that only a later release knows.
 
     Raises:
         RemoteProtocolError: It is malformed, or of a version that is not spoken here.
@@ -219,11 +222,14 @@ def decode_message(payload: bytes) -> ManagerMessage:
             f"spoken here: {_VERSION}"
         )
     fields = unpack(payload[len(_PREFIX) :])
-    if not isinstance(fields, list) or not fields:
-        raise RemoteProtocolError("a manager message is an array")
+    if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
+        raise RemoteProtocolError("a manager message is an array that begins with its kind")
+    reader, count = _READERS.get(fields[0], (None, 0))
+    if reader is None:
+        return None
     try:
-        message: ManagerMessage = _READERS[fields[0]](*fields[1:])
-    except (KeyError, TypeError, ValueError) as error:
+        message: ManagerMessage = reader(*fields[1 : count + 1])
+    except (TypeError, ValueError) as error:
         # Which reader it was, and which field, says the message of the error itself.
         raise RemoteProtocolError(f"malformed manager message: {error}") from error
     return message
@@ -327,14 +333,15 @@ def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
     return Receipt(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), differing)
 
 
-_READERS: dict[Any, Any] = {
-    0: _hello,
-    1: _deltas,
-    2: _digests,
-    3: _records,
-    4: _expire_ask,
-    5: _expire_answer,
-    6: Draining,
-    7: _confirm,
-    8: _receipt,
+_READERS: dict[int, tuple[Any, int]] = {
+    0: (_hello, 3),
+    1: (_deltas, 2),
+    2: (_digests, 6),
+    3: (_records, 4),
+    4: (_expire_ask, 3),
+    5: (_expire_answer, 3),
+    6: (Draining, 0),
+    7: (_confirm, 3),
+    8: (_receipt, 3),
 }
+"""By kind: what makes a message of its fields, and how many it has."""

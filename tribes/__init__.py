@@ -49,6 +49,9 @@ from tribes.errors import StoreLimitError as StoreLimitError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
 from tribes.manager.inbox import CommitResult as CommitResult
+from tribes.manager.merged import MergedCounter as MergedCounter
+from tribes.manager.merged import MergedList as MergedList
+from tribes.manager.merged import MergedSet as MergedSet
 from tribes.maps.changes import MapChange as MapChange
 from tribes.maps.changes import MapMemberChange as MapMemberChange
 from tribes.membership.view import View as View

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.gauges import NodeGauges
+    from tribes.manager.conflicts import SessionConflict
     from tribes.manager.delta import DeltaManager
     from tribes.manager.drain import DrainReport
     from tribes.manager.expiry import SessionExpired
@@ -105,6 +106,7 @@ class GroupChannel:
             max_threads=self.config.channel.receiver.max_threads,
             watch=watch,
             expired=self._session_expired,
+            conflict=self._session_conflict,
         )
         self._stack: AsyncExitStack | None = None
         self._shell: Shell | None = None
@@ -165,6 +167,10 @@ class GroupChannel:
             finally:
                 self._is_running = False
                 nursery.cancel_scope.cancel()
+
+    def _session_conflict(self, event: SessionConflict) -> None:
+        manager = self.sessions.manager(event.context)
+        manager.notify_conflict(event.key, event.lost, event.won)
 
     def _session_expired(self, event: SessionExpired) -> None:
         self.sessions.manager(event.context).notify_destroyed(event.key, "expired")

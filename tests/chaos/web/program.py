@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -200,28 +201,28 @@ def slow_down(seconds: float) -> None:
 
 def hold_back(label: str, seconds: float) -> None:
     """Send changes so much later to one member than to the others, as a bad network does."""
-    post = ChannelCore.post
+    begin = ChannelCore.__init__
 
-    def later(
-        self: ChannelCore,
-        destinations: Iterable[Member],
-        payload: bytes,
-        options: int,
-        now: float,
-        **rest: Any,
-    ) -> Ticket:
-        targets = tuple(destinations)
-        held = [member for member in targets if member.label == label]
+    def held_back(self: ChannelCore, *parts: Any, **settings: Any) -> None:
+        begin(self, *parts, **settings)
+        post = self.post
 
-        def send(then: float) -> None:
-            post(self, held, payload, options, then)
+        def send(members: list[Member], payload: bytes, options: int, now: float) -> None:
+            post(members, payload, options, now)
 
-        if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
-            targets = tuple(member for member in targets if member not in held)
-            self.timers.at(now + seconds, send)
-        return post(self, targets, payload, options, now, **rest)
+        def later(
+            destinations: Iterable[Member], payload: bytes, options: int, now: float, **rest: Any
+        ) -> Ticket:
+            targets = tuple(destinations)
+            held = [member for member in targets if member.label == label]
+            if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
+                targets = tuple(member for member in targets if member not in held)
+                self.timers.at(now + seconds, partial(send, held, payload, options))
+            return post(targets, payload, options, now, **rest)
 
-    ChannelCore.post = later  # type: ignore[method-assign]
+        self.post = later
+
+    ChannelCore.__init__ = held_back  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
