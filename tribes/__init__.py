@@ -46,6 +46,8 @@ from tribes.errors import StoreConflictError as StoreConflictError
 from tribes.errors import StoreDataError as StoreDataError
 from tribes.errors import StoreError as StoreError
 from tribes.errors import StoreLimitError as StoreLimitError
+from tribes.errors import StoreLockedError as StoreLockedError
+from tribes.errors import StoreNodeError as StoreNodeError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
 from tribes.manager.inbox import CommitResult as CommitResult
