@@ -10,6 +10,7 @@ from tribes.channel.outputs import MemberRefuted as MemberRefuted
 from tribes.channel.outputs import MemberRemoved as MemberRemoved
 from tribes.channel.outputs import MemberSuspected as MemberSuspected
 from tribes.channel.outputs import MemberUpdated as MemberUpdated
+from tribes.config.memcached import MemcachedConfig as MemcachedConfig
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import ManagerConfig as ManagerConfig
 from tribes.config.model import MembershipConfig as MembershipConfig

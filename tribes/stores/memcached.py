@@ -174,8 +174,12 @@ class MemcachedNode:
 
     def unlock(self, key: str, token: str, held: int) -> bool:
         """See `CacheNode`."""
-        del token
-        return self.delete(key, expected=held)
+        if self.delete(key, expected=held):
+            return True
+        # Renewed in this very moment, it has another version.
+        there = self.load(key)
+        is_ours = there is not None and there.data == token.encode()
+        return is_ours and self.delete(key, expected=there.version if there else 0)
 
     def probe(self) -> str:
         """See `CacheNode`."""

@@ -171,11 +171,20 @@ class Ring:
         """Ask every node for a sign of life. Blocks for each that does not give one."""
         for node in self._nodes:
             try:
-                node.client.probe()
+                self._ask(node)
             except StoreError as why:
                 self._failed(node, why)
             else:
                 self._answered(node)
+
+    def _ask(self, node: RingNode) -> None:
+        try:
+            node.client.probe()
+        except StoreError:
+            if not node.is_up:
+                raise
+            # Perhaps it was this process that did not get to read the answer in time.
+            node.client.probe()
 
     def _failed(self, node: RingNode, why: StoreError) -> None:
         with self._lock:
