@@ -231,7 +231,7 @@ class MemcachedManager(LocalManager):
             return True
         if not session.is_valid or session.reading is None:
             return False
-        must = held.must_copy or self._is_use_due(session.reading.record)
+        must = self._must_write(held, session.reading.record)
         if not must:
             self._learn(held)
         return must
@@ -300,11 +300,11 @@ class MemcachedManager(LocalManager):
         grace_s = facts_of(record).ids.get(token) or 0
         return self.clock.wall_ms() < hlc_to_ms(entry.hlc) + 1000 * grace_s
 
-    def _is_use_due(self, record: Record) -> bool:
-        """Whether the time of the last use must be written, so that all copies live on."""
+    def _must_write(self, held: Held, record: Record) -> bool:
+        """Whether a copy is missing, or the last use must be written so that all copies live on."""
         limit_s = self.copies.limit_of(record)
-        if limit_s <= 0:
-            return False
+        if held.must_copy or limit_s <= 0:
+            return held.must_copy
         return self.now_ds() - header(record).last_seen >= 10 * self.copies.slack_of(limit_s)
 
     def _learn(self, held: Held) -> None:
@@ -318,11 +318,6 @@ class MemcachedManager(LocalManager):
                 held.is_read_only = False
                 return self._end_remote(session, held)
             changes, held.changes = held.changes, []
-            if not changes and session.reading is not None:
-                if not (held.must_copy or self._is_use_due(session.reading.record)):
-                    return CommitResult(0, (), {})
-            else:
-                held.is_read_only = False
             return self._save_remote(session, held, changes)
         finally:
             if held.lock is not None:
@@ -332,39 +327,31 @@ class MemcachedManager(LocalManager):
 
     def _save_remote(self, session: Session, held: Held, changes: list[Change]) -> CommitResult:
         built: Built | None = None
-        now_ds = self.now_ds()
 
         def build(current: Record | None) -> Record | None:
             nonlocal built
             built = None
             if current is not None and header(current).life == Life.DESTROYED:
                 return None
-            hlc = self._next_after(current)
-            if changes or session.reading is None:
-                built = build_delta(
-                    changes,
-                    session.reading,
-                    current,
-                    created=session.first_hlc,
-                    hlc=hlc,
-                    actor=self.clock.actor,
-                    now_ds=now_ds,
-                    flags=WHOLE if session.reading is None else 0,
-                    codec=self.codec,
-                )
+            built = self._built(session, changes, current)
             if built is not None:
                 if built.conflicts:
                     self._clash(session, changes, current)
                 return built.record
             assert current is not None
-            return with_access(current, hlc, now_ds)
+            return with_access(current, self._next_after(current), self.now_ds())
 
+        if session.reading is not None and not self._must_write(held, session.reading.record):
+            if self._built(session, changes, held.record) is None:
+                return CommitResult(0, (), {})  # Assigned, and the same as before.
+            held.is_read_only = False
         written = self.copies.save(held, build)
         if written is None:
             session.close()
             self.counters.ended_elsewhere += 1
             return CommitResult(0, (), {})
         self.counters.saves += 1
+        held.is_read_only = held.is_read_only and not changes
         old_id = session.rotated_from
         assert held.record is not None
         if built is not None:
@@ -376,6 +363,24 @@ class MemcachedManager(LocalManager):
         if old_id is not None and built is not None:
             self._listeners.id_changed(session, old_id)
         return CommitResult(header(held.record).access, written.nodes, written.missing)
+
+    def _built(
+        self, session: Session, changes: list[Change], current: Record | None
+    ) -> Built | None:
+        """Put a request's changes on top of a record; None if it has them already."""
+        if not changes and session.reading is not None:
+            return None
+        return build_delta(
+            changes,
+            session.reading,
+            current,
+            created=session.first_hlc,
+            hlc=self._next_after(current),
+            actor=self.clock.actor,
+            now_ds=self.now_ds(),
+            flags=WHOLE if session.reading is None else 0,
+            codec=self.codec,
+        )
 
     def _end_remote(self, session: Session, held: Held) -> CommitResult:
         last = held.record
@@ -490,6 +495,9 @@ class MemcachedManager(LocalManager):
             return
         held.content = digest(held.key, held.record)
         held.touched_ds = self.now_ds()
+        # The node has kept it alive, whenever it was last written.
+        access = header(held.record).access
+        held.record = with_access(held.record, access, self.now_ds())
         self._spares[held.key] = held
         self.counters.takeovers += 1
         self._admit_held(held, activate=True)
@@ -525,6 +533,9 @@ class MemcachedManager(LocalManager):
             if fresh is None or isinstance(fresh, Link) or fresh.record is None:
                 return
             self.counters.stale += 1
+            if header(fresh.record).life == Life.LIVE:
+                access = header(fresh.record).access
+                fresh.record = with_access(fresh.record, access, self.now_ds())
             fresh.content = digest(key, fresh.record)
             fresh.touched_ds = self.now_ds()
             self._spares[key] = fresh
@@ -589,10 +600,16 @@ class MemcachedManager(LocalManager):
             assert held.record is not None
             self.counters.saves += 1
             held.content = digest(key, held.record)
-            if life == Life.DESTROYED:
+            has_ended = header(held.record).life == Life.DESTROYED
+            if has_ended:
                 self._spares.pop(key, None)
-            else:
+            if life == Life.LIVE:
                 self._admit_held(held, activate=False)
+            if has_ended and life == Life.LIVE:
+                self.counters.ended_elsewhere += 1
+                if session is not None:
+                    session.close()
+            elif not has_ended:
                 self._write_links(held)
             if session is not None:
                 session.suffix = "" if held.home is None else suffix_of(held.home.name)
