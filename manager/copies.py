@@ -325,12 +325,13 @@ class Copies:
 
     # Saving.
 
-    def save(self, held: Held, build: Build) -> Written | None:
+    def save(self, held: Held, build: Build, *, home_first: bool = False) -> Written | None:
         """Write the home's copy and the second one, merged with whatever lies there unseen.
 
         Args:
             held: What is known; brought up to date.
             build: See `Build`; called again whenever something unseen was found.
+            home_first: Write no second copy of what the home may refuse; costs round trips.
 
         Returns:
             None if the session had ended.
@@ -356,7 +357,7 @@ class Copies:
             held.home = targets[0]
             node = held.home
             try:
-                for node in reversed(targets):
+                for node in targets if home_first else reversed(targets):
                     if written.get(node) is not record:
                         self._put(node, held, record, targets)
                         written[node] = record

@@ -327,6 +327,7 @@ class MemcachedManager(LocalManager):
 
     def _save_remote(self, session: Session, held: Held, changes: list[Change]) -> CommitResult:
         built: Built | None = None
+        told: list[str] = []
 
         def build(current: Record | None) -> Record | None:
             nonlocal built
@@ -335,8 +336,10 @@ class MemcachedManager(LocalManager):
                 return None
             built = self._built(session, changes, current)
             if built is not None:
-                if built.conflicts:
-                    self._clash(session, changes, current)
+                names = self._clashing(changes, current) if built.conflicts else []
+                if names and names != told:
+                    told[:] = names
+                    self._clash(session, names)
                 return built.record
             assert current is not None
             return with_access(current, self._next_after(current), self.now_ds())
@@ -345,7 +348,7 @@ class MemcachedManager(LocalManager):
             if self._built(session, changes, held.record) is None:
                 return CommitResult(0, (), {})  # Assigned, and the same as before.
             held.is_read_only = False
-        written = self.copies.save(held, build)
+        written = self.copies.save(held, build, home_first=self._on_conflict != "serve")
         if written is None:
             session.close()
             self.counters.ended_elsewhere += 1
@@ -405,12 +408,12 @@ class MemcachedManager(LocalManager):
             self.clock.observe(header(current).access)
         return self.clock.next()
 
-    def _clash(self, session: Session, changes: list[Change], current: Record | None) -> None:
-        """Two requests wrote one attribute at the same time, and there is no merging that."""
+    def _clashing(self, changes: list[Change], current: Record | None) -> list[str]:
+        """Attributes that another request has written too, which this one had not seen."""
         if self._on_conflict == "serve" or current is None:
-            return
+            return []
         reading = Reading(current)
-        names = [
+        return [
             change.name.decode()
             for change in changes
             if change.namespace == _ATTRIBUTE
@@ -418,6 +421,8 @@ class MemcachedManager(LocalManager):
             and there.value != change.value
             and (change.seen_in is None or there != change.seen_in.entry(_ATTRIBUTE, change.name))
         ]
+
+    def _clash(self, session: Session, names: list[str]) -> None:
         if callable(self._on_conflict):
             self._on_conflict(session, names)
             return

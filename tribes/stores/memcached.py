@@ -161,7 +161,8 @@ class MemcachedNode:
 
     def lock(self, key: str, token: str, ttl_s: int) -> int:
         """See `CacheNode`."""
-        held = self._store(key, token.encode(), 0, ttl_s)
+        # One more: of the server's seconds the first one may be nearly over.
+        held = self._store(key, token.encode(), 0, ttl_s + 1)
         if held:
             return held
         # It may be ours: of a request whose answer was lost.
@@ -170,7 +171,7 @@ class MemcachedNode:
 
     def renew(self, key: str, token: str, held: int, ttl_s: int) -> int:
         """See `CacheNode`. Nobody else can have the same version."""
-        return self._store(key, token.encode(), held, ttl_s)
+        return self._store(key, token.encode(), held, ttl_s + 1)
 
     def unlock(self, key: str, token: str, held: int) -> bool:
         """See `CacheNode`."""
