@@ -55,6 +55,7 @@ from .touches import Touches
 if TYPE_CHECKING:
     from .clock import Clock
     from .inbox import Inbox
+    from .session_locks import RequestLine
     from .values import ValueCodec
 
 __all__ = ["CommitOutcome", "ManagerStatistics", "SessionListener", "SessionManager"]
@@ -114,6 +115,8 @@ class SessionManager:
     """A part of something greater that moves while the node runs: a node has joined without it."""
     is_local = False
     """Whether no channel takes what commits leave: then they leave nothing."""
+    wants_request = False
+    """Whether `find`, `is_away` and `ignores` look at the request."""
 
     def __init__(
         self,
@@ -189,17 +192,24 @@ class SessionManager:
         while key in self.table:
             key = self.ids.new()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
+        self._place(session)
         self._created += 1
         self._listeners.created(session)
         return session
 
-    def find(self, session_id: str, *, partial: bool = False) -> Session | None:
+    def _place(self, session: Session) -> None:
+        """Say where the copies of a new session will be, for managers that have them elsewhere."""
+
+    def find(
+        self, session_id: str, *, partial: bool = False, request: RequestLine | None = None
+    ) -> Session | None:
         """Return the live session that an id means at this moment, or None.
 
         Args:
             session_id: What the client sent, without the route; any text.
             partial: Also return a session of which only later changes have arrived here so far,
                 with what there is of it.
+            request: What asks, for managers with `wants_request`.
         """
         now_ds = deciseconds(self._monotonic())
         table = self.table
@@ -337,8 +347,12 @@ class SessionManager:
             self._commit_retries += 1
         return CommitOutcome(None, {})
 
-    def is_away(self, session_id: str) -> bool:
+    def is_away(self, session_id: str, request: RequestLine | None = None) -> bool:
         """Tell whether `find` may block on a store for this id: then not in an event loop."""
+        return False
+
+    def ignores(self, request: RequestLine) -> bool:
+        """Tell whether a request has no session unless its application asks for it."""
         return False
 
     # Management.

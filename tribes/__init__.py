@@ -10,6 +10,7 @@ from tribes.channel.outputs import MemberRefuted as MemberRefuted
 from tribes.channel.outputs import MemberRemoved as MemberRemoved
 from tribes.channel.outputs import MemberSuspected as MemberSuspected
 from tribes.channel.outputs import MemberUpdated as MemberUpdated
+from tribes.config.memcached import MemcachedConfig as MemcachedConfig
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import ManagerConfig as ManagerConfig
 from tribes.config.model import MembershipConfig as MembershipConfig
@@ -46,6 +47,8 @@ from tribes.errors import StoreConflictError as StoreConflictError
 from tribes.errors import StoreDataError as StoreDataError
 from tribes.errors import StoreError as StoreError
 from tribes.errors import StoreLimitError as StoreLimitError
+from tribes.errors import StoreLockedError as StoreLockedError
+from tribes.errors import StoreNodeError as StoreNodeError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
 from tribes.manager.inbox import CommitResult as CommitResult

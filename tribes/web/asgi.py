@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionNotReplicatedError, StoreError
+from tribes.manager.session_locks import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
 from tribes.web.refusal import refuse
@@ -121,8 +122,12 @@ class SessionMiddleware:
             scope = dict(scope)
             url = strip_scope(scope, binding.parameter, binding.route)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        line = None
+        if binding.wants_request:
+            query = scope.get("query_string", b"").decode("latin-1")
+            line = RequestLine(scope.get("method", ""), scope.get("path", ""), query)
         try:
-            held = await binding.aopen(cookies, url)
+            held = await binding.aopen(cookies, url, line)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             await refuse(scope, send, ())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tribes.errors import SessionNotReplicatedError, StoreError
+from tribes.manager.session_locks import RequestLine
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import ready_answer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tribes.web.cookies import CookieSettings
     from tribes.web.request_session import RequestSession
 
-__all__ = ["SESSION", "SessionMiddleware"]
+__all__ = ["SESSION", "SessionMiddleware", "request_line"]
 
 SESSION: Final = "tribes.session"
 """The key of the session in ``environ``."""
@@ -111,8 +112,9 @@ class SessionMiddleware:
         url = None
         if binding.tracking != "cookie":
             url = strip_environ(environ, binding.parameter, binding.route)
+        line = request_line(environ) if binding.wants_request else None
         try:
-            held = environ[SESSION] = binding.open((cookies,), url)
+            held = environ[SESSION] = binding.open((cookies,), url, line)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
@@ -136,6 +138,16 @@ class SessionMiddleware:
             _close(body)
             return [] if answer.is_head else [refusal.BODY]
         return _Body(answer, body)
+
+
+def request_line(environ: Environ) -> RequestLine:
+    """What a manager may want to know of a request."""
+    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
+    return RequestLine(
+        environ.get("REQUEST_METHOD", ""),
+        path.decode("utf-8", "replace"),
+        environ.get("QUERY_STRING", ""),
+    )
 
 
 def _is_inert(body: Iterable[bytes], environ: Environ) -> bool:
