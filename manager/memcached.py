@@ -359,7 +359,7 @@ class MemcachedManager(LocalManager):
         assert held.record is not None
         if built is not None:
             self._commits += 1
-            self._commit_conflicts += built.conflicts
+            self._commit_conflicts += len(built.conflicts)
             session.committed(changes, built)
         session.suffix = "" if held.home is None else suffix_of(held.home.name)
         self._write_links(held)
