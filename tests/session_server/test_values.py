@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.servers.caches import CacheServer
     from tests.session_server.conftest import Backend
+    from tribes.manager.values import ValueCodec
 
 Nodes = dict[str, "CacheServer"]
 MODES = pytest.mark.parametrize("sticky", [True, False], ids=["sticky", "roaming"])
