@@ -200,28 +200,30 @@ def slow_down(seconds: float) -> None:
 
 def hold_back(label: str, seconds: float) -> None:
     """Send changes so much later to one member than to the others, as a bad network does."""
-    post = ChannelCore.post
+    real = ChannelCore.__init__
 
-    def later(
-        self: ChannelCore,
-        destinations: Iterable[Member],
-        payload: bytes,
-        options: int,
-        now: float,
-        **rest: Any,
-    ) -> Ticket:
-        targets = tuple(destinations)
-        held = [member for member in targets if member.label == label]
+    def init(self: ChannelCore, *args: Any, **settings: Any) -> None:
+        real(self, *args, **settings)
+        post, timers = self.post, self.timers
 
-        def send(then: float) -> None:
-            post(self, held, payload, options, then)
+        def later(
+            destinations: Iterable[Member], payload: bytes, options: int, now: float, **rest: Any
+        ) -> Ticket:
+            targets = tuple(destinations)
+            held = [member for member in targets if member.label == label]
 
-        if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
-            targets = tuple(member for member in targets if member not in held)
-            self.timers.at(now + seconds, send)
-        return post(self, targets, payload, options, now, **rest)
+            def send(then: float) -> None:
+                post(held, payload, options, then)
 
-    ChannelCore.post = later  # type: ignore[method-assign]
+            if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
+                targets = tuple(member for member in targets if member not in held)
+                timers.at(now + seconds, send)
+            return post(targets, payload, options, now, **rest)
+
+        self.post = later
+
+    vars_of: Any = ChannelCore
+    vars_of.__init__ = init
 
 
 if __name__ == "__main__":
