@@ -215,6 +215,10 @@ class Balancer:
 _lock = threading.Lock()
 
 
+Connections = dict[str, tuple[http.client.HTTPConnection, float]]
+"""To each node, with the time at which it was opened."""
+
+
 @dataclass
 class User:
     """A browser: one cookie, and how often it was counted."""
@@ -250,26 +254,25 @@ class Clients:
 
     def _run(self, users: list[User], number: int) -> None:
         choice = random.Random(number)
-        connections: dict[str, http.client.HTTPConnection] = {}
+        connections: Connections = {}
         while not self._stopping.is_set():
             for user in users:
                 if self._stopping.wait(self._pause_s):
                     break
                 self._count(user, choice.choice(self._balancer.offered), connections)
-        for connection in connections.values():
+        for connection, _ in connections.values():
             connection.close()
 
-    def _count(
-        self, user: User, name: str, connections: dict[str, http.client.HTTPConnection]
-    ) -> None:
-        for gone in connections.keys() - set(self._balancer.offered):
-            # As a balancer does with the connections to a node that it takes out.
-            connections.pop(gone).close()
-        connection = connections.get(name)
-        if connection is None:
-            connection = connections[name] = http.client.HTTPConnection(
+    def _count(self, user: User, name: str, connections: Connections) -> None:
+        connection, opened = connections.get(name, (None, 0.0))
+        if connection is None or opened < self._balancer.withdrawn.get(name, 0.0):
+            # A balancer closes the connections to a node that it takes out.
+            if connection is not None:
+                connection.close()
+            connection = http.client.HTTPConnection(
                 "127.0.0.1", self._web.ports[name], timeout=ANSWER_S
             )
+            connections[name] = connection, time.monotonic()
         self.requests += 1
         begin = time.monotonic()
         try:
@@ -281,7 +284,7 @@ class Clients:
                 if name not in self._balancer.offered
                 else f"{name}: {error!r}, sent while it was offered"
             )
-            connections.pop(name).close()
+            connections.pop(name)[0].close()
             return
         count = answer.values.get("values", {}).get("count")
         if answer.status != 200 or count != user.count + 1:
