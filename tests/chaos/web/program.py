@@ -179,6 +179,8 @@ def main() -> None:
         lifespan="on",
         log_level="warning",
         timeout_graceful_shutdown=5,
+        # Longer than a client leaves a connection alone: else a request meets one that closes.
+        timeout_keep_alive=75,
     )
     DrainingServer(config, node, notice_s=given.notice).run()
 
