@@ -18,10 +18,12 @@ import structlog
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import Committer
+from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
+from tribes.web.early import start_with_worker
 from tribes.web.request_session import RequestSession
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.manager.session_locks import RequestLine
-    from tribes.runtime.group_channel import GroupChannel
     from tribes.web.urls import RequestUrl
 
 __all__ = ["SessionBinding", "Tracking"]
@@ -113,6 +114,8 @@ class SessionBinding:
         self._refusal: ConfigError | None = None
         """Why the node could not start."""
         self._native: ChannelTask | None = None
+        if not isinstance(node, GroupChannel):
+            start_with_worker(self)
 
     # One request.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from typing import Any
 
 from tribes import BackgroundNode, ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig
 from tribes.web import SessionMiddleware
@@ -18,7 +19,7 @@ config = NodeConfig(
 )
 
 
-async def visits(scope, receive, send):
+async def visits(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -26,7 +27,7 @@ async def visits(scope, receive, send):
             if message["type"] == "lifespan.shutdown":
                 return
     if scope["path"] == "/block":
-        time.sleep(2.5)  # a view that never should
+        time.sleep(2.5)  # noqa: ASYNC251 - a view that never should
     session = scope["session"]
     session["visits"] = session.get("visits", 0) + 1
     body = json.dumps({"visits": session["visits"], "pid": os.getpid()}).encode()

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from typing import Any
 
 from tribes import BackgroundNode, ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig
 from tribes.web.wsgi import SESSION, SessionMiddleware
@@ -21,7 +22,7 @@ if os.environ.get("START_EARLY"):
     node.start()
 
 
-def visits(environ, start_response):
+def visits(environ: Any, start_response: Any) -> list[bytes]:
     if environ["PATH_INFO"] == "/block":
         time.sleep(2.5)
     session = environ[SESSION]
