@@ -10,6 +10,7 @@ TARGET ?= plain
 SECONDS ?= 60
 MEMBERS ?= 10
 ROUNDS ?= 20
+WORKERS ?= 2
 ARGS ?=
 
 # Some version managers put commands on the PATH that are there and yet fail, so each is run.
@@ -54,8 +55,8 @@ $(READY): pyproject.toml
 demo: $(READY)  ## start NODES=3 nodes with a web page each, from port BASE_PORT=8080 up
 	@$(BIN)/tribes demo --nodes $(NODES) --base-port $(BASE_PORT)
 
-test: $(READY)  ## run the whole test suite (ARGS='-k frame -x' go to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## run the whole test suite in WORKERS=2 processes (ARGS='-k frame -x' go to pytest)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: lint types layers vectors  ## run everything quick: before each commit
 	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)

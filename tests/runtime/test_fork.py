@@ -174,7 +174,7 @@ def watcher() -> Iterator[Watcher]:
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> float:
-    """Wait for something; returns the seconds it took."""
+    """Wait for something in other processes, which tell nobody; returns the seconds it took."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() < begin + seconds, "it did not happen"
@@ -241,10 +241,10 @@ def test_fork_while_threads_and_the_channel_are_busy(watcher: Watcher) -> None:
     """Whatever a thread held at that moment, the child's locks are free and its node works."""
     said = watcher.run("""
 node = started()
-busy = True
+busy, written = True, []
 def load():
     while busy:
-        write(node, x="y" * 1000)
+        written.append(write(node, x="y" * 1000))
 threads = [threading.Thread(target=load) for _ in range(3)]
 for thread in threads:
     thread.start()
@@ -254,8 +254,8 @@ def child():
         == os.getpid())
     node.stop()
 pids = []
-for _ in range(4):
-    time.sleep(0.05)
+for number in range(1, 5):
+    until(lambda: len(written) > 20 * number)
     pids.append(forked(child))
 wait(*pids)
 busy = False
@@ -327,10 +327,9 @@ def test_started_programs_inherit_no_socket(watcher: Watcher) -> None:
     [said] = watcher.run("""
 import subprocess
 node = started()
-sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
-                           close_fds=False)
-until(lambda: "python" in os.readlink(f"/proc/{sleeper.pid}/exe"))
-time.sleep(0.1)
+sleeper = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"],
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+sleeper.stdout.readline()
 say(mine=len(inet_sockets()), theirs=inet_sockets(sleeper.pid))
 sleeper.communicate(b"\\n")
 node.stop()
@@ -364,14 +363,16 @@ node.stop()
 def test_node_made_before_the_fork_and_started_in_each_worker(watcher: Watcher) -> None:
     """Preloading: the parent never runs it. Workers are members of one another."""
     said = watcher.run("""
+import multiprocessing
 node = BackgroundNode(config())
 manager = node.manager("app")
+both_have_seen = multiprocessing.get_context("fork").Barrier(2)
 def worker():
     node.start()
     assert node.wait_joined()
     until(lambda: len(manager.copies_on) == 2)
     say(names=sorted(node.member_names), actor=node.sessions.clock.actor)
-    time.sleep(0.2)
+    both_have_seen.wait(20)
     node.stop()
 wait(forked(worker), forked(worker))
 assert not node.was_started

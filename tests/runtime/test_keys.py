@@ -132,6 +132,7 @@ def test_a_background_node_takes_keys_from_any_thread(
 
 
 def wait_until(condition: Callable[[], bool], within: float = 5.0) -> None:
+    # Two nodes in threads of their own: neither tells this one what it knows of the other.
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end

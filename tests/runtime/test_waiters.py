@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -71,17 +71,23 @@ def test_asyncio_tasks_get_their_results_by_one_wake_up() -> None:
 def test_one_wake_up_also_when_the_loop_is_awake_meanwhile() -> None:
     """The results of one message are complete before the loop hears of the first one.
 
-    A waiter among them takes its time, so that the loop could run between any two of them.
+    A waiter among them lets the loop run between any two of them.
     """
 
     class Slow:
+        def __init__(self, call_soon: Callable[..., object]) -> None:
+            self._call_soon = call_soon
+
         def resolve(self, result: CommitResult) -> None:
-            time.sleep(0.005)
+            turned = threading.Event()
+            self._call_soon(turned.set)
+            assert turned.wait(5)
 
     async def main() -> None:
+        uncounted = asyncio.get_running_loop().call_soon_threadsafe
         calls = count_wake_ups(asyncio.get_running_loop())
         waiters = [AsyncioWaiter() for _ in range(10)]
-        mixed = [each for waiter in waiters for each in (waiter, Slow())]
+        mixed = [each for waiter in waiters for each in (waiter, Slow(uncounted))]
         thread = threading.Thread(target=resolve, args=mixed)
         thread.start()
         assert await asyncio.gather(*(waiter.wait(5) for waiter in waiters)) == [RESULT] * 10

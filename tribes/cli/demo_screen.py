@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, final
@@ -75,4 +75,4 @@ def write_stdout(text: str) -> None:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:  # another program on this terminal left it in that mode
-            time.sleep(0.05)
+            select.select((), (descriptor,), (), 1.0)
