@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -136,6 +137,18 @@ class Group:
         self._nursery.start_soon(member.read)
         member.started = await member.expect("STARTED", 40)
         return member
+
+    async def python(self, name: str) -> trio.Process:
+        """Start a Python member in a process of its own."""
+        place = ("--multicast-port", str(self.multicast_port), "--port", str(free_port()))
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "tribes", "node", "--name", name, *place],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._processes.append(process)
+        return process
 
     def config(
         self,

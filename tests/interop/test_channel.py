@@ -67,6 +67,29 @@ async def test_leave_and_crash_are_noticed_on_both_sides(java_group: OpenGroup) 
         await stays.expect("LEFT python", 3)
 
 
+async def test_killed_python_member_is_noticed_by_both(java_group: OpenGroup) -> None:
+    """Its port is closed: it is gone for Java and for ours, without a leave."""
+    async with java_group() as group:
+        java = await group.java()
+        gone: list[tuple[bytes, str]] = []
+        async with python_member(group.config()) as (channel, _):
+
+            def note(event: object) -> None:
+                if isinstance(event, MemberRemoved):
+                    gone.append((event.member.payload, event.reason))
+
+            channel.add_membership_listener(note)
+            killed = await group.python("killed")
+            await java.expect("ADDED killed@")
+            await until(lambda: len(channel.members) == 2)
+            killed.send_signal(signal.SIGKILL)
+            await java.expect("GONE killed", 8)
+            await until(lambda: bool(gone), 8)
+            assert [name for name, _ in gone] == [b"killed"]
+            assert gone[0][1] != "left"
+            assert not [line for line in java.lines if line.startswith("LEFT")]
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 async def test_messages_of_every_size_pass_both_ways(java_group: OpenGroup, options: int) -> None:
     """Unchanged, with the option that they were sent with."""
