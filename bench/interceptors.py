@@ -23,8 +23,12 @@ from tribes.interceptors import (
     FragmentationInterceptor,
     GzipInterceptor,
     MessageDispatchInterceptor,
+    NonBlockingCoordinator,
     OrderInterceptor,
+    SimpleCoordinator,
+    StaticMembershipInterceptor,
     TcpFailureDetector,
+    TcpPingInterceptor,
     ThroughputInterceptor,
     TwoPhaseCommitInterceptor,
 )
@@ -58,6 +62,10 @@ STACKS: dict[str, Callable[[], list[Interceptor]]] = {
         EncryptInterceptor(encryption_key=KEY, encryption_algorithm="AES/CBC/PKCS5Padding")
     ],
     "GzipInterceptor": lambda: [GzipInterceptor()],
+    "StaticMembershipInterceptor": lambda: [StaticMembershipInterceptor(members=())],
+    "TcpPingInterceptor": lambda: [TcpPingInterceptor()],
+    "NonBlockingCoordinator": lambda: [NonBlockingCoordinator()],
+    "SimpleCoordinator": lambda: [SimpleCoordinator()],
     "Gzip, Encrypt, Fragmentation, Order": lambda: [
         GzipInterceptor(),
         EncryptInterceptor(encryption_key=KEY),
