@@ -46,6 +46,8 @@ class Side:
         self.host = host
         self.port = port
         self.delivered: list[bytes] = []
+        self.busy: list[int] | None = None
+        """Deliveries that its listener is not done with; None: it is done at once."""
         self.done: dict[int, dict[Member, Exception]] = {}
         self.events: list[str] = []
         self.removals: list[MemberRemoved] = []
@@ -194,7 +196,10 @@ class Net:
                     self._probe(side, output)
                 case Deliver():
                     side.delivered.append(output.message.message)
-                    side.core.delivered(output.token, None, self.now)
+                    if side.busy is None:
+                        side.core.delivered(output.token, None, self.now)
+                    else:
+                        side.busy.append(output.token)
                 case TicketDone():
                     side.done[output.ticket] = output.faulty
                 case Event():

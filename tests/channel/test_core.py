@@ -21,10 +21,10 @@ from tribes.config.model import ChannelConfig, ReceiverConfig
 from tribes.errors import LocalProtocolError
 from tribes.links.own_acks import decode_ack
 from tribes.membership.change import RemovalReason
-from tribes.wire.data import ChannelData, encode_data_frame
+from tribes.wire.data import ChannelData, decode_body, encode_data_frame
 from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.member import SHUTDOWN_COMMAND, Member, encode_member
-from tribes.wire.outputs import Close, Connect, Pause, Resume, Write
+from tribes.wire.outputs import Close, Connect, Pause, Probe, Resume, Write
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD, TCP_PING_PAYLOAD
 
 if TYPE_CHECKING:
@@ -91,6 +91,26 @@ def test_members_are_listed_longest_lived_first_and_views_are_numbered() -> None
     heard(core, ONE.replace(command=SHUTDOWN_COMMAND))
     removed = [o for o in core.take_outputs() if isinstance(o, MemberRemoved)]
     assert [(e.member, e.reason, e.view) for e in removed] == [(ONE, RemovalReason.LEFT, 3)]
+
+
+def test_a_test_frame_carries_the_record_as_it_was_announced_last() -> None:
+    """What members learn of this one must not depend on how they hear of it."""
+    core = make()
+    core.announce(0.0, payload=b"new")
+    core.take_outputs()
+    heard(core, ONE)
+    core._roster.probe(
+        ONE,
+        FAILURE_DETECTOR_PAYLOAD,
+        options=3,
+        expect_reply=True,
+        connect_timeout=1.0,
+        reply_timeout=1.0,
+        answer=lambda error, now: None,
+    )
+    [probe] = [output for output in core.take_outputs() if isinstance(output, Probe)]
+    [body] = FrameDecoder(body_max_bytes=1024).feed(probe.data)
+    assert decode_body(body).source.payload == b"new"
 
 
 def test_send_is_done_when_every_destination_acknowledged() -> None:

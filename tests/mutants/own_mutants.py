@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tests.channel import test_receiving
 from tests.mutants import own_plans, registry
 from tests.mutants.registry import BUSY, MESSAGES, Patch, every, nothing
 from tribes.channel import sending
@@ -364,7 +365,7 @@ add(
     "own: acknowledged with the next read",
     "When a listener is done nobody writes the acknowledgement until something else arrives.",
     (Receiving, "_frame_finished", lambda self, inbound: inbound.finish()),
-    plan=own_plans.quiet,
+    test=test_receiving.test_own_link_acknowledges_as_soon_as_the_listener_is_done,
 )
 
 # ---- sending -----------------------------------------------------------------------------------
