@@ -316,7 +316,7 @@ class SessionGroup:
             self._lay_off(member, now)
 
     def _adopt_new(self, contexts: list[str], now: float) -> None:
-        if self._adopt is None:
+        if self._adopt is None or self._is_retired:
             return
         for context in contexts:
             if context not in self.replicators and len(self.replicators) < CONTEXTS_MAX:

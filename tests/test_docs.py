@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
 BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
 MEMBERSHIP = Path(__file__).parent.parent / "docs" / "membership.md"
+OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
 STORES = Path(__file__).parent.parent / "docs" / "stores.md"
 TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
 
@@ -50,6 +51,14 @@ def test_fault_test_of_the_guide_passes() -> None:
     names: dict[str, Any] = {}
     exec(compile(code, str(TESTING), "exec"), names)
     names["test_my_handler_survives_a_hung_node"]()
+
+
+def test_settings_of_the_page_about_stops_work() -> None:
+    """The TOML is read, and names what it is said to name."""
+    [text] = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    config = read_config_bytes(text.encode()).config
+    check_config(config)
+    assert config.manager.pathname == "/var/lib/shop/{context}.sessions"
 
 
 def test_every_fault_is_in_the_guide() -> None:

@@ -28,7 +28,7 @@ ASK_S = 0.1
 """Between two questions of the balancer for ``/ready``."""
 
 
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
+def find_port(kind: int = socket.SOCK_STREAM) -> int:
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -49,7 +49,7 @@ class Web:
     """The nodes of one test: processes with a web port each."""
 
     def __init__(self, directory: Path) -> None:
-        self.multicast_port = free_port(socket.SOCK_DGRAM)
+        self.multicast_port = find_port(socket.SOCK_DGRAM)
         self.ports: dict[str, int] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = dict(_ENVIRONMENT)
@@ -59,7 +59,7 @@ class Web:
         """Start nodes; returns when each is ready, which is after it has joined."""
         given = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
         for name in names:
-            port = self.ports.setdefault(name, free_port())
+            port = self.ports.setdefault(name, find_port())
             command = [
                 *(sys.executable, str(PROGRAM), "--name", name, "--http-port", str(port)),
                 *("--multicast-port", str(self.multicast_port), *given),
@@ -331,6 +331,12 @@ def web(tmp_path: Path) -> Iterator[Web]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Finds a port that nobody listens on."""
+    return find_port
 
 
 @pytest.fixture

@@ -92,9 +92,7 @@ def counts(web: Any, name: str, cookies: list[str]) -> list[int | None]:
     return [each.get("count") for each in shown]
 
 
-def test_t40_t41_keeper_that_stops_ends_no_session_and_has_its_receipts(
-    web: Any, keepers: Any
-) -> None:
+def test_t41_keeper_that_stops_ends_no_session_and_has_its_receipts(web: Any, keepers: Any) -> None:
     """Status 0, no event of an end anywhere, and the others serve everything."""
     web.start("n1")
     keepers.start("k1")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.timeout(60 + 12 * MEMBERS * ROUNDS)
 def test_w01_rolling_restart_loses_no_session_and_fails_no_request(
-    web: Any, make_clients: Any, figure: Any
+    web: Any, make_clients: Any, figure: Any, capsys: Any
 ) -> None:
     """Non-sticky load, option 6, no request tried again.
 
@@ -36,13 +36,17 @@ def test_w01_rolling_restart_loses_no_session_and_fails_no_request(
     clients = make_clients(*names, users=USERS)
     begin = time.monotonic()
     slowest_stop = 0.0
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
         for name in names:
             stopping = time.monotonic()
             assert web.stop(name) == [0]
             slowest_stop = max(slowest_stop, time.monotonic() - stopping)
             web.start(name, notice=NOTICE_S)
         assert clients.failures == []
+        if ROUNDS > 1:
+            with capsys.disabled():
+                spent = time.monotonic() - begin
+                print(f"round {number}: {spent:.0f} s, {clients.requests} requests, 0 failed")
     seconds = time.monotonic() - begin
     clients.end()
     web.wait_equal(*names, within=30)
