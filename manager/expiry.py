@@ -4,6 +4,12 @@ Idle times are ages measured on each node's own monotonic clock, so wall clocks 
 owner of a session is the member whose hash with the session's partition is greatest; when the
 membership changes, so does the owner, and nothing has to be agreed on, because expiring is a merge:
 a later use anywhere wins against it (DESIGN §5.3, 5.5).
+
+**The destroyed event** comes when all members that hold a copy have the expiry, or are known not
+to answer.  The record says who was to tell the listeners, and that it was done.  If that member is
+gone before the second, the owner of the moment tells them.  So no event is lost while a copy lives;
+there is one, unless a member crashed between telling and saying so, or a split was open; and all of
+one session have one id, `destroyed_event_id`.
 """
 
 from __future__ import annotations
@@ -17,8 +23,9 @@ from tribes.channel.outputs import Event
 from tribes.errors import RemoteProtocolError
 from tribes.wire.options import SendOptions
 
+from .marks import destroyed_event_id, expired_by, is_fired, to_be_fired_by
 from .messages import ExpireAnswer, ExpireAsk, Pairs
-from .record import Life, Parsed, bare, deciseconds, from_wire, header, pack, to_wire
+from .record import Life, bare, deciseconds, from_wire, header, main_of, to_wire
 from .session_ids import partition_of
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
     from .base import SessionManager
+    from .record import Record
 
 __all__ = ["Expiry", "SessionExpired", "owner_of"]
 
@@ -33,16 +41,29 @@ _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
 
 _SOON_S = 0.02
 
+LEFT_BEHIND_S = 3.0
+"""An expiry whose event was left to a member that is gone; the time is for a view that settles."""
+
 ASK_MAX = 256
 """Sessions asked for in one message; more wait for the next look."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionExpired(Event):
-    """This node, as the owner, has expired a session: its destroyed event is due here."""
+    """A session has expired, and its destroyed event is due here.
+
+    Attributes:
+        context: Name of the application.
+        key: The session's.
+    """
 
     context: str
     key: str
+
+    @property
+    def event_id(self) -> str:
+        """Equal wherever, and however often, this event fires."""
+        return destroyed_event_id(self.context, self.key)
 
     @property
     def name(self) -> str:
@@ -77,7 +98,8 @@ class Expiry:
         manager: Its table is looked through.
         channel: Where questions go.
         interval: Seconds between two looks.
-        spread: Sends the records of expired sessions to all members.
+        spread: Sends the records of expired sessions to all members, and then calls its third
+            argument, whoever could not be reached.
     """
 
     def __init__(
@@ -86,9 +108,10 @@ class Expiry:
         channel: ChannelCore,
         *,
         interval: float,
-        spread: Callable[[Pairs, float], None],
+        spread: Callable[[Pairs, float, Callable[[float], None]], None],
     ) -> None:
         self.expired = 0
+        self.taken_over = 0
         self.objections = 0
         self._manager = manager
         self._channel = channel
@@ -102,6 +125,10 @@ class Expiry:
         self._owners: dict[int, bytes] = {}
         self._draining: set[Member] = set()
         self._is_retired = False
+        self._firing: set[str] = set()
+        """Whose events are due here."""
+        self._unfired: dict[str, float] = {}
+        """Expired sessions whose event is another member's, and since when that is known here."""
 
     def start(self, now: float) -> None:
         """Begin to look."""
@@ -152,7 +179,48 @@ class Expiry:
         self._channel.timers.at(now + self._interval, self._look)
         self._look_once(now)
 
+    def merged(self, key: str, after: Record) -> None:
+        """A record was merged: perhaps it has expired, and somebody must tell of that."""
+        if main_of(after)[1] != Life.EXPIRED:
+            self._unfired.pop(key, None)
+        elif is_fired(after):
+            self._unfired.pop(key, None)
+            self._firing.discard(key)
+        elif key not in self._firing:
+            self._unfired.setdefault(key, self._channel.now)
+
+    def fired(self, key: str) -> None:
+        """The listeners here were told; may be called from any thread."""
+        self._firing.discard(key)
+
+    def _take_over(self, now: float) -> None:
+        """Tell of the expiries whose tellers are gone."""
+        if not self._unfired:
+            return
+        here = {self._channel.local.unique_id, *(peer.unique_id for peer in self._peers)}
+        table, left = self._manager.table, ASK_MAX
+        for key, since in list(self._unfired.items()):
+            if now - since < LEFT_BEHIND_S or left <= 0:
+                break
+            record = table.get(key)
+            if record is None or main_of(record)[1] != Life.EXPIRED or is_fired(record):
+                del self._unfired[key]
+            elif to_be_fired_by(record) in here or not self.is_owner(key):
+                # Not now: behind those that may be due.
+                del self._unfired[key]
+                self._unfired[key] = now
+            else:
+                del self._unfired[key]
+                left -= 1
+                self.taken_over += 1
+                self._fire(key)
+
+    def _fire(self, key: str) -> None:
+        self._firing.add(key)
+        self._channel.event(SessionExpired(self._manager.context, key))
+
     def _look_once(self, now: float) -> None:
+        self._take_over(now)
         manager, now_ds = self._manager, deciseconds(now)
         manager.sweep(manager.clock.wall_ms(), now_ds)
         keys: dict[str, int] = {}
@@ -243,13 +311,24 @@ class Expiry:
             fixed = header(current)
             if fixed.life != Life.LIVE or fixed.access != access:
                 continue
-            record = pack(Parsed(Life.EXPIRED, 0, fixed.created, access, fixed.last_seen, {}))
+            record = expired_by(current, self._channel.local.unique_id, self._manager.clock.actor)
             _, after, _ = table.merge_in(key, record, now_ds)
             if header(after).life != Life.EXPIRED:
                 # A request used it between the look and the merge: it lives.
                 continue
             self.expired += 1
+            self._firing.add(key)
             pairs.append((key, to_wire(record, now_ds)))
-            self._channel.event(SessionExpired(self._manager.context, key))
         if pairs:
-            self._spread(pairs, now)
+            self._spread(pairs, now, lambda then: self._spread_out(pairs, then))
+
+    def _spread_out(self, pairs: Pairs, now: float) -> None:
+        """All copies have expired that can be reached: now the listeners may know."""
+        del now
+        for key, _ in pairs:
+            record = self._manager.table.get(key)
+            if record is not None and main_of(record)[1] == Life.EXPIRED:
+                self._fire(key)
+            else:
+                # Somebody has just used it.
+                self._firing.discard(key)

@@ -15,7 +15,7 @@ from tribes.membership.change import ChangeKind, MemberChange
 from tribes.wire.options import SendOptions
 
 from .drain import DrainReport
-from .inbox import Commit, Wakes, resolve_all
+from .inbox import Commit, CommitResult, Question, Wakes, resolve_all
 from .messages import CONTEXTS_MAX, Draining, Hello, decode_message, is_manager_message
 
 if TYPE_CHECKING:
@@ -198,6 +198,15 @@ class SessionGroup:
         """Spread what request threads committed, context by context."""
         for replicator, commits in self._by_context(batch):
             replicator.commits(commits, now)
+
+    def questions(self, questions: list[Question], now: float) -> None:
+        """Bring requests the sessions that they need."""
+        for question in questions:
+            replicator = self.replicators.get(question.context)
+            if replicator is not None:
+                replicator.fetches.ask(question, now)
+            else:
+                self._wakes.tell(question.waiter, CommitResult(0, (), {}))
 
     def overflowed(self, commits: list[Commit], dirty: dict[str, list[str]], now: float) -> None:
         """The inbox had no room for some: members get the merged records later."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Commit",
     "CommitResult",
     "Inbox",
+    "Question",
     "Waiter",
     "Wakes",
     "resolve_all",
@@ -101,6 +102,27 @@ class Commit:
 
 
 @final
+@dataclass(slots=True)
+class Question:
+    """A request that needs a session which is not here, or not with what its client has written.
+
+    Attributes:
+        context: The web application.
+        session_id: Any id of the session.
+        hlc: The write that must be in it; 0: it is the session that is not here.
+        actor: Who made that write.
+        waiter: Told when the table has it, or that it is not to be had: then `CommitResult.version`
+            is 0.
+    """
+
+    context: str
+    session_id: str
+    hlc: int
+    actor: int
+    waiter: Waiter
+
+
+@final
 class Wakes:
     """The event loops to wake when the work of the moment is done, each once.
 
@@ -163,11 +185,13 @@ class Batch:
         commits: Oldest first.
         overflowed: Commits without deltas whose waiters wait for a merged record.
         dirty: By context, the keys whose merged records must be sent from the table.
+        questions: Of requests that need a session.
     """
 
     commits: list[Commit]
     overflowed: list[Commit]
     dirty: dict[str, list[str]]
+    questions: list[Question] = field(default_factory=list)
 
 
 _ROOM: Final = CommitResult(0, (), {})
@@ -201,6 +225,7 @@ class Inbox:
         "_is_armed",
         "_lock",
         "_overflowed",
+        "_questions",
         "_wake",
         "appended",
         "bytes",
@@ -223,6 +248,7 @@ class Inbox:
         self._dirty: dict[tuple[str, str], None] = {}
         self._overflowed: list[Commit] = []
         self._held_back: list[Waiter] = []
+        self._questions: list[Question] = []
         self._wake = wake
         self._is_armed = False
         self.appended = 0
@@ -274,6 +300,17 @@ class Inbox:
             self.waited += 1
             self._held_back.append(waiter)
             return True
+
+    def ask(self, question: Question) -> bool:
+        """Leave a question; False, and its waiter is told nothing, when nobody would answer it."""
+        with self._lock:
+            if self._wake is None or len(self._questions) >= HELD_BACK_MAX:
+                return False
+            self._questions.append(question)
+            must_wake, self._is_armed = not self._is_armed, True
+        if must_wake:
+            self.call_wake()
+        return True
 
     def append(self, commit: Commit) -> None:
         """Leave a commit and wake the core if need be."""
@@ -337,9 +374,13 @@ class Inbox:
         commits = self.drain(limit_entries)
         overflowed = self.take_overflowed() if self._overflowed else []
         dirty = self.take_dirty() if self._dirty else {}
-        if not (commits or overflowed or dirty):
+        questions: list[Question] = []
+        if self._questions:
+            with self._lock:
+                questions, self._questions = self._questions, []
+        if not (commits or overflowed or dirty or questions):
             return None
-        return Batch(commits, overflowed, dirty)
+        return Batch(commits, overflowed, dirty, questions)
 
     def take_dirty(self) -> dict[str, list[str]]:
         """Take the keys, by context, whose merged records must be sent from the table."""

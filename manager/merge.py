@@ -80,6 +80,7 @@ _VERSION = Struct(">Q4sBH")
 _LIVE: Final = int(Life.LIVE)
 _EXPIRED: Final = int(Life.EXPIRED)
 _DESTROYED: Final = int(Life.DESTROYED)
+_MARK: Final = int(Namespace.MARK)
 _APPLICATION: Final = (int(Namespace.ATTRIBUTE), int(Namespace.NOTE))
 _TOMBSTONE: Final = int(Kind.TOMBSTONE)
 
@@ -200,7 +201,8 @@ def digest(key: str, record: Record) -> int:
     """Return a u64 that two replicas of a session share if, and only if, they hold the same.
 
     It covers the key, the life, whether the copy is whole, the versions of all entries, and as of
-    when a session has expired: a use that another expiry had seen would revive it.  Not covered are
+    when a session has expired: a use that another expiry had seen would revive it; of an expired
+    one also who was to tell of it, and whether that was done.  Not covered are
     what may differ between equal replicas, the uses of live sessions and tombstones (each node
     forgets those at its own moment), nor what follows from the rest, the values; but those that
     merge by element do not follow from their version, and are.
@@ -210,6 +212,10 @@ def digest(key: str, record: Record) -> int:
     pieces = [key.encode(), bytes((life,))]
     if life == _EXPIRED:
         pieces.append(header(main).access.to_bytes(8, "big"))
+        for start, name_at, value_at, _, _ in walk(main):
+            if main[start] >> 4 == _MARK:
+                pieces.append(_VERSION.pack(*write_of(main, start), _MARK, value_at - name_at))
+                pieces.append(main[name_at:value_at])
     elif life == _LIVE:
         pieces.append(bytes((main[2] & WHOLE,)))
         for start, name_at, value_at, end, large in walk(main):

@@ -6,13 +6,21 @@
 
     HELLO          [0, name, [context …], is_first]
     DELTAS         [1, context, [key, record, key, record …]]
-    DIGESTS        [2, context, sync, first, last, mode, u16 partition + u64 digest …]
+    DIGESTS        [2, context, sync, sessions, u8 group …, u16 partition + u64 digest …]
     RECORDS        [3, context, sync, [key, record …], done]
     EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
     EXPIRE_ANSWER  [5, context, ask, [key, record …]]
     DRAINING       [6]
     CONFIRM        [7, context, sync, u16 partition + u64 digest …]
     RECEIPT        [8, context, sync, u16 partition …]
+    SUMMARY        [9, context, sync, 64 u64 digests]
+    WANT          [10, context, sync, offers, u16 partition + u32 count + u64 digests …]
+    LACK          [11, context, sync, u64 digest …]
+    FETCH         [12, context, ask, id, hlc, actor]
+    FETCHED       [13, context, ask, [key, record], is_sure]
+
+Two members compare what they hold by SUMMARY, DIGESTS, WANT, LACK and RECORDS, see
+:mod:`tribes.manager.transfer`; FETCH brings one session at once, see :mod:`tribes.manager.fetch`.
 
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
@@ -30,7 +38,7 @@ from typing import Any
 from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack, unpack
 
-from .session_ids import PARTITIONS
+from .session_ids import GROUPS, PARTITIONS
 
 __all__ = [
     "MAGIC",
@@ -40,11 +48,16 @@ __all__ = [
     "Draining",
     "ExpireAnswer",
     "ExpireAsk",
+    "Fetch",
+    "Fetched",
     "Hello",
+    "Lack",
     "ManagerMessage",
     "Pairs",
     "Receipt",
     "Records",
+    "Summary",
+    "Want",
     "decode_message",
     "is_manager_message",
 ]
@@ -54,6 +67,9 @@ _VERSION = 1
 _PREFIX = MAGIC + bytes((_VERSION,))
 _DIGEST = struct.Struct(">HQ")
 _PARTITION = struct.Struct(">H")
+_LISTED = struct.Struct(">HI")
+_U64 = struct.Struct(">Q")
+_SUMMARY = struct.Struct(f">{GROUPS}Q")
 
 NAME_MAX_CHARS = 256
 CONTEXTS_MAX = 1024
@@ -96,36 +112,92 @@ class Deltas:
 
 
 @dataclass(slots=True)
-class Digests:
-    """What I hold, as one number per partition: send me what differs.
+class Summary:
+    """What I hold, as one number per group of partitions: tell me yours where they differ.
 
     Attributes:
         context: Name of the application.
-        sync: Returned with the answer; 0: answer only where something differs.
-        first: First partition that is compared; those not listed are empty here.
-        last: Last partition that is compared. Less than ``first``: only the listed ones are.
-        offers: Also tell me your digests where ours differ: I have what you lack.
+        sync: Returned with the answer.
+        sums: One digest per group.
+    """
+
+    context: str
+    sync: int
+    sums: list[int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([9, self.context, self.sync, _SUMMARY.pack(*self.sums)])
+
+
+@dataclass(slots=True)
+class Digests:
+    """The answer to a summary: my digests in the groups that differ; empty partitions are left out.
+
+    Attributes:
+        context: Name of the application.
+        sync: Of the summary.
+        sessions: How many I hold, the dead ones included.
+        groups: The groups that differ.
         digests: Partition to digest.
     """
 
     context: str
     sync: int
-    first: int
-    last: int
-    offers: bool
+    sessions: int
+    groups: list[int]
     digests: dict[int, int]
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
         packed = _packed(self.digests)
         return _PREFIX + pack(
-            [2, self.context, self.sync, self.first, self.last, self.offers, packed]
+            [2, self.context, self.sync, self.sessions, bytes(self.groups), packed]
         )
 
 
 @dataclass(slots=True)
+class Want:
+    """Send me the sessions of these partitions that are not among those that I list.
+
+    Attributes:
+        context: Name of the application.
+        sync: Returned with the records, and unique among the sender's.
+        offers: Also tell me which of the listed ones you lack.
+        have: Partition to the digests of its sessions here.
+    """
+
+    context: str
+    sync: int
+    offers: bool
+    have: dict[int, list[int]]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        packed = b"".join(
+            _LISTED.pack(p, len(digests)) + struct.pack(f">{len(digests)}Q", *digests)
+            for p, digests in self.have.items()
+        )
+        return _PREFIX + pack([10, self.context, self.sync, self.offers, packed])
+
+
+@dataclass(slots=True)
+class Lack:
+    """Of the sessions that you listed I do not have those with these digests."""
+
+    context: str
+    sync: int
+    digests: list[int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        packed = struct.pack(f">{len(self.digests)}Q", *self.digests)
+        return _PREFIX + pack([11, self.context, self.sync, packed])
+
+
+@dataclass(slots=True)
 class Records:
-    """Whole sessions, as an answer to digests (``sync``) or to repair a lost delta (0)."""
+    """Whole sessions: wanted (``sync``), or what the receiver is known to lack (0)."""
 
     context: str
     sync: int
@@ -200,8 +272,65 @@ class Receipt:
         return _PREFIX + pack([8, self.context, self.sync, packed])
 
 
+@dataclass(slots=True)
+class Fetch:
+    """A request asks for this session, which is not here, or not with what its client has written.
+
+    Attributes:
+        context: Name of the application.
+        ask: Returned with the answer.
+        session_id: Any of the session's ids.
+        hlc: The write that the answer must have, 0: any state will do.
+        actor: Who made that write.
+    """
+
+    context: str
+    ask: int
+    session_id: str
+    hlc: int
+    actor: int
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([12, self.context, self.ask, self.session_id, self.hlc, self.actor])
+
+
+@dataclass(slots=True)
+class Fetched:
+    """The session that was asked for, if it is here.
+
+    Attributes:
+        context: Name of the application.
+        ask: Of the question.
+        pairs: The session, or nothing.
+        is_sure: It has the write that was asked for.
+    """
+
+    context: str
+    ask: int
+    pairs: Pairs
+    is_sure: bool
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([13, self.context, self.ask, _flat(self.pairs), self.is_sure])
+
+
 ManagerMessage = (
-    Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer | Draining | Confirm | Receipt
+    Hello
+    | Deltas
+    | Digests
+    | Records
+    | ExpireAsk
+    | ExpireAnswer
+    | Draining
+    | Confirm
+    | Receipt
+    | Summary
+    | Want
+    | Lack
+    | Fetch
+    | Fetched
 )
 
 
@@ -290,16 +419,70 @@ def _deltas(context: Any, pairs: Any) -> Deltas:
     return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs))
 
 
-def _digests(context: Any, sync: Any, first: Any, last: Any, offers: Any, packed: Any) -> Digests:
+def _bytes(value: Any, unit: int) -> bytes:
+    if type(value) is not bytes or len(value) % unit:
+        raise ValueError(f"expected bytes, a multiple of {unit}")
+    return value
+
+
+def _u64s(packed: bytes) -> list[int]:
+    return [number for (number,) in _U64.iter_unpack(packed)]
+
+
+def _sync(value: Any) -> int:
+    return _int(value, 0, 2**63)
+
+
+def _summary(context: Any, sync: Any, packed: Any) -> Summary:
+    if len(_bytes(packed, 1)) != _SUMMARY.size:
+        raise ValueError(f"expected {GROUPS} digests of eight bytes")
+    return Summary(_text(context, NAME_MAX_CHARS), _sync(sync), list(_SUMMARY.unpack(packed)))
+
+
+def _digests(context: Any, sync: Any, sessions: Any, groups: Any, packed: Any) -> Digests:
     digests = _unpacked(packed)
+    listed = [_int(group, 0, GROUPS - 1) for group in _bytes(groups, 1)]
+    if len(listed) > GROUPS:
+        raise ValueError(f"expected at most {GROUPS} groups")
     return Digests(
-        _text(context, NAME_MAX_CHARS),
-        _int(sync, 0, 2**63),
-        _int(first, 0, PARTITIONS),
-        _int(last, -1, PARTITIONS - 1),
-        _bool(offers),
-        digests,
+        _text(context, NAME_MAX_CHARS), _sync(sync), _int(sessions, 0, 2**63), listed, digests
     )
+
+
+def _want(context: Any, sync: Any, offers: Any, packed: Any) -> Want:
+    have: dict[int, list[int]] = {}
+    data, at = _bytes(packed, 1), 0
+    while at < len(data):
+        if len(data) - at < _LISTED.size:
+            raise ValueError("expected a partition and a count")
+        partition, count = _LISTED.unpack_from(data, at)
+        at += _LISTED.size
+        if count * _U64.size > len(data) - at:
+            raise ValueError("expected more digests")
+        have[_int(partition, 0, PARTITIONS - 1)] = _u64s(data[at : at + count * _U64.size])
+        at += count * _U64.size
+    return Want(_text(context, NAME_MAX_CHARS), _sync(sync), _bool(offers), have)
+
+
+def _lack(context: Any, sync: Any, packed: Any) -> Lack:
+    return Lack(_text(context, NAME_MAX_CHARS), _sync(sync), _u64s(_bytes(packed, _U64.size)))
+
+
+def _fetch(context: Any, ask: Any, session_id: Any, hlc: Any, actor: Any) -> Fetch:
+    return Fetch(
+        _text(context, NAME_MAX_CHARS),
+        _sync(ask),
+        _text(session_id, KEY_MAX_CHARS),
+        _int(hlc, 0, 2**64 - 1),
+        _int(actor, 0, 2**32 - 1),
+    )
+
+
+def _fetched(context: Any, ask: Any, pairs: Any, is_sure: Any) -> Fetched:
+    found = _pairs(pairs)
+    if len(found) > 1:
+        raise ValueError("expected one session at most")
+    return Fetched(_text(context, NAME_MAX_CHARS), _sync(ask), found, _bool(is_sure))
 
 
 def _records(context: Any, sync: Any, pairs: Any, done: Any) -> Records:
@@ -336,12 +519,17 @@ def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
 _READERS: dict[int, tuple[Any, int]] = {
     0: (_hello, 3),
     1: (_deltas, 2),
-    2: (_digests, 6),
+    2: (_digests, 5),
     3: (_records, 4),
     4: (_expire_ask, 3),
     5: (_expire_answer, 3),
     6: (Draining, 0),
     7: (_confirm, 3),
     8: (_receipt, 3),
+    9: (_summary, 3),
+    10: (_want, 4),
+    11: (_lack, 3),
+    12: (_fetch, 5),
+    13: (_fetched, 4),
 }
 """By kind: what makes a message of its fields, and how many it has."""

@@ -10,8 +10,8 @@ There are two ways into debt. A delta was lost, failed or late: its key becomes 
 deltas go as ever. Or the member is *held off*: it is suspected, or its live queue was full. Then
 nothing is sent at all but what it owes; what changes only marks keys, however often it changes. A
 suspected member is paid when it answers, one that is behind when its queue is half empty; with the
-last of the dirty keys, or with the digests, the deltas go directly again. They stand in one queue,
-so the member gets them in this order.
+last of the dirty keys, or the first question of a comparison, the deltas go directly again. They
+stand in one queue, so the member gets them in this order.
 
 Payments that fail are repeated, ever more rarely while the member does not answer.
 """
@@ -24,12 +24,11 @@ from tribes.channel.outputs import Notice
 from tribes.errors import MemberBehindError, MemberSuspectedError, RemoteProcessError
 from tribes.wire.options import SendOptions
 
-from .messages import Digests, Pairs, Records
+from .messages import Pairs, Records
 from .record import deciseconds, to_wire
-from .session_ids import PARTITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from tribes.channel.core import ChannelCore
     from tribes.wire.member import Member
@@ -103,6 +102,8 @@ class Repair:
         manager: Its table has the records.
         channel: Where they go.
         dirty_max: Keys remembered per member; beyond, everything is compared.
+        compare: Compares everything with a member and sends it what it lacks; its third argument is
+            told how that ended.
 
     Attributes:
         repaired: Merged records that members got, members that are gone included.
@@ -110,7 +111,15 @@ class Repair:
         needed_sync: How often everything had to be compared; likewise.
     """
 
-    def __init__(self, manager: SessionManager, channel: ChannelCore, *, dirty_max: int) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        channel: ChannelCore,
+        *,
+        dirty_max: int,
+        compare: Callable[[Member, float, Callable[[Exception | None, float], None]], None],
+    ) -> None:
+        self._compare_all = compare
         self.repaired = 0
         self.fell_behind = 0
         self.needed_sync = 0
@@ -313,18 +322,14 @@ class Repair:
         self._channel.event(
             Notice("replica compared whole", {"context": context, "member": member.label})
         )
-        table = self._manager.table
-        digests = table.partition_digests()
-        # What changes from here on is marked, or stands behind the digests in the member's queue.
+        # What changes from here on is marked, or stands behind the question in the member's queue.
         debt.needs_sync = False
         self._catch_up(member, debt)
 
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            why = faulty.get(member)
+        def ended(why: Exception | None, then: float) -> None:
             if why is not None:
                 debt.dirty.clear()
                 debt.needs_sync = True
             self._paid(member, debt, then, why)
 
-        message = Digests(context, 0, 0, PARTITIONS - 1, True, digests)
-        self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
+        self._compare_all(member, now, ended)

@@ -17,6 +17,7 @@ from tribes.wire.options import SendOptions
 
 from .drain import Drain, differing_partitions
 from .expiry import Expiry
+from .fetch import Fetches
 from .inbox import Commit, Wakes, resolve_all
 from .messages import (
     Confirm,
@@ -24,10 +25,15 @@ from .messages import (
     Digests,
     ExpireAnswer,
     ExpireAsk,
+    Fetch,
+    Fetched,
+    Lack,
     ManagerMessage,
     Pairs,
     Receipt,
     Records,
+    Summary,
+    Want,
 )
 from .record import deciseconds, to_wire
 from .repair import Repair
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
     from .base import SessionManager
+    from .donor import ServingBudget
 
 __all__ = ["Replicator", "ReplicatorStatistics"]
 
@@ -110,6 +117,7 @@ class Replicator:
         randrange: Gives a number below its argument; chooses whom to compare replicas with.
         join_window: Seconds in which other members may still be found after a start.
         wakes: Gets the event loops whose tasks' commits have ended.
+        budget: What all donors of this process may have on its way; None: one of its own.
     """
 
     def __init__(
@@ -121,18 +129,23 @@ class Replicator:
         randrange: Callable[[int], int],
         join_window: float,
         wakes: Wakes,
+        budget: ServingBudget | None = None,
     ) -> None:
         self.manager = manager
         self.statistics = ReplicatorStatistics()
-        self.repair = Repair(manager, channel, dirty_max=config.dirty_max)
         self.transfer = Transfer(
             manager,
             channel,
             randrange=randrange,
             join_window=join_window,
             timeout=config.state_transfer_timeout_s,
-            unserved=self.repair.compare,
+            budget=budget,
+            batch_max=config.send_all_sessions_size,
         )
+        self.repair = Repair(
+            manager, channel, dirty_max=config.dirty_max, compare=self._compare_whole
+        )
+        self.fetches = Fetches(manager, channel, merge=self.transfer.merge, wakes=wakes)
         self.expiry = Expiry(
             manager, channel, interval=config.expiry_interval / 1000, spread=self._spread
         )
@@ -181,6 +194,15 @@ class Replicator:
         """This node is about to leave: it decides nothing any more."""
         self.expiry.retire()
 
+    def _compare_whole(
+        self, member: Member, now: float, ended: Callable[[Exception | None, float], None]
+    ) -> None:
+        self.transfer.pull(member, now, offers=True, done=ended)
+
+    def resync(self, now: float) -> int:
+        """Compare with all members now, see `Transfer.resync`."""
+        return self.transfer.resync(now)
+
     def drain(self, now: float) -> None:
         """Ask every member that stays for its receipts; `is_drained` tells when all are here."""
         self.receipts.begin(self.staying, now)
@@ -206,6 +228,7 @@ class Replicator:
         self.expiry.stop()
         self.repair.stop()
         self.receipts.stop()
+        self.fetches.stop()
 
     def peer_up(self, member: Member, now: float) -> None:
         """A member runs this context: from here on it gets every change."""
@@ -215,6 +238,7 @@ class Replicator:
         self._targets = (*self._targets, member)
         self.repair.peer_up(member)
         self.expiry.peer_up(member)
+        self.fetches.peer_up(member)
         self.transfer.peer_up(member, now)
         self.receipts.peer_up(member, now)
 
@@ -236,6 +260,7 @@ class Replicator:
         self.repair.peer_down(member)
         self.transfer.peer_down(member, now)
         self.expiry.peer_down(member, now)
+        self.fetches.peer_down(member, now)
 
     def peer_forgot(self, member: Member, now: float) -> None:
         """A member had taken this node for gone: what it changed meanwhile is not here."""
@@ -407,12 +432,21 @@ class Replicator:
             return self._targets
         return tuple(member for member in self._targets if member not in held_off)
 
-    def _spread(self, pairs: Pairs, now: float) -> None:
+    def _spread(self, pairs: Pairs, now: float, then: Callable[[float], None]) -> None:
         keys = [key for key, _ in pairs]
         targets = self._following(keys, now)
-        if targets:
-            payload = Deltas(self.manager.context, pairs).encode()
-            self._channel.post(targets, payload, self._options, now, each=self._marker(keys))
+        if not targets:
+            then(now)
+            return
+        payload = Deltas(self.manager.context, pairs).encode()
+        self._channel.post(
+            targets,
+            payload,
+            _ACKED,
+            now,
+            settled=lambda faulty, when: then(when),
+            each=self._marker(keys),
+        )
 
     def _send_touches(self, now: float) -> None:
         if not self._is_running:
@@ -443,8 +477,18 @@ class Replicator:
             self.transfer.merge(message.pairs, now)
         elif isinstance(message, Records):
             self.transfer.on_records(source, message, now)
+        elif isinstance(message, Summary):
+            self.transfer.donor.on_summary(source, message, now)
         elif isinstance(message, Digests):
             self.transfer.on_digests(source, message, now)
+        elif isinstance(message, Want):
+            self.transfer.donor.on_want(source, message, now)
+        elif isinstance(message, Lack):
+            self.transfer.on_lack(source, message, now)
+        elif isinstance(message, Fetch):
+            self.fetches.on_fetch(source, message, now)
+        elif isinstance(message, Fetched):
+            self.fetches.on_fetched(source, message, now)
         elif isinstance(message, ExpireAsk):
             self.expiry.on_ask(source, message, now)
         elif isinstance(message, ExpireAnswer):

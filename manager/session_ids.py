@@ -14,9 +14,11 @@ from zlib import crc32
 from tribes.errors import ConfigError
 from tribes.ids import SessionId
 
-__all__ = ["PARTITIONS", "SessionIds", "is_possible_id", "partition_of"]
+__all__ = ["GROUPS", "PARTITIONS", "SessionIds", "is_possible_id", "partition_of"]
 
 PARTITIONS: Final = 4096
+GROUPS: Final = 64
+"""Groups of partitions, which are compared first: 64 partitions each."""
 LENGTH_MIN_BYTES: Final = 2
 LENGTH_MAX_BYTES: Final = 64
 

@@ -26,9 +26,9 @@ from tribes.ids import SessionKey
 from .aliases import Aliases
 from .container import facts_of
 from .digests import PartitionDigests
-from .merge import merge
+from .merge import digest, merge
 from .record import HAS_CONTAINER, Life, Record, header, main_of, size, with_access
-from .session_ids import PARTITIONS, partition_of
+from .session_ids import GROUPS, PARTITIONS, partition_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -259,6 +259,22 @@ class SessionTable:
     def partition_digests(self, first: int = 0, last: int = PARTITIONS - 1) -> dict[int, int]:
         """Return the digests of a range of partitions, without the empty ones."""
         return self._digests.between(first, last)
+
+    def group_digests(self) -> list[int]:
+        """Return the sums of the partitions' digests by group of partitions."""
+        sums = [0] * GROUPS
+        for partition, digest_of_it in self._digests.between(0, PARTITIONS - 1).items():
+            sums[partition * GROUPS // PARTITIONS] += digest_of_it
+        return [each % 2**64 for each in sums]
+
+    def session_digests(self, partition: int) -> list[tuple[int, str]]:
+        """Return the digest and key of every session of a partition; costs a hash for each."""
+        found = []
+        for key in self.keys_of(partition):
+            record = self.get(key)
+            if record is not None:
+                found.append((digest(key, record), key))
+        return found
 
     def root_digest(self) -> int:
         """Return the sum of all partitions' digests. In the core's thread; may take long."""

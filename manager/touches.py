@@ -32,6 +32,9 @@ class Touches:
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def __contains__(self, key: str) -> bool:
+        return any(key in waiting for waiting in list(self._waiting.values()))
+
     def add(self, key: str, now_ds: int, max_inactive_s: int) -> None:
         """Note a use; the first one that is not reported starts the interval."""
         interval_ds = 10 * TOUCH_INTERVAL_MAX_S

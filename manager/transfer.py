@@ -1,27 +1,44 @@
-"""How replicas become equal: join, heal and repair are one exchange of digests and records.
+"""How replicas become equal: join, heal, repair and resync are one comparison (DESIGN §5.5).
 
-A node that wants to be complete sends its digests, partition by partition, to every member that
-runs the context; each sends the records of the partitions that differ (DESIGN §5.5). A joining node
-is a target of live changes before it asks, and asks every member, so a change is with it directly,
-or was made at a member that it asks afterwards: nothing falls between.
+::
 
-Afterwards each node compares one window of partitions a second with one other member, so whatever a
-lost message left different is found again.
+    asker                                   donor
+    SUMMARY  64 sums of digests      ──▶                          equal state costs these 512 bytes
+                                     ◀──  DIGESTS   of the partitions in the groups that differ
+    WANT     the digests of my       ──▶
+             sessions in partitions  ◀──  LACK      which of them the donor does not have
+             that differ             ◀──  RECORDS   what is not among them
+    RECORDS  what the donor lacks    ──▶
+
+A session's digest covers its key, so it stands for the key in these lists.
+
+**Join.**  A joining node is a target of live changes before it asks, and compares with every member
+that runs the context: a change is with it directly, or was made at a member that it asks
+afterwards, and nothing falls between.  A partition is on its way from one donor at a time, so
+several donors share the work; by the time the next donor's turn comes, the digests are mostly equal
+and nothing is left to ask it for.  A donor that dies, hangs or does not know the context is
+replaced by those that differ in the same partitions; what has arrived is kept.
+
+**Afterwards** each node compares with one other member every `COMPARE_S`, so whatever a lost
+message left different is found again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from tribes.channel.outputs import Notice
-from tribes.errors import RemoteProcessError, RemoteProtocolError
+from tribes.errors import MemberUnreachableError, RemoteProtocolError
 from tribes.wire.options import SendOptions
 
 from .conflicts import SessionConflict
-from .messages import Digests, Pairs, Records
-from .record import deciseconds, from_wire, header, to_wire
-from .session_ids import PARTITIONS
+from .donor import Donor, ServingBudget
+from .messages import Digests, Lack, Pairs, Records, Summary, Want
+from .progress import Progress
+from .record import deciseconds, from_wire, header
+from .session_ids import GROUPS, PARTITIONS
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -33,30 +50,47 @@ if TYPE_CHECKING:
 
 __all__ = ["Transfer", "TransferStatistics"]
 
-RECORDS_MAX_BYTES = 256 * 1024
-"""Records of one message; the next one leaves when this one was processed."""
+Done = Callable[[Exception | None, float], None]
+"""Told how a comparison ended, and when."""
 
-_MESSAGE_ROOM_BYTES = 4096
-"""What a message of records needs beyond them: context, keys, lengths."""
+COMPARE_S: Final = 5.0
+"""Between two comparisons with a member chosen at random, once a node has joined."""
 
-WINDOW_PARTITIONS = 256
-"""Partitions compared per second once a node has joined: all of them every 16 s."""
+WANT_SESSIONS: Final = 4096
+"""Sessions that one request is about, as far as that can be told before: of those here, which it
+lists, and of the donor's, going by its average partition."""
 
-_PULL_AGAIN_S = 1.0
+WANT_PARTITIONS_MIN: Final = 16
+WANTS_PER_DONOR: Final = 4
+"""Requests at least, so that several donors share the work also where there is little."""
 
-SERVING_STRANGERS_MAX = 1000
-"""Askers that are not (yet) members here and get more than one message of records."""
+WANTS_MAX: Final = 2
+"""Requests to one donor at a time: it goes on with one while the other's end is on its way."""
 
-PULL_SILENCE_S = 5.0
-"""A member that owes records and sends none for so long is not waited for."""
+PULL_AGAIN_S: Final = 1.0
+
+PULL_SILENCE_S: Final = 5.0
+"""A member that owes an answer and gives none for so long is not waited for."""
+
+DONOR_SILENCE_S: Final = 1.0
+"""After that others may be asked for what it owes."""
 
 _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
 
 
 class TransferStatistics:
-    """Counters of the exchange, plain ints."""
+    """Counters of the exchange, plain ints.
+
+    Attributes:
+        no_state_transferred: Starts without all sessions, because ``state_transfer_timeout_s`` was
+            over (Tomcat: ``counterNoStateTransferred``).
+        donors_replaced: Donors that failed or fell silent while they owed something, and there were
+            others.
+    """
 
     __slots__ = (
+        "donors_replaced",
+        "no_state_transferred",
         "pulls_done",
         "pulls_failed",
         "pulls_started",
@@ -67,6 +101,8 @@ class TransferStatistics:
     )
 
     def __init__(self) -> None:
+        self.donors_replaced = 0
+        self.no_state_transferred = 0
         self.pulls_started = 0
         self.pulls_done = 0
         self.pulls_failed = 0
@@ -77,25 +113,66 @@ class TransferStatistics:
 
 
 class _Pull:
-    __slots__ = ("heard", "member")
+    """One comparison with one member.
 
-    def __init__(self, member: Member, now: float) -> None:
+    Attributes:
+        left: The partitions that differ, with the member's digests; nothing asked yet: None.
+        wants: The requests under way, with their partitions.
+        gives: What the member lacks and is being sent.
+        partitions_max: Of one request.
+    """
+
+    __slots__ = (
+        "done",
+        "gives",
+        "heard",
+        "is_background",
+        "is_silent",
+        "left",
+        "member",
+        "offers",
+        "partitions_max",
+        "wants",
+    )
+
+    def __init__(
+        self, member: Member, now: float, *, offers: bool, is_background: bool, done: Done | None
+    ) -> None:
         self.member = member
         self.heard = now
+        self.offers = offers
+        self.is_background = is_background
+        self.done = done
+        self.is_silent = False
+        self.left: dict[int, int] | None = None
+        self.wants: dict[int, list[int]] = {}
+        self.gives = 0
+        self.partitions_max = WANT_PARTITIONS_MIN
+
+    @property
+    def is_equal(self) -> bool:
+        """True when nothing is left to ask, get or give."""
+        return self.left is not None and not (self.left or self.wants or self.gives)
 
 
 class Transfer:
-    """The digests and records of one context.
+    """The comparisons of one context.
 
     Args:
         manager: Its table is compared and merged into.
         channel: Where messages go.
         randrange: Gives a number below its argument; chooses whom to compare with.
-        joined: Called once when this node has what the others had.
         join_window: Seconds in which other members may still be found.
-        timeout: Seconds after which this node goes on although records are missing.
-        unserved: Told when a member could not be sent what it lacks or could be asked for: nobody
-            else knows of that.
+        timeout: Seconds after which this node goes on although records are missing; less than 0:
+            never.
+        budget: What all donors of this process may have on its way; None: one of its own.
+        batch_max: Sessions of one message (``sendAllSessionsSize``).
+
+    Attributes:
+        donor: The side that has records.
+        is_joined: This node has what the others had, or waits for it no longer.
+        is_complete: It has.
+        progress: How far the join is.
     """
 
     def __init__(
@@ -106,23 +183,33 @@ class Transfer:
         randrange: Callable[[int], int],
         join_window: float,
         timeout: float,
-        unserved: Callable[[Member, float], None] = lambda member, now: None,
+        budget: ServingBudget | None = None,
+        batch_max: int = 1000,
     ) -> None:
-        self._unserved = unserved
         self.statistics = TransferStatistics()
+        self.donor = Donor(
+            manager,
+            channel,
+            statistics=self.statistics,
+            budget=ServingBudget() if budget is None else budget,
+            batch_max=batch_max,
+        )
+        self.progress = Progress(manager.context, channel)
         self.is_joined = False
         self.is_complete = True
         self._manager = manager
         self._channel = channel
         self._randrange = randrange
         self._join_window = join_window
-        self._timeout = timeout
+        self._timeout = timeout if timeout >= 0 else inf
         self._peers: dict[Member, None] = {}
         self._pulls: dict[int, _Pull] = {}
-        self._owed: dict[Member, None] = {}
-        self._serving: dict[Member, int] = {}
-        self._sync = 0
-        self._cursor = 0
+        self._wants: dict[int, _Pull] = {}
+        self._under_way: dict[int, _Pull] = {}
+        """By partition, who is asked for it."""
+        self._owed: dict[Member, bool] = {}
+        """Members to be asked again, and whether they are offered what is here."""
+        self._number = 0
         self._started = 0.0
         self._timer: Timer | None = None
 
@@ -131,8 +218,13 @@ class Transfer:
     def start(self, now: float) -> None:
         """Begin: joined is who has the sessions of everybody found in the join window."""
         self._started = now
+        self.progress.start(now)
         self._channel.timers.at(now + self._join_window, self._look)
-        self._timer = self._channel.timers.at(now + self._join_window + 1, self._compare)
+        if self._timeout < inf:
+            self._channel.timers.at(now + max(self._timeout, self._join_window), self._look)
+        # Not all members at one moment.
+        first = COMPARE_S * (0.5 + self._randrange(1000) / 2000)
+        self._timer = self._channel.timers.at(now + self._join_window + first, self._compare)
 
     def stop(self) -> None:
         """No more comparing."""
@@ -147,195 +239,253 @@ class Transfer:
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone: whoever else has its sessions is asked too, or was already."""
         self._peers.pop(member, None)
-        self._serving.pop(member, None)
+        self.donor.peer_down(member)
         self._owed.pop(member, None)
         for sync in [s for s, pull in self._pulls.items() if pull.member == member]:
-            self._give_up(sync, "it is gone", now)
+            self._give_up(sync, MemberUnreachableError("it is gone"), now)
 
-    def pull(self, member: Member, now: float, *, offers: bool = False) -> None:
-        """Ask one member for the records of all partitions that differ.
+    def resync(self, now: float) -> int:
+        """Compare with every member now, as a joining node does; newer state here stays.
 
-        With ``offers`` it is also told to ask for what it lacks itself.
+        Returns:
+            How many members are asked.
         """
-        self._owed.pop(member, None)
-        self._sync += 1
-        sync = self._sync
-        self._pulls[sync] = _Pull(member, now)
-        self.statistics.pulls_started += 1
-        table = self._manager.table
-        digests = table.partition_digests()
-        message = Digests(self._manager.context, sync, 0, PARTITIONS - 1, offers, digests)
-
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            if member in faulty and sync in self._pulls:
-                self._give_up(sync, str(faulty[member]), then)
-
-        self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
-        self._channel.timers.at(now + PULL_SILENCE_S, lambda then: self._watch(sync, then))
+        for member in self._peers:
+            self.pull(member, now)
+        return len(self._peers)
 
     @property
     def is_comparing(self) -> bool:
-        """True while a member has not sent all that it was asked for, or is to be asked again."""
-        return bool(self._pulls or self._owed)
-
-    def _watch(self, sync: int, now: float) -> None:
-        pull = self._pulls.get(sync)
-        if pull is None:
-            return
-        if now >= pull.heard + PULL_SILENCE_S:
-            self._give_up(sync, f"it sent nothing for {PULL_SILENCE_S:g} s", now)
-        else:
-            self._channel.timers.at(
-                pull.heard + PULL_SILENCE_S, lambda then: self._watch(sync, then)
-            )
-
-    def _give_up(self, sync: int, why: str, now: float) -> None:
-        pull = self._pulls.pop(sync)
-        self.statistics.pulls_failed += 1
-        if pull.member in self._peers:
-            # It has what this node may lack: ask it again, for as long as it is a member.
-            self._owed[pull.member] = None
-            self._channel.timers.at(
-                now + _PULL_AGAIN_S, lambda then: self._again(pull.member, then)
-            )
-        self._channel.event(
-            Notice(
-                "state transfer given up",
-                {"context": self._manager.context, "member": pull.member.label, "why": why},
-            )
-        )
-        self._look(now)
-
-    def _again(self, member: Member, now: float) -> None:
-        if member in self._owed:
-            self.pull(member, now)
-
-    def _look(self, now: float) -> None:
-        if self.is_joined:
-            return
-        elapsed = now - self._started
-        if now >= self._started + self._timeout:
-            self.is_complete = not self.is_comparing
-        elif self.is_comparing or now < self._started + self._join_window:
-            if self.is_comparing:
-                when = self._started + self._timeout
-                self._channel.timers.at(when, self._look)
-            return
-        self.is_joined = True
-        self._channel.event(
-            Notice(
-                "joined" if self.is_complete else "joined without all sessions",
-                {
-                    "context": self._manager.context,
-                    "sessions": len(self._manager.table),
-                    "members": len(self._peers),
-                    "seconds": round(elapsed, 3),
-                },
+        """True while a member has not sent all that it was asked for, or got all that it lacks, or
+        is to be asked again. Comparisons that are only to make sure count once they find something.
+        """
+        return (
+            bool(self._owed)
+            or self.donor.is_serving
+            or any(
+                p.left or p.wants or p.gives or not p.is_background for p in self._pulls.values()
             )
         )
 
     @property
     def record_max_bytes(self) -> int:
         """The longest record that can travel."""
-        return self._channel.message_max_bytes - RECORDS_MAX_BYTES - _MESSAGE_ROOM_BYTES
+        return self.donor.record_max_bytes
 
-    # The side that has records.
+    # Comparing.
+
+    def pull(
+        self,
+        member: Member,
+        now: float,
+        *,
+        offers: bool = False,
+        is_background: bool = False,
+        done: Done | None = None,
+    ) -> None:
+        """Ask one member for the records that are not here.
+
+        Args:
+            member: Whom.
+            now: Monotonic seconds.
+            offers: Also send it what it lacks.
+            is_background: Only to make sure: not repeated if it fails.
+            done: Told how it ended; then it is not repeated here either.
+        """
+        owed = False if is_background else self._owed.pop(member, False)
+        self._number += 1
+        sync = self._number
+        self._pulls[sync] = _Pull(
+            member, now, offers=offers or owed, is_background=is_background, done=done
+        )
+        self.statistics.pulls_started += 1
+        summary = Summary(self._manager.context, sync, self._manager.table.group_digests())
+        self._post(sync, member, summary, now)
+        self._channel.timers.at(now + DONOR_SILENCE_S, lambda then: self._watch(sync, then))
+
+    def _post(self, sync: int, member: Member, message: Summary | Want, now: float) -> None:
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            if member in faulty and sync in self._pulls:
+                self._give_up(sync, faulty[member], then)
+
+        self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
+
+    def _watch(self, sync: int, now: float) -> None:
+        pull = self._pulls.get(sync)
+        if pull is None:
+            return
+        if pull.left is not None and not pull.wants:
+            # It is we who have not asked: others are asked first, or it is being given something.
+            pull.heard = now
+        elif now >= pull.heard + PULL_SILENCE_S:
+            text = f"it sent nothing for {PULL_SILENCE_S:g} s"
+            self._give_up(sync, MemberUnreachableError(text), now)
+            return
+        elif now >= pull.heard + DONOR_SILENCE_S and not pull.is_silent:
+            self._replace(pull, now)
+        pause = PULL_SILENCE_S if pull.is_silent else DONOR_SILENCE_S
+        self._channel.timers.at(pull.heard + pause, lambda then: self._watch(sync, then))
+
+    def _replace(self, pull: _Pull, now: float) -> None:
+        """A donor is silent: what it owes may be asked of others, and it goes on if it wakes."""
+        pull.is_silent = True
+        self._release(pull)
+        if pull.wants and len(self._pulls) > 1:
+            self.statistics.donors_replaced += 1
+        self._pump(now)
+
+    def _release(self, pull: _Pull) -> None:
+        self._under_way = {p: each for p, each in self._under_way.items() if each is not pull}
+
+    def _give_up(self, sync: int, why: Exception, now: float) -> None:
+        pull = self._pulls.pop(sync)
+        self._release(pull)
+        if pull.wants and self._pulls and not pull.is_silent:
+            self.statistics.donors_replaced += 1
+        for number in pull.wants:
+            del self._wants[number]
+        self.statistics.pulls_failed += 1
+        if pull.done is not None:
+            pull.done(why, now)
+        elif pull.member in self._peers and not pull.is_background:
+            # It has what this node may lack: ask it again, for as long as it is a member.
+            self._owed[pull.member] = pull.offers or self._owed.get(pull.member, False)
+            self._channel.timers.at(now + PULL_AGAIN_S, lambda then: self._again(pull.member, then))
+        if not pull.is_background:
+            fields = {"context": self._manager.context, "member": pull.member.label}
+            self._channel.event(Notice("state transfer given up", {**fields, "why": str(why)}))
+        self._pump(now)
+        self._look(now)
+
+    def _again(self, member: Member, now: float) -> None:
+        if member in self._owed:
+            self.pull(member, now)
+
+    def _end(self, sync: int, now: float) -> None:
+        pull = self._pulls.pop(sync)
+        self.statistics.pulls_done += 1
+        if pull.done is not None:
+            pull.done(None, now)
+        self._look(now)
 
     def on_digests(self, source: Member, message: Digests, now: float) -> None:
-        """Send the source what differs, and ask it for the same if it offers that."""
-        differing = self._differing(message)
-        if message.offers and differing:
-            table = self._manager.table
-            mine = {p: table.partition_digest(p) for p in differing}
-            answer = Digests(self._manager.context, 0, PARTITIONS, -1, False, mine)
-
-            def settled(faulty: dict[Member, Exception], then: float) -> None:
-                if _are_lost(faulty):
-                    self._unserved(source, then)
-
-            self._channel.post((source,), answer.encode(), _ACKED, now, settled=settled)
-        if differing or message.sync:
-            self._sync += 1
-            if source in self._peers or len(self._serving) < SERVING_STRANGERS_MAX:
-                self._serving[source] = self._sync
-            records = self._records_of(differing, deciseconds(now))
-            self._serve(source, message.sync, self._sync, records, now)
-
-    def _differing(self, message: Digests) -> list[int]:
-        table, theirs = self._manager.table, message.digests
-        if message.first > message.last:
-            return [p for p, digest in theirs.items() if table.partition_digest(p) != digest]
-        first, last = message.first, message.last
-        mine = table.partition_digests(first, last)
-        if mine == theirs:
-            return []
-        listed = sorted(mine.keys() | theirs.keys())
-        return [p for p in listed if first <= p <= last and mine.get(p, 0) != theirs.get(p, 0)]
-
-    def _records_of(self, partitions: list[int], now_ds: int) -> Iterator[tuple[str, bytes]]:
-        table = self._manager.table
-        for partition in partitions:
-            for key in table.keys_of(partition):
-                record = table.get(key)
-                if record is None:
-                    continue
-                data = to_wire(record, now_ds)
-                if len(data) > self.record_max_bytes:
-                    # No member could read it. Its writer was told; all others shall have theirs.
-                    self.statistics.records_too_large += 1
-                    continue
-                yield key, data
-
-    def _serve(
-        self,
-        target: Member,
-        sync: int,
-        serving: int,
-        records: Iterator[tuple[str, bytes]],
-        now: float,
-    ) -> None:
-        pairs: Pairs = []
-        size = 0
-        done = True
-        for key, record in records:
-            pairs.append((key, record))
-            size += len(record)
-            if size >= RECORDS_MAX_BYTES:
-                done = False
-                break
-        if not pairs and not sync:
+        """A member tells what it has where we differ."""
+        pull = self._heard(self._pulls.get(message.sync), source, now)
+        if pull is None or pull.left is not None:
             return
-        self.statistics.records_sent += len(pairs)
+        self.progress.know(message.sessions, now)
+        width = PARTITIONS // GROUPS
+        mine: dict[int, int] = {}
+        for group in message.groups:
+            first = group * width
+            mine.update(self._manager.table.partition_digests(first, first + width - 1))
+        theirs = message.digests
+        # Every donor begins elsewhere, so that they meet late.
+        start = self._randrange(PARTITIONS)
+        differing = self._differing(mine, theirs, is_mutual=pull.offers)
+        differing.sort(key=lambda p: (p - start) % PARTITIONS)
+        pull.left = {p: theirs.get(p, 0) for p in differing}
+        share = len(differing) // (WANTS_PER_DONOR * len(self._pulls))
+        by_size = PARTITIONS * WANT_SESSIONS // max(1, message.sessions)
+        pull.partitions_max = max(WANT_PARTITIONS_MIN, min(share, by_size))
+        self._pump(now)
 
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            # A newer request of the same member replaces this one.
-            if self._serving.get(target) != serving:
-                return
-            if not _are_lost(faulty):
-                if not done:
-                    self._serve(target, sync, serving, records, then)
-            elif not sync:
-                # Who asked for them, with a number, asks again.
-                self._unserved(target, then)
+    def _differing(
+        self, mine: dict[int, int], theirs: dict[int, int], *, is_mutual: bool
+    ) -> list[int]:
+        listed = mine.keys() | theirs.keys() if is_mutual else theirs.keys()
+        return [p for p in listed if theirs.get(p, 0) != mine.get(p, 0)]
 
-        message = Records(self._manager.context, sync, pairs, done)
-        self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
+    def _heard(self, pull: _Pull | None, source: Member, now: float) -> _Pull | None:
+        if pull is None or pull.member != source:
+            return None
+        pull.heard = now
+        pull.is_silent = False
+        return pull
 
-    # The side that wants records.
+    def _pump(self, now: float) -> None:
+        """Ask every donor that is free for the next partitions."""
+        for sync, pull in list(self._pulls.items()):
+            while (
+                sync in self._pulls
+                and pull.left
+                and len(pull.wants) < WANTS_MAX
+                and not pull.is_silent
+            ):
+                have = self._next(pull, pull.left)
+                if not have:
+                    break
+                self._want(sync, pull, have, now)
+            if pull.is_equal and sync in self._pulls:
+                self._end(sync, now)
+
+    def _next(self, pull: _Pull, left: dict[int, int]) -> dict[int, list[int]]:
+        """Partitions to ask a donor for, with what is here of each."""
+        table = self._manager.table
+        have: dict[int, list[int]] = {}
+        listed = 0
+        for partition in list(left):
+            if len(have) >= pull.partitions_max or listed >= WANT_SESSIONS:
+                break
+            if partition in self._under_way:
+                continue
+            if table.partition_digest(partition) == left[partition]:
+                # It came from another donor.
+                del left[partition]
+                continue
+            have[partition] = [each for each, _ in table.session_digests(partition)]
+            listed += len(have[partition])
+        for partition in have:
+            del left[partition]
+            self._under_way[partition] = pull
+        return have
+
+    def _want(self, sync: int, pull: _Pull, have: dict[int, list[int]], now: float) -> None:
+        self._number += 1
+        number = self._number
+        pull.wants[number] = list(have)
+        self._wants[number] = pull
+        want = Want(self._manager.context, number, pull.offers, have)
+        self._post(sync, pull.member, want, now)
+
+    def on_lack(self, source: Member, message: Lack, now: float) -> None:
+        """A member does not have some of the sessions that we listed: it gets them."""
+        pull = self._heard(self._wants.get(message.sync), source, now)
+        if pull is None or not pull.offers:
+            return
+        pull.gives += 1
+        sync = next(number for number, each in self._pulls.items() if each is pull)
+
+        def given(why: Exception | None, then: float) -> None:
+            pull.gives -= 1
+            pull.heard = then
+            if self._pulls.get(sync) is pull:
+                if why is not None:
+                    self._give_up(sync, why, then)
+                elif pull.is_equal:
+                    self._end(sync, then)
+
+        records = self.donor.lacking(pull.wants[message.sync], message.digests, now)
+        self.donor.serve(source, 0, records, now, given)
 
     def on_records(self, source: Member, message: Records, now: float) -> None:
         """Merge what a member sent."""
-        pull = self._pulls.get(message.sync)
-        if pull is not None and pull.member == source:
-            pull.heard = now
+        pull = self._heard(self._wants.get(message.sync), source, now)
         try:
             self.merge(message.pairs, now)
         finally:
             # Whether or not all of it could be merged: the member has sent what it has.
-            if pull is not None and pull.member == source and message.done:
-                self._pulls.pop(message.sync, None)
-                self.statistics.pulls_done += 1
-                self._look(now)
+            if pull is not None:
+                self.progress.receive(len(message.pairs), source, now)
+                if message.done:
+                    self._wanted(message.sync, pull, now)
+
+    def _wanted(self, number: int, pull: _Pull, now: float) -> None:
+        del self._wants[number]
+        for partition in pull.wants.pop(number):
+            if self._under_way.get(partition) is pull:
+                del self._under_way[partition]
+        self._pump(now)
 
     def merge(self, pairs: Pairs, now: float) -> None:
         """Merge records or deltas into the table. A bad one costs only itself.
@@ -368,24 +518,34 @@ class Transfer:
             if manager.on_conflict is not None:
                 self._channel.event(SessionConflict(manager.context, key, lost, won))
 
-    # Anti-entropy.
+    # The join, and what follows it.
+
+    def _look(self, now: float) -> None:
+        if self.is_joined:
+            return
+        is_waiting = any(not p.is_background for p in self._pulls.values()) or bool(self._owed)
+        if now >= self._started + self._timeout:
+            self.is_complete = not is_waiting
+        elif is_waiting or now < self._started + self._join_window:
+            return
+        self.is_joined = True
+        if not self.is_complete:
+            self.statistics.no_state_transferred += 1
+        self.progress.end(now)
+        fields = {
+            "context": self._manager.context,
+            "sessions": len(self._manager.table),
+            "members": len(self._peers),
+            "seconds": round(now - self._started, 3),
+        }
+        name = "joined" if self.is_complete else "joined without all sessions"
+        self._channel.event(Notice(name, fields))
 
     def _compare(self, now: float) -> None:
-        self._timer = self._channel.timers.at(now + 1.0, self._compare)
+        self._timer = self._channel.timers.at(now + COMPARE_S, self._compare)
         suspected = self._channel.suspected
         peers = tuple(peer for peer in self._peers if peer not in suspected)
-        if not peers or self._pulls:
+        if not peers or self._pulls or self._owed:
             return
         peer = peers[self._randrange(len(peers))]
-        first = self._cursor
-        last = first + WINDOW_PARTITIONS - 1
-        self._cursor = (last + 1) % PARTITIONS
-        table = self._manager.table
-        digests = table.partition_digests(first, last)
-        message = Digests(self._manager.context, 0, first, last, True, digests)
-        self._channel.post((peer,), message.encode(), int(SendOptions.USE_ACK), now)
-
-
-def _are_lost(faulty: dict[Member, Exception]) -> bool:
-    """Whether a message did not arrive. Refused records cost only themselves."""
-    return any(not isinstance(why, RemoteProcessError) for why in faulty.values())
+        self.pull(peer, now, offers=True, is_background=True)

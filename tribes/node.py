@@ -15,6 +15,7 @@ from tribes.channel.outputs import Notice
 from tribes.errors import LocalProtocolError
 from tribes.gauges import NodeGauges, gauges_of
 from tribes.interceptors.rules import advice, check_stack
+from tribes.manager.donor import ServingBudget
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.messages import CONTEXTS_MAX
@@ -129,6 +130,7 @@ class NodeCore:
             self.static_service = StaticService(name, channel=channel, rpc=self.rpc)
             self._endpoints.put_in_core(self.static_service.membership_id, self.static_service)
         self._make_manager = make_manager
+        self._budget = ServingBudget()
         self._randrange = randrange
         self.wake_waiters = Wakes()
         """Wakes the event loops whose commits have ended since the last call, each once. The driver
@@ -281,6 +283,8 @@ class NodeCore:
             self.sessions.commits(batch.commits, now)
         if batch.overflowed or batch.dirty:
             self.sessions.overflowed(batch.overflowed, batch.dirty, now)
+        if batch.questions:
+            self.sessions.questions(batch.questions, now)
 
     def _consume(self, data: ChannelData, now: float) -> bool:
         if not data.options & _BYTE_MESSAGE:
@@ -324,4 +328,5 @@ class NodeCore:
             "randrange": self._randrange,
             "join_window": window,
             "wakes": self.wake_waiters,
+            "budget": self._budget,
         }

@@ -120,7 +120,7 @@ def test_a_whole_server() -> None:
     assert config.manager.session_id_length == 20
     assert config.manager.max_active_sessions == 5000
     assert config.manager.expiry_interval == 2 * 5 * 1000
-    assert config.manager.state_transfer_timeout_s == 3600
+    assert config.manager.state_transfer_timeout_s == -1
     assert config.channel.heartbeat_sleeptime == 2500
     assert config.channel.option_check
     membership = config.channel.membership

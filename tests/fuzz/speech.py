@@ -25,7 +25,19 @@ from tribes.links.own_wire import (
     encode_welcome,
 )
 from tribes.manager.clock import ms_to_hlc
-from tribes.manager.messages import Deltas, Digests, ExpireAnswer, ExpireAsk, Hello, Records
+from tribes.manager.messages import (
+    Deltas,
+    Digests,
+    ExpireAnswer,
+    ExpireAsk,
+    Fetch,
+    Fetched,
+    Hello,
+    Lack,
+    Records,
+    Summary,
+    Want,
+)
 from tribes.manager.record import Entry, Kind, Life, Namespace, Parsed, pack, to_wire
 from tribes.security.keys import KeyRing
 from tribes.security.mark import Marker
@@ -227,13 +239,20 @@ def manager_seeds() -> list[bytes]:
         *(to_input((1, record), (0x71, record), (7, b"")) for record in records),
         to_input((0x42, b"\0\x01" + b"d" * 8), (0xD2, b"\0\x02" + b"d" * 8), (0x17, b"")),
         to_input((3, b"\0" * 16), (4, live), (0x14, gone), (0x27, b"")),
+        *(to_input((each, record), (0x17, b"")) for each in (2, 18, 34, 50) for record in records),
         to_input((5, b""), (0x35, b""), (0x15, b""), (0x17, b"")),
         *(
             to_input((6, message.encode()[5:]))
             for message in (
                 Hello("x", [CONTEXT], True),
                 Deltas(CONTEXT, [("NEW", live)]),
-                Digests(CONTEXT, 3, 0, 4095, True, {1: 2}),
+                Digests(CONTEXT, 3, 9, [0, 1], {1: 2}),
+                Summary(CONTEXT, 3, [5] * 64),
+                Want(CONTEXT, 4, True, {1: [2], 2: []}),
+                Want(CONTEXT, 5, True, {partition: [] for partition in range(4096)}),
+                Lack(CONTEXT, 4, [2]),
+                Fetch(CONTEXT, 5, "ABCDEF", 7, 8),
+                Fetched(CONTEXT, 1, [("NEW", live)], True),
                 Records(CONTEXT, 1, [("NEW", many)], True),
                 ExpireAsk(CONTEXT, 1, [("NEW", 5)]),
                 ExpireAnswer(CONTEXT, 1, [("NEW", live)]),

@@ -45,7 +45,17 @@ from tribes.links.own_wire import (
     encode_start,
     proven,
 )
-from tribes.manager.messages import Deltas, Digests, ExpireAnswer, ExpireAsk, Hello, Records
+from tribes.manager.messages import (
+    Deltas,
+    Digests,
+    ExpireAnswer,
+    ExpireAsk,
+    Hello,
+    Lack,
+    Records,
+    Summary,
+    Want,
+)
 from tribes.security.mark import Marker
 from tribes.security.seal import LinkKeys
 from tribes.wire.frame import encode_frame
@@ -195,8 +205,17 @@ def _message(kind: int, part: bytes, stand: Stand) -> bytes:
                 int.from_bytes(part[i : i + 2], "big") % 4096: int.from_bytes(part[i + 2 : i + 10])
                 for i in range(0, len(part) - 9, 10)
             }
-            first, last = (0, 4095) if kind & 64 else (4096, -1)
-            return Digests(CONTEXT, kind >> 4, first, last, bool(kind & 128), digests).encode()
+            numbers = list(digests.values())
+            match kind >> 4 & 3:
+                case 0:
+                    return Digests(CONTEXT, kind >> 6, 9, list(range(64)), digests).encode()
+                case 1:
+                    return Summary(CONTEXT, kind >> 6, (numbers + [0] * 64)[:64]).encode()
+                case 2:
+                    have = {p: [d] for p, d in digests.items()}
+                    return Want(CONTEXT, kind >> 6, bool(kind & 64), have).encode()
+                case _:
+                    return Lack(CONTEXT, kind >> 6, numbers).encode()
         case 3:
             versions = [int.from_bytes(part[i : i + 8]) for i in range(0, len(part), 8)]
             return ExpireAsk(CONTEXT, 1, [(key, version) for version in versions]).encode()

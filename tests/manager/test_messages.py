@@ -17,9 +17,14 @@ from tribes.manager.messages import (
     Draining,
     ExpireAnswer,
     ExpireAsk,
+    Fetch,
+    Fetched,
     Hello,
+    Lack,
     Receipt,
     Records,
+    Summary,
+    Want,
     decode_message,
     is_manager_message,
 )
@@ -39,11 +44,21 @@ MESSAGES = st.one_of(
         Digests,
         NAMES,
         NUMBERS,
-        PARTITION,
-        PARTITION,
-        st.booleans(),
+        NUMBERS,
+        st.lists(st.integers(0, 63), max_size=5),
         st.dictionaries(PARTITION, U64, max_size=5),
     ),
+    st.builds(Summary, NAMES, NUMBERS, st.lists(U64, min_size=64, max_size=64)),
+    st.builds(
+        Want,
+        NAMES,
+        NUMBERS,
+        st.booleans(),
+        st.dictionaries(PARTITION, st.lists(U64, max_size=3), max_size=5),
+    ),
+    st.builds(Lack, NAMES, NUMBERS, st.lists(U64, max_size=5)),
+    st.builds(Fetch, NAMES, NUMBERS, NAMES, U64, st.integers(0, 2**32 - 1)),
+    st.builds(Fetched, NAMES, NUMBERS, PAIRS.map(lambda pairs: pairs[:1]), st.booleans()),
     st.builds(Records, NAMES, NUMBERS, PAIRS, st.booleans()),
     st.builds(ExpireAsk, NAMES, NUMBERS, st.lists(st.tuples(NAMES, U64), max_size=5)),
     st.builds(ExpireAnswer, NAMES, NUMBERS, PAIRS),
@@ -86,7 +101,7 @@ def test_random_bytes_are_a_message_or_refused(data: bytes) -> None:
             pass
 
 
-@given(st.integers(0, 12), st.lists(control_values(), max_size=7))
+@given(st.integers(0, 14), st.lists(control_values(), max_size=7))
 def test_fields_of_the_wrong_kind_are_refused(kind: int, fields: list[Any]) -> None:
     """A well-formed array with anything in it is a message or refused."""
     try:
@@ -107,8 +122,15 @@ def test_fields_of_the_wrong_kind_are_refused(kind: int, fields: list[Any]) -> N
         MAGIC + b"\x01" + pack([0, "n", []]),
         MAGIC + b"\x01" + pack([1, "app", ["key"]]),
         MAGIC + b"\x01" + pack([1, "app", ["k" * 300, b""]]),
-        MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"123"]),
-        MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"\xff" * 10]),
+        MAGIC + b"\x01" + pack([2, "app", 0, 0, b"", b"123"]),
+        MAGIC + b"\x01" + pack([2, "app", 0, 0, b"", b"\xff" * 10]),
+        MAGIC + b"\x01" + pack([2, "app", 0, 0, b"\x40", b""]),
+        MAGIC + b"\x01" + pack([9, "app", 0, bytes(8 * 63)]),
+        MAGIC + b"\x01" + pack([10, "app", 0, True, bytes(5)]),
+        MAGIC + b"\x01" + pack([10, "app", 0, True, b"\0\0\0\0\0\x02" + bytes(8)]),
+        MAGIC + b"\x01" + pack([11, "app", 0, bytes(7)]),
+        MAGIC + b"\x01" + pack([12, "app", 0, "id", 0, 2**32]),
+        MAGIC + b"\x01" + pack([13, "app", 0, ["a", b"", "b", b""], True]),
         MAGIC + b"\x01" + pack([4, "app", 1, ["key", -1]]),
         MAGIC + b"\x01" + pack([4, "app", True, []]),
         MAGIC + b"\x01" + pack([7, "app", 1, b"\xff" * 10]),

@@ -19,7 +19,8 @@ from tests.mutants.registry import (
     nothing,
 )
 from tribes.interceptors.failure import TcpFailureDetector
-from tribes.manager import transfer
+from tribes.manager import donor, transfer
+from tribes.manager.donor import Donor
 from tribes.manager.group import SessionGroup
 from tribes.manager.messages import Records
 from tribes.manager.record import Life, from_wire, header
@@ -255,7 +256,7 @@ _differing = Transfer._differing
 add(
     "partition skipped",
     "The first partition that differs is left out.",
-    (Transfer, "_differing", lambda self, message: _differing(self, message)[1:]),
+    (Transfer, "_differing", lambda self, *each, **more: _differing(self, *each, **more)[1:]),
     faults=CRASH,
 )
 add(
@@ -264,30 +265,31 @@ add(
     (
         Transfer,
         "_differing",
-        lambda self, message: [p for p in _differing(self, message) if p < PARTITIONS // 2],
+        lambda self, *each, **more: [
+            p for p in _differing(self, *each, **more) if p < PARTITIONS // 2
+        ],
     ),
     faults=CRASH,
 )
 add(
     "nothing differs",
     "Digests are taken for equal.",
-    (Transfer, "_differing", lambda self, message: []),
+    (Transfer, "_differing", lambda self, *each, **more: []),
     faults=CRASH,
 )
 
 
-def _first_chunk(
-    self: Any, target: Member, sync: int, serving: int, records: Any, now: float
-) -> None:
-    _serve(self, target, sync, -1, records, now)
+def _first_chunk(self: Any, serving: Any, length: int, why: Any, now: float) -> None:
+    serving.records = iter(())
+    _settle(self, serving, length, why, now)
 
 
-_serve = Transfer._serve
-_SMALL_CHUNKS: Final = ((transfer, "RECORDS_MAX_BYTES", 400),)
+_settle = Donor._settle
+_SMALL_CHUNKS: Final = ((donor, "RECORDS_MAX_BYTES", 400), (donor, "OUTSTANDING_MAX_BYTES", 800))
 add(
     "only the first chunk",
     "Of a transfer in several messages only the first is sent.",
-    (Transfer, "_serve", _first_chunk),
+    (Donor, "_settle", _first_chunk),
     faults=CRASH,
     changes=BUSY,
     stress=_SMALL_CHUNKS,
@@ -295,9 +297,7 @@ add(
 
 
 def _done_early(self: Any, source: Member, message: Records, now: float) -> None:
-    pull = self._pulls.get(message.sync)
-    if pull is not None and not message.done:
-        self._serving.clear()
+    if message.sync in self._wants and not message.done:
         message = Records(message.context, message.sync, [], True)
     _on_records(self, source, message, now)
 
@@ -317,16 +317,16 @@ add(
     (Transfer, "_compare", nothing),
     plan=plans.failed_pull,
 )
-_records_of = Transfer._records_of
+_record = Donor._record
 add(
     "dead sessions not transferred",
     "Records of sessions that were logged out are left out of transfers.",
     (
-        Transfer,
-        "_records_of",
-        lambda self, partitions, now_ds: (
-            (key, data)
-            for key, data in _records_of(self, partitions, now_ds)
+        Donor,
+        "_record",
+        lambda self, key, now: (
+            (each, data)
+            for each, data in _record(self, key, now)
             if header(self._manager.table.get(key)).life == Life.LIVE
         ),
     ),
@@ -341,7 +341,7 @@ add(
 )
 add(
     "no anti-entropy",
-    "Nodes do not compare windows of partitions in the background.",
+    "Nodes do not compare what they have in the background.",
     (Transfer, "_compare", nothing),
     faults=STALL,
     options=(0, 8),

@@ -27,7 +27,7 @@ from tribes.config.model import (
 from tribes.errors import QueueFullError, RemoteProtocolError, TribesError
 from tribes.interceptors import MessageDispatchInterceptor, TcpFailureDetector
 from tribes.manager.inbox import Commit, Inbox
-from tribes.manager.messages import Digests
+from tribes.manager.messages import Summary
 from tribes.manager.transfer import Transfer
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
@@ -112,7 +112,7 @@ def test_a_frame_that_names_us_as_its_source_costs_the_connection_only() -> None
     world = World(1)
     node = world.start("a", sim_config())
     world.run(2)
-    body = Digests("app", 7, 0, 4095, False, {}).encode()
+    body = Summary("app", 7, [1] * 64).encode()
     node.core.link_opened(999, world.now, peer=("127.0.0.1", 5))
     try:
         node.core.link_bytes(999, frame(node.core.local, 3, body), world.now)

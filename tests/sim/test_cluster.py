@@ -136,7 +136,7 @@ def test_concurrent_writers_of_different_attributes_both_survive() -> None:
     assert len(digests(nodes)) == 1
 
 
-def test_joiner_under_write_load_has_every_session() -> None:
+def test_t51_joiner_under_write_load_has_every_session() -> None:
     """While others write, a node starts: afterwards it holds exactly what they hold."""
     world = World(7)
     a, b, c = start(world, "abc", options=8)
@@ -153,12 +153,14 @@ def test_joiner_under_write_load_has_every_session() -> None:
     assert all(read(d, session_id) is not None for session_id in ids)
 
 
-def test_nodes_that_start_together_do_not_wait_for_each_other() -> None:
-    """Each is joined within two seconds."""
-    world = World(8)
-    nodes = [world.start(name, config()) for name in "abcdef"]
-    world.run(2)
-    assert all(node.core.is_joined for node in nodes)
+@pytest.mark.parametrize("names", ["ab", "abcdef"])
+def test_t50_nodes_that_start_together_do_not_wait_for_each_other(names: str) -> None:
+    """Fifty times, two and six at once: each is joined within two seconds."""
+    for seed in range(50):
+        world = World(seed)
+        nodes = [world.start(name, config()) for name in names]
+        world.run(2)
+        assert all(node.core.is_joined for node in nodes), seed
 
 
 def test_partition_heals_and_both_sides_writes_survive() -> None:
@@ -204,7 +206,7 @@ def test_invalidated_session_never_comes_back() -> None:
     assert len(digests(nodes)) == 1
 
 
-def test_idle_session_expires_everywhere_once() -> None:
+def test_t34_idle_session_expires_everywhere_once() -> None:
     """The owner asks, nobody objects, and one node reports it."""
     world = World(11)
     nodes = start(world, "abc", max_inactive_s=5)

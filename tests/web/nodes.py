@@ -88,7 +88,7 @@ def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -
                 ),
                 receiver=ReceiverConfig(port=0),
             ),
-            manager=ManagerConfig(channel_send_options=6, **manager),
+            manager=ManagerConfig(**{"channel_send_options": 6, **manager}),
         )
     )
 

@@ -318,6 +318,10 @@ class ChannelCore:
         """True when no message is on its way to any member."""
         return self.senders.is_idle and self.datagrams.is_idle
 
+    def live_waiting(self, member: Member) -> int:
+        """Bytes of :meth:`post` that wait to be written to a member."""
+        return self.senders.live_waiting(member)
+
     @property
     def queued_bytes(self) -> dict[Member, int]:
         """What is on its way to each member, in bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Set
 
 import click
@@ -12,6 +13,7 @@ import trio
 from click.core import ParameterSource
 
 from tribes.cli.logs import LOG_FORMATS, set_up_logging
+from tribes.cli.progress_bar import ProgressBar
 from tribes.config import read_config, read_config_bytes, value_at, with_value
 from tribes.config.model import (
     ChannelConfig,
@@ -342,7 +344,7 @@ async def _run(config: NodeConfig) -> int:
     has_files = bool(config.channel.key_file or config.channel.tls)
     reload = getattr(signal, "SIGHUP", None) if has_files else None
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
-        channel = GroupChannel(config)
+        channel = GroupChannel(config, watch=ProgressBar(sys.stdout).watch)
         async with trio.open_nursery() as nursery:
             async with channel:
                 _say_ready(channel)

@@ -58,6 +58,7 @@ _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
     ManagerConfig: {
         "maxInactiveInterval": "max_inactive_s",
         "stateTransferTimeout": "state_transfer_timeout_s",
+        "sendAllSessionsSize": "send_all_sessions_size",
     },
 }
 """Tomcat's names that are not ours in capitals (tribes-wire §9.3)."""

@@ -423,8 +423,10 @@ class ManagerConfig(_Config, frozen=True):
             and reaches the others when they can be reached.
         min_copies: A commit is also unreplicated when fewer other members than this acknowledged
             it; 0: none need to, which is what a node that is alone can do.
-        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
-            (``stateTransferTimeout``).
+        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions; then it
+            goes on with what it has, and says so. -1: for ever (``stateTransferTimeout``).
+        send_all_sessions_size: Sessions that a donor puts into one message at most
+            (``sendAllSessionsSize``).
         expiry_interval: Milliseconds between two looks for idle sessions.
         pathname: File that keeps the sessions when the last member stops, or all do, until the next
             start (Tomcat's StandardManager: ``pathname``); ``{context}`` in its name stands for the
@@ -442,6 +444,7 @@ class ManagerConfig(_Config, frozen=True):
     on_unreplicated: Literal["serve", "error"] = "serve"
     min_copies: int = 0
     state_transfer_timeout_s: float = 60.0
+    send_all_sessions_size: int = 1000
     expiry_interval: int = 1000
     pathname: str = ""
 
@@ -539,6 +542,14 @@ def check_values(config: NodeConfig) -> None:
             key="manager.queue_timeout",
         )
     _check_unreplicated(config.manager)
+    _positive("manager.send_all_sessions_size", config.manager.send_all_sessions_size)
+    transfer_s = config.manager.state_transfer_timeout_s
+    if transfer_s < 0 and transfer_s != -1:
+        raise ConfigError(
+            "must be 0 or more seconds, or -1 (wait until all sessions are here), found "
+            f"{transfer_s:g}",
+            key="manager.state_transfer_timeout_s",
+        )
     _positive("manager.expiry_interval", config.manager.expiry_interval)
     _check_services(config.channel)
     group = _ip("channel.membership.address", membership.address)

@@ -455,6 +455,11 @@ class SenderPool:
         senders = self._senders.items()
         return {member: sender.load for member, sender in senders if sender.queued_bytes}
 
+    def live_waiting(self, member: Member) -> int:
+        """Bytes of managers' messages that wait to be written to a member."""
+        sender = self._senders.get(member)
+        return 0 if sender is None else sender.load.live
+
     @property
     def blocked(self) -> dict[Member, int]:
         """How many sends wait for room in the queue of each destination with such."""

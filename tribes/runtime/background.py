@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -232,13 +233,14 @@ class BackgroundNode:
             await in_thread(lambda: self._await_started(self._launched()))
         try:
             limit = self._join_limit_s if timeout is None else timeout
-            return await result_of(self.joined, limit)
+            return await result_of(self.joined, inf if limit is None else limit)
         except TimeoutError:
             return False
 
     @property
-    def _join_limit_s(self) -> float:
-        return self.config.manager.state_transfer_timeout_s + 10
+    def _join_limit_s(self) -> float | None:
+        transfer_s = self.config.manager.state_transfer_timeout_s
+        return None if transfer_s < 0 else transfer_s + 10
 
     @property
     def was_started(self) -> bool:
@@ -354,6 +356,17 @@ class BackgroundNode:
             channel.announce(payload=payload, domain=domain, command=command)
 
         call_in_run(run.token, announce).result(_START_TIMEOUT_S)
+
+    def resync(self, context: str) -> int:
+        """Get what other members have and this one does not, see :meth:`GroupChannel.resync`.
+
+        Raises:
+            LocalProtocolError: The context is not in ``config.contexts``.
+            ChannelClosedError: The node does not run.
+        """
+        channel, run = self.channel, self._run
+        assert run is not None
+        return call_in_run(run.token, lambda: channel.resync(context)).result(_START_TIMEOUT_S)
 
     def set_keys(self, keys: KeyRing) -> None:
         """Replace the group's keys, see :meth:`GroupChannel.set_keys`; returns when it is done.

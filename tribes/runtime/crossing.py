@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
 __all__ = ["call_in_run", "now_or_soon", "send_from_outside", "soon"]
+
+_T = TypeVar("_T")
 
 
 def send_from_outside(
@@ -67,7 +69,7 @@ def send_from_outside(
     return future
 
 
-def call_in_run(token: trio.lowlevel.TrioToken | None, call: Callable[[], None]) -> Future[None]:
+def call_in_run(token: trio.lowlevel.TrioToken | None, call: Callable[[], _T]) -> Future[_T]:
     """Call a function in the channel's run, from any thread.
 
     Args:
@@ -75,20 +77,20 @@ def call_in_run(token: trio.lowlevel.TrioToken | None, call: Callable[[], None])
         call: Must not block.
 
     Returns:
-        Done when it was called; has what it raised.
+        Done when it was called; has what it returned or raised.
 
     Raises:
         ChannelClosedError: The run has ended.
     """
-    future: Future[None] = Future()
+    future: Future[_T] = Future()
 
     def run() -> None:
         try:
-            call()
+            result = call()
         except Exception as error:  # noqa: BLE001 - the caller's, in its own thread
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
 
     soon(token, run, ChannelClosedError("the node was stopped"))
     return future

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
@@ -265,8 +266,32 @@ class GroupChannel:
         Args:
             timeout: Seconds; None: as long as the state transfer may take.
         """
-        limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
-        return await self.shell.joined(limit)
+        if timeout is None:
+            transfer_s = self.config.manager.state_transfer_timeout_s
+            timeout = inf if transfer_s < 0 else transfer_s + 5
+        return await self.shell.joined(timeout)
+
+    def resync(self, context: str) -> int:
+        """Compare the sessions of a context with every member now, and get what is not here; newer
+        state here stays (Tomcat's management operation of that name).
+
+        It returns at once; ``await_joined`` does not wait for it, the log tells what comes of it.
+
+        Args:
+            context: Of this node.
+
+        Returns:
+            How many members are asked.
+
+        Raises:
+            LocalProtocolError: The context is not in ``config.contexts``.
+            ChannelClosedError: The channel has not been entered.
+        """
+        self.sessions.listed_manager(context)
+        shell = self.shell
+        asked = shell.core.sessions.replicators[context].resync(shell.now())
+        shell.pump()
+        return asked
 
     def gauges(self) -> NodeGauges:
         """What this node keeps for its members at this moment, and how often each bound was met.

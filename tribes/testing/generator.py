@@ -49,6 +49,9 @@ NODES_TAKEN: Final = {
     "clock_step": 1,
     "clock_drift": 1,
     "disk_full": 1,
+    "donor_hangs": 1,
+    "donor_refuses": 1,
+    "donor_dies": 1,
 }
 """How many nodes an action takes; those not named take none, or (partition) a drawn number."""
 
@@ -61,6 +64,7 @@ LOSES_MEMORY: Final = frozenset(
         "leave",
         "drain",
         "mass_restart",
+        "donor_dies",
     )
 )
 
@@ -71,6 +75,9 @@ where something does, a plain link does not notice everything, as Tomcat's does 
 _ADDED: Final = frozenset(("slow_listeners",))
 """Drawn by themselves, with what else was added later: so that a seed without them gives the plan
 that it always gave."""
+
+_DONORS: Final = frozenset(("donor_hangs", "donor_refuses", "donor_dies"))
+"""Likewise, and later still. They need somebody who joins, so with them nodes crash."""
 
 _REST_S: Final = 15.0
 
@@ -109,9 +116,13 @@ def draw_plan(
     random = Random(f"plan {seed}")
     count = members or random.choice((2, 3, 3, 3, 4, 5, 6))
     kinds = [k for k in (faults if faults is not None else DEFAULT_FAULTS) if _fits(k, count)]
-    swarm = [kind for kind in kinds if kind not in _ADDED and random.random() < 0.25]
+    old = [kind for kind in kinds if kind not in _ADDED | _DONORS]
+    swarm = [kind for kind in old if random.random() < 0.25]
     added = Random(f"plan {seed}, added")
     swarm += [kind for kind in kinds if kind in _ADDED and added.random() < 0.25]
+    donors = Random(f"plan {seed}, donors")
+    if donors.random() < 0.2 and (failing := [kind for kind in kinds if kind in _DONORS]):
+        swarm += [donors.choice(failing), *(kind for kind in kinds if kind == "crash")]
     anchor = random.randrange(count)
     steps: list[Step] = []
     if swarm:

@@ -55,6 +55,9 @@ ACTIONS: Final = {
     "clock_step": "the wall clock of a node jumps by `value` milliseconds",
     "clock_drift": "the wall clock of a node runs `value` times as fast",
     "disk_full": "nothing can be written to a node's disk",
+    "donor_hangs": "a node is asked for what others lack, and answers nothing",
+    "donor_refuses": "the same, and it says that it does not run the application",
+    "donor_dies": "crashes in the middle of the next transfer that it gives within `seconds`",
 }
 """Every action with what it does. ``value`` and ``seconds`` are those of the step."""
 

@@ -7,8 +7,9 @@ in `UNTOLD`, with the words by which the run notes its begin and its end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from tribes.errors import RemoteProtocolError
 from tribes.wire.member import SHUTDOWN_COMMAND, decode_member, encode_member
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ UNTOLD: Final = {
     "no_multicast": _LASTS,
     "no_tcp": _LASTS,
     "clock_drift": _LASTS,
+    "donor_hangs": _LASTS,
+    "donor_refuses": _LASTS,
 }
 """What is set directly, so that the world does not tell of it: how its begin and end are noted."""
 
@@ -327,6 +330,54 @@ def _disk_full(run: Run, step: Step) -> Undo:
     return undo
 
 
+def _donor_hangs(run: Run, step: Step) -> Undo:
+    node = run.nodes[step.nodes[0]]
+    if not node.is_alive:
+        return None
+    donor: Any = node.core.sessions.replicators["app"].transfer.donor
+
+    def answer(*_: object) -> None:
+        if step.action == "donor_refuses":
+            raise RemoteProtocolError("no context 'app' runs here")
+
+    donor.on_summary = donor.on_want = answer
+
+    def undo() -> None:
+        # Two such steps may overlap; the first to end ends both.
+        for name in ("on_summary", "on_want"):
+            vars(donor).pop(name, None)
+
+    run.world.at(max(0.0, run.end_s - run.world.now - 0.001), undo)
+    return undo
+
+
+def _donor_dies(run: Run, step: Step) -> Undo:
+    node = run.nodes[step.nodes[0]]
+    if not node.is_alive:
+        return None
+    donor: Any = node.core.sessions.replicators["app"].transfer.donor
+    incarnation, send = node.incarnation, type(donor)._send
+
+    def send_and_die(*args: Any) -> None:
+        send(donor, *args)
+        if donor.is_serving:
+            run.world.at(0.0003, die)
+
+    def die() -> None:
+        if node.incarnation == incarnation and "_send" in vars(donor):
+            node.crash()
+            run.world.at(1.0, lambda: run.revive(node))
+
+    donor._send = send_and_die
+
+    def undo() -> None:
+        vars(donor).pop("_send", None)
+
+    # At the end of the faults nobody is to die any more.
+    run.world.at(max(0.0, run.end_s - run.world.now - 0.001), undo)
+    return undo
+
+
 PERFORM: Final[dict[str, Callable[[Run, Step], Undo]]] = {
     "crash": _crash,
     "crash_during_send": _crash,
@@ -360,5 +411,8 @@ PERFORM: Final[dict[str, Callable[[Run, Step], Undo]]] = {
     "clock_step": _clock_step,
     "clock_drift": _clock_drift,
     "disk_full": _disk_full,
+    "donor_hangs": _donor_hangs,
+    "donor_refuses": _donor_hangs,
+    "donor_dies": _donor_dies,
 }
 """By action of the step."""

@@ -146,7 +146,8 @@ class SessionMiddleware:
                 except SessionNotReplicatedError:
                     is_refused = True
                 cookie = binding.set_cookie(held, is_secure=is_secure)
-                headers = [] if cookie is None else [(b"set-cookie", cookie)]
+                token = binding.set_token(held, is_secure=is_secure)
+                headers = [(b"set-cookie", each) for each in (cookie, token) if each is not None]
                 if is_refused:
                     await refuse(scope, send, headers)
                     return

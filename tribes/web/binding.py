@@ -24,10 +24,20 @@ from tribes.runtime.native import ChannelTask
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
 from tribes.web.early import start_with_worker
+from tribes.web.freshness import (
+    TOKEN_SUFFIX,
+    Written,
+    abring,
+    acks_all,
+    bring,
+    decode_token,
+    encode_token,
+)
 from tribes.web.request_session import RequestSession
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
+    from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.manager.session_locks import RequestLine
@@ -104,6 +114,7 @@ class SessionBinding:
             self._filter = node.path_filter
         else:
             self.committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+        self._acks_all = isinstance(node, LocalSessions) or acks_all(node.config.manager)
         name = self.cookie.name
         self.parameter = name.lower() if name == "JSESSIONID" else name
         """Name of the path parameter, as Tomcat's."""
@@ -148,6 +159,37 @@ class SessionBinding:
         """
         if request is not None and self.manager.ignores(request):
             return self._open_later(tuple(headers), url, request)
+        headers = tuple(headers)
+        self.bring(headers, self.cookie.name, url)
+        return self._open(headers, url, request)
+
+    def bring(self, headers: Iterable[bytes], name: str, url: RequestUrl | None = None) -> None:
+        """Have the session of a request brought here, with what its client has written, before
+        `find`; blocks this thread for a bounded time if it must. In an event loop it does nothing.
+
+        Args:
+            headers: The values of its ``Cookie`` headers.
+            name: The session cookie's name.
+            url: Its URL, where ids may stand in URLs.
+        """
+        headers = tuple(headers)
+        bring(self.manager, self._ids(headers, name, url), self.written(headers, name))
+
+    def written(self, headers: Iterable[bytes], name: str) -> Written | None:
+        """The client's last write, if it carries a token of one."""
+        for value in cookie_values(headers, name + TOKEN_SUFFIX):
+            written = decode_token(value)
+            if written is not None:
+                return written
+        return None
+
+    def _ids(self, headers: Iterable[bytes], name: str, url: RequestUrl | None) -> list[str]:
+        offered = () if url is None or not url.offered else (url.offered,)
+        return [split_route(value)[0] for value in (*cookie_values(headers, name), *offered)]
+
+    def _open(
+        self, headers: tuple[bytes, ...], url: RequestUrl | None, request: RequestLine | None
+    ) -> RequestSession:
         found, offered = None, ""
         if url is None or self.tracking == "both":
             found, offered = self.find(headers, self.cookie.name, request)
@@ -188,11 +230,14 @@ class SessionBinding:
     ) -> RequestSession:
         """The same in a task of asyncio or trio: what a store has is waited for."""
         headers = tuple(headers)
-        if request is None or not self.manager.ignores(request):
-            for value in self._values(headers, url):
-                if self._is_away(value, request):
-                    return await in_thread(partial(self.open, headers, url, request))
-        return self.open(headers, url, request)
+        if request is not None and self.manager.ignores(request):
+            return self._open_later(headers, url, request)
+        for value in self._values(headers, url):
+            if self._is_away(value, request):
+                return await in_thread(partial(self._open, headers, url, request))
+        name = self.cookie.name
+        await abring(self.manager, self._ids(headers, name, url), self.written(headers, name))
+        return self._open(headers, url, request)
 
     def find(
         self, headers: Iterable[bytes], name: str, request: RequestLine | None = None
@@ -244,14 +289,26 @@ class SessionBinding:
             LocalProtocolError: It would block an event loop.
         """
         if held.waiting is None and held.session is not None:
-            self.committer.commit(held.session, known_failures=held.failed, can_refuse=can_refuse)
+            result = self.committer.commit(
+                held.session, known_failures=held.failed, can_refuse=can_refuse
+            )
+            self._note(held, result)
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
         if held.waiting is None and held.session is not None:
-            await self.committer.acommit(
+            result = await self.committer.acommit(
                 held.session, known_failures=held.failed, can_refuse=can_refuse
             )
+            self._note(held, result)
+
+    def _note(self, held: RequestSession, result: CommitResult) -> None:
+        if self.must_tell(result):
+            held.written = result.version
+
+    def must_tell(self, result: CommitResult) -> bool:
+        """Whether the client must carry a token, or another node might not show it its write."""
+        return bool(result.version) and (bool(result.missing) or not self._acks_all)
 
     def set_cookie(
         self,
@@ -286,6 +343,28 @@ class SessionBinding:
         if value == held.offered and not always:
             return None
         return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
+
+    def set_token(
+        self,
+        held: RequestSession,
+        *,
+        is_secure: bool,
+        cookie: CookieSettings | None = None,
+        max_age_s: int | None = None,
+    ) -> bytes | None:
+        """The value of the ``Set-Cookie`` header with the token of what this request has written,
+        or None. Arguments as in `set_cookie`, after which it is called.
+        """
+        if held.written is None or held.session is None or self.tracking == "url":
+            return None
+        cookie = cookie or self.cookie
+        token = ""
+        if held.session.is_valid:
+            token = encode_token(held.written, self.manager.clock.actor)
+        elif not held.offered:
+            return None
+        named = replace(cookie, name=cookie.name + TOKEN_SUFFIX)
+        return named.header(token, is_secure=is_secure, max_age_s=max_age_s)
 
     # Life of the node.
 

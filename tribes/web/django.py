@@ -27,8 +27,10 @@ from tribes.runtime.background import BackgroundNode
 from tribes.runtime.waiters import running_loop
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding
+from tribes.web.freshness import TOKEN_SUFFIX, Written, abring, bring, decode_token, encode_token
 
 if TYPE_CHECKING:
+    from tribes.manager.inbox import CommitResult
     from tribes.manager.session import Session
 
 __all__ = ["SessionMiddleware", "SessionStore", "node"]
@@ -96,6 +98,9 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         self._known: list[str] | None = None
         """Names that were loaded; None: the content is to replace all that is stored."""
         self._failed: set[str] = set()
+        self.written: Written | None = None
+        """What the client has written before, or this request: `SessionMiddleware` carries it."""
+        self.has_written = False
         self._binding = _the_binding()
         if running_loop() is None:
             self._join()
@@ -105,11 +110,15 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def load(self) -> dict[str, Any]:
         """The content, from this process's memory; empty if there is no such session."""
         self._join()
+        if self.session_key:
+            bring(self._binding.manager, (self.session_key,), self.written)
         return self._loaded()
 
     async def aload(self) -> dict[str, Any]:
         """The same in a task."""
         await self._ajoin()
+        if self.session_key:
+            await abring(self._binding.manager, (self.session_key,), self.written)
         return self._loaded()
 
     def _loaded(self) -> dict[str, Any]:
@@ -166,8 +175,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         self._join()
         held = self._written(content, must_create)
         has_expired = not held.is_valid
-        self._binding.committer.commit(held, known_failures=self._failed)
-        self._saved(held, has_expired=has_expired)
+        result = self._binding.committer.commit(held, known_failures=self._failed)
+        self._saved(held, result, has_expired=has_expired)
 
     async def asave(self, must_create: bool = False) -> None:
         """The same in a task."""
@@ -176,8 +185,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         await self._ajoin()
         held = self._written(content, must_create)
         has_expired = not held.is_valid
-        await self._binding.committer.acommit(held, known_failures=self._failed)
-        self._saved(held, has_expired=has_expired)
+        result = await self._binding.committer.acommit(held, known_failures=self._failed)
+        self._saved(held, result, has_expired=has_expired)
 
     def _written(self, content: dict[str, Any], must_create: bool) -> Session:
         """The session, with what is to be committed."""
@@ -207,7 +216,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
             held.invalidate()
         return held
 
-    def _saved(self, held: Session, *, has_expired: bool) -> None:
+    def _saved(self, held: Session, result: CommitResult, *, has_expired: bool) -> None:
+        if self._binding.must_tell(result):
+            self.written = result.version, self._binding.manager.clock.actor
+            self.has_written = True
         if not held.is_valid:
             self._held = None
             if not has_expired:
@@ -285,11 +297,34 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
 class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Django has no types
     """Django's, which answers a commit that is on too few members by 503 and not by 500.
 
-    In ``MIDDLEWARE`` instead of Django's, for ``"on_unreplicated": "error"``.
+    In ``MIDDLEWARE`` instead of Django's, for ``"on_unreplicated": "error"``, and so that a client
+    reads its own writes on every node: it carries the token of them, in a cookie of its own.
     """
 
+    def process_request(self, request: HttpRequest) -> None:
+        """Make the session."""
+        super().process_request(request)
+        token = request.COOKIES.get(settings.SESSION_COOKIE_NAME + TOKEN_SUFFIX, "")
+        if isinstance(request.session, SessionStore):
+            request.session.written = decode_token(token)
+
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Save the session and write the cookie."""
+        """Save the session and write the cookies."""
+        answer = self._process_response(request, response)
+        held = getattr(request, "session", None)
+        if isinstance(held, SessionStore) and held.has_written and held.written is not None:
+            answer.set_cookie(
+                settings.SESSION_COOKIE_NAME + TOKEN_SUFFIX,
+                encode_token(*held.written),
+                domain=settings.SESSION_COOKIE_DOMAIN,
+                path=settings.SESSION_COOKIE_PATH,
+                secure=settings.SESSION_COOKIE_SECURE or None,
+                httponly=settings.SESSION_COOKIE_HTTPONLY or None,
+                samesite=settings.SESSION_COOKIE_SAMESITE,
+            )
+        return answer
+
+    def _process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         try:
             return super().process_response(request, response)
         except SessionNotReplicatedError:

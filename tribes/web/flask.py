@@ -132,6 +132,7 @@ class TribesSessions(SessionInterface):
             held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
             held.waiting = lambda: binding.find(cookies, name, line)
             return held
+        binding.bring(cookies, name)
         found = binding.find(cookies, name, line)
         return FlaskSession(binding.manager, *found, is_secure=request.is_secure)
 
@@ -165,6 +166,14 @@ class TribesSessions(SessionInterface):
         if header is not None:
             response.headers.add("Set-Cookie", header.decode("latin-1"))
             response.vary.add("Cookie")
+        token = self.binding.set_token(
+            held,
+            is_secure=held.is_secure,
+            cookie=self.cookie(app),
+            max_age_s=lifetime_s if is_permanent else None,
+        )
+        if token is not None:
+            response.headers.add("Set-Cookie", token.decode("latin-1"))
         # What a streamed body or a teardown function changes after this.
         response.call_on_close(lambda: self.binding.commit(held, can_refuse=False))
 

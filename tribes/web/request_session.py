@@ -23,7 +23,16 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "_session", "failed", "is_sealed", "offered", "url", "waiting")
+    __slots__ = (
+        "_manager",
+        "_session",
+        "failed",
+        "is_sealed",
+        "offered",
+        "url",
+        "waiting",
+        "written",
+    )
 
     def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
@@ -36,6 +45,8 @@ class RequestSession(MutableMapping[str, Any]):
         """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
+        self.written: int | None = None
+        """hlc of this request's write, if not all members have applied it."""
         self.is_sealed = False
         """Set once the response head has left: no cookie can tell of a session made later."""
 

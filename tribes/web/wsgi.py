@@ -228,8 +228,10 @@ class _Answer:
             self.is_refused = True
             status, headers = refusal.STATUS, refusal.head()
         cookie = self._binding.set_cookie(self._held, is_secure=self._is_secure)
-        if cookie is not None:
-            headers = [*headers, ("Set-Cookie", cookie.decode("latin-1"))]
+        token = self._binding.set_token(self._held, is_secure=self._is_secure)
+        for each in (cookie, token):
+            if each is not None:
+                headers = [*headers, ("Set-Cookie", each.decode("latin-1"))]
         self.is_sent = True
         self._write = self._start_response(status, headers)
 

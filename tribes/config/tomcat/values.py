@@ -11,10 +11,7 @@ from tribes.config.options import parse_send_options
 from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
-__all__ = ["FOR_EVER_S", "read_value"]
-
-FOR_EVER_S: Final = 3600
-"""What waiting for ever is: no wait is endless."""
+__all__ = ["read_value"]
 
 _INT: Final = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
 _I32_MAX: Final = 2**31 - 1
@@ -111,7 +108,7 @@ def _domain(text: str) -> str:
 def _transfer(text: str) -> float:
     seconds = _int(text)
     # Tomcat: -1 waits for ever, and any other negative time not at all.
-    return float(FOR_EVER_S if seconds == -1 else max(seconds, 0))
+    return float(-1 if seconds == -1 else max(seconds, 0))
 
 
 _READERS: Final[dict[str, Callable[[str], Any]]] = {

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tribes.channel.outputs import Deliver, Event, TicketDone
+from tribes.manager.expiry import SessionExpired
 from tribes.testing.sim.clocks import MachineClock
 from tribes.testing.sim.probes import ProbeClient
 from tribes.wire.outputs import (
@@ -332,6 +333,11 @@ class Driver:
         self.world.note(self.name, output.name)
         self.world.observe(self.name, "event", output)
         self.events.append((self.world.now, output))
+        if isinstance(output, SessionExpired):
+            self.after(self.delivery_s, self._tell_expired, output)
+
+    def _tell_expired(self, event: SessionExpired) -> None:
+        self.process.manager(event.context).notify_destroyed(event.key, "expired")
 
     def _datagram(self, output: Datagram) -> None:
         self.world.network.multicast(self, output.data)

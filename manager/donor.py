@@ -1,0 +1,350 @@
+"""The side of a comparison that has records: it says what differs, and sends what is wanted.
+
+Records are encoded when they leave, and never before: a donor keeps references to what it is still
+to send, that is keys.  What it has encoded and the members have not processed is bounded twice: by
+`OUTSTANDING_MAX_BYTES` for each request, and by `ServingBudget` for all members and contexts
+together.  Changes go first: while some wait in a member's live queue, it gets one message of
+records every `TRICKLE_S` and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from tribes.errors import QueueFullError, RemoteProcessError
+from tribes.wire.options import SendOptions
+
+from .merge import digest
+from .messages import Digests, Lack, Pairs, Records, Summary, Want
+from .record import deciseconds, size, to_wire
+from .session_ids import GROUPS, PARTITIONS
+
+if TYPE_CHECKING:
+    from tribes.channel.core import ChannelCore
+    from tribes.wire.member import Member
+
+    from .base import SessionManager
+    from .transfer import TransferStatistics
+
+__all__ = ["RECORDS_MAX_BYTES", "Donor", "ServingBudget", "are_lost"]
+
+RECORDS_MAX_BYTES = 256 * 1024
+"""Records of one message."""
+
+OUTSTANDING_MAX_BYTES = 1024 * 1024
+"""Records of one request that were sent and not processed, but for the last message's surplus."""
+
+SERVED_MAX_BYTES: Final = 12 * 1024 * 1024
+"""The same of all requests of a process: with what the links add it stays below 16 MiB."""
+
+SERVINGS_MAX = 8
+"""Requests of one member that are served at once; of more the oldest is dropped."""
+
+SERVING_STRANGERS_MAX = 1000
+"""Askers that are served at once; others ask again."""
+
+LIVE_SLACK_BYTES: Final = 64 * 1024
+"""A live queue with less than one message of changes counts as empty."""
+
+TRICKLE_S: Final = 0.05
+"""Between two messages to a member whose live queue is not empty: a join under load ends too."""
+
+_MESSAGE_ROOM_BYTES: Final = 4096
+"""What a message of records needs beyond them: context, keys, lengths."""
+
+_ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
+
+
+class ServingBudget:
+    """What all donors of a process have encoded and their members have not processed, in bytes.
+
+    Attributes:
+        bytes: Now.
+        peak_bytes: The most that there ever was.
+    """
+
+    __slots__ = ("_by_member", "_trickled", "bytes", "peak_bytes")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.peak_bytes = 0
+        self._by_member: dict[Member, int] = {}
+        self._trickled: dict[Member, float] = {}
+
+    def may_trickle(self, member: Member, now: float) -> bool:
+        """Whether a member whose live queue is not empty may get one message all the same."""
+        if self.is_spent or now < self._trickled.get(member, -TRICKLE_S) + TRICKLE_S:
+            return False
+        if len(self._trickled) >= SERVING_STRANGERS_MAX:
+            self._trickled.clear()
+        self._trickled[member] = now
+        return True
+
+    def of(self, member: Member) -> int:
+        """What is on its way to one member."""
+        return self._by_member.get(member, 0)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether one more message must wait."""
+        return self.bytes + RECORDS_MAX_BYTES > SERVED_MAX_BYTES
+
+    def take(self, member: Member, size_bytes: int) -> None:
+        """A message is on its way."""
+        self.bytes += size_bytes
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
+        self._by_member[member] = self.of(member) + size_bytes
+
+    def give_back(self, member: Member, size_bytes: int) -> None:
+        """It was processed, or lost."""
+        self.bytes -= size_bytes
+        left = self.of(member) - size_bytes
+        if left > 0:
+            self._by_member[member] = left
+        else:
+            self._by_member.pop(member, None)
+
+
+class _Serving:
+    """One request that is being served."""
+
+    __slots__ = (
+        "ended",
+        "is_over",
+        "is_waiting",
+        "messages",
+        "outstanding",
+        "records",
+        "sync",
+        "target",
+    )
+
+    def __init__(
+        self,
+        target: Member,
+        sync: int,
+        records: Iterator[tuple[str, bytes]],
+        ended: Callable[[Exception | None, float], None] | None,
+    ) -> None:
+        self.target = target
+        self.sync = sync
+        self.records = records
+        self.ended = ended
+        self.messages = 0  # on their way
+        self.outstanding = 0  # bytes in them
+        self.is_over = False  # nothing is left to be encoded
+        self.is_waiting = False  # a timer is set
+
+
+class Donor:
+    """Serves what other members want of one context.
+
+    Args:
+        manager: Its table has the records.
+        channel: Where they go.
+        statistics: Counts what was sent.
+        budget: Shared by all donors of the process.
+        batch_max: Sessions of one message (``sendAllSessionsSize``).
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        channel: ChannelCore,
+        *,
+        statistics: TransferStatistics,
+        budget: ServingBudget,
+        batch_max: int,
+    ) -> None:
+        self._manager = manager
+        self._channel = channel
+        self._statistics = statistics
+        self._budget = budget
+        self._batch_max = batch_max
+        self._servings: dict[Member, dict[_Serving, None]] = {}
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether somebody is still to get records."""
+        return bool(self._servings)
+
+    @property
+    def record_max_bytes(self) -> int:
+        """The longest record that can travel."""
+        return self._channel.message_max_bytes - RECORDS_MAX_BYTES - _MESSAGE_ROOM_BYTES
+
+    def peer_down(self, member: Member) -> None:
+        """A member is gone: it wants nothing any more."""
+        self._servings.pop(member, None)
+
+    def on_summary(self, source: Member, message: Summary, now: float) -> None:
+        """Tell the source the digests of the groups in which it differs."""
+        table = self._manager.table
+        mine = table.group_digests()
+        groups = [g for g in range(GROUPS) if mine[g] != message.sums[g]]
+        width = PARTITIONS // GROUPS
+        digests: dict[int, int] = {}
+        for group in groups:
+            digests.update(table.partition_digests(group * width, (group + 1) * width - 1))
+        answer = Digests(message.context, message.sync, len(table), groups, digests)
+        self._channel.post((source,), answer.encode(), _ACKED, now)
+
+    def on_want(self, source: Member, message: Want, now: float) -> None:
+        """Send what the source wants, after saying what is lacking here if it offers that."""
+        table = self._manager.table
+        if message.offers:
+            lacking: list[int] = []
+            for partition, listed in message.have.items():
+                mine = {each for each, _ in table.session_digests(partition)} if listed else ()
+                lacking.extend(each for each in listed if each not in mine)
+            if lacking:
+                answer = Lack(message.context, message.sync, lacking)
+                self._channel.post((source,), answer.encode(), _ACKED, now)
+        self.serve(source, message.sync, self._wanted(message.have, now), now)
+
+    def serve(
+        self,
+        target: Member,
+        sync: int,
+        records: Iterator[tuple[str, bytes]],
+        now: float,
+        ended: Callable[[Exception | None, float], None] | None = None,
+    ) -> None:
+        """Send records, as fast as the member processes them.
+
+        Args:
+            target: Who gets them.
+            sync: Of its request; 0: it made none.
+            records: What to send; asked for more when there is room.
+            now: Monotonic seconds.
+            ended: Told when all are processed, or why not all could be sent.
+        """
+        servings = self._servings.get(target)
+        if servings is None:
+            if len(self._servings) >= SERVING_STRANGERS_MAX:
+                return
+            servings = self._servings[target] = {}
+        elif len(servings) >= SERVINGS_MAX:
+            self._end(next(iter(servings)), QueueFullError("newer requests took its place"), now)
+            servings = self._servings.setdefault(target, {})
+        serving = _Serving(target, sync, records, ended)
+        servings[serving] = None
+        self._go_on(serving, now)
+
+    def lacking(
+        self, partitions: list[int], digests: list[int], now: float
+    ) -> Iterator[tuple[str, bytes]]:
+        """The records of these partitions that have one of these digests."""
+        lacked = set(digests)
+        for partition in partitions:
+            for each, key in self._manager.table.session_digests(partition):
+                if each in lacked:
+                    yield from self._record(key, now)
+
+    def _wanted(self, have: dict[int, list[int]], now: float) -> Iterator[tuple[str, bytes]]:
+        table = self._manager.table
+        for partition, listed in have.items():
+            known = set(listed)
+            for key in table.keys_of(partition):
+                record = table.get(key)
+                # Who has nothing gets everything: then nothing has to be hashed.
+                if record is not None and (not known or digest(key, record) not in known):
+                    yield from self._record(key, now)
+
+    def _record(self, key: str, now: float) -> Iterator[tuple[str, bytes]]:
+        record = self._manager.table.get(key)
+        if record is None:
+            return
+        if size(record) > self.record_max_bytes:
+            # No member could read it. Its writer was told; all others shall have theirs.
+            self._statistics.records_too_large += 1
+            return
+        yield key, to_wire(record, deciseconds(now))
+
+    def _is_current(self, serving: _Serving) -> bool:
+        return serving in self._servings.get(serving.target, ())
+
+    def _go_on(self, serving: _Serving, now: float) -> None:
+        while self._is_current(serving) and not serving.is_over:
+            if serving.outstanding + RECORDS_MAX_BYTES > OUTSTANDING_MAX_BYTES:
+                return
+            if not self._may_send(serving.target):
+                self._wait(serving, now)
+                return
+            self._send(serving, now)
+
+    def _may_send(self, target: Member) -> bool:
+        """Whether nothing but records waits for a member, and the budget allows for more."""
+        if self._budget.is_spent:
+            return False
+        waiting = self._channel.live_waiting(target) - self._budget.of(target)
+        return waiting <= LIVE_SLACK_BYTES
+
+    def _wait(self, serving: _Serving, now: float) -> None:
+        if serving.is_waiting:
+            return
+        serving.is_waiting = True
+
+        def again(then: float) -> None:
+            serving.is_waiting = False
+            if self._is_current(serving) and not serving.is_over:
+                if not serving.messages and self._budget.may_trickle(serving.target, then):
+                    self._send(serving, then)
+                self._go_on(serving, then)
+
+        self._channel.timers.at(now + TRICKLE_S, again)
+
+    def _send(self, serving: _Serving, now: float) -> None:
+        pairs: Pairs = []
+        length = 0
+        for key, record in serving.records:
+            pairs.append((key, record))
+            length += len(record)
+            if length >= RECORDS_MAX_BYTES or len(pairs) >= self._batch_max:
+                break
+        else:
+            serving.is_over = True
+        if not pairs and not serving.sync:
+            if not serving.messages:
+                self._end(serving, None, now)
+            return
+        self._statistics.records_sent += len(pairs)
+        serving.messages += 1
+        serving.outstanding += length
+        target = serving.target
+        self._budget.take(target, length)
+
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            self._budget.give_back(target, length)
+            self._settle(serving, length, faulty.get(target), then)
+
+        message = Records(self._manager.context, serving.sync, pairs, serving.is_over)
+        self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
+
+    def _settle(self, serving: _Serving, length: int, why: Exception | None, now: float) -> None:
+        serving.messages -= 1
+        serving.outstanding -= length
+        if not self._is_current(serving):
+            return
+        if why is not None and are_lost(why):
+            # Who asked, with a number, asks again.
+            self._end(serving, why, now)
+        elif not serving.is_over:
+            # Not from within: a message that is settled at once must not nest the next one.
+            self._channel.timers.at(now, lambda then: self._go_on(serving, then))
+        elif not serving.messages:
+            self._end(serving, None, now)
+
+    def _end(self, serving: _Serving, why: Exception | None, now: float) -> None:
+        servings = self._servings[serving.target]
+        del servings[serving]
+        if not servings:
+            del self._servings[serving.target]
+        if serving.ended is not None:
+            serving.ended(why, now)
+
+
+def are_lost(why: Exception) -> bool:
+    """Whether a message did not arrive. Refused records cost only themselves."""
+    return not isinstance(why, RemoteProcessError)
