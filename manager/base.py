@@ -107,6 +107,16 @@ class SessionManager:
     is_local = False
     """Whether no channel takes what commits leave: then they leave nothing."""
 
+    @property
+    def copies_on(self) -> tuple[str, ...]:
+        """Names of the other members that hold copies now; safe from any thread."""
+        return ()
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether this node has the sessions that the others had; safe from any thread."""
+        return True
+
     def __init__(
         self,
         context: str,

@@ -134,7 +134,7 @@ class Replicator:
             manager, channel, interval=config.expiry_interval / 1000, spread=self._spread
         )
         self._channel = channel
-        self._options = config.channel_send_options
+        self._options = config.send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
         self._commit_timeout = config.commit_timeout / 1000
         self._targets: tuple[Member, ...] = ()

@@ -13,7 +13,6 @@ import trio
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
-from tribes.runtime.commits import Committer
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.listeners import (
     ListenerRegistry,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.gauges import NodeGauges
-    from tribes.manager.delta import DeltaManager
+    from tribes.manager.base import SessionManager
     from tribes.manager.expiry import SessionExpired
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
@@ -88,7 +87,6 @@ class GroupChannel:
     ) -> None:
         self.config = config or NodeConfig()
         self.sessions = sessions or Sessions(self.config)
-        self._committer = Committer(self.config.manager)
         self._interceptors = interceptors
         self._drain_timeout = drain_timeout
         self._listeners = ListenerRegistry(
@@ -108,7 +106,12 @@ class GroupChannel:
         if self._stack is not None:
             raise LocalProtocolError("a channel is entered once")
         self._stack = AsyncExitStack()
-        await self._stack.enter_async_context(self._run())
+        await self._stack.enter_async_context(self._local_sessions())
+        try:
+            await self._stack.enter_async_context(self._run())
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -119,6 +122,18 @@ class GroupChannel:
     ) -> bool | None:
         assert self._stack is not None
         return await self._stack.__aexit__(kind, value, traceback)
+
+    @asynccontextmanager
+    async def _local_sessions(self) -> AsyncIterator[None]:
+        if not self.sessions.local:
+            yield
+            return
+        try:
+            await trio.to_thread.run_sync(self.sessions.start_local)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self.sessions.stop_local)
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
@@ -190,7 +205,7 @@ class GroupChannel:
 
     # Sessions.
 
-    def manager(self, context: str) -> DeltaManager:
+    def manager(self, context: str) -> SessionManager:
         """The session manager of a context.
 
         Raises:
@@ -214,10 +229,7 @@ class GroupChannel:
             SessionNotReplicatedError: Too few members have it, and that is to be an error.
             ConfigError: ``on_unreplicated`` cannot be used.
         """
-        committer = self._committer
-        if on_unreplicated is not None:
-            committer = Committer(self.config.manager, on_unreplicated=on_unreplicated)
-        return await committer.acommit(session)
+        return await self.sessions.committer_of(session, on_unreplicated).acommit(session)
 
     async def await_joined(self, timeout: float | None = None) -> bool:
         """Wait until this node has the others' sessions; False when that took too long.
@@ -225,7 +237,7 @@ class GroupChannel:
         Args:
             timeout: Seconds; None: as long as the state transfer may take.
         """
-        limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
+        limit = self.config.transfer_timeout_s + 5 if timeout is None else timeout
         return await self.shell.joined(limit)
 
     def gauges(self) -> NodeGauges:

@@ -17,7 +17,6 @@ import structlog
 
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
-from tribes.runtime.commits import Committer
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
+    from tribes.runtime.commits import Committer
     from tribes.runtime.group_channel import GroupChannel
     from tribes.web.urls import RequestUrl
 
@@ -96,12 +96,13 @@ class SessionBinding:
         self.cookie = cookie or CookieSettings()
         self.route = route
         self.committer: Committer | LocalCommitter
-        self._filter = None
+        alone: LocalSessions | None
         if isinstance(node, LocalSessions):
-            self.committer = node.committer(on_unreplicated)
-            self._filter = node.path_filter
+            self.committer, alone = node.committer(on_unreplicated), node
         else:
-            self.committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+            self.committer = node.sessions.committer(context, on_unreplicated)
+            alone = node.sessions.local.get(context)
+        self._filter = None if alone is None else alone.path_filter
         name = self.cookie.name
         self.parameter = name.lower() if name == "JSESSIONID" else name
         """Name of the path parameter, as Tomcat's."""
