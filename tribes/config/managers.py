@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_KIND",
     "MANAGER_KINDS",
     "AnyManager",
+    "AttributesConfig",
     "BackupConfig",
     "ContextConfig",
     "ManagerConfig",
@@ -179,6 +180,16 @@ MANAGER_KINDS: Final[dict[str, type[ManagerConfig]]] = {
 """The records by the names of their kinds."""
 
 
+class AttributesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Attributes of the application, which its members share (Tomcat: ``ReplicatedContext``).
+
+    Attributes:
+        map_send_options: What setting one waits for (``mapSendOptions``).
+    """
+
+    map_send_options: int = 2
+
+
 class ContextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one context has otherwise than the others (Tomcat: ``Context``).
 
@@ -187,10 +198,12 @@ class ContextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             not say is the node's.
         distributable: Whether the group's members share its sessions (``<distributable/>``). If
             not, and it has no manager of its own, it has a Standard one.
+        attributes: Attributes of the application, shared by its members; unset: it has none.
     """
 
     manager: AnyManager | None = None
     distributable: bool = True
+    attributes: AttributesConfig | None = None
 
 
 def shared_settings(manager: ManagerConfig) -> dict[str, Any]:

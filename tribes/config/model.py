@@ -25,6 +25,7 @@ from tribes.config.managers import (
     waits_for_members,
 )
 from tribes.config.secret import Secret
+from tribes.config.valves import ReplicationConfig, SingleSignOnConfig, check_valves
 from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
@@ -433,6 +434,11 @@ class NodeConfig(_Config, frozen=True):
         channel: The group's channel.
         manager: The manager of every context that has none of its own: the template.
         context: What some contexts have otherwise, by name. They need not be in ``contexts``, too.
+        valves: What stands around every request; unset: JvmRouteBinderValve and ReplicationValve.
+        replication: The ReplicationValve's settings.
+        sso: One login for all contexts; unset: each has its own.
+        notify_on_failure: Tell listeners of the cluster about messages that nobody accepts
+            (``notifyLifecycleListenerOnFailure``).
     """
 
     name: str = ""
@@ -443,6 +449,10 @@ class NodeConfig(_Config, frozen=True):
     channel: ChannelConfig = ChannelConfig()
     manager: AnyManager = ManagerConfig()
     context: Mapping[str, ContextConfig] = {}
+    valves: tuple[str, ...] | None = None
+    replication: ReplicationConfig = ReplicationConfig()
+    sso: SingleSignOnConfig | None = None
+    notify_on_failure: bool = False
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.
@@ -549,6 +559,7 @@ def check_values(config: NodeConfig) -> None:
     _positive("channel.heartbeat_sleeptime", config.channel.heartbeat_sleeptime)
     _check_sender(config.channel.sender)
     check_managers(config)
+    check_valves(config.valves, config.replication)
     _check_services(config.channel)
     group = _ip("channel.membership.address", membership.address)
     if not group.is_multicast:
