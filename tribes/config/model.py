@@ -25,7 +25,7 @@ from tribes.config.managers import (
     waits_for_members,
 )
 from tribes.config.secret import Secret
-from tribes.config.valves import ReplicationConfig, SingleSignOnConfig, check_valves
+from tribes.config.valves import SSO_CONTEXT, ReplicationConfig, SingleSignOnConfig, check_valves
 from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
@@ -471,6 +471,12 @@ class NodeConfig(_Config, frozen=True):
 
     def replicated_manager_of(self, context: str) -> ManagerConfig:
         """The same for a context that this node holds copies of, perhaps only for others."""
+        if context == SSO_CONTEXT and self.sso is not None:
+            shared = ManagerConfig(**shared_settings(self.manager))
+            options = self.sso.map_send_options
+            return msgspec.structs.replace(
+                shared, channel_send_options=options, on_unreplicated="serve", min_copies=0
+            )
         found = self.manager_of(context)
         return found if found.in_group else ManagerConfig(**shared_settings(found))
 
@@ -482,8 +488,9 @@ class NodeConfig(_Config, frozen=True):
 
     @property
     def replicated(self) -> tuple[str, ...]:
-        """The contexts whose sessions the group's members share."""
-        return tuple(each for each in self.contexts if self.manager_of(each).in_group)
+        """The contexts that the group's members share, that of single sign-on among them."""
+        own = (each for each in self.contexts if self.manager_of(each).in_group)
+        return (*own,) if self.sso is None else (*own, SSO_CONTEXT)
 
 
 def _of_context(manager: ManagerConfig, context: str) -> ManagerConfig:

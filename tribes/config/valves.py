@@ -12,6 +12,7 @@ from tribes.errors import ConfigError
 __all__ = [
     "DEFAULT_VALVES",
     "PRIMARY_INDICATOR",
+    "SSO_CONTEXT",
     "ReplicationConfig",
     "SingleSignOnConfig",
     "check_valves",
@@ -19,6 +20,9 @@ __all__ = [
 
 DEFAULT_VALVES: Final = ("JvmRouteBinderValve", "ReplicationValve")
 """What a cluster has that names none, in this order, as Tomcat's."""
+
+SSO_CONTEXT: Final = "sso:logins"
+"""The context that the entries of single sign-on are in."""
 
 PRIMARY_INDICATOR: Final = "org.apache.catalina.ha.tcp.isPrimarySession"
 

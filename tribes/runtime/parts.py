@@ -21,6 +21,7 @@ from tribes.config.managers import (
     shared_settings,
 )
 from tribes.config.model import NodeConfig, check_config, check_managers
+from tribes.config.valves import SSO_CONTEXT
 from tribes.errors import LocalProtocolError
 from tribes.ids import UniqueId, make_unique_id, parse_unique_id
 from tribes.interceptors.domain import parse_domain
@@ -45,6 +46,7 @@ from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
+from tribes.runtime.sso import SingleSignOn
 from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
@@ -86,6 +88,7 @@ class Sessions:
         endpoints: The RPC channels of this process.
         map_listeners: Who is told what happens to the replicated maps.
         local: The sessions of the contexts that are in no group.
+        sign_on: The logins that all contexts share; None: each has its own.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
@@ -107,6 +110,13 @@ class Sessions:
             if isinstance(own := config.manager_of(context), StandardConfig | PersistentConfig)
         }
         self._committers: dict[str, Committer] = {}
+        self.sign_on: SingleSignOn | None = None
+        if config.sso is not None:
+            self.sign_on = SingleSignOn(
+                config.sso, self.manager(SSO_CONTEXT), self._manager_if_listed
+            )
+            for context in config.contexts:
+                self.sign_on.watch(self.listed_manager(context))
         _forkable.add(self)
 
     @property
@@ -145,6 +155,9 @@ class Sessions:
             )
         alone = self.local.get(context)
         return self.manager(context) if alone is None else alone.manager(context)
+
+    def _manager_if_listed(self, context: str) -> SessionManager | None:
+        return self.listed_manager(context) if context in self._config.contexts else None
 
     def committer(
         self, context: str, on_unreplicated: OnUnreplicated | None = None

@@ -112,9 +112,9 @@ class SessionMiddleware:
         if binding.tracking != "cookie":
             scope = dict(scope)
             url = strip_scope(scope, binding.parameter, binding.route)
-        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        sent = [value for name, value in scope["headers"] if name == b"cookie"]
         try:
-            held = await binding.aopen(cookies, url)
+            held = await binding.aopen(sent, url)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             await refuse(scope, send, ())
@@ -132,8 +132,8 @@ class SessionMiddleware:
                     await binding.acommit(held)
                 except SessionNotReplicatedError:
                     is_refused = True
-                cookie = binding.set_cookie(held, is_secure=is_secure)
-                headers = [] if cookie is None else [(b"set-cookie", cookie)]
+                cookies = binding.set_cookies(held, is_secure=is_secure)
+                headers = [(b"set-cookie", cookie) for cookie in cookies]
                 if is_refused:
                     await refuse(scope, send, headers)
                     return

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import structlog
 
+from tribes.config.valves import SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
+from tribes.runtime.sso import Login
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
 from tribes.web.request_session import RequestSession
@@ -103,6 +105,13 @@ class SessionBinding:
             self.committer = node.sessions.committer(context, on_unreplicated)
             alone = node.sessions.local.get(context)
         self._filter = None if alone is None else alone.path_filter
+        self._sign_on = None if isinstance(node, LocalSessions) else node.sessions.sign_on
+        if self._sign_on is not None:
+            config = self._sign_on.config
+            self._sso_cookie = replace(
+                self.cookie, name=config.cookie_name, domain=config.cookie_domain, path="/"
+            )
+            self._sso_committer = cast("BackgroundNode", node).sessions.committer(SSO_CONTEXT)
         name = self.cookie.name
         self.parameter = name.lower() if name == "JSESSIONID" else name
         """Name of the path parameter, as Tomcat's."""
@@ -132,6 +141,10 @@ class SessionBinding:
         Raises:
             StoreError: It may be in a store, which does not answer.
         """
+        headers = tuple(headers)
+        return self.logged_in(self._open(headers, url), headers)
+
+    def _open(self, headers: tuple[bytes, ...], url: RequestUrl | None) -> RequestSession:
         if url is None:
             return RequestSession(self.manager, *self.find(headers, self.cookie.name))
         found, offered = None, ""
@@ -144,6 +157,17 @@ class SessionBinding:
             offered = url.offered if found is not None else ""
         held = RequestSession(self.manager, found, offered)
         held.url = url
+        return held
+
+    def logged_in(self, held: RequestSession, headers: tuple[bytes, ...]) -> RequestSession:
+        """The same, with what single sign-on knows of the client; `open` has called it."""
+        if self._sign_on is None:
+            return held
+        held.login = login = Login(self._sign_on, cookie_values(headers, self._sso_cookie.name))
+        if held.session is not None and not login.begin(held.session):
+            # Its login was ended where nobody had this session, so it is ended here.
+            self.manager.invalidate(held.session)
+            held.session, held.offered = None, ""
         return held
 
     async def aopen(
@@ -183,11 +207,19 @@ class SessionBinding:
             LocalProtocolError: It would block an event loop.
         """
         if held.session is not None:
+            entry = None if held.login is None else held.login.settle(held.session)
+            if entry is not None and held.login is not None:
+                self._sso_committer.commit(entry, can_refuse=False)
+                held.login.settled()
             self.committer.commit(held.session, known_failures=held.failed, can_refuse=can_refuse)
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
         if held.session is not None:
+            entry = None if held.login is None else held.login.settle(held.session)
+            if entry is not None and held.login is not None:
+                await self._sso_committer.acommit(entry, can_refuse=False)
+                held.login.settled()
             await self.committer.acommit(
                 held.session, known_failures=held.failed, can_refuse=can_refuse
             )
@@ -223,6 +255,21 @@ class SessionBinding:
         if value == held.offered and not always:
             return None
         return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
+
+    def set_cookies(self, held: RequestSession, *, is_secure: bool) -> list[bytes]:
+        """The values of all ``Set-Cookie`` headers that the answer needs; see `set_cookie`."""
+        found = [self.set_cookie(held, is_secure=is_secure)]
+        found.append(self.login_cookie(held, is_secure=is_secure))
+        return [each for each in found if each is not None]
+
+    def login_cookie(self, held: RequestSession, *, is_secure: bool) -> bytes | None:
+        """The value of the header for single sign-on, or None. Call it after the commit."""
+        login = held.login
+        if login is None:
+            return None
+        if login.is_new and login.entry is not None:
+            return self._sso_cookie.header(login.entry.id, is_secure=is_secure)
+        return self._sso_cookie.header("", is_secure=is_secure) if login.is_over else None
 
     # Life of the node.
 

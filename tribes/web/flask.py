@@ -125,7 +125,9 @@ class TribesSessions(SessionInterface):
             binding.join()
         cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
         found = binding.find((cookies,), self.cookie(app).name)
-        return FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+        held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+        binding.logged_in(held, (cookies,))
+        return held
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and write the cookie."""
@@ -154,6 +156,9 @@ class TribesSessions(SessionInterface):
         if header is not None:
             response.headers.add("Set-Cookie", header.decode("latin-1"))
             response.vary.add("Cookie")
+        login = self.binding.login_cookie(held, is_secure=held.is_secure)
+        if login is not None:
+            response.headers.add("Set-Cookie", login.decode("latin-1"))
         # What a streamed body or a teardown function changes after this.
         response.call_on_close(lambda: self.binding.commit(held, can_refuse=False))
 

@@ -206,9 +206,8 @@ class _Answer:
         except SessionNotReplicatedError:
             self.is_refused = True
             status, headers = refusal.STATUS, refusal.head()
-        cookie = self._binding.set_cookie(self._held, is_secure=self._is_secure)
-        if cookie is not None:
-            headers = [*headers, ("Set-Cookie", cookie.decode("latin-1"))]
+        cookies = self._binding.set_cookies(self._held, is_secure=self._is_secure)
+        headers = [*headers, *(("Set-Cookie", each.decode("latin-1")) for each in cookies)]
         self.is_sent = True
         self._write = self._start_response(status, headers)
 
