@@ -14,6 +14,7 @@ from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
 from tribes.runtime.key_files import read_keys, read_tls
+from tribes.runtime.lifecycle import LifecycleEvent, LifecycleKind
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.membership.view import View
+    from tribes.runtime.lifecycle import LifecycleListener
     from tribes.runtime.shell import Shell
     from tribes.runtime.tls import Tls
     from tribes.security.keys import KeyRing
@@ -93,6 +95,7 @@ class GroupChannel:
             max_threads=self.config.channel.receiver.max_threads,
             watch=watch,
             expired=self._session_expired,
+            notify_on_failure=self.config.notify_on_failure,
         )
         self._stack: AsyncExitStack | None = None
         self._shell: Shell | None = None
@@ -108,6 +111,7 @@ class GroupChannel:
         self._stack = AsyncExitStack()
         await self._stack.enter_async_context(self._local_sessions())
         try:
+            await self._tell_managers(LifecycleKind.BEFORE_MANAGER_REGISTER)
             await self._stack.enter_async_context(self._run())
         except BaseException:
             await self._stack.aclose()
@@ -159,12 +163,19 @@ class GroupChannel:
             nursery.start_soon(self._listeners.run)
             nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
             self._is_running = True
+            await self._tell_managers(LifecycleKind.AFTER_MANAGER_REGISTER)
             try:
                 yield
+                await self._tell_managers(LifecycleKind.BEFORE_MANAGER_UNREGISTER)
                 await self._shell.drain(self._drain_timeout)
+                await self._tell_managers(LifecycleKind.AFTER_MANAGER_UNREGISTER)
             finally:
                 self._is_running = False
                 nursery.cancel_scope.cancel()
+
+    async def _tell_managers(self, kind: LifecycleKind) -> None:
+        for context in self.config.contexts:
+            await self._listeners.tell_lifecycle(LifecycleEvent(kind, context=context))
 
     def _session_expired(self, event: SessionExpired) -> None:
         self.sessions.manager(event.context).notify_destroyed(event.key, "expired")
@@ -392,7 +403,8 @@ class GroupChannel:
             GroupSendError: Some destinations failed; ``faulty`` names them and why. All others
                 have the message.
             LocalProtocolError: A synchronously acknowledged send to the member whose message is
-                being handled: it would wait for this very handler.
+                being handled: it would wait for this very handler. Or this member is a
+                destination.
             ChannelClosedError: The channel is not running.
 
         Cancelling is safe: the message may still arrive, and its outcome is dropped.
@@ -406,6 +418,8 @@ class GroupChannel:
         if not targets and to is None:
             await trio.lowlevel.checkpoint()
             return UniqueId(bytes(16))
+        if self.local in targets:
+            raise LocalProtocolError("a member sends no message to itself; call your own function")
         source = handled_source.get()
         if options & _SYNC == _SYNC and source is not None and source in targets:
             raise LocalProtocolError(
@@ -451,6 +465,17 @@ class GroupChannel:
     def remove_membership_listener(self, listener: MembershipListener) -> None:
         """Stop calling ``listener``; unknown ones are ignored."""
         self._listeners.remove_membership_listener(listener)
+
+    def add_lifecycle_listener(self, listener: LifecycleListener) -> None:
+        """Call ``listener(event)`` for every step of this node's life: members and managers that
+        come and go, each before and after, and with ``notify_on_failure`` messages that nobody
+        accepts. To hear of the managers' registration, add it before entering.
+        """
+        self._listeners.add_lifecycle_listener(listener)
+
+    def remove_lifecycle_listener(self, listener: LifecycleListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        self._listeners.remove_lifecycle_listener(listener)
 
 
 _channels: WeakSet[GroupChannel] = WeakSet()
