@@ -59,7 +59,7 @@ class WorldState:
         """Look at all live nodes; costs a few tens of µs per session and node."""
         nodes: dict[str, dict[str, SessionState]] = {}
         for node in world.nodes.values():
-            if not node.is_alive:
+            if not node.is_alive or not node.runs(context):
                 continue
             manager = node.manager(context)
             held: dict[str, SessionState] = {}
