@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -28,11 +29,14 @@ from .container import active_ids, facts_of
 from .cursor import KeyCursor
 from .inbox import Commit, Waiter
 from .listeners import SessionListener, SessionListeners
-from .merge import destroyed
+from .merge import destroyed, lost_updates
+from .merged import value_or_none
 from .policy import CommitPolicy
 from .record import (
     WHOLE,
+    Entry,
     Life,
+    Namespace,
     Record,
     bare,
     deciseconds,
@@ -51,6 +55,7 @@ from .touches import Touches
 if TYPE_CHECKING:
     from .clock import Clock
     from .inbox import Inbox
+    from .session_locks import RequestLine
     from .values import ValueCodec
 
 __all__ = ["CommitOutcome", "ManagerStatistics", "SessionListener", "SessionManager"]
@@ -97,6 +102,10 @@ class SessionManager:
     Attributes:
         revive: Called before a commit, and when a session is not found, in a forked process whose
             node does not run yet: it starts one of its own, or raises. None everywhere else.
+        on_conflict: Called as ``on_conflict(session, name, lost, won)`` when the value of an
+            attribute that a request of this process wrote was replaced by one whose writer had not
+            seen it; None stands for a removal, and for what cannot be read here. Never called in
+            the core's thread; what it raises is counted with the listeners' failures.
 
     Raises:
         ConfigError: ``session_id_length`` is out of range.
@@ -106,6 +115,8 @@ class SessionManager:
     """A part of something greater that moves while the node runs: a node has joined without it."""
     is_local = False
     """Whether no channel takes what commits leave: then they leave nothing."""
+    wants_request = False
+    """Whether `find`, `is_away` and `ignores` look at the request."""
 
     @property
     def copies_on(self) -> tuple[str, ...]:
@@ -136,6 +147,7 @@ class SessionManager:
         self.context = context
         self.codec = codec
         self.revive: Callable[[], None] | None = None
+        self.on_conflict: Callable[[Session, str, Any, Any], None] | None = None
         self.ids = SessionIds(entropy, session_id_length)
         self.max_active_sessions = max_active_sessions
         self._monotonic = monotonic
@@ -166,6 +178,8 @@ class SessionManager:
         self._commits = 0
         self._commit_retries = 0
         self._commit_conflicts = 0
+        self._overwritten = 0
+        self._elements_dropped = 0
         self._attribute_failures = 0
         self._partial_reads = 0
 
@@ -188,17 +202,24 @@ class SessionManager:
         while key in self.table:
             key = self.ids.new()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
+        self._place(session)
         self._created += 1
         self._listeners.created(session)
         return session
 
-    def find(self, session_id: str, *, partial: bool = False) -> Session | None:
+    def _place(self, session: Session) -> None:
+        """Say where the copies of a new session will be, for managers that have them elsewhere."""
+
+    def find(
+        self, session_id: str, *, partial: bool = False, request: RequestLine | None = None
+    ) -> Session | None:
         """Return the live session that an id means at this moment, or None.
 
         Args:
             session_id: What the client sent, without the route; any text.
             partial: Also return a session of which only later changes have arrived here so far,
                 with what there is of it.
+            request: What asks, for managers with `wants_request`.
         """
         now_ds = deciseconds(self._monotonic())
         table = self.table
@@ -241,7 +262,9 @@ class SessionManager:
         failed: dict[str, Exception] = {}
         changes = session.changes(failed)
         if failed:
-            self._attribute_failures += len(failed)
+            # A request commits more than once; an attribute that stays bad counts once.
+            self._attribute_failures += len(failed.keys() - session.failures)
+            session.failures |= failed.keys()
         now_ds = deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
             return CommitOutcome(None, failed)
@@ -278,11 +301,14 @@ class SessionManager:
                 break
             self._commit_retries += 1
         self._commits += 1
-        self._commit_conflicts += built.conflicts
+        self._commit_conflicts += len(built.conflicts)
+        self._elements_dropped += built.dropped
         old_id = session.rotated_from
         session.committed(changes, built)
         if old_id is not None:
             self._listeners.id_changed(session, old_id)
+        for lost, won in built.conflicts:
+            self.notify_conflict(key, lost, won)
         return CommitOutcome(hlc, failed)
 
     def invalidate(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
@@ -331,8 +357,12 @@ class SessionManager:
             self._commit_retries += 1
         return CommitOutcome(None, {})
 
-    def is_away(self, session_id: str) -> bool:
+    def is_away(self, session_id: str, request: RequestLine | None = None) -> bool:
         """Tell whether `find` may block on a store for this id: then not in an event loop."""
+        return False
+
+    def ignores(self, request: RequestLine) -> bool:
+        """Tell whether a request has no session unless its application asks for it."""
         return False
 
     # Management.
@@ -362,6 +392,8 @@ class SessionManager:
             commits=self._commits,
             commit_retries=self._commit_retries,
             commit_conflicts=self._commit_conflicts,
+            overwritten=self._overwritten,
+            elements_dropped=self._elements_dropped,
             commits_incomplete=self.policy.incomplete,
             commits_served_unreplicated=self.policy.served,
             commits_refused=self.policy.refused,
@@ -385,7 +417,32 @@ class SessionManager:
         if record is not None:
             self._listeners.destroyed(Session(self, SessionKey(key), record), reason)
 
+    def notify_conflict(self, key: str, lost: Entry, won: Entry) -> None:
+        """Tell the application of a write from here that another replaced without knowing it.
+
+        Called in the thread of the request whose commit did that, or by the runtime in a worker
+        thread if it was another member's.
+        """
+        tell, record = self.on_conflict, self.table.get(key)
+        if tell is None or record is None or lost.namespace != Namespace.ATTRIBUTE:
+            return
+        values = [value_or_none(entry, self.codec) for entry in (lost, won)]
+        session = Session(self, SessionKey(key), record)
+        self._listeners.call(partial(tell, session, lost.name.decode(), *values))
+
     # For the core's thread.
+
+    def overwritten(self, before: Record | None, after: Record) -> list[tuple[Entry, Entry]]:
+        """Count this process's writes that a merge has replaced by writes that did not know them.
+
+        Returns:
+            Each with what took its place.
+        """
+        if before is None:
+            return []
+        found = list(lost_updates(before, after, self.clock.actor))
+        self._overwritten += len(found)
+        return found
 
     def merged(self, key: str, before: Record | None, after: Record) -> None:
         """A peer's delta or copy has changed a record; for managers that want to know."""

@@ -101,6 +101,10 @@ class SessionListeners:
             if isinstance(listener, ActivationListener):
                 self._guard(partial(listener.session_activated, session))
 
+    def call(self, call: Callable[[], None]) -> None:
+        """Call another function of the application, with the same care."""
+        self._guard(call)
+
     def _guard(self, call: Callable[[], None]) -> None:
         try:
             call()

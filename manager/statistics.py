@@ -25,6 +25,9 @@ class ManagerStatistics:
         commits: Commits that changed something.
         commit_retries: Commits that had to be computed again because the record had changed.
         commit_conflicts: Writes that replaced another's write which their request had not seen.
+        overwritten: Writes of this process that another member's write replaced which had not seen
+            them; see ``SessionManager.on_conflict``.
+        elements_dropped: Elements that fell out of merged sets and lists, which keep 1,024.
         commits_incomplete: Waited-for commits that some member lacked at the end of the wait.
         commits_served_unreplicated: Commits on too few members whose requests were answered.
         commits_refused: Commits on too few members whose requests got an error.
@@ -45,6 +48,8 @@ class ManagerStatistics:
     commits: int
     commit_retries: int
     commit_conflicts: int
+    overwritten: int
+    elements_dropped: int
     commits_incomplete: int
     commits_served_unreplicated: int
     commits_refused: int

@@ -15,6 +15,7 @@ from tribes.config.managers import (
     BackupConfig,
     ContextConfig,
     ManagerConfig,
+    MemcachedConfig,
     PersistentConfig,
     StandardConfig,
 )
@@ -80,6 +81,8 @@ def test_t03_every_attribute_of_the_template_is_every_contexts() -> None:
             for field in msgspec.structs.fields(kind)
             if isinstance(field.default, int | float | str)
         }
+        if kind is MemcachedConfig:
+            plain["memcached_nodes"] = "n1:h:1"
         template = kind(**plain)
         config = NodeConfig(contexts=("a", "b"), manager=template)
         for context in config.contexts:
@@ -101,6 +104,7 @@ def test_a_template_of_another_kind_is_written_and_read() -> None:
         context={
             "b": ContextConfig(manager=PersistentConfig(sql=SQLStoreConfig(url="sqlite://"))),
             "c": ContextConfig(manager=ManagerConfig(max_inactive_s=9)),
+            "d": ContextConfig(manager=MemcachedConfig(memcached_nodes="h:1", sticky=False)),
         },
     )
     assert config_from(tomllib.loads(as_toml(config))) == config
@@ -162,7 +166,7 @@ def test_the_environment_goes_over_a_contexts_manager() -> None:
         ("[manager]\nkind = 'bakup'", "manager.kind: found 'bakup'; is 'backup' meant"),
         ("[manager]\nbackup_count = 2", "manager.backup_count: .* kind 'delta'; .* 'backup'"),
         ("[context.a.manager]\nkind = 'x'", "context.a.manager.kind: .*allowed are delta, backup"),
-        ("[context.a.manager]\npathname = 'x'", "no setting of a manager of kind 'delta'"),
+        ("[context.a.manager]\nper_request = true", "no setting of a manager of kind 'delta'"),
         ("[context.a.manager]\nmax_inactve_s = 1", "is max_inactive_s meant"),
         ("[context.a]\ndistributabel = true", "context.a.distributabel: .*is distributable meant"),
         ("[context.a.manager]\nmax_inactive_s = 'x'", "Expected `int`"),
@@ -183,6 +187,8 @@ def test_what_cannot_be_is_named(text: str, match: str) -> None:
         ),
         (PersistentConfig(), "context.a.manager: needs exactly one store"),
         (ManagerConfig(dirty_max=0), "context.a.manager.dirty_max"),
+        (ManagerConfig(pathname="x"), "context.a.manager.pathname: .* manager.pathname"),
+        (MemcachedConfig(memcached_nodes="x"), "memcachedNodes: 'x' is no node"),
     ],
 )
 def test_values_of_a_contexts_manager_are_checked(manager: Any, match: str) -> None:

@@ -254,7 +254,7 @@ def test_misuse_is_refused(make: Make, tmp_path: Path) -> None:
         sessions.commit(make().manager("shop").create())
     with pytest.raises(ConfigError, match="exactly one store"):
         make(PersistentConfig())
-    with pytest.raises(ConfigError, match="Standard manager has no store"):
+    with pytest.raises(ConfigError, match="only a Persistent manager has one"):
         make(store=FileStore(tmp_path))
     with pytest.raises(ConfigError, match="no regular expression"):
         make(per_request(tmp_path, filter="("))

@@ -8,10 +8,12 @@ XML, ``tribes config``) goes by the records.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, TypeAlias, get_args
 
 import msgspec
 
+from tribes.config.manager import DEFAULT_KIND, ManagerConfig, waits_for_members
+from tribes.config.memcached import MemcachedConfig, check_memcached
 from tribes.config.stores import EnvelopeConfig, FileStoreConfig, SQLStoreConfig
 from tribes.errors import ConfigError
 
@@ -23,6 +25,7 @@ __all__ = [
     "BackupConfig",
     "ContextConfig",
     "ManagerConfig",
+    "MemcachedConfig",
     "PersistentConfig",
     "StandardConfig",
     "check_manager",
@@ -31,62 +34,6 @@ __all__ = [
     "shared_settings",
     "waits_for_members",
 ]
-
-DEFAULT_KIND: Final = "delta"
-
-
-class ManagerConfig(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag_field="kind",
-    tag=DEFAULT_KIND,
-):
-    """What the session managers share, and of itself the Delta manager: every member of the context
-    has every session (Tomcat: ``SimpleTcpCluster``, ``ManagerBase``, ``DeltaManager``).
-
-    Attributes:
-        channel_send_options: Guarantee of a commit, see ``SendOptions`` (``channelSendOptions``).
-        max_inactive_s: Seconds of idleness after which a session expires; 0 or less: never.
-        session_id_length: Random bytes of a session id (``sessionIdLength``).
-        max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
-        commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
-        inbox_max_bytes: Changes that requests may have left for the channel, of all contexts.
-        queue_timeout: Milliseconds a request is held back before its commit while there is no room
-            in the inbox. Then the commit stands all the same, and the session is sent later.
-        dirty_max: Sessions remembered per member that it is behind with; of one that is behind with
-            more the whole replica is compared when it answers.
-        on_unreplicated: What a request does whose commit some member lacks: ``"serve"`` answers,
-            counts and logs it; ``"error"`` answers 503 instead. Either way the change stands here
-            and reaches the others when they can be reached.
-        min_copies: A commit is also unreplicated when fewer other members than this acknowledged
-            it; 0: none need to, which is what a node that is alone can do.
-        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
-            (``stateTransferTimeout``).
-        expiry_interval: Milliseconds between two looks for idle sessions.
-    """
-
-    in_group: ClassVar[bool] = True
-    """Whether the members of the group share the sessions; if not, this process has them alone."""
-
-    channel_send_options: int = 8
-    max_inactive_s: int = 1800
-    session_id_length: int = 16
-    max_active_sessions: int = -1
-    commit_timeout: int = 1000
-    inbox_max_bytes: int = 8 * 1024 * 1024
-    queue_timeout: int = 1000
-    dirty_max: int = 10_000
-    on_unreplicated: Literal["serve", "error"] = "serve"
-    min_copies: int = 0
-    state_transfer_timeout_s: float = 60.0
-    expiry_interval: int = 1000
-
-    @property
-    def send_options(self) -> int:
-        """Guarantee of a commit, as this kind has it."""
-        return self.channel_send_options
 
 
 class BackupConfig(ManagerConfig, frozen=True, tag="backup"):
@@ -119,14 +66,11 @@ class StandardConfig(ManagerConfig, frozen=True, tag="standard"):
     """The sessions of one process, in no group (Tomcat: ``StandardManager``).
 
     Attributes:
-        pathname: File that keeps the sessions from a clean stop to the next start (``pathname``);
-            empty: they end with the process.
-        envelope: How they are protected in it.
+        envelope: How they are protected in their file, ``pathname``.
     """
 
     in_group: ClassVar[bool] = False
 
-    pathname: str = ""
     envelope: EnvelopeConfig = EnvelopeConfig()
 
 
@@ -165,7 +109,9 @@ class PersistentConfig(ManagerConfig, frozen=True, tag="persistent"):
     envelope: EnvelopeConfig = EnvelopeConfig()
 
 
-AnyManager: TypeAlias = ManagerConfig | BackupConfig | StandardConfig | PersistentConfig
+AnyManager: TypeAlias = (
+    ManagerConfig | BackupConfig | StandardConfig | PersistentConfig | MemcachedConfig
+)
 """Every kind of manager that a context can have."""
 
 
@@ -228,6 +174,8 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
             f"must be 0 (never wait) or more, found {manager.queue_timeout}",
             key=f"{key}.queue_timeout",
         )
+    if isinstance(manager, MemcachedConfig):
+        check_memcached(manager)
     if not manager.in_group:
         # There it is the store that a commit waits for, whatever the send options say.
         return
@@ -297,11 +245,6 @@ def _check_unreplicated(manager: ManagerConfig, key: str) -> None:
         raise ConfigError(
             f"is {manager.min_copies}, {remedy}, or min_copies = 0", key=f"{key}.min_copies"
         )
-
-
-def waits_for_members(manager: ManagerConfig) -> bool:
-    """Whether a commit waits for the members: the options have 2 and do not have 8."""
-    return bool(manager.send_options & 2) and not manager.send_options & 8
 
 
 def _positive(key: str, value: int) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "TlsConfig",
     "check_config",
     "check_managers",
+    "check_pathname",
     "check_protection",
     "check_values",
     "waits_for_members",
@@ -439,6 +440,8 @@ class NodeConfig(_Config, frozen=True):
         sso: One login for all contexts; unset: each has its own.
         notify_on_failure: Tell listeners of the cluster about messages that nobody accepts
             (``notifyLifecycleListenerOnFailure``).
+        drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
+            it has what is here.
     """
 
     name: str = ""
@@ -446,6 +449,7 @@ class NodeConfig(_Config, frozen=True):
     contexts: tuple[str, ...] = ()
     hold_all: bool = False
     insecure: bool = False
+    drain_timeout_s: float = 25.0
     channel: ChannelConfig = ChannelConfig()
     manager: AnyManager = ManagerConfig()
     context: Mapping[str, ContextConfig] = {}
@@ -464,9 +468,10 @@ class NodeConfig(_Config, frozen=True):
         """The settings of a context's manager: its own, or the node's."""
         own = self.context.get(context)
         if own is not None and own.manager is not None:
-            return own.manager
+            return _of_context(own.manager, context)
         if own is not None and not own.distributable and self.manager.in_group:
-            return StandardConfig(**shared_settings(self.manager))
+            plain = StandardConfig(**shared_settings(self.manager))
+            return _of_context(plain, context)
         return _of_context(self.manager, context)
 
     def replicated_manager_of(self, context: str) -> ManagerConfig:
@@ -565,6 +570,12 @@ def check_values(config: NodeConfig) -> None:
         )
     _positive("channel.heartbeat_sleeptime", config.channel.heartbeat_sleeptime)
     _check_sender(config.channel.sender)
+    check_pathname(config)
+    if config.drain_timeout_s < 0:
+        raise ConfigError(
+            f"must be 0 (do not wait) or more, found {config.drain_timeout_s}",
+            key="drain_timeout_s",
+        )
     check_managers(config)
     check_valves(config.valves, config.replication)
     _check_services(config.channel)
@@ -634,6 +645,13 @@ def check_managers(config: NodeConfig) -> None:
             raise ConfigError(
                 f"a context's name has 1 to {CONTEXT_MAX_CHARS} characters, found {name[:40]!r}",
                 key="context",
+            )
+        own, shared = context.manager, config.manager.pathname
+        if own is not None and own.in_group and own.pathname not in ("", shared):
+            raise ConfigError(
+                "the sessions that the members share are saved in the files of manager.pathname, "
+                "which {context} in it tells apart; take this away",
+                key=f"context.{name}.manager.pathname",
             )
         if context.manager is not None:
             managers[f"context.{name}.manager"] = context.manager
@@ -739,6 +757,29 @@ def _needs_own_link(key: str, channel: ChannelConfig) -> None:
             "own_link is false, but who is at an address is asked in the own link's language; "
             "write own_link = true, or give the unique_id of a member of Tomcat",
             key=key,
+        )
+
+
+def check_pathname(config: NodeConfig) -> None:
+    """Refuse a file that cannot hold what it is to hold. Part of `check_config`.
+
+    Raises:
+        ConfigError: Says what to write instead.
+    """
+    pathname = config.manager.pathname
+    if not pathname:
+        return
+    where, _, name = pathname.rpartition("/")
+    if "{context}" in where:
+        raise ConfigError(
+            f"found {pathname!r}; write {{context}} in the file's name, not in a directory's",
+            key="manager.pathname",
+        )
+    if "{context}" not in name and (config.hold_all or len(config.contexts) > 1):
+        raise ConfigError(
+            f"found {pathname!r}, one file for several contexts; write a name with {{context}} in "
+            "it, which stands for each one's name",
+            key="manager.pathname",
         )
 
 

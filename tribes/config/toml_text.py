@@ -62,7 +62,7 @@ class _Writer:
         inner: list[tuple[str, Any]] = []
         for field in msgspec.structs.fields(record):
             value = getattr(record, field.name)
-            default = _default(field) if base is None else getattr(base, field.name)
+            default = getattr(base, field.name, _default(field))
             if value is None or (not self._whole and value == default):
                 continue
             if _is_table(value) or (isinstance(value, tuple) and value and _is_table(value[0])):
@@ -76,7 +76,7 @@ class _Writer:
         """What holds for what a context's manager does not say."""
         if type(record) is type(self._template):
             return self._template
-        return type(record)(**shared_settings(self._template))
+        return ManagerConfig(**shared_settings(self._template))
 
     def _inner(self, where: str, value: Any) -> Iterator[str]:
         if isinstance(value, Mapping) and any(

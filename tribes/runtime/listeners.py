@@ -21,6 +21,7 @@ import trio
 
 from tribes.channel.outputs import Deliver, Event, MemberAdded, MemberRemoved, MembershipEvent
 from tribes.errors import LocalProtocolError
+from tribes.manager.conflicts import SessionConflict
 from tribes.manager.expiry import SessionExpired
 from tribes.runtime.lifecycle import LifecycleEvent, LifecycleKind
 from tribes.wire.data import ChannelData
@@ -89,6 +90,9 @@ class ListenerRegistry:
         watch: Sees every event of the core at once, before any listener.
         expired: Called in a worker thread for every session that this node has expired.
         notify_on_failure: Tell life-cycle listeners of messages that nobody accepts.
+        conflict: Called in a worker thread for the writes of this node that others replaced without
+            knowing them; as with changes of the membership, the oldest are dropped when too many
+            wait.
 
     Attributes:
         find_more: Finds one more function for a message in Java's serialisation, besides those
@@ -102,6 +106,7 @@ class ListenerRegistry:
         watch: Callable[[Event], None] | None = None,
         expired: Callable[[SessionExpired], None] | None = None,
         notify_on_failure: bool = False,
+        conflict: Callable[[SessionConflict], None] | None = None,
     ) -> None:
         self.find_more: Callable[[ChannelData], MessageHandler | None] | None = None
         self._messages: list[MessageHandler] = []
@@ -109,6 +114,7 @@ class ListenerRegistry:
         self._limiter = trio.CapacityLimiter(max_threads)
         self._watch = watch
         self._expired = expired
+        self._conflict = conflict
         self._lifecycle: list[LifecycleListener] = []
         self._notify_on_failure = notify_on_failure
         self._events: deque[Event | LifecycleEvent] = deque()
@@ -221,12 +227,14 @@ class ListenerRegistry:
         log.info(event.name, **event.fields())
         if self._watch is not None:
             self._watch(event)
-        is_change = isinstance(event, MembershipEvent)
+        is_change = (isinstance(event, MembershipEvent) and (self._members or self._lifecycle)) or (
+            isinstance(event, SessionConflict) and self._conflict
+        )
         if isinstance(event, SessionExpired):
             if self._expired is not None:
                 self._expiries.append(event)
                 self._wake.set()
-        elif is_change and (self._members or self._lifecycle):
+        elif is_change:
             self._put(event)
 
     def _put(self, event: Event | LifecycleEvent) -> None:
@@ -250,6 +258,10 @@ class ListenerRegistry:
     async def _tell_all(self, event: Event | LifecycleEvent) -> None:
         if isinstance(event, LifecycleEvent):
             await self.tell_lifecycle(event)
+            return
+        if isinstance(event, SessionConflict):
+            if self._conflict is not None:
+                await self._tell(self._conflict, event)
             return
         before, after = _PAIRS.get(type(event), (None, None))
         member = getattr(event, "member", None)

@@ -21,11 +21,17 @@ from weakref import WeakSet
 
 import structlog
 
-from tribes.config.managers import PersistentConfig, StandardConfig, check_manager
+from tribes.config.managers import (
+    MemcachedConfig,
+    PersistentConfig,
+    StandardConfig,
+    check_manager,
+)
 from tribes.config.model import NodeConfig
 from tribes.errors import ConfigError, LocalProtocolError, StoreError
 from tribes.manager.clock import Clock
 from tribes.manager.inbox import CommitResult, Inbox
+from tribes.manager.memcached import MemcachedManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.policy import CommitPolicy, check_on_unreplicated
 from tribes.manager.session import Session, home_of
@@ -38,6 +44,7 @@ from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 
 if TYPE_CHECKING:
     from tribes.manager.base import CommitOutcome, SessionManager
+    from tribes.manager.local import LocalManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.stores.protocol import Store
 
@@ -56,7 +63,7 @@ class LocalSessions:
 
     Args:
         context: Name of the application.
-        config: The manager: `StandardConfig` or `PersistentConfig`.
+        config: The manager: `StandardConfig`, `PersistentConfig` or `MemcachedConfig`.
         store: A store of your own for a Persistent manager, instead of the configuration's.
         codec: Encodes attribute values.
 
@@ -71,7 +78,7 @@ class LocalSessions:
     def __init__(
         self,
         context: str,
-        config: StandardConfig | PersistentConfig | None = None,
+        config: StandardConfig | PersistentConfig | MemcachedConfig | None = None,
         *,
         store: Store | None = None,
         codec: ValueCodec | None = None,
@@ -102,13 +109,13 @@ class LocalSessions:
             except re.error as why:
                 raise ConfigError(f"is no regular expression: {why}", key="filter") from None
         made = make_manager(parts)
-        assert isinstance(made, StandardManager | PersistentManager)
+        assert isinstance(made, StandardManager | PersistentManager | MemcachedManager)
         self._manager = made
         _all.add(self)
 
     # Use, from any thread.
 
-    def manager(self, context: str) -> StandardManager | PersistentManager:
+    def manager(self, context: str) -> LocalManager:
         """The session manager.
 
         Raises:
@@ -153,14 +160,13 @@ class LocalSessions:
                 raise LocalProtocolError("local sessions are started once")
             self._was_started = True
             manager = self._manager
-            if isinstance(manager, StandardManager):
-                manager.start()
-                if manager.damaged:
-                    log.error(
-                        "saved sessions were damaged; their file was set aside",
-                        loaded=manager.loaded,
-                        damaged=manager.damaged,
-                    )
+            manager.start()
+            if isinstance(manager, StandardManager) and manager.damaged:
+                log.error(
+                    "saved sessions were damaged; their file was set aside",
+                    loaded=manager.loaded,
+                    damaged=manager.damaged,
+                )
             name = f"tribes-{manager.context}"
             self._thread = threading.Thread(target=self._look, name=name, daemon=True)
             self._thread.start()
@@ -186,6 +192,11 @@ class LocalSessions:
     def is_running(self) -> bool:
         """Whether the sessions are looked after, in this process."""
         return self._thread is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a balancer should send requests here."""
+        return self.is_running
 
     def wait_joined(self, timeout: float | None = None) -> bool:
         """As a node's: there is nobody to wait for."""
@@ -246,13 +257,17 @@ class LocalCommitter:
 
     def __init__(
         self,
-        manager: StandardManager | PersistentManager,
+        manager: LocalManager,
         *,
         on_unreplicated: OnUnreplicated | None = None,
     ) -> None:
         self._manager = manager
-        self._store = manager if isinstance(manager, PersistentManager) else None
-        waits = self._store is not None and self._store.per_request
+        self._store: PersistentManager | MemcachedManager | None = None
+        waits = False
+        if isinstance(manager, PersistentManager):
+            self._store, waits = manager, manager.per_request
+        elif isinstance(manager, MemcachedManager):
+            self._store, waits = manager, manager.later is None
         check_on_unreplicated(on_unreplicated, waits=waits)
         self._on_unreplicated = on_unreplicated
 
@@ -265,7 +280,7 @@ class LocalCommitter:
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
         refuse_in_event_loop("await sessions.acommit(session)")
-        return self._judge(self._write(session, outcome), can_refuse=can_refuse)
+        return self._judge(*self._write(session, outcome), can_refuse=can_refuse)
 
     async def acommit(
         self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
@@ -275,27 +290,32 @@ class LocalCommitter:
         report_unstored(outcome.failed, known_failures)
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
-        result = await in_thread(partial(self._write, session, outcome))
-        return self._judge(result, can_refuse=can_refuse)
+        result, is_lost = await in_thread(partial(self._write, session, outcome))
+        return self._judge(result, is_lost, can_refuse=can_refuse)
 
     def _commit(self, session: Session) -> CommitOutcome:
         if home_of(session) is not self._manager:
             raise LocalProtocolError("the session is from another manager")
         return self._manager.commit(session)
 
-    def _write(self, session: Session, outcome: CommitOutcome) -> CommitResult:
-        """Store it. In a worker thread."""
-        version = outcome.version or 0
+    def _write(self, session: Session, outcome: CommitOutcome) -> tuple[CommitResult, bool]:
+        """Store it, in a worker thread; also say whether the change is nowhere now."""
         assert self._store is not None
+        missing: dict[str, str] = {}
+        is_lost = False
         try:
+            if isinstance(self._store, MemcachedManager):
+                return self._store.store(session), False
             self._store.store(session)
         except StoreError as error:
-            return CommitResult(version, (), {"store": str(error)})
-        return CommitResult(version, (), {})
+            missing["store"] = str(error)
+            is_lost = isinstance(self._store, MemcachedManager) and self._store.loses(error)
+        return CommitResult(outcome.version or 0, (), missing), is_lost
 
-    def _judge(self, result: CommitResult, *, can_refuse: bool) -> CommitResult:
+    def _judge(self, result: CommitResult, is_lost: bool, *, can_refuse: bool) -> CommitResult:
         manager: SessionManager = self._manager
-        manager.policy.judge(result, self._on_unreplicated, can_refuse=can_refuse)
+        choice = "error" if is_lost else self._on_unreplicated
+        manager.policy.judge(result, choice, can_refuse=can_refuse)
         return result
 
 

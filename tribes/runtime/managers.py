@@ -18,6 +18,7 @@ import structlog
 
 from tribes.config.managers import (
     ManagerConfig,
+    MemcachedConfig,
     PersistentConfig,
     StandardConfig,
     check_persistent,
@@ -115,7 +116,7 @@ def _delta(parts: ManagerParts) -> DeltaManager:
 def _standard(parts: ManagerParts) -> StandardManager:
     config: StandardConfig = parts.config
     if parts.store is not None:
-        raise ConfigError("a Standard manager has no store; write a PersistentConfig", key="store")
+        raise ConfigError("only a Persistent manager has one", key="store")
     # The module of files needs what only Unix has; without a file it is not needed.
     snapshot = None
     if config.pathname:
@@ -159,10 +160,27 @@ def _persistent(parts: ManagerParts) -> PersistentManager:
     )
 
 
+def _memcached(parts: ManagerParts) -> SessionManager:
+    # Its module needs what only the extra has.
+    from tribes.runtime.memcached import make_memcached
+
+    if parts.store is not None:
+        raise ConfigError("only a Persistent manager has one", key="store")
+    return make_memcached(
+        parts.context,
+        parts.config,
+        _envelope(parts.context, parts.config.envelope),
+        table=parts.table,
+        clock=parts.clock,
+        settings=parts.settings(),
+    )
+
+
 FACTORIES: Final[dict[type[ManagerConfig], Factory]] = {
     ManagerConfig: _delta,
     StandardConfig: _standard,
     PersistentConfig: _persistent,
+    MemcachedConfig: _memcached,
 }
 """By the record of the kind."""
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 import msgspec
@@ -16,6 +16,7 @@ import structlog
 
 from tribes.config.managers import (
     ManagerConfig,
+    MemcachedConfig,
     PersistentConfig,
     StandardConfig,
     shared_settings,
@@ -65,6 +66,8 @@ __all__ = ["Sessions", "make_shell"]
 
 log = structlog.get_logger("tribes")
 
+_Alone: Final = StandardConfig | PersistentConfig | MemcachedConfig
+
 
 class Sessions:
     """The session managers of one process: what request threads and the channel share.
@@ -107,7 +110,10 @@ class Sessions:
         self.local = {
             context: LocalSessions(context, own, codec=codec)
             for context in config.contexts
-            if isinstance(own := config.manager_of(context), StandardConfig | PersistentConfig)
+            if isinstance(
+                own := config.manager_of(context),
+                StandardConfig | PersistentConfig | MemcachedConfig,
+            )
         }
         self._committers: dict[str, Committer] = {}
         self.sign_on: SingleSignOn | None = None

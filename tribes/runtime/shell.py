@@ -41,6 +41,7 @@ from tribes.wire.outputs import (
 
 if TYPE_CHECKING:
     from tribes.channel.core import Output
+    from tribes.manager.drain import DrainReport
     from tribes.manager.inbox import Inbox
     from tribes.membership.seeker import NamedHost
     from tribes.node import NodeCore
@@ -238,7 +239,7 @@ class Shell:
                 sock.close()
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until every member has what is here; False when that took too long."""
+        """Wait until every member has confirmed what is here; False when that took too long."""
         self.core.drain(self.now())
         self.pump()
         with trio.move_on_after(timeout):
@@ -246,6 +247,15 @@ class Shell:
                 await self.changed()
             return True
         return False
+
+    def drain_report(self) -> DrainReport:
+        """How the drain stands."""
+        return self.core.sessions.drain_report()._replace(unsent=len(self._inbox))
+
+    def retire(self) -> None:
+        """Tell the members that this node is about to leave; it goes on answering requests."""
+        self.core.retire(self.now())
+        self.pump()
 
     async def joined(self, timeout: float) -> bool:
         """Wait until this node has the sessions of the others; False when that took too long."""
