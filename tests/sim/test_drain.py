@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tribes.channel.outputs import Notice
-from tribes.config.model import ManagerConfig, NodeConfig
+from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig, SenderConfig
 from tribes.testing.sim import SimNode, SimWaiter, World
 
 MANY = 400
@@ -125,7 +125,13 @@ def test_hung_member_is_waited_for_until_it_is_removed_and_named() -> None:
 def test_lost_question_is_asked_again() -> None:
     """The network fails for a moment, just then."""
     world = World(5)
-    a, b = start(world, "ab")
+    config = NodeConfig(
+        contexts=("app",),
+        channel=ChannelConfig(own_link=False, sender=SenderConfig(timeout=200)),
+        manager=ManagerConfig(channel_send_options=6),
+    )
+    a, b = (world.start(name, config) for name in "ab")
+    world.run(3)
     session_id, _ = write(a, 1)
     world.run(1)
     world.cut(a, b, both=True)
@@ -140,14 +146,23 @@ def test_lost_question_is_asked_again() -> None:
 def test_commit_during_the_drain_needs_its_own_receipt() -> None:
     """A request that ends late: what it wrote is confirmed as well."""
     world = World(6)
-    a, b = start(world, "ab", options=8)
+    config = NodeConfig(
+        contexts=("app",),
+        channel=ChannelConfig(sender=SenderConfig(timeout=200)),
+        manager=ManagerConfig(channel_send_options=6),
+    )
+    a, b = (world.start(name, config) for name in "ab")
+    world.run(3)
     session_id, _ = write(a, 1)
     world.run(1)
     drain(world, a)
+    b.pause()
     write(a, 2, session_id)
-    world.run(0.001)
+    world.run(0.01)
+    assert world.run_until(world.now + 0.9, lambda: a.core.channel.is_idle)
     assert not a.core.is_drained
-    assert world.run_until(world.now + 1, lambda: a.core.is_drained)
+    b.resume()
+    assert world.run_until(world.now + 3, lambda: a.core.is_drained)
     assert read(b, session_id) == 2
 
 

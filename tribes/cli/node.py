@@ -356,9 +356,10 @@ async def _run(config: NodeConfig) -> int:
                 nursery.start_soon(_give_up, signals, nursery)
             nursery.cancel_scope.cancel()
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
-        log.info("node left", sessions=sessions)
-    report = channel.drain_report
-    return 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
+        report = channel.drain_report
+        status = 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
+        log.info("node left", sessions=sessions, status=status)
+    return status
 
 
 def _say_ready(channel: GroupChannel) -> None:

@@ -382,7 +382,7 @@ class GroupChannel:
             LocalProtocolError: The channel was started without TLS.
             ChannelClosedError: The channel is not running.
         """
-        self.shell.set_tls(tls)
+        self.shell.links.set_tls(tls)
 
     def reload_certificates(self) -> None:
         """Read certificate, private key and authorities again and use them for the connections from

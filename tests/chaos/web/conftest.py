@@ -25,7 +25,7 @@ READY_S = 30.0
 ANSWER_S = 15.0
 POLL_S = 0.02
 ASK_S = 0.1
-"""Between two questions of the balancer for ``/ready``; nodes give half a second's notice."""
+"""Between two questions of the balancer for ``/ready``."""
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -52,6 +52,7 @@ class Web:
         self.multicast_port = free_port(socket.SOCK_DGRAM)
         self.ports: dict[str, int] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = dict(_ENVIRONMENT)
         self._directory = directory
 
     def start(self, *names: str, wait: bool = True, **options: object) -> None:
@@ -65,7 +66,7 @@ class Web:
             ]
             with open(self._log(name), "ab") as out:
                 self.processes[name] = subprocess.Popen(
-                    command, stdout=out, stderr=out, cwd=ROOT, env={**_ENVIRONMENT}
+                    command, stdout=out, stderr=out, cwd=ROOT, env=self.environment
                 )
         for name in names if wait else ():
             self.wait_ready(name)
@@ -186,6 +187,8 @@ class Balancer:
 
     def __init__(self, web: Web, *names: str) -> None:
         self.offered = list(names)
+        self.withdrawn: dict[str, float] = {}
+        """When a node was last taken out."""
         self._web = web
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(name,)) for name in names]
@@ -196,8 +199,9 @@ class Balancer:
         while not self._stopping.wait(ASK_S):
             is_ready = self._web.is_ready(name)
             # Lists are replaced, never changed: who chooses from one is not disturbed.
-            rest = [each for each in self.offered if each != name]
             if is_ready != (name in self.offered):
+                if not is_ready:
+                    self.withdrawn[name] = time.monotonic()
                 with _lock:
                     rest = [each for each in self.offered if each != name]
                     self.offered = sorted([*rest, name]) if is_ready else rest
@@ -209,6 +213,10 @@ class Balancer:
 
 
 _lock = threading.Lock()
+
+
+Connections = dict[str, tuple[http.client.HTTPConnection, float]]
+"""To each node, with the time at which it was opened."""
 
 
 @dataclass
@@ -246,32 +254,37 @@ class Clients:
 
     def _run(self, users: list[User], number: int) -> None:
         choice = random.Random(number)
-        connections: dict[str, http.client.HTTPConnection] = {}
+        connections: Connections = {}
         while not self._stopping.is_set():
             for user in users:
                 if self._stopping.wait(self._pause_s):
                     break
                 self._count(user, choice.choice(self._balancer.offered), connections)
-        for connection in connections.values():
+        for connection, _ in connections.values():
             connection.close()
 
-    def _count(
-        self, user: User, name: str, connections: dict[str, http.client.HTTPConnection]
-    ) -> None:
-        for gone in connections.keys() - set(self._balancer.offered):
-            # As a balancer does with the connections to a node that it takes out.
-            connections.pop(gone).close()
-        connection = connections.get(name)
-        if connection is None:
-            connection = connections[name] = http.client.HTTPConnection(
+    def _count(self, user: User, name: str, connections: Connections) -> None:
+        connection, opened = connections.get(name, (None, 0.0))
+        if connection is None or opened < self._balancer.withdrawn.get(name, 0.0):
+            # A balancer closes the connections to a node that it takes out.
+            if connection is not None:
+                connection.close()
+            connection = http.client.HTTPConnection(
                 "127.0.0.1", self._web.ports[name], timeout=ANSWER_S
             )
+            connections[name] = connection, time.monotonic()
         self.requests += 1
+        begin = time.monotonic()
         try:
             answer = ask(connection, "POST", "/count", user.cookie)
         except (OSError, http.client.HTTPException) as error:
-            self.failures.append(f"{time.monotonic():.3f} {name}: {error!r}")
-            connections.pop(name).close()
+            late = begin - self._balancer.withdrawn.get(name, 0.0)
+            self.failures.append(
+                f"{name}: {error!r}, sent {late:.3f} s after the balancer took it out"
+                if name not in self._balancer.offered
+                else f"{name}: {error!r}, sent while it was offered"
+            )
+            connections.pop(name)[0].close()
             return
         count = answer.values.get("values", {}).get("count")
         if answer.status != 200 or count != user.count + 1:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -180,6 +179,8 @@ def main() -> None:
         lifespan="on",
         log_level="warning",
         timeout_graceful_shutdown=5,
+        # Longer than a client leaves a connection alone: else a request meets one that closes.
+        timeout_keep_alive=75,
     )
     DrainingServer(config, node, notice_s=given.notice).run()
 
@@ -201,28 +202,30 @@ def slow_down(seconds: float) -> None:
 
 def hold_back(label: str, seconds: float) -> None:
     """Send changes so much later to one member than to the others, as a bad network does."""
-    begin = ChannelCore.__init__
+    real = ChannelCore.__init__
 
-    def held_back(self: ChannelCore, *parts: Any, **settings: Any) -> None:
-        begin(self, *parts, **settings)
-        post = self.post
-
-        def send(members: list[Member], payload: bytes, options: int, now: float) -> None:
-            post(members, payload, options, now)
+    def init(self: ChannelCore, *args: Any, **settings: Any) -> None:
+        real(self, *args, **settings)
+        post, timers = self.post, self.timers
 
         def later(
             destinations: Iterable[Member], payload: bytes, options: int, now: float, **rest: Any
         ) -> Ticket:
             targets = tuple(destinations)
             held = [member for member in targets if member.label == label]
+
+            def send(then: float) -> None:
+                post(held, payload, options, then)
+
             if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
                 targets = tuple(member for member in targets if member not in held)
-                self.timers.at(now + seconds, partial(send, held, payload, options))
+                timers.at(now + seconds, send)
             return post(targets, payload, options, now, **rest)
 
         self.post = later
 
-    ChannelCore.__init__ = held_back  # type: ignore[method-assign]
+    vars_of: Any = ChannelCore
+    vars_of.__init__ = init
 
 
 if __name__ == "__main__":
