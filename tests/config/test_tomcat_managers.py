@@ -13,6 +13,7 @@ from tribes.config.managers import (
     AttributesConfig,
     BackupConfig,
     ManagerConfig,
+    MemcachedConfig,
     PersistentConfig,
     StandardConfig,
 )
@@ -136,6 +137,18 @@ def test_stores_of_persistent_managers() -> None:
     assert source == PersistentConfig(**settings, sql=SQLStoreConfig(url="jdbc:mysql://db/x"))
 
 
+def test_memcached_session_manager_is_one_of_the_kinds() -> None:
+    """As its guides show it."""
+    manager = read_config(DATA / "seeds-xml" / "002-msm-0-plain.xml").config.manager
+    assert manager == MemcachedConfig(
+        memcached_nodes="n1:192.168.1.121:11211,n2:192.168.1.122:11211",
+        sticky=False,
+        session_backup_async=False,
+        locking_mode="uriPattern:/path1|/path2",
+        request_uri_ignore_pattern=r".*\.(ico|png|gif|jpg|css|js)$",
+    )
+
+
 def test_a_persistent_valve_makes_its_contexts_work_per_request() -> None:
     store = f'<Store className="{SESSION}FileStore" directory="'
     manager = f'<Manager className="{SESSION}PersistentManager">{store}'
@@ -204,6 +217,10 @@ def test_t104_the_old_listener_of_session_ids_is_accepted_with_a_notice() -> Non
         (
             f'<Manager className="{SESSION}PersistentManager"/>',
             "manager: needs exactly one store",
+        ),
+        (
+            '<Manager className="de.javakaffee.web.msm.MemcachedBackupSessionManager"/>',
+            "memcachedNodes: is missing",
         ),
         (
             f'<Cluster><Valve className="{HA}tcp.ReplicationValve" filter="("/></Cluster>',

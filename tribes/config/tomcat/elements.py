@@ -183,10 +183,6 @@ DEFAULT_CLASSES: Final[dict[str, str]] = {
 _JAVA: Final = "there are no classes of Java here; add a listener in Python"
 
 CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
-    "MemcachedBackupSessionManager": (
-        Kind.NOT_SUPPORTED,
-        "sessions are kept in the members' memory instead of memcached or Redis",
-    ),
     "JvmRouteBinderValve": (
         Kind.ELSEWHERE,
         "SessionMiddleware(route=...) writes the answering node's route into the cookie",

@@ -31,6 +31,7 @@ _KINDS: Final = {
     "BackupManager": "backup",
     "StandardManager": "standard",
     "PersistentManager": "persistent",
+    "MemcachedBackupSessionManager": "memcached",
 }
 _NAMES: Final = frozenset({"contexts", "context"})
 """What names contexts, and is read with all of them."""
@@ -204,6 +205,11 @@ class Making:
         if place.owner == "PersistentValve":
             self._per_request.append((place, values.get("manager.filter", "")))
             return
+        if (
+            place.owner == "MemcachedBackupSessionManager"
+            and "manager.memcached_nodes" not in values
+        ):
+            raise self.error(place, "is missing; write n1:host:port", "memcachedNodes")
         if place.element.name == "Store" and place.owner != "FileStore":
             self._check_url(place, values)
         match place.element.name:

@@ -19,7 +19,6 @@ _MERGED: Final = "changes are merged by attribute with versions, so none is too 
 _LISTENERS: Final = "listeners of a node are told what its own applications do, and of expiries"
 _NO_SEMAPHORE: Final = "requests of a session run side by side, and their changes are merged"
 _SSO_STATE: Final = "logins that are not here yet are got from the others when they are asked for"
-_NO_MEMCACHED: Final = "sessions are kept in the members' memory; no server holds them"
 _COOKIE: Final = "give it to SessionMiddleware(cookie=CookieSettings(...))"
 _ROUTE: Final = "give it to SessionMiddleware(route=...)"
 _ROUTE_OWN: Final = "SessionMiddleware(route=...) writes the answering node's route into the cookie"
@@ -224,42 +223,69 @@ _SQL_STORE: Final[Table] = (
     ),
 )
 
-_MSM_NAMES: Final = (
-    ("failoverNodes", "empty", "nodes used when no other answers"),
-    ("sticky", "true", "requests of a session come to one instance"),
-    ("lockingMode", "none", "requests that lock their session"),
-    ("lockExpiration", "5", "seconds of a lock"),
-    ("operationTimeout", "1000", "ms of an operation"),
-    ("backupThreadCount", "processors", "threads that store"),
-    ("requestUriIgnorePattern", "unset", "requests that store nothing"),
-    ("sessionAttributeFilter", "unset", "attributes that are stored"),
-    ("customConverter", "unset", "further serialisers"),
-    ("storageKeyPrefix", "webappVersion", "prefix of the keys"),
-    ("memcachedProtocol", "text", "text or binary"),
-    ("username", "unset", "user of the servers"),
-)
 _MSM: Final[Table] = (
-    refused("memcachedNodes", "required", "the servers", _NO_MEMCACHED, is_secret=True),
-    *(refused(name, default, meaning, _NO_MEMCACHED) for name, default, meaning in _MSM_NAMES),
-    refused("password", "unset", "password of the servers", _NO_MEMCACHED, is_secret=True),
-    refused(
-        "sessionBackupAsync",
-        "true",
-        "answer before the session is stored",
-        "channel_send_options says what a request waits for: 8 nothing, 2 receipt, 6 processing",
+    honoured(
+        "memcachedNodes",
+        "required",
+        "text",
+        "manager.memcached_nodes",
+        "the servers",
+        is_secret=True,
     ),
-    mapped(
-        "sessionBackupTimeout",
-        "100",
-        "int",
-        "manager.commit_timeout",
-        "ms a request waits for the store",
-        "ms a commit waits for the members",
+    honoured("password", "unset", "text", "manager.password", "of the servers", is_secret=True),
+    *(
+        honoured(name, default, kind, f"manager.{key}", meaning)
+        for name, default, kind, key, meaning in (
+            ("failoverNodes", "empty", "text", "failover_nodes", "used when no other answers"),
+            ("sticky", "true", "bool", "sticky", "requests of a session come to one instance"),
+            ("lockingMode", "none", "text", "locking_mode", "requests that lock their session"),
+            ("lockExpiration", "5", "int", "lock_expiration", "seconds of a lock"),
+            ("operationTimeout", "1000", "int", "operation_timeout", "ms of an operation"),
+            ("backupThreadCount", "processors", "int", "backup_thread_count", "threads that store"),
+            (
+                "requestUriIgnorePattern",
+                "unset",
+                "filter",
+                "request_uri_ignore_pattern",
+                "requests that store nothing",
+            ),
+            (
+                "sessionAttributeFilter",
+                "unset",
+                "filter",
+                "session_attribute_filter",
+                "attributes that are stored",
+            ),
+            ("customConverter", "unset", "text", "custom_converter", "further serialisers"),
+            (
+                "storageKeyPrefix",
+                "webappVersion",
+                "text",
+                "storage_key_prefix",
+                "prefix of the keys",
+            ),
+            ("username", "unset", "text", "username", "user of the servers"),
+            ("enabled", "true", "bool", "enabled", "store at all"),
+            (
+                "sessionBackupAsync",
+                "true",
+                "bool",
+                "session_backup_async",
+                "answer before the session is stored",
+            ),
+            (
+                "sessionBackupTimeout",
+                "100",
+                "int",
+                "session_backup_timeout",
+                "ms that storing may take",
+            ),
+        )
     ),
+    unused("memcachedProtocol", "text", "text or binary", "the text protocol is spoken"),
     unused("transcoderFactoryClass", "Java's", "serialiser", f"{_NO_JAVA}; the codec is safe"),
     unused("copyCollectionsForSerialization", "false", "copy collections first", _NO_JAVA),
     unused("enableStatistics", "true", "count what happens", "counters are always on"),
-    refused("enabled", "true", "store at all", _NO_MEMCACHED, "true"),
     *_COMMON,
 )
 
