@@ -128,6 +128,10 @@ class SessionManager:
         """Whether this node has the sessions that the others had; safe from any thread."""
         return True
 
+    def is_primary(self, key: str) -> bool:
+        """Whether this node is the first of those that have a session; safe from any thread."""
+        return True
+
     def __init__(
         self,
         context: str,

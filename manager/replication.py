@@ -149,6 +149,11 @@ class Replicator:
         self._wakes = wakes
 
     @property
+    def local(self) -> Member:
+        """This node's own record."""
+        return self._channel.local
+
+    @property
     def targets(self) -> tuple[Member, ...]:
         """The members that hold copies."""
         return self._targets

@@ -133,6 +133,7 @@ class SessionMiddleware:
             await refuse(scope, send, ())
             return
         scope["session"] = held
+        binding.begin(held, scope.get("path", ""), scope)
         is_secure = scope.get("scheme") in ("https", "wss")
         is_refused = False
 

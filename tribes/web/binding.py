@@ -8,22 +8,25 @@ forms: one for threads, and one for tasks of asyncio or trio, whose name begins 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import structlog
 
-from tribes.config.valves import SSO_CONTEXT
+from tribes.config.valves import DEFAULT_VALVES, SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
+from tribes.runtime.commits import report_unstored
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.sso import Login
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
 from tribes.web.request_session import RequestSession
+from tribes.web.valve import ReplicationValve
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
@@ -106,6 +109,12 @@ class SessionBinding:
             self.committer = node.sessions.committer(context, on_unreplicated)
             alone = node.sessions.local.get(context)
         self._filter = None if alone is None else alone.path_filter
+        self.pipeline = node.config.valves if node.config.valves is not None else DEFAULT_VALVES
+        """What stands around each request, first to last: what is configured, or the default."""
+        self.valve: ReplicationValve | None = None
+        """Filter, indicator and counters, unless the configured valves leave it out."""
+        if alone is None and "ReplicationValve" in self.pipeline:
+            self.valve = ReplicationValve(node.config.replication)
         self._sign_on = None if isinstance(node, LocalSessions) else node.sessions.sign_on
         if self._sign_on is not None:
             config = self._sign_on.config
@@ -220,6 +229,22 @@ class SessionBinding:
                     return await in_thread(partial(self.open, headers, url, request))
         return self.open(headers, url, request)
 
+    def begin(self, held: RequestSession, path: str, attributes: MutableMapping[str, Any]) -> None:
+        """A request begins; tell it what the ReplicationValve tells.
+
+        Args:
+            held: From `open`.
+            path: Decoded, with the context's path and without the query.
+            attributes: Where the application finds what belongs to its request.
+        """
+        valve = self.valve
+        if valve is None:
+            return
+        held.is_filtered = valve.is_filtered(path)
+        held.began = valve.begin(is_filtered=held.is_filtered)
+        if valve.indicator and held.waiting is None and held.session is not None:
+            attributes[valve.indicator] = self.manager.is_primary(held.session.key)
+
     def find(
         self, headers: Iterable[bytes], name: str, request: RequestLine | None = None
     ) -> tuple[Session | None, str]:
@@ -274,7 +299,20 @@ class SessionBinding:
             if entry is not None and held.login is not None:
                 self._sso_committer.commit(entry, can_refuse=False)
                 held.login.settled()
-            self.committer.commit(held.session, known_failures=held.failed, can_refuse=can_refuse)
+            began = time.monotonic()
+            if held.is_filtered:
+                self._commit_filtered(held, held.session)
+            else:
+                self.committer.commit(
+                    held.session, known_failures=held.failed, can_refuse=can_refuse
+                )
+            if self.valve is not None:
+                self.valve.sent(held.began, began)
+
+    def _commit_filtered(self, held: RequestSession, session: Session) -> None:
+        """Nobody waits; it reaches the members before what the next request changes."""
+        outcome = self.manager.commit(session)
+        report_unstored(outcome.failed, held.failed)
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
@@ -283,9 +321,15 @@ class SessionBinding:
             if entry is not None and held.login is not None:
                 await self._sso_committer.acommit(entry, can_refuse=False)
                 held.login.settled()
-            await self.committer.acommit(
-                held.session, known_failures=held.failed, can_refuse=can_refuse
-            )
+            began = time.monotonic()
+            if held.is_filtered:
+                self._commit_filtered(held, held.session)
+            else:
+                await self.committer.acommit(
+                    held.session, known_failures=held.failed, can_refuse=can_refuse
+                )
+            if self.valve is not None:
+                self.valve.sent(held.began, began)
 
     def set_cookie(
         self,
@@ -318,6 +362,9 @@ class SessionBinding:
             return cookie.header("", is_secure=is_secure) if held.offered else None
         value = join_route(session.id, self.route)
         if value == held.offered and not always:
+            return None
+        keeps_route = "JvmRouteBinderValve" not in self.pipeline
+        if keeps_route and not always and split_route(held.offered)[0] == session.id:
             return None
         return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
 

@@ -135,6 +135,8 @@ class TribesSessions(SessionInterface):
             found = binding.find(cookies, name, line)
             held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
         binding.logged_in(held, cookies)
+        path = request.environ.get("SCRIPT_NAME", "") + request.path
+        binding.begin(held, path, request.environ)
         return held
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:

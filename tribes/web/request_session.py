@@ -27,7 +27,9 @@ class RequestSession(MutableMapping[str, Any]):
     __slots__ = (
         "_manager",
         "_session",
+        "began",
         "failed",
+        "is_filtered",
         "is_sealed",
         "login",
         "offered",
@@ -44,6 +46,10 @@ class RequestSession(MutableMapping[str, Any]):
         """What the client sent that names the session, with the route; empty: nothing did."""
         self.url: RequestUrl | None = None
         """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
+        self.began = 0.0
+        """When the request began, for the valve's statistics."""
+        self.is_filtered = False
+        """Nobody waits for what it changes (Tomcat: ReplicationValve's ``filter``)."""
         self.login: Login | None = None
         """What single sign-on knows of the client; None: there is none."""
         self.failed: set[str] = set()

@@ -53,19 +53,20 @@ class ReplicationValve:
         self.statistics = ValveStatistics()
         self.indicator = config.primary_indicator_name if config.primary_indicator else ""
         self._filter: re.Pattern[str] | None = None
-        self.filter = config.filter
+        self.pattern = config.filter
 
     @property
-    def filter(self) -> str:
+    def pattern(self) -> str:
         """The regular expression; empty: none. One that is none leaves the one before."""
         return "" if self._filter is None else self._filter.pattern
 
-    @filter.setter
-    def filter(self, text: str) -> None:
+    @pattern.setter
+    def pattern(self, text: str) -> None:
         try:
             self._filter = re.compile(text) if text else None
         except re.error as why:
-            log.error("filter is no regular expression", filter=text, why=str(why), kept=self.filter)
+            kept = self.pattern
+            log.error("filter is no regular expression", found=text, why=str(why), kept=kept)
 
     def is_filtered(self, path: str) -> bool:
         """Whether a path, decoded, with the context's and without the query, matches in whole."""

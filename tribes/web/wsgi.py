@@ -119,6 +119,8 @@ class SessionMiddleware:
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.BODY]
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        binding.begin(held, path.encode("latin-1").decode("utf-8", "replace"), environ)
         answer = _Answer(binding, held, environ, start_response)
         try:
             body = self.app(environ, answer.start)
