@@ -61,6 +61,7 @@ from tribes.membership.view import View as View
 from tribes.rpc.calls import RpcMode as RpcMode
 from tribes.rpc.calls import RpcReply as RpcReply
 from tribes.rpc.calls import RpcResult as RpcResult
+from tribes.runtime.attributes import ApplicationAttributes as ApplicationAttributes
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel
 from tribes.runtime.lazy_map import LazyReplicatedMap as LazyReplicatedMap
