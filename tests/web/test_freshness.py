@@ -12,6 +12,7 @@ from flask import Flask, session
 
 from tests.web.nodes import free_udp_port, make_node, until
 from tribes.config.model import ManagerConfig
+from tribes.manager.delta import DeltaManager
 from tribes.web import SessionMiddleware as AsgiMiddleware
 from tribes.web.flask import TribesSessions
 from tribes.web.freshness import acks_all, decode_token, encode_token
@@ -44,9 +45,10 @@ def _node(name: str, port: int) -> BackgroundNode:
 
 def _lose_changes(node: BackgroundNode) -> None:
     """As a link does on which they take a minute."""
-    replicator = node.manager("app").replicator
-    assert replicator is not None
-    replicator._send = lambda commits, now: None  # type: ignore[method-assign]
+    manager = node.manager("app")
+    assert isinstance(manager, DeltaManager)
+    assert manager.replicator is not None
+    manager.replicator._send = lambda commits, now: None  # type: ignore[method-assign]
 
 
 def _asgi(node: BackgroundNode) -> Any:
