@@ -28,6 +28,7 @@ import trio
 from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
 from tribes.runtime.crossing import call_in_run, send_from_outside
 from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.hosts import refuse_uwsgi_without, successor_wait_s
 from tribes.runtime.parts import Sessions
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop, result_of, running_loop
 from tribes.wire.options import SendOptions
@@ -142,6 +143,7 @@ class BackgroundNode:
                 "the interceptors of this node are in use in the process that this one was forked "
                 "from; give BackgroundNode a function that makes them"
             )
+        refuse_uwsgi_without()
         run = _Run(self.joined)
         name = f"tribes-{self.config.name or 'node'}"
         run.thread = threading.Thread(target=self._thread_main, args=(run,), name=name, daemon=True)
@@ -177,7 +179,7 @@ class BackgroundNode:
                 run.token.run_sync_soon(run.stopping.set)
             except trio.RunFinishedError:
                 pass
-        run.thread.join(self._drain_timeout + _SAVE_S)
+        run.thread.join(successor_wait_s() + 2 * self._drain_timeout + _SAVE_S)
 
     def retire(self) -> None:
         """Tell everybody that this node is about to leave, some time before `stop`; see

@@ -14,6 +14,7 @@ import trio
 
 from tribes.config.model import check_pathname
 from tribes.errors import ConfigError, StoreError
+from tribes.runtime.hosts import successor_wait_s
 from tribes.runtime.key_files import read_keys
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ async def leave_in_order(
     """
     begin = time.monotonic()
     await shell.drain(timeout)
+    # What a file keeps needs no successor.
+    if not config.manager.pathname and (wait_s := successor_wait_s()):
+        await _await_successor(shell, wait_s, timeout)
     report = shell.drain_report()
     seconds = round(time.monotonic() - begin, 3)
     for lacking in report.lacking:
@@ -85,6 +89,19 @@ async def leave_in_order(
     if report.is_complete and contexts and not report.is_last:
         log.info("drained", seconds=seconds, sessions=report.sessions)
     return report
+
+
+async def _await_successor(shell: Shell, wait_s: float, timeout: float) -> None:
+    """Give the sessions to a member that comes while this one, the last, is about to leave."""
+    report = shell.drain_report()
+    if not report.is_last or not any(report.sessions.values()):
+        return
+    log.info("waiting for a successor", seconds=wait_s, sessions=report.sessions)
+    with trio.move_on_after(wait_s):
+        while shell.core.sessions.is_last:
+            await shell.changed()
+    if not shell.core.sessions.is_last:
+        await shell.drain(timeout)
 
 
 def _save(

@@ -20,11 +20,13 @@ from tribes.config.valves import DEFAULT_VALVES, SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import report_unstored
+from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.sso import Login
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
+from tribes.web.early import start_with_worker
 from tribes.web.request_session import RequestSession
 from tribes.web.valve import ReplicationValve
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.manager.session_locks import RequestLine
     from tribes.runtime.commits import Committer
-    from tribes.runtime.group_channel import GroupChannel
     from tribes.web.urls import RequestUrl
 
 __all__ = ["SessionBinding", "Tracking"]
@@ -132,6 +133,8 @@ class SessionBinding:
         self._refusal: ConfigError | None = None
         """Why the node could not start."""
         self._native: ChannelTask | None = None
+        if not isinstance(node, GroupChannel):
+            start_with_worker(self)
 
     # One request.
 
