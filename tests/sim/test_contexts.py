@@ -58,6 +58,7 @@ def test_a_member_gets_only_the_contexts_that_it_has() -> None:
     assert shop in b.manager("shop").table
     assert chat in b.manager("chat").table
     assert chat in c.manager("chat").table
+    assert [m.label for m in a.core.sessions.replicators["shop"].targets] == ["b"]
     assert set(a.core.sessions.replicators) == {"shop", "chat"}
     assert set(c.core.sessions.replicators) == {"chat"}
     assert len(b.manager("own").table) == len(c.manager("own").table) == 0
