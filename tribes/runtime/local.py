@@ -103,7 +103,10 @@ class LocalSessions:
         if isinstance(settings, PersistentConfig):
             self._manager = self._persistent(context, settings, store)
         elif store is not None:
-            raise ConfigError("only a Persistent manager has one", key="store")
+            kind = "Memcached" if isinstance(settings, MemcachedConfig) else "Standard"
+            raise ConfigError(
+                f"a {kind} manager has no store; write a PersistentConfig", key="store"
+            )
         elif isinstance(settings, MemcachedConfig):
             self._manager = make_memcached(
                 context,
