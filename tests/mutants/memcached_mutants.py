@@ -146,7 +146,9 @@ add(
     ),
     (Copies, "slack_of", lambda self, limit_s: 10 * limit_s),
     # With two nodes the second copy would save it, and be repaired.
-    test=on_backend(test_requests.test_f19_reading_keeps_the_copies_alive, count=1),
+    test=on_backend(
+        test_requests.test_f19_f20_reading_keeps_copies_alive_and_idle_sessions_expire, count=1
+    ),
 )
 add(
     "long lives as they are",

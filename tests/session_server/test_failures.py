@@ -329,7 +329,7 @@ def test_f42_copies_are_equal_after_any_failures(n: Nodes, many: Site) -> None:
     operator does; so every acknowledged write must be there too.
     """
     rng = random.Random(11)
-    pair = [many.instance(sticky=False) for _ in range(2)]
+    pair = [many.instance(sticky=False, session_backup_timeout=100) for _ in range(2)]
     browser = Browser()
     browser.post(pair[0], "/?k0=0")
     expected = {"k0": "0"}
@@ -369,7 +369,7 @@ def test_f42_copies_are_equal_after_any_failures(n: Nodes, many: Site) -> None:
 @pytest.mark.parametrize("sticky", [True, False], ids=["sticky", "roaming"])
 def test_f43_a_hung_node_costs_each_request_little(n: Nodes, two: Site, sticky: bool) -> None:
     """Under 250 ms, and under 10 ms once it is known; it is used again when it answers."""
-    instance = two.instance(sticky=sticky, probe_interval=500)
+    instance = two.instance(sticky=sticky, probe_interval=500, session_backup_timeout=100)
     browsers = [Browser() for _ in range(6)]
     for browser in browsers:
         start(browser, instance, "n1")
@@ -394,7 +394,7 @@ def test_f43_a_hung_node_costs_each_request_little(n: Nodes, two: Site, sticky: 
 
 def test_f43_an_old_copy_on_a_node_that_was_away_does_not_win(n: Nodes, two: Site) -> None:
     """A request that still has the id of before it hung reads the newer one of the other node."""
-    instance = two.instance(sticky=False)
+    instance = two.instance(sticky=False, session_backup_timeout=100)
     browser = Browser()
     start(browser, instance, "n1")
     old = browser.twin()

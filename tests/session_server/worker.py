@@ -93,8 +93,8 @@ def main(nodes: str, rounds: int) -> None:
                 "kill" if how == signal.SIGKILL else "term",
             )
         )
-        # A stop takes its time.
-        times = rounds if how == signal.SIGKILL else max(rounds // 4, 1)
+        # A stop takes its time, and what may be lost needs no long proof.
+        times = rounds if how == signal.SIGKILL and not is_async else max(rounds // 4, 1)
         count = lost(nodes, times, sticky=sticky, is_async=is_async, how=how)
         print(name, count, flush=True)
 
