@@ -118,6 +118,20 @@ class SessionManager:
     wants_request = False
     """Whether `find`, `is_away` and `ignores` look at the request."""
 
+    @property
+    def copies_on(self) -> tuple[str, ...]:
+        """Names of the other members that hold copies now; safe from any thread."""
+        return ()
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether this node has the sessions that the others had; safe from any thread."""
+        return True
+
+    def is_primary(self, key: str) -> bool:
+        """Whether this node is the first of those that have a session; safe from any thread."""
+        return True
+
     def __init__(
         self,
         context: str,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .base import SessionManager
+from .expiry import owner_of
+from .session_ids import partition_of
 
 if TYPE_CHECKING:
     from .replication import Replicator
@@ -38,3 +40,16 @@ class DeltaManager(SessionManager):
         """Whether this node has the sessions that the others had; safe from any thread."""
         replicator = self.replicator
         return replicator is not None and replicator.transfer.is_joined
+
+    def is_primary(self, key: str) -> bool:
+        """Whether this node expires the session; safe from any thread.
+
+        Every member may serve it: nothing moves by being asked.
+        """
+        replicator = self.replicator
+        if replicator is None:
+            return True
+        # Of immutable things only: the expiry's own notes are the core's.
+        local = bytes(replicator.local.unique_id)
+        others = (bytes(member.unique_id) for member in replicator.targets)
+        return owner_of(partition_of(key), (local, *others)) == local

@@ -139,7 +139,7 @@ class Replicator:
         self.receipts = Drain(manager, channel)
         self._draining: dict[Member, None] = {}
         self._channel = channel
-        self._options = config.channel_send_options
+        self._options = config.send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
         self._commit_timeout = config.commit_timeout / 1000
         self._targets: tuple[Member, ...] = ()
@@ -147,6 +147,11 @@ class Replicator:
         self._is_running = False
         self._losses = 0
         self._wakes = wakes
+
+    @property
+    def local(self) -> Member:
+        """This node's own record."""
+        return self._channel.local
 
     @property
     def targets(self) -> tuple[Member, ...]:

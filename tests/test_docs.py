@@ -22,15 +22,10 @@ from tribes.config import (
     config_from,
     read_config_bytes,
 )
+from tribes.config.local import local_config_from
+from tribes.config.managers import ManagerConfig, PersistentConfig, StandardConfig
 from tribes.config.model import ChannelConfig, NodeConfig, ReceiverConfig
-from tribes.config.stores import (
-    EnvelopeConfig,
-    FileStoreConfig,
-    PersistentConfig,
-    SQLStoreConfig,
-    StandardConfig,
-    local_config_from,
-)
+from tribes.config.stores import EnvelopeConfig, FileStoreConfig, SQLStoreConfig
 from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
@@ -125,7 +120,10 @@ def _examples(page: str) -> dict[str, Any]:
 def test_files_of_the_configuration_guide_load() -> None:
     """The examples in TOML, XML and of the environment."""
     text = CONFIGURATION.read_text()
-    [toml] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    contexts, toml = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    check_config(read_config_bytes(contexts.encode()).config)
+    [python] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(python, {})
     [xml] = re.findall(r"```xml\n(.*?)```", text, re.DOTALL)
     [shell] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     check_config(read_config_bytes(toml.encode()).config)
@@ -153,7 +151,7 @@ def test_every_setting_of_stores_is_in_the_guide_with_its_default() -> None:
         StandardConfig,
     ):
         for field in msgspec.structs.fields(kind):
-            if field.name in ("envelope", "manager"):
+            if field.name == "envelope" or field.name in ManagerConfig.__struct_fields__:
                 continue
             assert field.name in shown, field.name
             if isinstance(field.default, int) and not field.name.endswith("bytes"):

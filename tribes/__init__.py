@@ -10,6 +10,8 @@ from tribes.channel.outputs import MemberRefuted as MemberRefuted
 from tribes.channel.outputs import MemberRemoved as MemberRemoved
 from tribes.channel.outputs import MemberSuspected as MemberSuspected
 from tribes.channel.outputs import MemberUpdated as MemberUpdated
+from tribes.config.managers import PersistentConfig as PersistentConfig
+from tribes.config.managers import StandardConfig as StandardConfig
 from tribes.config.memcached import MemcachedConfig as MemcachedConfig
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import ManagerConfig as ManagerConfig
@@ -19,9 +21,7 @@ from tribes.config.model import ReceiverConfig as ReceiverConfig
 from tribes.config.model import SenderConfig as SenderConfig
 from tribes.config.stores import EnvelopeConfig as EnvelopeConfig
 from tribes.config.stores import FileStoreConfig as FileStoreConfig
-from tribes.config.stores import PersistentConfig as PersistentConfig
 from tribes.config.stores import SQLStoreConfig as SQLStoreConfig
-from tribes.config.stores import StandardConfig as StandardConfig
 from tribes.errors import AttributeNotEncodableError as AttributeNotEncodableError
 from tribes.errors import AttributeUnreadableError as AttributeUnreadableError
 from tribes.errors import ChannelClosedError as ChannelClosedError
@@ -61,6 +61,7 @@ from tribes.membership.view import View as View
 from tribes.rpc.calls import RpcMode as RpcMode
 from tribes.rpc.calls import RpcReply as RpcReply
 from tribes.rpc.calls import RpcResult as RpcResult
+from tribes.runtime.attributes import ApplicationAttributes as ApplicationAttributes
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel
 from tribes.runtime.lazy_map import LazyReplicatedMap as LazyReplicatedMap

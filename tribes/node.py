@@ -139,7 +139,7 @@ class NodeCore:
             adopt=self._replicator if config.hold_all else None,
             wakes=self.wake_waiters,
         )
-        for context in config.contexts:
+        for context in config.replicated:
             self.sessions.add(self._replicator(context), 0.0)
         self.lazy_maps: dict[str, LazyCore] = {}
         for each in maps:
@@ -315,7 +315,7 @@ class NodeCore:
         if membership.names_hosts:
             # A name is looked up, its address tried, and who is there tells of the others.
             window += NAMED_JOIN_S
-        config = self.config.manager
+        config = self.config.replicated_manager_of(manager.context)
         if isinstance(manager, MapManager):
             config = manager.config
         return {

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from tribes import LocalSessions, MemcachedConfig
+from tribes.config.load import read_config
 from tribes.config.memcached import NodeSpec, check_memcached, parse_locking, parse_nodes
-from tribes.config.memcached_xml import memcached_config_from, memcached_from_xml
-from tribes.config.notices import Kind
-from tribes.config.tomcat.attributes import Use
-from tribes.config.tomcat.msm_tables import MSM_TABLE
 from tribes.errors import ConfigError
+from tribes.manager.memcached import MemcachedManager
 
 SEEDS = Path(__file__).parents[1] / "data" / "seeds-xml"
 
@@ -125,73 +123,18 @@ def test_locking_modes_are_read_whatever_their_case() -> None:
 
 @pytest.mark.parametrize("path", sorted(SEEDS.glob("*msm*.xml")), ids=lambda path: path.name)
 def test_the_blocks_of_the_seeds_are_configurations(path: Path) -> None:
-    """As written; only the serialiser is another one, and that is told."""
-    config, notices = memcached_from_xml(path.read_bytes(), source=path.name)
-    told = [notice.name for notice in notices if notice.kind is not Kind.REPAIRED]
-    assert told == ["transcoderFactoryClass"]
+    """As written; a manager can be made of each."""
+    config = read_config(path, environ={}).config.manager
+    assert isinstance(config, MemcachedConfig)
     assert len(parse_nodes("".join(config.memcached_nodes), config.failover_nodes)) == 2
     assert config.request_uri_ignore_pattern == r".*\.(ico|png|gif|jpg|css|js)$"
     if config.sticky:
         assert config.failover_nodes == "n1"
     else:
         assert config.locking_mode == "uriPattern:/path1|/path2"
-    sessions = LocalSessions("shop", config)
-    assert len(sessions.manager("shop").ring.nodes) == 2  # type: ignore[attr-defined]
-
-
-def test_a_block_within_a_server_xml_is_found() -> None:
-    """And twice is an error, as is none."""
-    block = (SEEDS / "002-msm-0.xml").read_text()
-    text = f"<Context path='/shop'>{block}</Context>".encode()
-    config, _ = memcached_from_xml(text, source="context.xml")
-    assert not config.sticky
-    for wrong in (f"<Context>{block}{block}</Context>", "<Context/>"):
-        with pytest.raises(ConfigError, match="write one"):
-            memcached_from_xml(wrong.encode(), source="context.xml")
-
-
-def test_errors_in_xml_say_where() -> None:
-    """File, line, attribute, and what was found."""
-    text = (
-        '<Context>\n<Manager className="de.javakaffee.web.msm.MemcachedBackupSessionManager"'
-        ' memcachedNodes="n1:h:1" {}/></Context>'
-    )
-    with pytest.raises(ConfigError, match="line 2") as refused:
-        memcached_from_xml(text.format('sticky="perhaps"').encode(), source="c.xml")
-    assert "'perhaps'" in str(refused.value)
-    with pytest.raises(ConfigError, match="lockingMode"):
-        memcached_from_xml(text.format('lockingMode="some"').encode(), source="c.xml")
-    _, notices = memcached_from_xml(text.format('stiky="true"').encode(), source="c.xml")
-    assert "did you mean sticky" in str(notices[0])
-
-
-def test_a_table_may_have_either_names() -> None:
-    """The original's, or ours; a name that is neither is an error."""
-    made = memcached_config_from({"memcachedNodes": "n1:h:1", "sticky": False})
-    assert made == memcached_config_from({"memcached_nodes": "n1:h:1", "sticky": False})
-    with pytest.raises(ConfigError, match="memcachedNode"):
-        memcached_config_from({"memcachedNode": "n1:h:1"})
-
-
-def test_every_attribute_of_the_original_is_in_the_table() -> None:
-    """With a key that exists, or a reason."""
-    names = (
-        "memcachedNodes failoverNodes sticky lockingMode lockExpiration operationTimeout "
-        "sessionBackupAsync sessionBackupTimeout backupThreadCount requestUriIgnorePattern "
-        "sessionAttributeFilter transcoderFactoryClass copyCollectionsForSerialization "
-        "customConverter storageKeyPrefix memcachedProtocol username password enableStatistics "
-        "enabled maxInactiveInterval maxActiveSessions processExpiresFrequency"
-    )
-    known = {each.name for each in MSM_TABLE}
-    assert set(names.split()) <= known
-    for each in MSM_TABLE:
-        if each.use in (Use.HONOURED, Use.MAPPED):
-            name, _, rest = each.key.partition(".")
-            assert name in MemcachedConfig.__struct_fields__
-            if rest:
-                assert hasattr(MemcachedConfig(memcached_nodes="h:1").manager, rest)
-        else:
-            assert each.reason
+    manager = LocalSessions("shop", config).manager("shop")
+    assert isinstance(manager, MemcachedManager)
+    assert len(manager.ring.nodes) == 2
 
 
 def test_defaults_are_valid() -> None:

@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
-from tribes.config.model import ManagerConfig
-from tribes.config.stores import (
-    EnvelopeConfig,
-    FileStoreConfig,
-    PersistentConfig,
-    SQLStoreConfig,
-    StandardConfig,
-    check_persistent,
-    local_config_from,
-)
+from tribes.config.local import local_config_from
+from tribes.config.managers import PersistentConfig, StandardConfig, check_persistent
+from tribes.config.stores import EnvelopeConfig, FileStoreConfig, SQLStoreConfig
 from tribes.errors import ConfigError
 
 TOMCAT = """
@@ -25,7 +18,6 @@ saveOnRestart = false
 maxIdleBackup = 60
 minIdleSwap = 120
 maxIdleSwap = 300
-[PersistentManager.manager]
 maxActiveSessions = 500
 maxInactiveInterval = 900
 [PersistentManager.JDBCStore]
@@ -50,7 +42,8 @@ def test_tomcats_names_are_understood() -> None:
         max_idle_backup_s=60,
         min_idle_swap_s=120,
         max_idle_swap_s=300,
-        manager=ManagerConfig(max_active_sessions=500, max_inactive_s=900),
+        max_active_sessions=500,
+        max_inactive_s=900,
         sql=SQLStoreConfig(
             driver_name="com.mysql.jdbc.Driver",
             url="jdbc:mysql://db/tomcat",
@@ -106,7 +99,7 @@ def test_what_cannot_be_is_named(found: dict[str, Any], match: str) -> None:
     [
         ({"max_idle_swap_s": 5, "min_idle_swap_s": 6}, "max_idle_swap_s: is 5 s, less than"),
         ({"max_idle_swap_s": 5, "max_idle_backup_s": 6}, "max_idle_backup_s: is 6 s, more than"),
-        ({"check_interval_s": 0}, "checkInterval: must be 1 or more"),
+        ({"check_interval_s": 0}, "check_interval_s: must be 1 or more"),
     ],
 )
 def test_times_that_contradict_each_other_are_refused(settings: dict[str, int], match: str) -> None:

@@ -15,6 +15,7 @@ from tribes.config import (
     read_config,
     read_config_bytes,
 )
+from tribes.config.managers import BackupConfig
 from tribes.config.model import StaticMemberConfig
 from tribes.config.paths import with_value
 from tribes.errors import ConfigError
@@ -44,7 +45,7 @@ def told(loaded: Loaded, name: str) -> str:
 
 
 @pytest.mark.parametrize("seed", [s for s in SEEDS if s not in BROKEN], ids=lambda path: path.name)
-def test_published_files_load_and_would_start(seed: Path) -> None:
+def test_t120_published_files_load_and_would_start(seed: Path) -> None:
     """As they are; with a key, or trust in the network, a node can be made of each."""
     loaded = read_config(seed)
     check_config(with_value(loaded.config, "insecure", True))
@@ -139,7 +140,10 @@ def test_a_whole_server() -> None:
     ]
     build_interceptors(config.channel.interceptors or ())
     assert 'channelStartOptions="3": not supported' in told(loaded, "channelStartOptions")
-    assert "which is 5000" in told(loaded, "manager.max_active_sessions")
+    blog = config.manager_of("localhost#blog")
+    assert blog == BackupConfig(
+        channel_send_options=6, map_send_options=2, max_active_sessions=7
+    ), "a context's own manager has nothing of the template"
     assert "<Listener>" in str(loaded.notices[-1])
     assert "<Connector>" in str(loaded.notices[-1])
     assert "not supported" in told(loaded, "hostAware")
@@ -335,12 +339,6 @@ def test_an_unknown_provider_is_refused() -> None:
 def test_contexts(document: str, names: tuple[str, ...]) -> None:
     """By path, or else by the name of the file or directory."""
     assert read_config_bytes(document.encode()).config.contexts == names
-
-
-def test_the_only_contexts_manager_is_the_nodes() -> None:
-    """There is nobody else whose settings they could be."""
-    loaded = read_config_bytes(b'<Context path="/a"><Manager maxInactiveInterval="60"/></Context>')
-    assert loaded.config.manager.max_inactive_s == 60
 
 
 def test_secrets_are_not_told() -> None:

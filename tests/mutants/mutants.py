@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    apps_mutants,
     channel_mutants,
     config_mutants,
     discovery_mutants,
@@ -23,6 +24,7 @@ __all__ = ["MUTANTS", "Mutant"]
 
 # Importing them registers them.
 _ = (
+    apps_mutants,
     channel_mutants,
     config_mutants,
     discovery_mutants,

@@ -19,6 +19,7 @@ from tribes.errors import (
     RemoteProcessError,
     SessionNotReplicatedError,
 )
+from tribes.manager.delta import DeltaManager
 from tribes.runtime import waiters
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
@@ -126,8 +127,10 @@ def test_a_thousand_commits_wake_the_loop_once_per_message(
 
     async def main() -> None:
         box = waiters._box_of_loop(asyncio.get_running_loop())
-        replicator = a.manager("app").replicator
-        assert replicator is not None
+        manager = a.manager("app")
+        assert isinstance(manager, DeltaManager)
+        assert manager.replicator is not None
+        replicator = manager.replicator
         before = replicator.statistics.messages_sent
         found = await asyncio.gather(*(a.acommit(new(a, n=n)) for n in range(1000)))
         assert all(result.replicated and result.acked for result in found)

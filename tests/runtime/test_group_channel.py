@@ -84,7 +84,7 @@ async def test_order_holds_across_options(make_config: MakeConfig) -> None:
         assert len(got) == 51
 
 
-async def test_option_2_returns_before_processing_and_6_after(make_config: MakeConfig) -> None:
+async def test_t06_option_2_returns_before_processing_and_6_after(make_config: MakeConfig) -> None:
     """A slow listener delays only those who asked to wait for it."""
     gate, done = trio.Event(), []
 

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tribes.config.model import ManagerConfig
-from tribes.config.stores import (
-    EnvelopeConfig,
-    FileStoreConfig,
-    PersistentConfig,
-    SQLStoreConfig,
-    StandardConfig,
-)
+from tribes.config.managers import PersistentConfig, StandardConfig
+from tribes.config.stores import EnvelopeConfig, FileStoreConfig, SQLStoreConfig
 from tribes.errors import ConfigError, LocalProtocolError, SessionNotReplicatedError, StoreError
 from tribes.runtime.local import LocalSessions
 from tribes.stores.file import FileStore
@@ -189,7 +183,7 @@ def test_a_save_that_fails_is_counted_and_served_or_refused(
     make: Make, tmp_path: Path, choice: Any
 ) -> None:
     store = DownStore(FileStore(tmp_path))
-    config = PersistentConfig(per_request=True, manager=ManagerConfig(on_unreplicated=choice))
+    config = PersistentConfig(per_request=True, on_unreplicated=choice)
     sessions = make(config, store=store)
     session = sessions.manager("shop").create()
     store.is_down = True
@@ -226,7 +220,7 @@ def test_the_thread_expires_sessions(make: Make) -> None:
             if reason == "expired":
                 expired.set()
 
-    sessions = make(StandardConfig(manager=ManagerConfig(max_inactive_s=1, expiry_interval=20)))
+    sessions = make(StandardConfig(max_inactive_s=1, expiry_interval=20))
     sessions.manager("shop").add_listener(Listener())
     sessions.start()
     sessions.commit(sessions.manager("shop").create())
@@ -260,7 +254,7 @@ def test_misuse_is_refused(make: Make, tmp_path: Path) -> None:
         sessions.commit(make().manager("shop").create())
     with pytest.raises(ConfigError, match="exactly one store"):
         make(PersistentConfig())
-    with pytest.raises(ConfigError, match="Standard manager has no store"):
+    with pytest.raises(ConfigError, match="only a Persistent manager has one"):
         make(store=FileStore(tmp_path))
     with pytest.raises(ConfigError, match="no regular expression"):
         make(per_request(tmp_path, filter="("))

@@ -183,7 +183,6 @@ class Site:
     def instance(
         self, *, route: str = "", nodes: str = "", max_inactive_s: int = 1800, **settings: Any
     ) -> Instance:
-        from tribes import ManagerConfig
 
         web = {
             name: settings.pop(name)
@@ -192,7 +191,8 @@ class Site:
         }
         config = MemcachedConfig(
             memcached_nodes=nodes or self.nodes,
-            manager=ManagerConfig(max_inactive_s=max_inactive_s, expiry_interval=100),
+            max_inactive_s=max_inactive_s,
+            expiry_interval=100,
             **{**self.defaults, **settings},
         )
         made = Instance(config, route=route, **web)

@@ -17,7 +17,8 @@ import trio.lowlevel
 from tests.session_server.conftest import node_list
 from tests.session_server.site import Browser, Site, application, together
 from tribes import LocalSessions, MemcachedConfig
-from tribes.config.memcached_xml import memcached_from_xml
+from tribes.config.load import read_config_bytes
+from tribes.config.managers import ManagerConfig
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.web.asgi import SessionMiddleware
 
@@ -39,9 +40,10 @@ def test_t116_the_blocks_of_the_seeds_run_as_written(n: Nodes, two: Site, path: 
     assert hosts is not None
     for found, name in zip(hosts.groups(), ("n1", "n2"), strict=True):
         text = text.replace(found, n[name].address)
-    config, _ = memcached_from_xml(text.encode(), source=path.name)
-    settings = {name: getattr(config, name) for name in config.__struct_fields__}
-    del settings["manager"], settings["memcached_nodes"]
+    config = read_config_bytes(text.encode(), source=path.name).config.manager
+    assert isinstance(config, MemcachedConfig)
+    own = set(config.__struct_fields__) - {"memcached_nodes", *ManagerConfig.__struct_fields__}
+    settings: dict[str, Any] = {name: getattr(config, name) for name in own}
     tc1 = two.instance(route="tc1", **settings)
     tc2 = two.instance(route="tc2", **settings)
     browser = Browser()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -230,9 +229,9 @@ def test_channel_that_is_silent_counts_as_missing(monkeypatch: pytest.MonkeyPatc
 
 def test_argument_that_cannot_work_is_refused() -> None:
     """At once, where it is written."""
-    node = SimpleNamespace(config=Node().config, manager=Node().manager)
+    node = Node()
     with pytest.raises(ConfigError, match="'serve', 'error' or a function"):
         SessionMiddleware(None, node, on_unreplicated="503")  # type: ignore[arg-type]
-    node.config = Node(channel_send_options=8).config
+    node = Node(channel_send_options=8)
     with pytest.raises(ConfigError, match="channel_send_options = 6"):
         SessionMiddleware(None, node, on_unreplicated="error")  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_the_flags_are_tomcats() -> None:
         ("default", None),
     ],
 )
-def test_a_text_is_read_as_tomcat_reads_it(text: str, value: int | None) -> None:
+def test_t05_a_text_is_read_as_tomcat_reads_it(text: str, value: int | None) -> None:
     """Numbers and names give their options; None stands for a refusal."""
     if value is not None:
         assert parse_send_options(text) == value

@@ -2,19 +2,22 @@
 
 The name is ``TRIBES_`` and the path of the key in capitals, with two underscores for each dot. The
 value is text, as it would stand in TOML without quotes: a number, ``true`` or ``false``, a text, or
-for lists texts with commas between them. Lists of tables, and whole tables, are JSON.
+for lists texts with commas between them. Lists of tables, and whole tables, are JSON. A context's
+name has ``_`` for all but letters and digits: ``TRIBES_CONTEXT__MY_SHOP__MANAGER__KIND=backup``.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from tribes.config.managers import AnyManager, ManagerConfig
 from tribes.config.model import NodeConfig
 from tribes.config.options import parse_send_options
 from tribes.errors import ConfigError
@@ -23,6 +26,7 @@ __all__ = ["PREFIX", "Override", "apply_overrides", "overrides"]
 
 PREFIX: Final = "TRIBES_"
 _BETWEEN: Final = "__"
+_NOT_PLAIN: Final = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def overrides(environ: Mapping[str, str]) -> Iterator[Override]:
         if not variable.startswith(PREFIX) or variable == PREFIX:
             continue
         path = tuple(variable.removeprefix(PREFIX).lower().split(_BETWEEN))
-        if len(path) == 1 and not _near(path[0], NodeConfig):
+        if len(path) == 1 and not _near(path[0], NodeConfig.__struct_fields__):
             continue
         hint = _hint(variable, path)
         yield Override(variable, path, _value(variable, ".".join(path), environ[variable], hint))
@@ -76,27 +80,41 @@ def apply_overrides(tables: dict[str, Any], found: Mapping[str, str]) -> list[Ov
     done = list(overrides(found))
     for each in done:
         table = tables
-        for part in each.path[:-1]:
+        path = _with_name(each.path, tables)
+        for part in path[:-1]:
             inner = table.get(part)
             table[part] = dict(inner) if isinstance(inner, Mapping) else {}
             table = table[part]
-        table[each.path[-1]] = each.value
+        table[path[-1]] = each.value
     return done
 
 
-def _near(name: str, kind: type[msgspec.Struct]) -> list[str]:
-    return difflib.get_close_matches(name, kind.__struct_fields__, 1)
+def _with_name(path: tuple[str, ...], tables: Mapping[str, Any]) -> tuple[str, ...]:
+    """The path, with a context's name as it is known: variables have capitals and ``_`` only."""
+    if path[0] != "context" or len(path) == 1:
+        return path
+    known = [*tables.get("context", ()), *tables.get("contexts", ())]
+    name = next((each for each in known if _NOT_PLAIN.sub("_", each.lower()) == path[1]), path[1])
+    return ("context", name, *path[2:])
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(known), 1)
 
 
 def _hint(variable: str, path: tuple[str, ...]) -> Any:
     kind: Any = NodeConfig
     for index, part in enumerate(path):
+        if get_origin(kind) is Mapping:
+            # Tables by names that people chose.
+            kind = _without_none(get_args(kind)[1])
+            continue
         if not _is_table(kind):
             above = _variable(path[:index])
             raise ConfigError(f"{above} is no table; nothing can be in it", source=variable)
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         if part not in hints:
-            near = _near(part, kind)
+            near = _near(part, hints)
             here = [_variable((*path[:index], name)) for name in (near or sorted(hints))]
             raise ConfigError(
                 f"is no setting; is {here[0]} meant?"
@@ -108,14 +126,26 @@ def _hint(variable: str, path: tuple[str, ...]) -> Any:
     return kind
 
 
+def _hints(kind: Any) -> dict[str, Any]:
+    """What can be in a table; in a manager's, what any kind of manager has."""
+    if kind is AnyManager:
+        names = {
+            name: hint for each in get_args(kind) for name, hint in get_type_hints(each).items()
+        }
+        return {"kind": str, **names}
+    return get_type_hints(kind)
+
+
 def _without_none(hint: Any) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        return next(each for each in get_args(hint) if each is not type(None))
-    return hint
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    if ManagerConfig in get_args(hint):
+        return AnyManager
+    return next(each for each in get_args(hint) if each is not type(None))
 
 
 def _is_table(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+    return hint is AnyManager or (isinstance(hint, type) and issubclass(hint, msgspec.Struct))
 
 
 def _variable(path: tuple[str, ...]) -> str:
@@ -123,14 +153,15 @@ def _variable(path: tuple[str, ...]) -> str:
 
 
 def _value(variable: str, key: str, text: str, hint: Any) -> Any:
-    if key == "manager.channel_send_options":
+    if key.endswith(("manager.channel_send_options", "manager.map_send_options")):
         try:
             return parse_send_options(text)
         except ConfigError as why:
             raise ConfigError(why.message, key=key, source=variable) from None
     is_list = get_origin(hint) is tuple
+    is_table = _is_table(hint) or get_origin(hint) is Mapping
     try:
-        if _is_table(hint) or (is_list and text.lstrip().startswith("[")):
+        if is_table or (is_list and text.lstrip().startswith("[")):
             return msgspec.json.decode(text)
         if is_list:
             return [part.strip() for part in text.split(",") if part.strip()]
@@ -138,6 +169,6 @@ def _value(variable: str, key: str, text: str, hint: Any) -> Any:
             return text
         return msgspec.convert(text, hint, strict=False)
     except msgspec.MsgspecError as why:
-        may_hold_keys = _is_table(hint) or "key" in key.rpartition(".")[2]
+        may_hold_keys = is_table or "key" in key.rpartition(".")[2]
         shown = "" if may_hold_keys else f"found {text[:80]!r}; "
         raise ConfigError(f"{shown}{why}", key=key, source=variable) from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from tribes.config.environment import PREFIX
+from tribes.config.managers import DEFAULT_KIND, MANAGER_KINDS, ManagerConfig
 from tribes.config.model import NodeConfig
 from tribes.config.tomcat import Attribute, Use, every_attribute
 from tribes.config.tomcat.interceptor_tables import INTERCEPTOR_TABLES
@@ -61,13 +62,36 @@ def _keys(path: str, kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, str
     hints = get_type_hints(kind)
     for each in msgspec.structs.fields(kind):
         where = f"{path}.{each.name}" if path else each.name
-        inner = _inner(hints[each.name])
+        hint = hints[each.name]
+        if get_origin(hint) is Mapping:
+            yield where, "none", meanings.get(each.name, "")
+            yield from _keys(f"{where}.<name>", get_args(hint)[1])
+            continue
+        if _is_union(hint) and ManagerConfig in get_args(hint):
+            yield from _managers(where, meanings.get(each.name, ""), hint)
+            continue
+        inner = _inner(hint)
         if inner is None:
             yield where, _default(each), meanings.get(each.name, "")
             continue
         if each.default is None or each.default == ():
             yield where, "none", meanings.get(each.name, "")
         yield from _keys(where, inner)
+
+
+def _managers(path: str, meaning: str, hint: Any) -> Iterator[tuple[str, str, str]]:
+    """What all kinds have, once; then what each has of its own."""
+    kinds = ", ".join(f"``{kind}``" for kind in MANAGER_KINDS)
+    if type(None) in get_args(hint):
+        yield path, "unset", f"{meaning} Its keys are those of ``manager``."
+        return
+    yield f"{path}.kind", f'"{DEFAULT_KIND}"', f"Kind of the manager: {kinds}."
+    yield from _keys(path, ManagerConfig)
+    shared = {f"{path}.{name}" for name in ManagerConfig.__struct_fields__}
+    for kind, record in MANAGER_KINDS.items():
+        for key, default, text in _keys(path, record):
+            if key not in shared:
+                yield key, default, f"{text} Kind ``{kind}``."
 
 
 def _inner(hint: Any) -> type[msgspec.Struct] | None:

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, get_args, get_orig
 
 import msgspec
 
+from tribes.config.completing import complete_managers, kind_name
 from tribes.config.environment import Override, apply_overrides
 from tribes.config.lines import line_of, nearest_line
-from tribes.config.model import ManagerConfig, MembershipConfig, NodeConfig
+from tribes.config.managers import MANAGER_KINDS, ManagerConfig, PersistentConfig
+from tribes.config.model import MembershipConfig, NodeConfig
 from tribes.config.options import parse_send_options
+from tribes.config.stores import SQLStoreConfig
 from tribes.config.tomcat import read_tomcat
 from tribes.errors import ConfigError
 
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Loaded",
-    "add_aliases",
     "config_from",
     "convert_named",
     "load_config",
@@ -59,8 +61,32 @@ _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
         "maxInactiveInterval": "max_inactive_s",
         "stateTransferTimeout": "state_transfer_timeout_s",
     },
+    PersistentConfig: {
+        "FileStore": "file",
+        "JDBCStore": "sql",
+        "DataSourceStore": "sql",
+        "maxIdleBackup": "max_idle_backup_s",
+        "minIdleSwap": "min_idle_swap_s",
+        "maxIdleSwap": "max_idle_swap_s",
+        "checkInterval": "check_interval_s",
+    },
+    SQLStoreConfig: {
+        "connectionURL": "url",
+        "connectionName": "user",
+        "connectionPassword": "password",
+        "sessionTable": "table",
+        "sessionIdCol": "id_col",
+        "sessionAppCol": "app_col",
+        "sessionDataCol": "data_col",
+        "sessionValidCol": "valid_col",
+        "sessionMaxInactiveCol": "max_inactive_col",
+        "sessionLastAccessedCol": "last_accessed_col",
+    },
 }
-"""Tomcat's names that are not ours in capitals (tribes-wire §9.3)."""
+"""Tomcat's names that are not ours in capitals (tribes-wire §9.3, tomcat-sessions §6)."""
+
+_OPTIONS: Final = frozenset({"channel_send_options", "map_send_options"})
+"""What may be named instead of counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +174,7 @@ def read_config_bytes(
     try:
         named = _renamed(tables, NodeConfig, "", source)
         done = tuple(apply_overrides(named, environ or {}))
+        complete_managers(named, source)
         config = _converted(named, source)
     except ConfigError as error:
         known = Loaded(NodeConfig(), (), source, lines, text, done)
@@ -179,7 +206,9 @@ def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
         ConfigError: A key is not known, is there twice, or has a value of another type; names its
             path.
     """
-    return _converted(_renamed(found, NodeConfig, "", source), source)
+    named = _renamed(found, NodeConfig, "", source)
+    complete_managers(named, source)
+    return _converted(named, source)
 
 
 def _converted(named: dict[str, Any], source: str) -> NodeConfig:
@@ -193,7 +222,7 @@ def convert_named(table: Mapping[str, Any], kind: type[_T], *, path: str, source
 
     Args:
         table: The table.
-        kind: The record's type; its other names are known by `add_aliases`.
+        kind: The record's type.
         path: Where the table is, for errors.
         source: Where it comes from, for errors.
 
@@ -201,11 +230,6 @@ def convert_named(table: Mapping[str, Any], kind: type[_T], *, path: str, source
         ConfigError: As `config_from`.
     """
     return _record(_renamed(table, kind, path, source), kind, path, source)
-
-
-def add_aliases(aliases: Mapping[type[msgspec.Struct], dict[str, str]]) -> None:
-    """Make Tomcat's names known of further records; for the module that has them."""
-    _ALIASES.update(aliases)
 
 
 def _record(named: Mapping[str, Any], kind: type[_T], path: str, source: str) -> _T:
@@ -218,10 +242,10 @@ def _record(named: Mapping[str, Any], kind: type[_T], path: str, source: str) ->
 
 
 def _renamed(
-    table: Mapping[str, Any], kind: type[msgspec.Struct], path: str, source: str
+    table: Mapping[str, Any], kind: type[msgspec.Struct] | Any, path: str, source: str
 ) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    names = {_capitals(name): name for name in hints} | _ALIASES.get(kind, {})
+    hints = _hints(kind)
+    names = {_capitals(name): name for name in hints} | _aliases(kind)
     made: dict[str, Any] = {}
     for key, value in table.items():
         where = f"{path}.{key}" if path else key
@@ -232,7 +256,7 @@ def _renamed(
             raise ConfigError(
                 f"is there twice, also as {name} or as another", key=where, source=source
             )
-        if name == "channel_send_options" and isinstance(value, str):
+        if name in _OPTIONS and isinstance(value, str):
             made[name] = _send_options(value, where, source)
             continue
         made[name] = _renamed_value(value, hints[name], where, source)
@@ -241,13 +265,56 @@ def _renamed(
 
 def _renamed_value(value: Any, hint: Any, path: str, source: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
+        if _is_manager(hint):
+            return _manager(value, path, source)
         hint = get_args(hint)[0]
     if get_origin(hint) is tuple and isinstance(value, list):
         inner = get_args(hint)[0]
         return [_renamed_value(each, inner, f"{path}[{i}]", source) for i, each in enumerate(value)]
+    if get_origin(hint) is Mapping and isinstance(value, Mapping):
+        inner = get_args(hint)[1]
+        return {k: _renamed_value(v, inner, f"{path}.{k}", source) for k, v in value.items()}
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(value, Mapping):
         return _renamed(value, hint, path, source)
     return value
+
+
+def _is_manager(hint: Any) -> bool:
+    return ManagerConfig in get_args(hint)
+
+
+def _manager(table: Any, path: str, source: str) -> Any:
+    """A manager's table: without a kind it may have the settings of any, until it gets one."""
+    if not isinstance(table, Mapping):
+        return table
+    kinds = {key: value for key, value in table.items() if key in ("kind", "className")}
+    rest = {key: value for key, value in table.items() if key not in kinds}
+    if not kinds:
+        return _renamed(rest, tuple(MANAGER_KINDS.values()), path, source)
+    if len(kinds) > 1:
+        raise ConfigError("is there twice, also as kind", key=f"{path}.className", source=source)
+    [(key, value)] = kinds.items()
+    try:
+        name = kind_name(value)
+    except ValueError as why:
+        raise ConfigError(str(why), key=f"{path}.{key}", source=source) from None
+    return {"kind": name, **_renamed(rest, MANAGER_KINDS[name], path, source)}
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return {name: hint for each in kinds for name, hint in get_type_hints(each).items()}
+
+
+def _aliases(kind: Any) -> dict[str, str]:
+    """Tomcat's names of a record, and of those that it is made from."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return {
+        alias: name
+        for each in kinds
+        for base in reversed(each.__mro__)
+        for alias, name in _ALIASES.get(base, {}).items()
+    }
 
 
 def _send_options(text: str, path: str, source: str) -> int:

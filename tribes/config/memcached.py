@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from typing import Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
-from tribes.config.model import ManagerConfig
+from tribes.config.manager import ManagerConfig
 from tribes.config.secret import Secret
 from tribes.config.stores import EnvelopeConfig
 from tribes.errors import ConfigError
@@ -71,7 +71,7 @@ class LockingMode(NamedTuple):
     pattern: re.Pattern[str] | None = None
 
 
-class MemcachedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class MemcachedConfig(ManagerConfig, frozen=True, tag="memcached"):
     """memcached-session-manager, on memcached, Redis or Valkey.
 
     Attributes:
@@ -108,8 +108,9 @@ class MemcachedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         probe_interval: Milliseconds between two questions whether a node lives.
         value_max_bytes: A longer session is not stored; 0: as long as the server takes.
         envelope: How values are protected.
-        manager: What all managers share.
     """
+
+    in_group: ClassVar[bool] = False
 
     memcached_nodes: str
     failover_nodes: str = ""
@@ -137,7 +138,6 @@ class MemcachedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     probe_interval: int = 1000
     value_max_bytes: int = 0
     envelope: EnvelopeConfig = EnvelopeConfig()
-    manager: ManagerConfig = ManagerConfig()
 
     def __post_init__(self) -> None:
         # A password may stand in the URL, too.

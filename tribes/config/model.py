@@ -13,13 +13,27 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from tribes.config.managers import (
+    AnyManager,
+    ContextConfig,
+    ManagerConfig,
+    PersistentConfig,
+    StandardConfig,
+    check_manager,
+    check_persistent,
+    shared_settings,
+    waits_for_members,
+)
 from tribes.config.secret import Secret
+from tribes.config.valves import SSO_CONTEXT, ReplicationConfig, SingleSignOnConfig, check_valves
 from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
 __all__ = [
     "AUTO",
+    "AnyManager",
     "ChannelConfig",
+    "ContextConfig",
     "DnsConfig",
     "InterceptorConfig",
     "KubernetesConfig",
@@ -31,6 +45,7 @@ __all__ = [
     "StaticMemberConfig",
     "TlsConfig",
     "check_config",
+    "check_managers",
     "check_pathname",
     "check_protection",
     "check_values",
@@ -48,6 +63,9 @@ PORTS_MAX = 1000
 
 _NOBODYS_ID = b"\xff" * 16
 """In the own link's language it means whoever is there, so it can name nobody."""
+
+CONTEXT_MAX_CHARS = 256
+"""Of a context's name."""
 
 FRAME_MIN_BYTES = 1024 * 1024
 """What nodes send each other in one message, with room to spare."""
@@ -404,48 +422,6 @@ def _hidden(value: Any) -> Any:
     return Secret(value) if isinstance(value, str) and not isinstance(value, Secret) else value
 
 
-class ManagerConfig(_Config, frozen=True):
-    """What the session managers share (Tomcat: ``SimpleTcpCluster``, ``ManagerBase``).
-
-    Attributes:
-        channel_send_options: Guarantee of a commit, see ``SendOptions`` (``channelSendOptions``).
-        max_inactive_s: Seconds of idleness after which a session expires; 0 or less: never.
-        session_id_length: Random bytes of a session id (``sessionIdLength``).
-        max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
-        commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
-        inbox_max_bytes: Changes that requests may have left for the channel, of all contexts.
-        queue_timeout: Milliseconds a request is held back before its commit while there is no room
-            in the inbox. Then the commit stands all the same, and the session is sent later.
-        dirty_max: Sessions remembered per member that it is behind with; of one that is behind with
-            more the whole replica is compared when it answers.
-        on_unreplicated: What a request does whose commit some member lacks: ``"serve"`` answers,
-            counts and logs it; ``"error"`` answers 503 instead. Either way the change stands here
-            and reaches the others when they can be reached.
-        min_copies: A commit is also unreplicated when fewer other members than this acknowledged
-            it; 0: none need to, which is what a node that is alone can do.
-        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
-            (``stateTransferTimeout``).
-        expiry_interval: Milliseconds between two looks for idle sessions.
-        pathname: File that keeps the sessions when the last member stops, or all do, until the next
-            start (Tomcat's StandardManager: ``pathname``); ``{context}`` in its name stands for the
-            context. Empty: they end then.
-    """
-
-    channel_send_options: int = 8
-    max_inactive_s: int = 1800
-    session_id_length: int = 16
-    max_active_sessions: int = -1
-    commit_timeout: int = 1000
-    inbox_max_bytes: int = 8 * 1024 * 1024
-    queue_timeout: int = 1000
-    dirty_max: int = 10_000
-    on_unreplicated: Literal["serve", "error"] = "serve"
-    min_copies: int = 0
-    state_transfer_timeout_s: float = 60.0
-    expiry_interval: int = 1000
-    pathname: str = ""
-
-
 class NodeConfig(_Config, frozen=True):
     """A node: one member of a group, with the sessions of its contexts.
 
@@ -456,6 +432,14 @@ class NodeConfig(_Config, frozen=True):
         hold_all: Keep copies of every context that other members announce.
         insecure: Allow addresses other than loopback although there is neither a key nor mutual
             TLS, and so nothing is authenticated.
+        channel: The group's channel.
+        manager: The manager of every context that has none of its own: the template.
+        context: What some contexts have otherwise, by name. They need not be in ``contexts``, too.
+        valves: What stands around every request; unset: JvmRouteBinderValve and ReplicationValve.
+        replication: The ReplicationValve's settings.
+        sso: One login for all contexts; unset: each has its own.
+        notify_on_failure: Tell listeners of the cluster about messages that nobody accepts
+            (``notifyLifecycleListenerOnFailure``).
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
     """
@@ -467,7 +451,69 @@ class NodeConfig(_Config, frozen=True):
     insecure: bool = False
     drain_timeout_s: float = 25.0
     channel: ChannelConfig = ChannelConfig()
-    manager: ManagerConfig = ManagerConfig()
+    manager: AnyManager = ManagerConfig()
+    context: Mapping[str, ContextConfig] = {}
+    valves: tuple[str, ...] | None = None
+    replication: ReplicationConfig = ReplicationConfig()
+    sso: SingleSignOnConfig | None = None
+    notify_on_failure: bool = False
+
+    def __post_init__(self) -> None:
+        # A context with settings of its own need not be named twice.
+        more = tuple(name for name in self.context if name not in self.contexts)
+        if more:
+            msgspec.structs.force_setattr(self, "contexts", (*self.contexts, *more))
+
+    def manager_of(self, context: str) -> ManagerConfig:
+        """The settings of a context's manager: its own, or the node's."""
+        own = self.context.get(context)
+        if own is not None and own.manager is not None:
+            return _of_context(own.manager, context)
+        if own is not None and not own.distributable and self.manager.in_group:
+            plain = StandardConfig(**shared_settings(self.manager))
+            return _of_context(plain, context)
+        return _of_context(self.manager, context)
+
+    def replicated_manager_of(self, context: str) -> ManagerConfig:
+        """The same for a context that this node holds copies of, perhaps only for others."""
+        if context == SSO_CONTEXT and self.sso is not None:
+            shared = ManagerConfig(**shared_settings(self.manager))
+            options = self.sso.map_send_options
+            return msgspec.structs.replace(
+                shared, channel_send_options=options, on_unreplicated="serve", min_copies=0
+            )
+        found = self.manager_of(context)
+        return found if found.in_group else ManagerConfig(**shared_settings(found))
+
+    @property
+    def transfer_timeout_s(self) -> float:
+        """Seconds that the longest state transfer may take."""
+        managers = [self.manager, *map(self.manager_of, self.contexts)]
+        return max(each.state_transfer_timeout_s for each in managers)
+
+    @property
+    def replicated(self) -> tuple[str, ...]:
+        """The contexts that the group's members share, that of single sign-on among them."""
+        own = (each for each in self.contexts if self.manager_of(each).in_group)
+        return (*own,) if self.sso is None else (*own, SSO_CONTEXT)
+
+
+def _of_context(manager: ManagerConfig, context: str) -> ManagerConfig:
+    """The template for one context: each has a file or directory of its own."""
+    if isinstance(manager, StandardConfig) and "{context}" in manager.pathname:
+        pathname = manager.pathname.replace("{context}", _file_name(context))
+        return msgspec.structs.replace(manager, pathname=pathname)
+    if isinstance(manager, PersistentConfig) and manager.file is not None:
+        directory = manager.file.directory.replace("{context}", _file_name(context))
+        file = msgspec.structs.replace(manager.file, directory=directory)
+        return msgspec.structs.replace(manager, file=file)
+    return manager
+
+
+def _file_name(context: str) -> str:
+    """A context's name as that of a file: nothing in it may lead elsewhere."""
+    plain = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):02x}" for c in context)
+    return plain or "%"
 
 
 def check_config(config: NodeConfig) -> None:
@@ -530,16 +576,8 @@ def check_values(config: NodeConfig) -> None:
             f"must be 0 (do not wait) or more, found {config.drain_timeout_s}",
             key="drain_timeout_s",
         )
-    _positive("manager.commit_timeout", config.manager.commit_timeout)
-    _positive("manager.inbox_max_bytes", config.manager.inbox_max_bytes)
-    _positive("manager.dirty_max", config.manager.dirty_max)
-    if config.manager.queue_timeout < 0:
-        raise ConfigError(
-            f"must be 0 (never wait) or more, found {config.manager.queue_timeout}",
-            key="manager.queue_timeout",
-        )
-    _check_unreplicated(config.manager)
-    _positive("manager.expiry_interval", config.manager.expiry_interval)
+    check_managers(config)
+    check_valves(config.valves, config.replication)
     _check_services(config.channel)
     group = _ip("channel.membership.address", membership.address)
     if not group.is_multicast:
@@ -593,6 +631,56 @@ def check_protection(config: NodeConfig) -> None:
             "    insecure = true\n",
             key=key,
         )
+
+
+def check_managers(config: NodeConfig) -> None:
+    """Refuse managers that cannot work. Part of `check_config`.
+
+    Raises:
+        ConfigError: Names the key, what was found and what to write instead.
+    """
+    managers: dict[str, ManagerConfig] = {"manager": config.manager}
+    for name, context in config.context.items():
+        if not name or len(name) > CONTEXT_MAX_CHARS:
+            raise ConfigError(
+                f"a context's name has 1 to {CONTEXT_MAX_CHARS} characters, found {name[:40]!r}",
+                key="context",
+            )
+        own, shared = context.manager, config.manager.pathname
+        if own is not None and own.in_group and own.pathname not in ("", shared):
+            raise ConfigError(
+                "the sessions that the members share are saved in the files of manager.pathname, "
+                "which {context} in it tells apart; take this away",
+                key=f"context.{name}.manager.pathname",
+            )
+        if context.manager is not None:
+            managers[f"context.{name}.manager"] = context.manager
+    for key, manager in managers.items():
+        check_manager(manager, key)
+        if isinstance(manager, PersistentConfig):
+            check_persistent(manager, has_store=False, key=key)
+    _check_places(config)
+
+
+def _check_places(config: NodeConfig) -> None:
+    """Two contexts in one file or directory would take each other's sessions for damaged."""
+    places: dict[str, str] = {}
+    for context in config.contexts:
+        manager = config.manager_of(context)
+        place, name = "", "pathname"
+        if isinstance(manager, StandardConfig):
+            place = manager.pathname
+        elif isinstance(manager, PersistentConfig) and manager.file is not None:
+            place, name = manager.file.directory, "file.directory"
+        if place and place in places:
+            own = config.context.get(context)
+            at = f"context.{context}.manager" if own is not None and own.manager else "manager"
+            raise ConfigError(
+                f"{place!r} is that of the contexts {places[place]!r} and {context!r}; give each "
+                "its own, or write {context} where its name is to stand",
+                key=f"{at}.{name}",
+            )
+        places[place] = context
 
 
 def _check_services(channel: ChannelConfig) -> None:
@@ -778,39 +866,6 @@ def _check_tls(channel: ChannelConfig) -> None:
             "hung member from a living one; write 1000, or set a key_file as well",
             key="channel.membership.suspect_after",
         )
-
-
-def _check_unreplicated(manager: ManagerConfig) -> None:
-    if manager.on_unreplicated not in ("serve", "error"):
-        raise ConfigError(
-            f"must be 'serve' or 'error', found {manager.on_unreplicated!r}; a function can be "
-            "given to SessionMiddleware or to a commit, not in the configuration",
-            key="manager.on_unreplicated",
-        )
-    if manager.min_copies < 0:
-        raise ConfigError(
-            f"must be 0 or more, found {manager.min_copies}", key="manager.min_copies"
-        )
-    if waits_for_members(manager):
-        return
-    # These would be ignored in silence: without waiting nobody knows who has a commit.
-    remedy = (
-        f"but with channel_send_options = {manager.channel_send_options} no commit waits for the "
-        "members; write channel_send_options = 6 (2: received is enough)"
-    )
-    if manager.on_unreplicated == "error":
-        raise ConfigError(
-            f"is 'error', {remedy}, or on_unreplicated = 'serve'", key="manager.on_unreplicated"
-        )
-    if manager.min_copies:
-        raise ConfigError(
-            f"is {manager.min_copies}, {remedy}, or min_copies = 0", key="manager.min_copies"
-        )
-
-
-def waits_for_members(manager: ManagerConfig) -> bool:
-    """Whether a commit waits for the members: the options have 2 and do not have 8."""
-    return bool(manager.channel_send_options & 2) and not manager.channel_send_options & 8
 
 
 def _positive(key: str, value: int) -> None:

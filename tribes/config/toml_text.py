@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tribes.config.managers import DEFAULT_KIND, ManagerConfig, kind_of, shared_settings
 from tribes.config.secret import Secret
 from tribes.errors import ConfigError
 
@@ -32,31 +33,72 @@ def as_toml(config: NodeConfig, *, whole: bool = False, hide: bool = False) -> s
     Raises:
         ConfigError: It holds what TOML cannot say: bytes that are no text, or a function.
     """
-    lines = list(_table("", config, whole=whole, hide=hide))
+    writer = _Writer(config, whole=whole, hide=hide)
+    lines = list(writer.table("", config))
     return "\n".join(lines).strip("\n") + "\n" if lines else ""
 
 
-def _table(path: str, config: msgspec.Struct, *, whole: bool, hide: bool) -> Iterator[str]:
-    inner: list[tuple[str, Any]] = []
-    for field in msgspec.structs.fields(config):
-        value = getattr(config, field.name)
-        default = field.default
-        if value is None or (not whole and default is not msgspec.NODEFAULT and value == default):
-            continue
-        if _is_table(value) or (isinstance(value, tuple) and value and _is_table(value[0])):
-            inner.append((field.name, value))
-            continue
-        yield f"{field.name} = {_value(value, f'{path}.{field.name}', hide=hide)}"
-    for name, value in inner:
-        where = f"{path}.{name}" if path else name
+class _Writer:
+    """Writes the tables of one configuration."""
+
+    def __init__(self, config: NodeConfig, *, whole: bool, hide: bool) -> None:
+        self._template = config.manager
+        self._whole = whole
+        self._hide = hide
+
+    def table(self, path: str, record: msgspec.Struct, base: object = None) -> Iterator[str]:
+        """The lines of a table.
+
+        Args:
+            path: Where it is.
+            record: What it holds.
+            base: What holds for what is left out, instead of the record's defaults.
+        """
+        if isinstance(record, ManagerConfig):
+            base = self._below(record) if path.startswith("context.") else None
+            default = DEFAULT_KIND if base is None else kind_of(type(self._template))
+            if self._whole or kind_of(type(record)) != default:
+                yield f"kind = {_text(kind_of(type(record)))}"
+        inner: list[tuple[str, Any]] = []
+        for field in msgspec.structs.fields(record):
+            value = getattr(record, field.name)
+            default = getattr(base, field.name, _default(field))
+            if value is None or (not self._whole and value == default):
+                continue
+            if _is_table(value) or (isinstance(value, tuple) and value and _is_table(value[0])):
+                inner.append((field.name, value))
+                continue
+            yield f"{field.name} = {_value(value, f'{path}.{field.name}', hide=self._hide)}"
+        for name, value in inner:
+            yield from self._inner(f"{path}.{name}" if path else name, value)
+
+    def _below(self, record: ManagerConfig) -> ManagerConfig:
+        """What holds for what a context's manager does not say."""
+        if type(record) is type(self._template):
+            return self._template
+        return ManagerConfig(**shared_settings(self._template))
+
+    def _inner(self, where: str, value: Any) -> Iterator[str]:
+        if isinstance(value, Mapping) and any(
+            isinstance(each, msgspec.Struct) for each in value.values()
+        ):
+            for name, each in value.items():
+                yield from self._inner(f"{where}.{_name(name)}", each)
+            return
         many = isinstance(value, tuple)
         for each in value if many else (value,):
             yield ""
             yield f"[[{where}]]" if many else f"[{where}]"
             if isinstance(each, msgspec.Struct):
-                yield from _table(where, each, whole=whole, hide=hide)
+                yield from self.table(where, each)
             else:
-                yield from _mapping(where, each, hide=hide)
+                yield from _mapping(where, each, hide=self._hide)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
 
 
 def _is_table(value: Any) -> bool:

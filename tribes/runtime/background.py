@@ -26,7 +26,6 @@ import structlog
 import trio
 
 from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
-from tribes.runtime.commits import Committer
 from tribes.runtime.crossing import call_in_run, send_from_outside
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.hosts import refuse_uwsgi_without, successor_wait_s
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from tribes.config.model import NodeConfig
     from tribes.gauges import NodeGauges
     from tribes.ids import UniqueId
-    from tribes.manager.delta import DeltaManager
+    from tribes.manager.base import SessionManager
     from tribes.manager.drain import DrainReport
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
@@ -114,7 +113,6 @@ class BackgroundNode:
         self.sessions = Sessions(config, codec=codec)
         self.joined: Future[bool] = Future()
         """Done when this node has the sessions of the others: True, or False when time ran out."""
-        self._committer = Committer(config.manager)
         self._interceptors = interceptors
         limit = config.drain_timeout_s if drain_timeout is None else drain_timeout
         self._drain_timeout = limit
@@ -238,7 +236,7 @@ class BackgroundNode:
 
     @property
     def _join_limit_s(self) -> float:
-        return self.config.manager.state_transfer_timeout_s + 10
+        return self.config.transfer_timeout_s + 10
 
     @property
     def was_started(self) -> bool:
@@ -253,7 +251,7 @@ class BackgroundNode:
 
     # Use, from any thread.
 
-    def manager(self, context: str) -> DeltaManager:
+    def manager(self, context: str) -> SessionManager:
         """The session manager of a context.
 
         Raises:
@@ -277,7 +275,7 @@ class BackgroundNode:
             SessionNotReplicatedError: Too few members have it, and that is to be an error.
             ConfigError: ``on_unreplicated`` cannot be used.
         """
-        return self._committer_for(on_unreplicated).commit(session)
+        return self.sessions.committer_of(session, on_unreplicated).commit(session)
 
     async def acommit(
         self, session: Session, *, on_unreplicated: OnUnreplicated | None = None
@@ -286,15 +284,10 @@ class BackgroundNode:
 
         Cancelling is safe: the commit stands and goes out, its result is dropped.
         """
-        committer = self._committer_for(on_unreplicated)
+        committer = self.sessions.committer_of(session, on_unreplicated)
         if self.sessions.revive is not None:
             await self.await_joined()
         return await committer.acommit(session)
-
-    def _committer_for(self, on_unreplicated: OnUnreplicated | None) -> Committer:
-        if on_unreplicated is None:
-            return self._committer
-        return Committer(self.config.manager, on_unreplicated=on_unreplicated)
 
     def send(
         self,

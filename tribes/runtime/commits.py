@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tribes.manager.inbox import Inbox
     from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
 
-__all__ = ["Committer", "report_unstored"]
+__all__ = ["Committer", "manager_of", "report_unstored"]
 
 log = structlog.get_logger("tribes")
 
@@ -75,7 +75,7 @@ class Committer:
             LocalProtocolError: It would block an event loop.
             SessionNotReplicatedError: See `OnUnreplicated`.
         """
-        manager = _manager_of(session)
+        manager = manager_of(session)
         if manager.inbox.is_full:
             self._hold_back(manager.inbox)
         waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
@@ -93,7 +93,7 @@ class Committer:
 
         Cancelling is safe: the commit stands and goes out, its result is dropped.
         """
-        manager = _manager_of(session)
+        manager = manager_of(session)
         waiter: AsyncioWaiter | TrioWaiter | None = async_waiter() if self.waits else None
         try:
             if manager.inbox.is_full:
@@ -143,7 +143,12 @@ def report_unstored(failed: Mapping[str, Exception], known: set[str] | None) -> 
         known.update(failed)
 
 
-def _manager_of(session: Session) -> SessionManager:
+def manager_of(session: Session) -> SessionManager:
+    """The manager that a session is from.
+
+    Raises:
+        LocalProtocolError: It is from none.
+    """
     manager = home_of(session)
     if not isinstance(manager, SessionManager):
         raise LocalProtocolError("the session is from no manager of this node")

@@ -14,9 +14,9 @@ import trio
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
-from tribes.runtime.commits import Committer
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.leaving import leave_in_order, load_saved
+from tribes.runtime.lifecycle import LifecycleEvent, LifecycleKind
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.gauges import NodeGauges
+    from tribes.manager.base import SessionManager
     from tribes.manager.conflicts import SessionConflict
-    from tribes.manager.delta import DeltaManager
     from tribes.manager.drain import DrainReport
     from tribes.manager.expiry import SessionExpired
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.membership.view import View
+    from tribes.runtime.lifecycle import LifecycleListener
     from tribes.runtime.shell import Shell
     from tribes.runtime.tls import Tls
     from tribes.security.keys import KeyRing
@@ -95,7 +96,6 @@ class GroupChannel:
     ) -> None:
         self.config = config or NodeConfig()
         self.sessions = sessions or Sessions(self.config)
-        self._committer = Committer(self.config.manager)
         self._interceptors = interceptors
         limit = self.config.drain_timeout_s if drain_timeout is None else drain_timeout
         self._drain_timeout = limit
@@ -106,6 +106,7 @@ class GroupChannel:
             max_threads=self.config.channel.receiver.max_threads,
             watch=watch,
             expired=self._session_expired,
+            notify_on_failure=self.config.notify_on_failure,
             conflict=self._session_conflict,
         )
         self._stack: AsyncExitStack | None = None
@@ -120,7 +121,13 @@ class GroupChannel:
         if self._stack is not None:
             raise LocalProtocolError("a channel is entered once")
         self._stack = AsyncExitStack()
-        await self._stack.enter_async_context(self._run())
+        await self._stack.enter_async_context(self._local_sessions())
+        try:
+            await self._tell_managers(LifecycleKind.BEFORE_MANAGER_REGISTER)
+            await self._stack.enter_async_context(self._run())
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -131,6 +138,18 @@ class GroupChannel:
     ) -> bool | None:
         assert self._stack is not None
         return await self._stack.__aexit__(kind, value, traceback)
+
+    @asynccontextmanager
+    async def _local_sessions(self) -> AsyncIterator[None]:
+        if not self.sessions.local:
+            yield
+            return
+        try:
+            await trio.to_thread.run_sync(self.sessions.start_local)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self.sessions.stop_local)
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
@@ -158,15 +177,22 @@ class GroupChannel:
             nursery.start_soon(self._listeners.run)
             nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
             self._is_running = True
+            await self._tell_managers(LifecycleKind.AFTER_MANAGER_REGISTER)
             try:
                 yield
+                await self._tell_managers(LifecycleKind.BEFORE_MANAGER_UNREGISTER)
                 self._is_retired = True
                 self.drain_report = await leave_in_order(
                     self._shell, self.sessions, self.config, self._drain_timeout
                 )
+                await self._tell_managers(LifecycleKind.AFTER_MANAGER_UNREGISTER)
             finally:
                 self._is_running = False
                 nursery.cancel_scope.cancel()
+
+    async def _tell_managers(self, kind: LifecycleKind) -> None:
+        for context in self.config.contexts:
+            await self._listeners.tell_lifecycle(LifecycleEvent(kind, context=context))
 
     def _session_conflict(self, event: SessionConflict) -> None:
         manager = self.sessions.manager(event.context)
@@ -230,7 +256,7 @@ class GroupChannel:
 
     # Sessions.
 
-    def manager(self, context: str) -> DeltaManager:
+    def manager(self, context: str) -> SessionManager:
         """The session manager of a context.
 
         Raises:
@@ -254,10 +280,7 @@ class GroupChannel:
             SessionNotReplicatedError: Too few members have it, and that is to be an error.
             ConfigError: ``on_unreplicated`` cannot be used.
         """
-        committer = self._committer
-        if on_unreplicated is not None:
-            committer = Committer(self.config.manager, on_unreplicated=on_unreplicated)
-        return await committer.acommit(session)
+        return await self.sessions.committer_of(session, on_unreplicated).acommit(session)
 
     async def await_joined(self, timeout: float | None = None) -> bool:
         """Wait until this node has the others' sessions; False when that took too long.
@@ -265,7 +288,7 @@ class GroupChannel:
         Args:
             timeout: Seconds; None: as long as the state transfer may take.
         """
-        limit = self.config.manager.state_transfer_timeout_s + 5 if timeout is None else timeout
+        limit = self.config.transfer_timeout_s + 5 if timeout is None else timeout
         return await self.shell.joined(limit)
 
     def gauges(self) -> NodeGauges:
@@ -420,7 +443,8 @@ class GroupChannel:
             GroupSendError: Some destinations failed; ``faulty`` names them and why. All others
                 have the message.
             LocalProtocolError: A synchronously acknowledged send to the member whose message is
-                being handled: it would wait for this very handler.
+                being handled: it would wait for this very handler. Or this member is a
+                destination.
             ChannelClosedError: The channel is not running.
 
         Cancelling is safe: the message may still arrive, and its outcome is dropped.
@@ -434,6 +458,8 @@ class GroupChannel:
         if not targets and to is None:
             await trio.lowlevel.checkpoint()
             return UniqueId(bytes(16))
+        if self.local in targets:
+            raise LocalProtocolError("a member sends no message to itself; call your own function")
         source = handled_source.get()
         if options & _SYNC == _SYNC and source is not None and source in targets:
             raise LocalProtocolError(
@@ -479,6 +505,17 @@ class GroupChannel:
     def remove_membership_listener(self, listener: MembershipListener) -> None:
         """Stop calling ``listener``; unknown ones are ignored."""
         self._listeners.remove_membership_listener(listener)
+
+    def add_lifecycle_listener(self, listener: LifecycleListener) -> None:
+        """Call ``listener(event)`` for every step of this node's life: members and managers that
+        come and go, each before and after, and with ``notify_on_failure`` messages that nobody
+        accepts. To hear of the managers' registration, add it before entering.
+        """
+        self._listeners.add_lifecycle_listener(listener)
+
+    def remove_lifecycle_listener(self, listener: LifecycleListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        self._listeners.remove_lifecycle_listener(listener)
 
 
 _channels: WeakSet[GroupChannel] = WeakSet()

@@ -31,7 +31,7 @@ log = structlog.get_logger("tribes")
 
 def _snapshots(config: NodeConfig) -> Snapshots | None:
     # The module of files needs what only Unix has; without a file it is not needed.
-    if not config.manager.pathname:
+    if not config.manager.pathname or not config.manager.in_group:
         return None
     from tribes.runtime.snapshots import Snapshots
 
@@ -52,7 +52,7 @@ def load_saved(config: NodeConfig, sessions: Sessions) -> list[str]:
     if snapshots is None:
         return []
     found = [c for c in snapshots.contexts() if c not in config.contexts and config.hold_all]
-    for context in (*config.contexts, *found):
+    for context in (*config.replicated, *found):
         try:
             snapshots.load(sessions.manager(context))
         except (StoreError, ConfigError) as error:

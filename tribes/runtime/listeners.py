@@ -14,19 +14,21 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
 
-from tribes.channel.outputs import Deliver, Event, MembershipEvent
+from tribes.channel.outputs import Deliver, Event, MemberAdded, MemberRemoved, MembershipEvent
 from tribes.errors import LocalProtocolError
 from tribes.manager.conflicts import SessionConflict
 from tribes.manager.expiry import SessionExpired
+from tribes.runtime.lifecycle import LifecycleEvent, LifecycleKind
 from tribes.wire.data import ChannelData
 from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
+    from tribes.runtime.lifecycle import LifecycleListener
     from tribes.wire.member import Member
 
 __all__ = [
@@ -47,6 +49,12 @@ MembershipListener = Callable[[MembershipEvent], Any]
 
 EVENTS_MAX = 1024
 """Events that wait for slow listeners; beyond, the oldest are dropped and counted."""
+
+_PAIRS: Final[dict[type[Event], tuple[LifecycleKind, LifecycleKind]]] = {
+    MemberAdded: (LifecycleKind.BEFORE_MEMBER_REGISTER, LifecycleKind.AFTER_MEMBER_REGISTER),
+    MemberRemoved: (LifecycleKind.BEFORE_MEMBER_UNREGISTER, LifecycleKind.AFTER_MEMBER_UNREGISTER),
+}
+"""What is told around an event of the membership."""
 
 _BYTE_MESSAGE = int(SendOptions.BYTE_MESSAGE)
 
@@ -81,6 +89,7 @@ class ListenerRegistry:
         max_threads: Worker threads that synchronous listeners may use at once.
         watch: Sees every event of the core at once, before any listener.
         expired: Called in a worker thread for every session that this node has expired.
+        notify_on_failure: Tell life-cycle listeners of messages that nobody accepts.
         conflict: Called in a worker thread for the writes of this node that others replaced without
             knowing them; as with changes of the membership, the oldest are dropped when too many
             wait.
@@ -96,6 +105,7 @@ class ListenerRegistry:
         max_threads: int,
         watch: Callable[[Event], None] | None = None,
         expired: Callable[[SessionExpired], None] | None = None,
+        notify_on_failure: bool = False,
         conflict: Callable[[SessionConflict], None] | None = None,
     ) -> None:
         self.find_more: Callable[[ChannelData], MessageHandler | None] | None = None
@@ -105,7 +115,9 @@ class ListenerRegistry:
         self._watch = watch
         self._expired = expired
         self._conflict = conflict
-        self._events: deque[Event] = deque()
+        self._lifecycle: list[LifecycleListener] = []
+        self._notify_on_failure = notify_on_failure
+        self._events: deque[Event | LifecycleEvent] = deque()
         # As many as there are sessions at most: destroyed events are never dropped (DESIGN §5.5).
         self._expiries: deque[SessionExpired] = deque()
         self._wake = trio.Event()
@@ -156,6 +168,21 @@ class ListenerRegistry:
         """Bounds the worker threads of users' functions."""
         return self._limiter
 
+    def add_lifecycle_listener(self, listener: LifecycleListener) -> None:
+        """Call ``listener`` for every step of the node's life; a second time is ignored."""
+        if listener not in self._lifecycle:
+            self._lifecycle.append(listener)
+
+    def remove_lifecycle_listener(self, listener: LifecycleListener) -> None:
+        """Stop calling ``listener``; unknown ones are ignored."""
+        if listener in self._lifecycle:
+            self._lifecycle.remove(listener)
+
+    async def tell_lifecycle(self, event: LifecycleEvent) -> None:
+        """Call the life-cycle listeners now."""
+        for listener in tuple(self._lifecycle):
+            await self._tell(listener, event)
+
     # What the shell calls.
 
     def deliver(self, message: Deliver) -> Awaitable[None] | None:
@@ -169,6 +196,9 @@ class ListenerRegistry:
             if more is not None:
                 chosen.append(more)
         if not chosen:
+            if self._notify_on_failure and self._lifecycle:
+                failure = LifecycleKind.RECEIVE_FAILURE
+                self._put(LifecycleEvent(failure, member=data.source, message=data))
             return None
         if all(known.inline for known in chosen):
             token = handled_source.set(data.source)
@@ -197,37 +227,52 @@ class ListenerRegistry:
         log.info(event.name, **event.fields())
         if self._watch is not None:
             self._watch(event)
-        is_change = (isinstance(event, MembershipEvent) and self._members) or (
+        is_change = (isinstance(event, MembershipEvent) and (self._members or self._lifecycle)) or (
             isinstance(event, SessionConflict) and self._conflict
         )
-        if is_change or (self._expired and isinstance(event, SessionExpired)):
-            if isinstance(event, SessionExpired):
+        if isinstance(event, SessionExpired):
+            if self._expired is not None:
                 self._expiries.append(event)
-            else:
-                self._events.append(event)
-            if len(self._events) > EVENTS_MAX:
-                self._events.popleft()
-                self.dropped_events += 1
-            self._wake.set()
+                self._wake.set()
+        elif is_change:
+            self._put(event)
+
+    def _put(self, event: Event | LifecycleEvent) -> None:
+        self._events.append(event)
+        if len(self._events) > EVENTS_MAX:
+            self._events.popleft()
+            self.dropped_events += 1
+        self._wake.set()
 
     async def run(self) -> None:
         """Call the listeners of events, one event after the other, until cancelled."""
         while True:
             while self._events or self._expiries:
                 if self._events:
-                    event = self._events.popleft()
-                    if isinstance(event, SessionConflict):
-                        if self._conflict is not None:
-                            await self._tell(self._conflict, event)
-                        continue
-                    for listener in tuple(self._members):
-                        await self._tell(listener, event)
+                    await self._tell_all(self._events.popleft())
                 if self._expiries and self._expired is not None:
                     await self._tell(self._expired, self._expiries.popleft())
             self._wake = trio.Event()
             await self._wake.wait()
 
-    async def _tell(self, listener: Callable[[Any], Any], event: Event) -> None:
+    async def _tell_all(self, event: Event | LifecycleEvent) -> None:
+        if isinstance(event, LifecycleEvent):
+            await self.tell_lifecycle(event)
+            return
+        if isinstance(event, SessionConflict):
+            if self._conflict is not None:
+                await self._tell(self._conflict, event)
+            return
+        before, after = _PAIRS.get(type(event), (None, None))
+        member = getattr(event, "member", None)
+        if before is not None:
+            await self.tell_lifecycle(LifecycleEvent(before, member=member))
+        for listener in tuple(self._members):
+            await self._tell(listener, event)
+        if after is not None:
+            await self.tell_lifecycle(LifecycleEvent(after, member=member))
+
+    async def _tell(self, listener: Callable[[Any], Any], event: Event | LifecycleEvent) -> None:
         # The boundary to the users' code: what it raises costs that call, not the channel.
         try:
             if inspect.iscoroutinefunction(listener):

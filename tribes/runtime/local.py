@@ -19,30 +19,28 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-import msgspec
 import structlog
 
-from tribes.config.memcached import MemcachedConfig
-from tribes.config.model import NodeConfig, check_config
-from tribes.config.stores import EnvelopeConfig, PersistentConfig, StandardConfig, check_persistent
+from tribes.config.managers import (
+    MemcachedConfig,
+    PersistentConfig,
+    StandardConfig,
+    check_manager,
+)
+from tribes.config.model import NodeConfig
 from tribes.errors import ConfigError, LocalProtocolError, StoreError
 from tribes.manager.clock import Clock
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.memcached import MemcachedManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.policy import CommitPolicy, check_on_unreplicated
-from tribes.manager.record import deciseconds
 from tribes.manager.session import Session, home_of
-from tribes.manager.shelf import Shelf
 from tribes.manager.standard import StandardManager
-from tribes.manager.stored import StoredForm
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.runtime.commits import report_unstored
-from tribes.runtime.memcached import make_memcached
-from tribes.runtime.parts import wall_ms
+from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
-from tribes.stores.envelope import Envelope
 
 if TYPE_CHECKING:
     from tribes.manager.base import CommitOutcome, SessionManager
@@ -86,38 +84,33 @@ class LocalSessions:
         codec: ValueCodec | None = None,
     ) -> None:
         settings = config or StandardConfig()
-        self.config = NodeConfig(contexts=(context,), manager=settings.manager)
-        # Here it is the store that a commit waits for, whatever the send options say.
-        shared = msgspec.structs.replace(settings.manager, on_unreplicated="serve")
-        check_config(NodeConfig(contexts=(context,), manager=shared))
+        self.config = NodeConfig(contexts=(context,), manager=settings)
+        check_manager(settings, "manager")
         self.path_filter: re.Pattern[str] | None = None
         self._inbox = Inbox(threading.Lock())
         self._clock = _new_clock()
-        self._envelope = _envelope(context, settings.envelope)
-        self._codec = codec or ValueCodec()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._was_started = False
-        self._manager: LocalManager
-        if isinstance(settings, PersistentConfig):
-            self._manager = self._persistent(context, settings, store)
-        elif store is not None:
-            kind = "Memcached" if isinstance(settings, MemcachedConfig) else "Standard"
-            raise ConfigError(
-                f"a {kind} manager has no store; write a PersistentConfig", key="store"
-            )
-        elif isinstance(settings, MemcachedConfig):
-            self._manager = make_memcached(
-                context,
-                settings,
-                self._envelope,
-                table=self._table(),
-                clock=self._clock,
-                settings=self._settings(context),
-            )
-        else:
-            self._manager = self._standard(context, settings)
+        parts = ManagerParts(
+            context=context,
+            config=settings,
+            table=self._table(),
+            clock=self._clock,
+            inbox=self._inbox,
+            codec=codec or ValueCodec(),
+            policy=self._policy(context),
+            store=store,
+        )
+        if isinstance(settings, PersistentConfig) and settings.filter:
+            try:
+                self.path_filter = re.compile(settings.filter)
+            except re.error as why:
+                raise ConfigError(f"is no regular expression: {why}", key="filter") from None
+        made = make_manager(parts)
+        assert isinstance(made, StandardManager | PersistentManager | MemcachedManager)
+        self._manager = made
         _all.add(self)
 
     # Use, from any thread.
@@ -223,67 +216,6 @@ class LocalSessions:
 
     # Making.
 
-    def _standard(self, context: str, config: StandardConfig) -> StandardManager:
-        # The module of files needs what only Unix has; without a file it is not needed.
-        snapshot = None
-        if config.pathname:
-            from tribes.stores.snapshot import SnapshotFile
-
-            snapshot = SnapshotFile(config.pathname)
-        return StandardManager(
-            context,
-            self._table(),
-            self._clock,
-            snapshot=snapshot,
-            envelope=self._envelope,
-            on_store_error=partial(_report, context),
-            **self._settings(context),
-        )
-
-    def _persistent(
-        self, context: str, config: PersistentConfig, store: Store | None
-    ) -> PersistentManager:
-        check_persistent(config, has_store=store is not None)
-        try:
-            self.path_filter = re.compile(config.filter) if config.filter else None
-        except re.error as why:
-            raise ConfigError(f"is no regular expression: {why}", key="filter") from None
-        now_ds = _now_ds
-        form = StoredForm(self._envelope, wall_ms=wall_ms, now_ds=now_ds)
-        shelf = Shelf(
-            store or _open_store(context, config),
-            form,
-            wall_ms=wall_ms,
-            now_ds=now_ds,
-            on_error=partial(_report, context),
-        )
-        return PersistentManager(
-            context,
-            self._table(),
-            self._clock,
-            shelf=shelf,
-            save_on_restart=config.save_on_restart,
-            max_idle_backup_s=config.max_idle_backup_s,
-            min_idle_swap_s=config.min_idle_swap_s,
-            max_idle_swap_s=config.max_idle_swap_s,
-            check_interval_s=config.check_interval_s,
-            per_request=config.per_request,
-            **self._settings(context),
-        )
-
-    def _settings(self, context: str) -> dict[str, object]:
-        shared = self.config.manager
-        return {
-            "inbox": self._inbox,
-            "codec": self._codec,
-            "entropy": os.urandom,
-            "monotonic": time.monotonic,
-            "max_inactive_s": shared.max_inactive_s,
-            "session_id_length": shared.session_id_length,
-            "max_active_sessions": shared.max_active_sessions,
-            "policy": self._policy(context),
-        }
-
     def _table(self) -> SessionTable:
         limit = self.config.manager.max_inactive_s
         return SessionTable(threading.Lock(), self._inbox, max_inactive_s=limit)
@@ -385,44 +317,6 @@ class LocalCommitter:
         choice = "error" if is_lost else self._on_unreplicated
         manager.policy.judge(result, choice, can_refuse=can_refuse)
         return result
-
-
-def _open_store(context: str, config: PersistentConfig) -> Store:
-    if config.file is not None:
-        from tribes.stores.file import FileStore
-
-        file = config.file
-        return FileStore(file.directory, fsync=file.fsync, value_max_bytes=file.value_max_bytes)
-    assert config.sql is not None
-    try:
-        from tribes.stores.sql import SQLStore
-    except ModuleNotFoundError as why:
-        raise ConfigError(
-            f"{why.name} is not installed; pip install 'tribes[sql]'", key="sql"
-        ) from why
-    sql = config.sql
-    names = {name: getattr(sql, name) for name in sql.__struct_fields__ if name != "url"}
-    # Secrets hide themselves from whoever formats them, drivers among those.
-    names |= {"app": sql.app or context, "password": "".join(sql.password)}
-    return SQLStore("".join(sql.url), **names)
-
-
-def _envelope(context: str, config: EnvelopeConfig) -> Envelope:
-    keys = []
-    for number, key in enumerate(config.keys):
-        try:
-            keys.append(bytes.fromhex("".join(key)))
-        except ValueError:
-            raise ConfigError("has other than hexadecimal digits", key=f"keys[{number}]") from None
-    return Envelope(context, keys=keys, encrypt=config.encrypt, compress=config.compress)
-
-
-def _report(context: str, verb: str, error: Exception) -> None:
-    log.error("session store", context=context, could_not=verb, error=str(error))
-
-
-def _now_ds() -> int:
-    return deciseconds(time.monotonic())
 
 
 def _new_clock() -> Clock:

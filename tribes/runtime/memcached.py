@@ -32,7 +32,7 @@ from tribes.manager.memcached import MemcachedManager
 from tribes.manager.record import deciseconds
 from tribes.manager.session_locks import SessionLocks
 from tribes.manager.stored import StoredForm
-from tribes.runtime.parts import wall_ms
+from tribes.runtime.managers import wall_ms
 from tribes.stores.ring import Ring, RingNode
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def make_memcached(
         monotonic=time.monotonic,
         choose=random.randrange,
         on_change=lambda name, why: _tell(context, name, why),
-        doubt_s=max(config.manager.max_inactive_s, 60),
+        doubt_s=max(config.max_inactive_s, 60),
     )
     service = MemcachedService(context, config, ring)
     prefix = storage_prefix(config, context)
@@ -222,7 +222,7 @@ def make_memcached(
         clock,
         prefix=prefix,
         copies=1 if config.sticky else 2,
-        default_limit_s=config.manager.max_inactive_s,
+        default_limit_s=config.max_inactive_s,
         is_spare=config.sticky,
         wait_s=wait_s,
         monotonic=time.monotonic,

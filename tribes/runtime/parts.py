@@ -8,13 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 import msgspec
 import structlog
 
-from tribes.config.model import NodeConfig, check_config
+from tribes.config.managers import (
+    ManagerConfig,
+    MemcachedConfig,
+    PersistentConfig,
+    StandardConfig,
+    shared_settings,
+)
+from tribes.config.model import NodeConfig, check_config, check_managers
+from tribes.config.valves import SSO_CONTEXT
 from tribes.errors import LocalProtocolError
 from tribes.ids import UniqueId, make_unique_id, parse_unique_id
 from tribes.interceptors.domain import parse_domain
@@ -30,12 +38,16 @@ from tribes.maps.questions import LazyParts
 from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.addresses import with_addresses
+from tribes.runtime.commits import Committer, manager_of
 from tribes.runtime.discovery import discovery_services
 from tribes.runtime.key_files import read_keys, read_tls
+from tribes.runtime.local import LocalSessions
+from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
+from tribes.runtime.sso import SingleSignOn
 from tribes.runtime.stacks import make_interceptors
 from tribes.wire.member import Member, host_octets
 
@@ -44,11 +56,17 @@ if TYPE_CHECKING:
 
     from tribes.channel.chain import Interceptor
     from tribes.config.model import MembershipConfig
+    from tribes.manager.base import SessionManager
+    from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.session import Session
     from tribes.runtime.listeners import ListenerRegistry
+    from tribes.runtime.local import LocalCommitter
 
 __all__ = ["Sessions", "make_shell"]
 
 log = structlog.get_logger("tribes")
+
+_Alone: Final = StandardConfig | PersistentConfig | MemcachedConfig
 
 
 class Sessions:
@@ -66,12 +84,18 @@ class Sessions:
         config: Limits of the managers.
         codec: Encodes attribute values; one with your registered types, or the built-in ones.
 
+    Raises:
+        ConfigError: A manager's settings cannot work.
+
     Attributes:
         endpoints: The RPC channels of this process.
         map_listeners: Who is told what happens to the replicated maps.
+        local: The sessions of the contexts that are in no group.
+        sign_on: The logins that all contexts share; None: each has its own.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
+        check_managers(config)
         self._config = config
         self._codec = codec or ValueCodec()
         self._managers: dict[str, DeltaManager] = {}
@@ -83,6 +107,22 @@ class Sessions:
         self.inbox = self._new_inbox()
         self.endpoints = RpcEndpoints()
         self.map_listeners = MapListeners()
+        self.local = {
+            context: LocalSessions(context, own, codec=codec)
+            for context in config.contexts
+            if isinstance(
+                own := config.manager_of(context),
+                StandardConfig | PersistentConfig | MemcachedConfig,
+            )
+        }
+        self._committers: dict[str, Committer] = {}
+        self.sign_on: SingleSignOn | None = None
+        if config.sso is not None:
+            self.sign_on = SingleSignOn(
+                config.sso, self.manager(SSO_CONTEXT), self._manager_if_listed
+            )
+            for context in config.contexts:
+                self.sign_on.watch(self.listed_manager(context))
         _forkable.add(self)
 
     @property
@@ -109,8 +149,8 @@ class Sessions:
                 manager = self._managers[context] = self._make(context)
             return manager
 
-    def listed_manager(self, context: str) -> DeltaManager:
-        """The manager of a context that the node serves.
+    def listed_manager(self, context: str) -> SessionManager:
+        """The manager of a context that the node serves, of whatever kind.
 
         Raises:
             LocalProtocolError: The context is not in ``config.contexts``.
@@ -119,7 +159,57 @@ class Sessions:
             raise LocalProtocolError(
                 f"context {context!r} is not in the node's contexts {self._config.contexts!r}"
             )
-        return self.manager(context)
+        alone = self.local.get(context)
+        return self.manager(context) if alone is None else alone.manager(context)
+
+    def _manager_if_listed(self, context: str) -> SessionManager | None:
+        return self.listed_manager(context) if context in self._config.contexts else None
+
+    def committer(
+        self, context: str, on_unreplicated: OnUnreplicated | None = None
+    ) -> Committer | LocalCommitter:
+        """What commits sessions of a context and waits as its manager promises.
+
+        Args:
+            context: Of the node's.
+            on_unreplicated: What to do about a commit on too few members, instead of what the
+                configuration says; see `OnUnreplicated`.
+
+        Raises:
+            ConfigError: ``on_unreplicated`` cannot be used.
+        """
+        alone = self.local.get(context)
+        if alone is not None:
+            return alone.committer(on_unreplicated)
+        config = self._config.replicated_manager_of(context)
+        if on_unreplicated is not None:
+            return Committer(config, on_unreplicated=on_unreplicated)
+        found = self._committers.get(context)
+        if found is None:
+            found = self._committers[context] = Committer(config)
+        return found
+
+    def committer_of(
+        self, session: Session, on_unreplicated: OnUnreplicated | None = None
+    ) -> Committer | LocalCommitter:
+        """The same for the context that a session is of.
+
+        Raises:
+            LocalProtocolError: The session is from no manager of this node.
+            ConfigError: ``on_unreplicated`` cannot be used.
+        """
+        return self.committer(manager_of(session).context, on_unreplicated)
+
+    def start_local(self) -> None:
+        """Begin to look after the sessions that are in no group. May block on their stores."""
+        for each in self.local.values():
+            if not each.was_started:
+                each.start()
+
+    def stop_local(self) -> None:
+        """Save them, as their managers' settings say. May block."""
+        for each in self.local.values():
+            each.stop()
 
     @property
     def managers(self) -> dict[str, DeltaManager]:
@@ -205,7 +295,8 @@ class Sessions:
             monotonic=time.monotonic,
             max_inactive_s=0,
         )
-        manager.config = msgspec.structs.replace(self._config.manager, channel_send_options=options)
+        shared = ManagerConfig(**shared_settings(self._config.manager))
+        manager.config = msgspec.structs.replace(shared, channel_send_options=options)
         manager.revive = self._revive
         return manager
 
@@ -219,32 +310,29 @@ class Sessions:
         return SessionTable(threading.Lock(), self.inbox, max_inactive_s=0)
 
     def _make(self, context: str) -> DeltaManager:
-        settings = self._config.manager
-        manager = DeltaManager(
-            context,
-            self._table(),
-            self.clock,
+        config = self._config.replicated_manager_of(context)
+        parts = ManagerParts(
+            context=context,
+            config=config,
+            table=self._table(config),
+            clock=self.clock,
             inbox=self.inbox,
             codec=self._codec,
-            entropy=os.urandom,
-            monotonic=time.monotonic,
-            max_inactive_s=settings.max_inactive_s,
-            session_id_length=settings.session_id_length,
-            max_active_sessions=settings.max_active_sessions,
             policy=self._policy(context),
         )
+        manager = make_manager(parts)
+        assert isinstance(manager, DeltaManager)
         manager.revive = self._revive
         return manager
 
     def _new_inbox(self) -> Inbox:
         return Inbox(threading.Lock(), max_bytes=self._config.manager.inbox_max_bytes)
 
-    def _table(self) -> SessionTable:
-        limit = self._config.manager.max_inactive_s
-        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=limit)
+    def _table(self, config: ManagerConfig) -> SessionTable:
+        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=config.max_inactive_s)
 
     def _policy(self, context: str) -> CommitPolicy:
-        settings = self._config.manager
+        settings = self._config.replicated_manager_of(context)
         return CommitPolicy(
             context,
             threading.Lock(),
@@ -263,7 +351,8 @@ class Sessions:
             self.clock.observe(seen)
         self.inbox = self._new_inbox()
         for context, manager in self._managers.items():
-            manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
+            config = self._config.replicated_manager_of(context)
+            manager.start_over(self._table(config), self.clock, self.inbox, self._policy(context))
             manager.replicator = None
         presences = [parts.presence for parts in self._lazy_maps.values()]
         for parts in self._lazy_maps.values():
@@ -296,11 +385,6 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def wall_ms() -> int:
-    """Wall clock in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def make_shell(

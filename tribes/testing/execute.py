@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tribes.config.managers import ContextConfig
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -158,8 +159,18 @@ def patient_collector() -> Iterator[Callable[[], None]]:
 
 def _config(plan: Plan, number: int) -> NodeConfig:
     static = () if plan.multicast else (StaticMemberConfig(host="127.0.0.1", port=FIRST_PORT),)
+    extras = {
+        extra.name: ContextConfig(
+            manager=ManagerConfig(
+                channel_send_options=extra.send_options, max_inactive_s=plan.max_inactive_s
+            )
+        )
+        for extra in plan.contexts
+        if not extra.nodes or number in extra.nodes
+    }
     return NodeConfig(
         contexts=("app",),
+        context=extras,
         channel=ChannelConfig(
             membership=MembershipConfig(
                 suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
@@ -201,6 +212,20 @@ class _Run:
         self.nodes: list[SimNode] = [
             self.world.start(f"n{number}", _config(plan, number)) for number in range(plan.members)
         ]
+        # Before the main one: the last to come hears what becomes of the raw messages.
+        self.extras = [
+            Workload(
+                self.world,
+                clients=extra.clients,
+                context=extra.name,
+                routing="sticky" if plan.routing == "sticky" else "random",
+                think_s=plan.think,
+                messages_per_s=0.0,
+                seed=plan.seed + number + 1,
+                mix=plan.mix or None,
+            )
+            for number, extra in enumerate(plan.contexts)
+        ]
         self.workload = Workload(
             self.world,
             clients=plan.clients,
@@ -229,7 +254,8 @@ class _Run:
             WitnessCheck(world, self._found)
         for step in plan.steps:
             world.at(step.at, lambda step=step: self._begin(step))  # type: ignore[misc]
-        self.workload.start()
+        for load in (*self.extras, self.workload):
+            load.start()
         whole = plan.seconds + plan.settle
         end = self.end_s
         while world.now < end:
@@ -238,7 +264,8 @@ class _Run:
                 return violations
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
-        self.workload.stop()
+        for load in (*self.extras, self.workload):
+            load.stop()
         self._mend_all()
         healed = world.now
         end = healed + plan.settle
@@ -248,23 +275,37 @@ class _Run:
                 return violations
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
-        return [
-            *check_converged(world, self.nodes, healed, plan.settle, history=self.history),
-            *check_history(
-                self.history,
-                WorldState.of(world),
-                soon_s=plan.soon_s,
-                patience_s=_patience(plan),
-                suspects=plan.suspect_after == _SUSPECT_AFTER,
-                all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
-            ),
-        ]
+        found = []
+        for load in (self.workload, *self.extras):
+            found += [
+                *check_converged(
+                    world,
+                    self.nodes,
+                    healed,
+                    plan.settle,
+                    history=load.history,
+                    context=load.context,
+                ),
+                *check_history(
+                    load.history,
+                    WorldState.of(world, load.context),
+                    soon_s=plan.soon_s,
+                    patience_s=_patience(plan),
+                    suspects=plan.suspect_after == _SUSPECT_AFTER,
+                    all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
+                ),
+            ]
+        return found
 
     def _look(self) -> list[Violation]:
         self._between_looks()
         found = self._found[:]
         self._found.clear()
-        return found + check_now(self.world, self.history, message_max_bytes=MESSAGE_MAX_BYTES)
+        for load in (self.workload, *self.extras):
+            found += check_now(
+                self.world, load.history, load.context, message_max_bytes=MESSAGE_MAX_BYTES
+            )
+        return found
 
     def watch_dying(self, node: SimNode) -> None:
         """A node will die in its next write; it must not do so when all was mended."""
@@ -287,6 +328,10 @@ class _Run:
 
     # Steps.
 
+    def _fault(self, kind: str, *names: str) -> None:
+        for load in (self.workload, *self.extras):
+            load.history.fault(self.world.now, kind, *names)
+
     def _begin(self, step: Step) -> None:
         if self._keeps_timeline:
             nodes = ", ".join(f"n{number}" for number in step.nodes)
@@ -295,7 +340,7 @@ class _Run:
         names = tuple(f"n{number}" for number in step.nodes)
         kind, end = UNTOLD.get(step.action, ("jolt", "jolt"))
         if step.action != "reset":
-            self.history.fault(self.world.now, kind, *(names if kind == "slow" else ()))
+            self._fault(kind, *(names if kind == "slow" else ()))
         undo = PERFORM[step.action](self, step)
         if undo is None or not step.seconds:
             return
@@ -303,7 +348,7 @@ class _Run:
         def take_back() -> None:
             if self._is_mended:
                 return
-            self.history.fault(self.world.now, end, *(names if end == "quick" else ()))
+            self._fault(end, *(names if end == "quick" else ()))
             undo()
 
         self.world.at(step.seconds, take_back)
@@ -316,7 +361,7 @@ class _Run:
                 # It has not written since: or it would be dead for the rest of the run.
                 node.crash()
             if node.throttle != 1.0:
-                self.history.fault(self.world.now, "quick", node.name)
+                self._fault("quick", node.name)
             node.throttle = 1.0
             node.delivery_s = 0.0
             node.disk_full = False

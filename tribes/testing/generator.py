@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import structs
 
 from tribes.errors import ConfigError
-from tribes.testing.plan import ACTIONS, Plan, Step
+from tribes.testing.plan import ACTIONS, Extra, Plan, Step
 from tribes.testing.workload import MERGED_MIX, MIX
 
 __all__ = ["DEFAULT_FAULTS", "NODES_TAKEN", "draw_plan"]
@@ -142,6 +142,22 @@ def draw_plan(
         links=added.choice(("own", "own", "own", "plain", "mixed")),
         suspect_after=added.choice((1000, 1000, 1000, 0)),
         mix=added.choice(({}, {}, {**MIX, **MERGED_MIX})),
+        contexts=_contexts(Random(f"plan {seed}, contexts"), count),
+    )
+
+
+def _contexts(random: Random, members: int) -> tuple[Extra, ...]:
+    """A quarter of the plans have further contexts, which some nodes lack."""
+    if random.random() < 0.75:
+        return ()
+    return tuple(
+        Extra(
+            name=name,
+            nodes=tuple(sorted(random.sample(range(members), random.randint(1, members)))),
+            send_options=random.choice(_OPTIONS),
+            clients=random.choice((1, 2)),
+        )
+        for name in ("blog", "wiki")[: random.choice((1, 2))]
     )
 
 

@@ -116,7 +116,7 @@ def check_now(
             online.ended[op.key] = op
     online.looked = len(history.ops)
     for node in world.nodes.values():
-        if not node.is_alive:
+        if not node.is_alive or not node.runs(context):
             continue
         where = incarnation(node)
         table = node.manager(context).table
@@ -287,18 +287,21 @@ def check_converged(
     """
     if world.now < heal_time + limit_s:
         raise ValueError(f"{world.now:.3f} s is less than {limit_s:g} s after {heal_time:.3f} s")
-    live = [node for node in nodes if node.is_alive]
+    every = [node for node in nodes if node.is_alive]
+    live = [node for node in every if node.runs(context)]
+    if not live:
+        return []
 
     def digests() -> set[int]:
         return {node.manager(context).table.root_digest() for node in live}
 
     def is_quiet() -> bool:
-        return all(node.core.is_drained for node in live) and len(digests()) == 1
+        return all(node.core.is_drained for node in every) and len(digests()) == 1
 
     world.run_until(world.now + _DRAIN_S, is_quiet)
     now, found = world.now, []
-    expected = sorted(node.name for node in live)
-    for node in live:
+    expected = sorted(node.name for node in every)
+    for node in every:
         if node.names() != expected:
             text = f"{node.name} sees {', '.join(node.names())} instead of {', '.join(expected)}"
             found.append(Violation("one view", text, (node.name,), now))

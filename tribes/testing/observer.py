@@ -203,7 +203,7 @@ class Observer:
 
     def _compare(self) -> None:
         self.world.at(_COPIES_S, self._compare)
-        nodes = [node for node in self.world.nodes.values() if node.is_alive]
+        nodes = [n for n in self.world.nodes.values() if n.is_alive and n.runs(self._context)]
         digests = (node.manager(self._context).table.root_digest() for node in nodes)
         first = next(digests, None)
         if first is not None and all(digest == first for digest in digests):

@@ -104,6 +104,22 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     seconds: float = 0.0
 
 
+class Extra(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One more context beside ``app``, with sessions and clients of its own.
+
+    Attributes:
+        name: Of the context.
+        nodes: Indexes of the nodes that have it; empty: all.
+        send_options: Of its manager.
+        clients: How many clients.
+    """
+
+    name: str
+    nodes: tuple[int, ...] = ()
+    send_options: int = 6
+    clients: int = 2
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A cluster, its load, and what happens to it.
 
@@ -137,6 +153,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         multicast: Whether there is multicast. If not, the nodes find each other by the name of the
             first one, and after a split by looking for whom they lost: with pauses of up to 30 s,
             so ``settle`` and ``soon_s`` are to be longer. Their links must be ``own``.
+        contexts: Further contexts; ``app`` is on all nodes.
     """
 
     seed: int = 0
@@ -160,6 +177,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     suspect_after: int = 1000
     interceptors: tuple[dict[str, Any], ...] | None = None
     multicast: bool = True
+    contexts: tuple[Extra, ...] = ()
 
     def check(self, source: str = "") -> None:
         """Refuse what cannot be run.
@@ -188,6 +206,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("mix", f"{unknown[0]!r} is none of {', '.join(sorted(KINDS))}")
         if self.seconds < 0 or self.settle < 0:
             refuse("seconds", "must not be negative")
+        names = ["app", *(extra.name for extra in self.contexts)]
+        if len(set(names)) < len(names):
+            refuse("contexts", f"names must differ, and not be 'app'; found {', '.join(names[1:])}")
+        for number, extra in enumerate(self.contexts):
+            if any(not 0 <= node < self.members for node in extra.nodes):
+                refuse(f"contexts[{number}].nodes", f"nodes are 0 to {self.members - 1}")
         if len(self.steps) > PLAN_MAX_STEPS:
             refuse("steps", f"at most {PLAN_MAX_STEPS} steps, found {len(self.steps)}")
         for number, step in enumerate(self.steps):

@@ -67,7 +67,7 @@ class WorldState:
         nodes: dict[str, dict[str, SessionState]] = {}
         overwritten: dict[str, int] = {}
         for node in world.nodes.values():
-            if not node.is_alive:
+            if not node.is_alive or not node.runs(context):
                 continue
             manager = node.manager(context)
             held: dict[str, SessionState] = {}

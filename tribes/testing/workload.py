@@ -158,7 +158,7 @@ class Workload:
         self.history = History() if history is None else history
         self.observer = Observer(world, self.history, context)
         self.observer.died.append(self._died)
-        self._context = context
+        self.context = self._context = context
         mix = MIX if mix is None else mix
         self._kinds, self._weights = list(mix), list(accumulate(mix.values()))
         self._routing = routing
@@ -223,7 +223,7 @@ class Workload:
             self._serve(client, node, kind)
 
     def _route(self, client: _Client) -> SimNode | None:
-        nodes = list(self.world.nodes.values())
+        nodes = [node for node in self.world.nodes.values() if node.runs(self._context)]
         if not nodes:
             return None
         if self._routing == "random" or client.home is None:

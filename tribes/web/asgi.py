@@ -133,6 +133,7 @@ class SessionMiddleware:
             await refuse(scope, send, ())
             return
         scope["session"] = held
+        binding.begin(held, scope.get("path", ""), scope)
         is_secure = scope.get("scheme") in ("https", "wss")
         is_refused = False
 
@@ -145,8 +146,8 @@ class SessionMiddleware:
                     await binding.acommit(held)
                 except SessionNotReplicatedError:
                     is_refused = True
-                cookie = binding.set_cookie(held, is_secure=is_secure)
-                headers = [] if cookie is None else [(b"set-cookie", cookie)]
+                cookies = binding.set_cookies(held, is_secure=is_secure)
+                headers = [(b"set-cookie", cookie) for cookie in cookies]
                 if is_refused:
                     await refuse(scope, send, headers)
                     return

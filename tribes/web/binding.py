@@ -8,29 +8,34 @@ forms: one for threads, and one for tasks of asyncio or trio, whose name begins 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import structlog
 
+from tribes.config.valves import DEFAULT_VALVES, SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
-from tribes.runtime.commits import Committer
+from tribes.runtime.commits import report_unstored
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
+from tribes.runtime.sso import Login
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
 from tribes.web.early import start_with_worker
 from tribes.web.request_session import RequestSession
+from tribes.web.valve import ReplicationValve
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.manager.session_locks import RequestLine
+    from tribes.runtime.commits import Committer
     from tribes.web.urls import RequestUrl
 
 __all__ = ["SessionBinding", "Tracking"]
@@ -98,12 +103,26 @@ class SessionBinding:
         self.cookie = cookie or CookieSettings()
         self.route = route
         self.committer: Committer | LocalCommitter
-        self._filter = None
+        alone: LocalSessions | None
         if isinstance(node, LocalSessions):
-            self.committer = node.committer(on_unreplicated)
-            self._filter = node.path_filter
+            self.committer, alone = node.committer(on_unreplicated), node
         else:
-            self.committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+            self.committer = node.sessions.committer(context, on_unreplicated)
+            alone = node.sessions.local.get(context)
+        self._filter = None if alone is None else alone.path_filter
+        self.pipeline = node.config.valves if node.config.valves is not None else DEFAULT_VALVES
+        """What stands around each request, first to last: what is configured, or the default."""
+        self.valve: ReplicationValve | None = None
+        """Filter, indicator and counters, unless the configured valves leave it out."""
+        if alone is None and "ReplicationValve" in self.pipeline:
+            self.valve = ReplicationValve(node.config.replication)
+        self._sign_on = None if isinstance(node, LocalSessions) else node.sessions.sign_on
+        if self._sign_on is not None:
+            config = self._sign_on.config
+            self._sso_cookie = replace(
+                self.cookie, name=config.cookie_name, domain=config.cookie_domain, path="/"
+            )
+            self._sso_committer = cast("BackgroundNode", node).sessions.committer(SSO_CONTEXT)
         name = self.cookie.name
         self.parameter = name.lower() if name == "JSESSIONID" else name
         """Name of the path parameter, as Tomcat's."""
@@ -146,8 +165,14 @@ class SessionBinding:
         Raises:
             StoreError: It may be in a store, which does not answer.
         """
+        headers = tuple(headers)
         if request is not None and self.manager.ignores(request):
-            return self._open_later(tuple(headers), url, request)
+            return self.logged_in(self._open_later(headers, url, request), headers)
+        return self.logged_in(self._open(headers, url, request), headers)
+
+    def _open(
+        self, headers: tuple[bytes, ...], url: RequestUrl | None, request: RequestLine | None
+    ) -> RequestSession:
         found, offered = None, ""
         if url is None or self.tracking == "both":
             found, offered = self.find(headers, self.cookie.name, request)
@@ -158,6 +183,19 @@ class SessionBinding:
             offered = url.offered if found is not None else ""
         held = RequestSession(self.manager, found, offered)
         held.url = url
+        return held
+
+    def logged_in(self, held: RequestSession, headers: tuple[bytes, ...]) -> RequestSession:
+        """The same, with what single sign-on knows of the client; `open` has called it."""
+        if self._sign_on is None:
+            return held
+        held.login = login = Login(self._sign_on, cookie_values(headers, self._sso_cookie.name))
+        if held.waiting is not None:
+            return held
+        if held.session is not None and not login.begin(held.session):
+            # Its login was ended where nobody had this session, so it is ended here.
+            self.manager.invalidate(held.session)
+            held.session, held.offered = None, ""
         return held
 
     def _open_later(
@@ -193,6 +231,22 @@ class SessionBinding:
                 if self._is_away(value, request):
                     return await in_thread(partial(self.open, headers, url, request))
         return self.open(headers, url, request)
+
+    def begin(self, held: RequestSession, path: str, attributes: MutableMapping[str, Any]) -> None:
+        """A request begins; tell it what the ReplicationValve tells.
+
+        Args:
+            held: From `open`.
+            path: Decoded, with the context's path and without the query.
+            attributes: Where the application finds what belongs to its request.
+        """
+        valve = self.valve
+        if valve is None:
+            return
+        held.is_filtered = valve.is_filtered(path)
+        held.began = valve.begin(is_filtered=held.is_filtered)
+        if valve.indicator and held.waiting is None and held.session is not None:
+            attributes[valve.indicator] = self.manager.is_primary(held.session.key)
 
     def find(
         self, headers: Iterable[bytes], name: str, request: RequestLine | None = None
@@ -244,14 +298,41 @@ class SessionBinding:
             LocalProtocolError: It would block an event loop.
         """
         if held.waiting is None and held.session is not None:
-            self.committer.commit(held.session, known_failures=held.failed, can_refuse=can_refuse)
+            entry = None if held.login is None else held.login.settle(held.session)
+            if entry is not None and held.login is not None:
+                self._sso_committer.commit(entry, can_refuse=False)
+                held.login.settled()
+            began = time.monotonic()
+            if held.is_filtered:
+                self._commit_filtered(held, held.session)
+            else:
+                self.committer.commit(
+                    held.session, known_failures=held.failed, can_refuse=can_refuse
+                )
+            if self.valve is not None:
+                self.valve.sent(held.began, began)
+
+    def _commit_filtered(self, held: RequestSession, session: Session) -> None:
+        """Nobody waits; it reaches the members before what the next request changes."""
+        outcome = self.manager.commit(session)
+        report_unstored(outcome.failed, held.failed)
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
         if held.waiting is None and held.session is not None:
-            await self.committer.acommit(
-                held.session, known_failures=held.failed, can_refuse=can_refuse
-            )
+            entry = None if held.login is None else held.login.settle(held.session)
+            if entry is not None and held.login is not None:
+                await self._sso_committer.acommit(entry, can_refuse=False)
+                held.login.settled()
+            began = time.monotonic()
+            if held.is_filtered:
+                self._commit_filtered(held, held.session)
+            else:
+                await self.committer.acommit(
+                    held.session, known_failures=held.failed, can_refuse=can_refuse
+                )
+            if self.valve is not None:
+                self.valve.sent(held.began, began)
 
     def set_cookie(
         self,
@@ -285,7 +366,25 @@ class SessionBinding:
         value = join_route(session.id, self.route)
         if value == held.offered and not always:
             return None
+        keeps_route = "JvmRouteBinderValve" not in self.pipeline
+        if keeps_route and not always and split_route(held.offered)[0] == session.id:
+            return None
         return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
+
+    def set_cookies(self, held: RequestSession, *, is_secure: bool) -> list[bytes]:
+        """The values of all ``Set-Cookie`` headers that the answer needs; see `set_cookie`."""
+        found = [self.set_cookie(held, is_secure=is_secure)]
+        found.append(self.login_cookie(held, is_secure=is_secure))
+        return [each for each in found if each is not None]
+
+    def login_cookie(self, held: RequestSession, *, is_secure: bool) -> bytes | None:
+        """The value of the header for single sign-on, or None. Call it after the commit."""
+        login = held.login
+        if login is None:
+            return None
+        if login.is_new and login.entry is not None:
+            return self._sso_cookie.header(login.entry.id, is_secure=is_secure)
+        return self._sso_cookie.header("", is_secure=is_secure) if login.is_over else None
 
     # Life of the node.
 

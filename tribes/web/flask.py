@@ -131,9 +131,13 @@ class TribesSessions(SessionInterface):
         if line is not None and binding.manager.ignores(line):
             held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
             held.waiting = lambda: binding.find(cookies, name, line)
-            return held
-        found = binding.find(cookies, name, line)
-        return FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+        else:
+            found = binding.find(cookies, name, line)
+            held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+        binding.logged_in(held, cookies)
+        path = request.environ.get("SCRIPT_NAME", "") + request.path
+        binding.begin(held, path, request.environ)
+        return held
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and write the cookie."""
@@ -165,6 +169,9 @@ class TribesSessions(SessionInterface):
         if header is not None:
             response.headers.add("Set-Cookie", header.decode("latin-1"))
             response.vary.add("Cookie")
+        login = self.binding.login_cookie(held, is_secure=held.is_secure)
+        if login is not None:
+            response.headers.add("Set-Cookie", login.decode("latin-1"))
         # What a streamed body or a teardown function changes after this.
         response.call_on_close(lambda: self.binding.commit(held, can_refuse=False))
 

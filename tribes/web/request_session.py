@@ -15,6 +15,7 @@ from tribes.manager.session import Session
 if TYPE_CHECKING:
     from tribes.ids import SessionId
     from tribes.manager.base import SessionManager
+    from tribes.runtime.sso import Login
     from tribes.web.urls import RequestUrl
 
 __all__ = ["RequestSession"]
@@ -23,7 +24,18 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "_session", "failed", "is_sealed", "offered", "url", "waiting")
+    __slots__ = (
+        "_manager",
+        "_session",
+        "began",
+        "failed",
+        "is_filtered",
+        "is_sealed",
+        "login",
+        "offered",
+        "url",
+        "waiting",
+    )
 
     def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
@@ -34,6 +46,12 @@ class RequestSession(MutableMapping[str, Any]):
         """What the client sent that names the session, with the route; empty: nothing did."""
         self.url: RequestUrl | None = None
         """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
+        self.began = 0.0
+        """When the request began, for the valve's statistics."""
+        self.is_filtered = False
+        """Nobody waits for what it changes (Tomcat: ReplicationValve's ``filter``)."""
+        self.login: Login | None = None
+        """What single sign-on knows of the client; None: there is none."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False
@@ -60,6 +78,8 @@ class RequestSession(MutableMapping[str, Any]):
                     "it, or read its id, before the response starts"
                 )
             self.session = self._manager.create()
+            if self.login is not None:
+                self.login.made(self.session)
         return self.session
 
     # Mapping.
@@ -120,7 +140,9 @@ class RequestSession(MutableMapping[str, Any]):
     @property
     def principal(self) -> Any:
         """Who is logged in: any value that an attribute may have, or None."""
-        return None if self.session is None else self.session.principal
+        if self.session is None:
+            return None if self.login is None else self.login.principal
+        return self.session.principal
 
     @principal.setter
     def principal(self, value: Any) -> None:
@@ -163,7 +185,9 @@ class RequestSession(MutableMapping[str, Any]):
         return self.is_sealed or not self.needs_cookie
 
     def invalidate(self) -> None:
-        """Log out: end the session on every node. Without a session nothing happens."""
+        """Log out: end the session on every node. Without one only a login that others share."""
+        if self.session is None and self.login is not None and self.login.entry is not None:
+            self._made()
         if self.session is not None:
             self.session.invalidate()
 

@@ -119,6 +119,8 @@ class SessionMiddleware:
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.BODY]
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        binding.begin(held, path.encode("latin-1").decode("utf-8", "replace"), environ)
         answer = _Answer(binding, held, environ, start_response)
         try:
             body = self.app(environ, answer.start)
@@ -227,9 +229,8 @@ class _Answer:
         except SessionNotReplicatedError:
             self.is_refused = True
             status, headers = refusal.STATUS, refusal.head()
-        cookie = self._binding.set_cookie(self._held, is_secure=self._is_secure)
-        if cookie is not None:
-            headers = [*headers, ("Set-Cookie", cookie.decode("latin-1"))]
+        cookies = self._binding.set_cookies(self._held, is_secure=self._is_secure)
+        headers = [*headers, *(("Set-Cookie", each.decode("latin-1")) for each in cookies)]
         self.is_sent = True
         self._write = self._start_response(status, headers)
 

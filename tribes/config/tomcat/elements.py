@@ -126,11 +126,7 @@ CLASSES: Final[dict[str, dict[str, str]]] = {
         f"{_SESSION}PersistentManager": "PersistentManager",
         "de.javakaffee.web.msm.MemcachedBackupSessionManager": "MemcachedBackupSessionManager",
     },
-    "Store": {
-        f"{_SESSION}FileStore": "Store",
-        f"{_SESSION}JDBCStore": "Store",
-        f"{_SESSION}DataSourceStore": "Store",
-    },
+    "Store": {f"{_SESSION}{name}": name for name in ("FileStore", "JDBCStore", "DataSourceStore")},
     "SessionIdGenerator": {
         "org.apache.catalina.util.StandardSessionIdGenerator": "SessionIdGenerator"
     },
@@ -187,34 +183,11 @@ DEFAULT_CLASSES: Final[dict[str, str]] = {
 _JAVA: Final = "there are no classes of Java here; add a listener in Python"
 
 CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
-    "BackupManager": (
-        Kind.MAPPED,
-        "every member holds every session, instead of one backup of each",
-    ),
-    "StandardManager": (
-        Kind.MAPPED,
-        "the sessions are those of a node, which shares them with all members of its group; alone "
-        "in it, it keeps them to itself",
-    ),
-    "PersistentManager": (
-        Kind.NOT_SUPPORTED,
-        "sessions are kept in the members' memory, which survives the loss of any member but the "
-        "last; nothing is stored",
-    ),
-    "MemcachedBackupSessionManager": (
-        Kind.NOT_SUPPORTED,
-        "sessions are kept in the members' memory instead of memcached or Redis",
-    ),
-    "Store": (Kind.NOT_SUPPORTED, "there is no store behind the members' memory"),
     "JvmRouteBinderValve": (
         Kind.ELSEWHERE,
         "SessionMiddleware(route=...) writes the answering node's route into the cookie",
     ),
-    "ClusterSingleSignOn": (
-        Kind.NOT_SUPPORTED,
-        "there is no single sign-on across applications",
-    ),
-    "PersistentValve": (Kind.NOT_SUPPORTED, "there is no store behind the members' memory"),
+    "PersistentValve": (Kind.MAPPED, "per_request = true in the manager of its contexts"),
     "FarmWarDeployer": (Kind.NOT_SUPPORTED, "members deploy no applications to each other"),
     "JvmRouteSessionIDBinderListener": (
         Kind.NO_EFFECT,

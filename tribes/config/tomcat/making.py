@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, final
 
-from tribes.config.model import ManagerConfig, MembershipConfig
+import msgspec
+
+from tribes.config.managers import DEFAULT_KIND, MANAGER_KINDS
+from tribes.config.model import MembershipConfig
 from tribes.config.notices import Kind, Notice
+from tribes.config.valves import DEFAULT_VALVES
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +26,18 @@ _TICK_S: Final = 10
 _ROOT: Final = "ROOT"
 _PROVIDERS: Final = ("kubernetes", "dns")
 _STATIC: Final = "channel.membership.static"
+_KINDS: Final = {
+    "DeltaManager": "delta",
+    "BackupManager": "backup",
+    "StandardManager": "standard",
+    "PersistentManager": "persistent",
+    "MemcachedBackupSessionManager": "memcached",
+}
+_NAMES: Final = frozenset({"contexts", "context"})
+"""What names contexts, and is read with all of them."""
+
+_OF_CLUSTER: Final = frozenset({"kind", "channel_send_options"})
+"""Settings in a manager's table that in Tomcat are the cluster's."""
 
 
 @final
@@ -48,15 +64,37 @@ class Place:
             place = place.parent
         return place
 
+    def within_place(self, place: Place) -> bool:
+        """Whether it stands in this very element, or is it."""
+        here: Place | None = self
+        while here is not None and here.element is not place.element:
+            here = here.parent
+        return here is not None
+
 
 @dataclass(slots=True)
 class _Context:
-    """An application, and what its own manager says."""
+    """An application, and what its own manager says.
+
+    Attributes:
+        place: Its element.
+        name: From path or docBase.
+        host: The host around it.
+        manager: Settings of its manager; None: it has none of its own.
+        over: What the application says for whatever manager it has.
+        others: Its other settings.
+        lines: Line of what set a key of the manager.
+        title: Name in the group; empty: it has none.
+    """
 
     place: Place
     name: str
     host: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    manager: dict[str, Any] | None = None
+    over: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    title: str = ""
 
 
 @final
@@ -77,6 +115,7 @@ class Making:
         self._cluster: Place | None = None
         self._contexts: list[_Context] = []
         self._tick_s = _TICK_S
+        self._per_request: list[tuple[Place, str]] = []
 
     def error(self, place: Place, message: str, name: str = "") -> ConfigError:
         """An error at an element, or at an attribute of it."""
@@ -121,10 +160,58 @@ class Making:
         elif place.element.name == "Context":
             host = place.within("Host")
             name = "" if host is None else host.element.attributes.get("name", "").strip()
-            self._contexts.append(_Context(place, _context_name(place.element), name))
+            context = _Context(place, _context_name(place.element), name)
+            self._contexts.append(context)
+            attributes = place.element.attributes
+            if attributes.get("className", "").endswith("ReplicatedContext"):
+                context.others["attributes"] = {}
+            if attributes.get("distributable", "").strip().lower() == "false":
+                context.others["distributable"] = False
+        elif place.element.name == "Manager" and (kind := _KINDS.get(place.owner)):
+            if place.within("Cluster") and not MANAGER_KINDS[kind].in_group:
+                what = "is no manager of a cluster; write DeltaManager or BackupManager"
+                raise self.error(place, what, "className")
+            self._set_manager(place, "kind", kind)
+        elif place.element.name == "Valve":
+            self._valve(place)
+
+    def _valve(self, place: Place) -> None:
+        if place.owner in DEFAULT_VALVES:
+            self.put("valves", [*(self.get("valves") or ()), place.owner], place)
+        elif place.owner == "ClusterSingleSignOn":
+            self.put("sso", self.get("sso") or {}, place)
+
+    def _set_manager(self, place: Place, name: str, value: Any) -> None:
+        """Set a key of the manager that an element is about."""
+        context = self._context_of(place)
+        if context is None:
+            self.put(f"manager.{name}", value, place)
+            return
+        if context.manager is None:
+            context.manager = {}
+        table = context.manager
+        *parts, last = name.split(".")
+        for part in parts:
+            table = table.setdefault(part, {})
+        table[last] = value
+        context.lines[name] = place.element.line
+
+    def _context_of(self, place: Place) -> _Context | None:
+        around = place.within("Context")
+        return next((each for each in self._contexts if each.place is around), None)
 
     def attributes(self, place: Place, values: dict[str, Any]) -> None:
         """The values of an element's attributes, by our keys."""
+        if place.owner == "PersistentValve":
+            self._per_request.append((place, values.get("manager.filter", "")))
+            return
+        if (
+            place.owner == "MemcachedBackupSessionManager"
+            and "manager.memcached_nodes" not in values
+        ):
+            raise self.error(place, "is missing; write n1:host:port", "memcachedNodes")
+        if place.element.name == "Store" and place.owner != "FileStore":
+            self._check_url(place, values)
         match place.element.name:
             case "Interceptor":
                 self._interceptor(place, values)
@@ -139,17 +226,39 @@ class Making:
             case _:
                 self._others(place, values)
 
+    def _check_url(self, place: Place, values: dict[str, Any]) -> None:
+        if "manager.sql.url" not in values:
+            what = "is missing; there is no JNDI here, so the database is named by its URL"
+            raise self.error(place, what, "connectionURL")
+
     def _others(self, place: Place, values: dict[str, Any]) -> None:
-        settings = {key: value for key, value in values.items() if key != "contexts"}
+        settings = {key: value for key, value in values.items() if key not in _NAMES}
         ticks = settings.pop("manager.expiry_interval", None)
         if ticks is not None and ticks > 0:  # Tomcat ignores what is not.
             settings["manager.expiry_interval"] = ticks * self._tick_s * 1000
+        context = self._context_of(place)
         for key, value in settings.items():
-            if place.within("Context"):
-                self._contexts[-1].settings[key] = value
-                self.lines.setdefault(key, place.element.line)
-            else:
+            if context is None:
                 self.put(key, value, place)
+                continue
+            group, _, name = key.partition(".")
+            if group != "manager":
+                self._of_context(context, key, value, place)
+            elif place.element.name != "Context":
+                self._set_manager(place, name, value)
+            else:
+                # The application's idle time goes over any manager's.
+                context.over[name] = value
+
+    def _of_context(self, context: _Context, key: str, value: Any, place: Place) -> None:
+        if key.startswith("context."):
+            if "attributes" in context.others:
+                context.others["attributes"]["map_send_options"] = value
+                return
+            what = "has no effect in a context that is no ReplicatedContext"
+            self.note(place, Kind.NO_EFFECT, "mapSendOptions", str(value), what)
+        else:
+            self.put(key, value, place)
 
     def _interceptor(self, place: Place, values: dict[str, Any]) -> None:
         chain = self.get("channel.interceptors") or []
@@ -199,13 +308,12 @@ class Making:
     def finish(self) -> None:
         """Apply the rules that need everything."""
         self._name_contexts()
-        self._one_manager()
+        self._context_managers()
         if self._cluster is not None:
             self._addresses(self._cluster)
             self._patience(self._cluster)
 
     def _name_contexts(self) -> None:
-        hosts = {context.host for context in self._contexts}
         is_engine = self._cluster is not None and self._cluster.within("Host") is None
         names: dict[str, Place] = {}
         for context in self._contexts:
@@ -213,28 +321,81 @@ class Making:
                 what = "has neither path nor docBase; name it yourself, contexts = [...]"
                 self.note(context.place, Kind.ELSEWHERE, "<Context>", "", what)
                 continue
-            # As Tomcat's manager names: host#context where one cluster serves several hosts.
-            several = is_engine and len(hosts) > 1
-            name = f"{context.host}#{context.name}" if several else context.name
+            # As Tomcat's manager names: host#context where the cluster is the engine's. Not only
+            # where there are several hosts: the other members' files may have more.
+            name = f"{context.host}#{context.name}" if is_engine and context.host else context.name
             if name in names:
                 first = names[name].element.line
                 what = f"is the context {name!r}, as the one in line {first}; keep one of the two"
                 raise self.error(context.place, what)
             names[name] = context.place
+            context.title = name
         if names:
             self.tables["contexts"] = list(names)
 
-    def _one_manager(self) -> None:
-        """A node has one set of settings for all contexts: that of the cluster, or the first."""
-        for index, context in enumerate(self._contexts):
-            for key, value in context.settings.items():
-                if index == 0 and self.get(key) is None:
-                    self.put(key, value, context.place)
-                elif self.get(key) != value:
-                    is_set = self.get(key)
-                    here = _default(key) if is_set is None else is_set
-                    what = f"all contexts of a node have one {key}, which is {here}"
-                    self.note(context.place, Kind.NOT_SUPPORTED, key, str(value), what)
+    def _context_managers(self) -> None:
+        """A context's own manager replaces the cluster's template, as in Tomcat."""
+        for place, pattern in self._per_request:
+            self._store_each_request(place, pattern)
+        template = self.tables.get("manager", {})
+        for context in self._contexts:
+            own = self._own_manager(context, template)
+            if not context.title:
+                # It has no name here: what it says is the node's.
+                for name, value in own.items():
+                    self.put(f"manager.{name}", value, context.place)
+                continue
+            table = {**context.others, **({"manager": own} if own else {})}
+            if table:
+                path = f"context.{context.title}"
+                self.tables.setdefault("context", {})[context.title] = table
+                self.lines[path] = context.place.element.line
+                for name, line in context.lines.items():
+                    self.lines[f"{path}.manager.{name}"] = line
+        self._tell_of_no_cluster()
+
+    def _own_manager(self, context: _Context, template: dict[str, Any]) -> dict[str, Any]:
+        if context.manager is None:
+            is_other = any(template.get(name) != value for name, value in context.over.items())
+            return dict(context.over) if is_other else {}
+        kind = MANAGER_KINDS[context.manager.get("kind", DEFAULT_KIND)]
+        # What the template says and the context does not is the default there, but for what is
+        # the cluster's.
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        plain = {
+            name: fields[name].default
+            for name in template
+            if name in fields and name not in _OF_CLUSTER and not isinstance(template[name], dict)
+        }
+        kept = {"kind": context.manager.get("kind", DEFAULT_KIND)}
+        return {**plain, **kept, **context.manager, **context.over}
+
+    def _store_each_request(self, valve: Place, pattern: str) -> None:
+        """The valve works on the persistent managers of what it stands in."""
+        tables = [self.tables.get("manager", {})] if not self._contexts else []
+        tables += [
+            context.manager
+            for context in self._contexts
+            if context.manager is not None
+            and (valve.parent is None or context.place.within_place(valve.parent))
+        ]
+        found = [table for table in tables if table.get("kind") == "persistent"]
+        for table in found:
+            table["per_request"] = True
+            if pattern:
+                table["filter"] = pattern
+        if not found:
+            what = "there is no PersistentManager that it could work with"
+            self.note(valve, Kind.NO_EFFECT, "PersistentValve", "", what)
+
+    def _tell_of_no_cluster(self) -> None:
+        alone = [each for each in self._contexts if each.title and each.manager is None]
+        if alone and self._cluster is None:
+            what = (
+                "without a <Cluster> Tomcat keeps its sessions to one process; here the members of "
+                "the node's group share them. distributable = false keeps them"
+            )
+            self.note(alone[0].place, Kind.MAPPED, "<Context>", "", what)
 
     def _addresses(self, cluster: Place) -> None:
         address = self.get("channel.receiver.address")
@@ -270,8 +431,3 @@ def _context_name(element: Element) -> str:
         return path.strip().strip("/") or _ROOT
     base = element.attributes.get("docBase", "").strip().replace("\\", "/").rstrip("/")
     return base.rpartition("/")[2].removesuffix(".war")
-
-
-def _default(key: str) -> Any:
-    group, _, name = key.partition(".")
-    return getattr(ManagerConfig(), name, None) if group == "manager" else None

@@ -141,9 +141,6 @@ class _Reader:
         owner = self._class(place, found)
         if owner is not None and (note := CLASS_NOTES.get(owner)):
             self._making.note(place, note[0], "className", found or owner, note[1])
-        if found.endswith(".ReplicatedContext"):
-            what = "attributes of applications are not replicated, only sessions"
-            self._making.note(place, Kind.NOT_SUPPORTED, "className", found, what)
         return owner
 
     def _class(self, place: Place, found: str) -> str | None:

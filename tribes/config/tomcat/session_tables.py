@@ -17,15 +17,13 @@ _NO_JAVA: Final = "there are no classes of Java here"
 _ALL_HOLD: Final = "every member holds every session here, and they are compared by digests"
 _MERGED: Final = "changes are merged by attribute with versions, so none is too old or too many"
 _LISTENERS: Final = "listeners of a node are told what its own applications do, and of expiries"
-_NO_STORE: Final = "sessions are kept in the members' memory; there is no store behind it"
-_NO_MEMCACHED: Final = "sessions are kept in the members' memory; no server holds them"
+_NO_SEMAPHORE: Final = "requests of a session run side by side, and their changes are merged"
+_SSO_STATE: Final = "logins that are not here yet are got from the others when they are asked for"
 _COOKIE: Final = "give it to SessionMiddleware(cookie=CookieSettings(...))"
 _ROUTE: Final = "give it to SessionMiddleware(route=...)"
 _ROUTE_OWN: Final = "SessionMiddleware(route=...) writes the answering node's route into the cookie"
 _NO_FILTER: Final = "every attribute that can be encoded is replicated"
 _NO_FARM: Final = "members deploy no applications to each other"
-_NO_SSO: Final = "there is no single sign-on across applications"
-_EVERY_REQUEST: Final = "only what a request changed is sent, so no request needs to be left out"
 _MARKS: Final = "no request is marked; every member may serve every session"
 _ENTROPY: Final = "ids come from the operating system's source of randomness"
 
@@ -158,109 +156,170 @@ _DELTA: Final[Table] = (
 )
 
 _MAP: Final[Table] = (
-    mapped(
-        "mapSendOptions",
-        "6",
-        "options",
-        _OPTIONS_KEY,
-        "send options of the sessions",
-        "the whole cluster's send options are the sessions' here",
+    honoured(
+        "mapSendOptions", "6", "options", "manager.map_send_options", "what a commit waits for"
     ),
-    mapped(
-        "rpcTimeout",
-        "15000",
-        "milliseconds",
-        "manager.state_transfer_timeout_s",
-        "ms to wait for an answer",
-        "a joining member waits so long for the sessions",
+    honoured("rpcTimeout", "15000", "int", "manager.rpc_timeout", "ms to wait for an answer"),
+    honoured(
+        "accessTimeout", "5000", "int", "manager.access_timeout", "ms until a silent member is gone"
     ),
-    unused("accessTimeout", "5000", "ms until a silent member is gone", "see dropTime"),
-    unused(
+    honoured(
         "terminateOnStartFailure",
         "false",
+        "bool",
+        "manager.terminate_on_start_failure",
         "fail the application when the sessions cannot be had",
-        "a node that joins always serves, with what it got",
     ),
 )
 
-_STORE_NAMES: Final = (
-    ("directory", "work directory", "directory of the files"),
-    ("checkInterval", "60", "seconds between two looks for expired sessions"),
-    ("dataSourceName", "required", "name of the data source"),
-    ("localDataSource", "false", "look it up in the application"),
-    ("sessionTable", "tomcat$sessions", "table"),
-    ("sessionIdCol", "id", "column of the id"),
-    ("sessionAppCol", "app", "column of the application"),
-    ("sessionDataCol", "data", "column of the session"),
-    ("sessionValidCol", "valid", "column of the validity"),
-    ("sessionMaxInactiveCol", "maxinactive", "column of the idle time"),
-    ("sessionLastAccessedCol", "lastaccess", "column of the last use"),
-    ("driverName", "unset", "class of the database's driver"),
-    ("connectionName", "unset", "user of the database"),
+_SQL: Final = "manager.sql."
+_CHECK: Final = honoured(
+    "checkInterval",
+    "60",
+    "int",
+    "manager.check_interval_s",
+    "seconds between two looks for expired sessions",
 )
-_STORE: Final[Table] = (
-    *(refused(name, default, meaning, _NO_STORE) for name, default, meaning in _STORE_NAMES),
-    refused("connectionURL", "unset", "where the database is", _NO_STORE, is_secret=True),
-    refused("connectionPassword", "unset", "its password", _NO_STORE, is_secret=True),
+_COLUMNS: Final[Table] = tuple(
+    honoured(name, default, "text", _SQL + key, meaning)
+    for name, default, key, meaning in (
+        ("sessionTable", "tomcat$sessions", "table", "table"),
+        ("sessionIdCol", "id", "id_col", "column of the id"),
+        ("sessionAppCol", "app", "app_col", "column of the application"),
+        ("sessionDataCol", "data", "data_col", "column of the session"),
+        ("sessionValidCol", "valid", "valid_col", "column of the validity"),
+        ("sessionMaxInactiveCol", "maxinactive", "max_inactive_col", "column of the idle time"),
+        ("sessionLastAccessedCol", "lastaccess", "last_accessed_col", "column of the last use"),
+    )
 )
-
-_MSM_NAMES: Final = (
-    ("failoverNodes", "empty", "nodes used when no other answers"),
-    ("sticky", "true", "requests of a session come to one instance"),
-    ("lockingMode", "none", "requests that lock their session"),
-    ("lockExpiration", "5", "seconds of a lock"),
-    ("operationTimeout", "1000", "ms of an operation"),
-    ("backupThreadCount", "processors", "threads that store"),
-    ("requestUriIgnorePattern", "unset", "requests that store nothing"),
-    ("sessionAttributeFilter", "unset", "attributes that are stored"),
-    ("customConverter", "unset", "further serialisers"),
-    ("storageKeyPrefix", "webappVersion", "prefix of the keys"),
-    ("memcachedProtocol", "text", "text or binary"),
-    ("username", "unset", "user of the servers"),
-)
-_MSM: Final[Table] = (
-    refused("memcachedNodes", "required", "the servers", _NO_MEMCACHED, is_secret=True),
-    *(refused(name, default, meaning, _NO_MEMCACHED) for name, default, meaning in _MSM_NAMES),
-    refused("password", "unset", "password of the servers", _NO_MEMCACHED, is_secret=True),
-    refused(
-        "sessionBackupAsync",
-        "true",
-        "answer before the session is stored",
-        "channel_send_options says what a request waits for: 8 nothing, 2 receipt, 6 processing",
-    ),
+_FILE_STORE: Final[Table] = (
     mapped(
-        "sessionBackupTimeout",
-        "100",
-        "int",
-        "manager.commit_timeout",
-        "ms a request waits for the store",
-        "ms a commit waits for the members",
+        "directory",
+        "work directory",
+        "text",
+        "manager.file.directory",
+        "directory of the files",
+        "a relative one is below the directory that the process runs in",
     ),
+    _CHECK,
+)
+_SQL_STORE: Final[Table] = (
+    *_COLUMNS,
+    _CHECK,
+    honoured("driverName", "unset", "text", f"{_SQL}driver_name", "class of the database's driver"),
+    honoured("connectionName", "unset", "text", f"{_SQL}user", "user of the database"),
+    honoured(
+        "connectionURL", "unset", "url", f"{_SQL}url", "where the database is", is_secret=True
+    ),
+    honoured(
+        "connectionPassword", "unset", "text", f"{_SQL}password", "its password", is_secret=True
+    ),
+    *(
+        refused(name, default, meaning, "there is no JNDI here; write connectionURL", "false")
+        for name, default, meaning in (
+            ("dataSourceName", "unset", "name of the data source"),
+            ("localDataSource", "false", "look it up in the application"),
+        )
+    ),
+)
+
+_MSM: Final[Table] = (
+    honoured(
+        "memcachedNodes",
+        "required",
+        "text",
+        "manager.memcached_nodes",
+        "the servers",
+        is_secret=True,
+    ),
+    honoured("password", "unset", "text", "manager.password", "of the servers", is_secret=True),
+    *(
+        honoured(name, default, kind, f"manager.{key}", meaning)
+        for name, default, kind, key, meaning in (
+            ("failoverNodes", "empty", "text", "failover_nodes", "used when no other answers"),
+            ("sticky", "true", "bool", "sticky", "requests of a session come to one instance"),
+            ("lockingMode", "none", "text", "locking_mode", "requests that lock their session"),
+            ("lockExpiration", "5", "int", "lock_expiration", "seconds of a lock"),
+            ("operationTimeout", "1000", "int", "operation_timeout", "ms of an operation"),
+            ("backupThreadCount", "processors", "int", "backup_thread_count", "threads that store"),
+            (
+                "requestUriIgnorePattern",
+                "unset",
+                "filter",
+                "request_uri_ignore_pattern",
+                "requests that store nothing",
+            ),
+            (
+                "sessionAttributeFilter",
+                "unset",
+                "filter",
+                "session_attribute_filter",
+                "attributes that are stored",
+            ),
+            ("customConverter", "unset", "text", "custom_converter", "further serialisers"),
+            (
+                "storageKeyPrefix",
+                "webappVersion",
+                "text",
+                "storage_key_prefix",
+                "prefix of the keys",
+            ),
+            ("username", "unset", "text", "username", "user of the servers"),
+            ("enabled", "true", "bool", "enabled", "store at all"),
+            (
+                "sessionBackupAsync",
+                "true",
+                "bool",
+                "session_backup_async",
+                "answer before the session is stored",
+            ),
+            (
+                "sessionBackupTimeout",
+                "100",
+                "int",
+                "session_backup_timeout",
+                "ms that storing may take",
+            ),
+        )
+    ),
+    unused("memcachedProtocol", "text", "text or binary", "the text protocol is spoken"),
     unused("transcoderFactoryClass", "Java's", "serialiser", f"{_NO_JAVA}; the codec is safe"),
     unused("copyCollectionsForSerialization", "false", "copy collections first", _NO_JAVA),
     unused("enableStatistics", "true", "count what happens", "counters are always on"),
-    refused("enabled", "true", "store at all", _NO_MEMCACHED, "true"),
     *_COMMON,
 )
 
 _CONTEXT: Final[Table] = (
     honoured("path", "from the file", "context", "contexts", "path of the application"),
     honoured("docBase", "from the file", "context", "contexts", "directory of the application"),
-    unused("distributable", "false", "replicate its sessions", "sessions of contexts always are"),
+    mapped(
+        "distributable",
+        "as web.xml says",
+        "context",
+        "context",
+        "replicate its sessions (Tomcat 5)",
+        "web.xml is not read: every context is distributable that does not say false here",
+    ),
     elsewhere("sessionCookieName", "JSESSIONID", "name of the cookie", _COOKIE),
     elsewhere("sessionCookiePath", "the context's", "path of the cookie", _COOKIE),
     elsewhere("sessionCookieDomain", "unset", "domain of the cookie", _COOKIE),
     elsewhere("useHttpOnly", "true", "keep the cookie from scripts", _COOKIE, "true"),
     refused("sessionCookiePathUsesTrailingSlash", "false", "append / to it", _COOKIE, "false"),
     refused("cookies", "true", "carry ids in cookies", "ids are carried in cookies only", "true"),
-    refused(
+    elsewhere(
         "crossContext",
         "false",
         "applications may use each other's sessions",
-        "an application uses the sessions of its context",
+        "SessionMiddleware(cross_context=True)",
         "false",
     ),
-    refused("mapSendOptions", "2", "replicate the application's attributes", "sessions only are"),
+    honoured(
+        "mapSendOptions",
+        "2",
+        "options",
+        "context.<name>.attributes.map_send_options",
+        "what setting an attribute of the application waits for",
+    ),
     mapped(
         "sessionTimeout",
         "30",
@@ -294,28 +353,56 @@ SESSION_TABLES: Final[dict[str, Table]] = {
             "heartbeats come from the container's thread",
             "they have a timer of their own",
         ),
-        refused(
+        honoured(
             "notifyLifecycleListenerOnFailure",
             "false",
+            "bool",
+            "notify_on_failure",
             "an event for messages that nobody takes",
-            "they are counted and logged",
-            "false",
         ),
     ),
     "DeltaManager": _DELTA,
     "BackupManager": (*_MAP, *_CLUSTERED),
     "StandardManager": (
-        refused("pathname", "unset", "file for the sessions of a stopped node", _NO_STORE, ""),
+        honoured(
+            "pathname", "unset", "text", "manager.pathname", "file for the sessions while stopped"
+        ),
         *_COMMON,
     ),
     "PersistentManager": (
-        refused("saveOnRestart", "true", "store all sessions when stopping", _NO_STORE),
-        refused("maxIdleBackup", "-1", "idle seconds until a copy is stored", _NO_STORE, "-1"),
-        refused("minIdleSwap", "-1", "idle seconds before it may be stored", _NO_STORE, "-1"),
-        refused("maxIdleSwap", "-1", "idle seconds until it is only stored", _NO_STORE, "-1"),
+        honoured(
+            "saveOnRestart",
+            "true",
+            "bool",
+            "manager.save_on_restart",
+            "store all sessions when stopping",
+        ),
+        honoured(
+            "maxIdleBackup",
+            "-1",
+            "int",
+            "manager.max_idle_backup_s",
+            "idle seconds until a copy is stored",
+        ),
+        honoured(
+            "minIdleSwap",
+            "-1",
+            "int",
+            "manager.min_idle_swap_s",
+            "idle seconds before it may be stored only",
+        ),
+        honoured(
+            "maxIdleSwap",
+            "-1",
+            "int",
+            "manager.max_idle_swap_s",
+            "idle seconds until it is stored only",
+        ),
         *_COMMON,
     ),
-    "Store": _STORE,
+    "FileStore": _FILE_STORE,
+    "JDBCStore": _SQL_STORE,
+    "DataSourceStore": _SQL_STORE,
     "MemcachedBackupSessionManager": _MSM,
     "SessionIdGenerator": (
         honoured(
@@ -328,9 +415,25 @@ SESSION_TABLES: Final[dict[str, Table]] = {
         ),
     ),
     "ReplicationValve": (
-        refused("filter", "unset", "requests that change no session", _EVERY_REQUEST, "", "/"),
-        refused("primaryIndicator", "false", "mark requests of primaries", _MARKS, "false"),
-        refused("primaryIndicatorName", "a name", "name of the mark", _MARKS),
+        mapped(
+            "filter",
+            "unset",
+            "filter",
+            "replication.filter",
+            "requests that change no session",
+            "Java's regular expression is read as Python's",
+            "",
+        ),
+        honoured(
+            "primaryIndicator", "false", "bool", "replication.primary_indicator", "mark requests"
+        ),
+        honoured(
+            "primaryIndicatorName",
+            "a name",
+            "text",
+            "replication.primary_indicator_name",
+            "name of the mark",
+        ),
         unused("statistics", "false", "count and measure", "counters are always on"),
     ),
     "JvmRouteBinderValve": (
@@ -338,22 +441,37 @@ SESSION_TABLES: Final[dict[str, Table]] = {
         refused("sessionIdAttribute", "a name", "tells the application the old id", _MARKS),
     ),
     "PersistentValve": (
-        refused("filter", "unset", "requests without a session", _NO_STORE),
-        refused("semaphoreFairness", "true", "first come, first served", _NO_STORE),
-        refused("semaphoreBlockOnAcquire", "true", "wait for the session", _NO_STORE),
-        refused("semaphoreAcquireUninterruptibly", "true", "ignore interrupts", _NO_STORE),
+        mapped(
+            "filter",
+            "unset",
+            "filter",
+            "manager.filter",
+            "requests without a session",
+            "Java's regular expression is read as Python's",
+        ),
+        *(
+            unused(name, "true", meaning, _NO_SEMAPHORE)
+            for name, meaning in (
+                ("semaphoreFairness", "first come, first served"),
+                ("semaphoreBlockOnAcquire", "wait for the session"),
+                ("semaphoreAcquireUninterruptibly", "ignore interrupts"),
+            )
+        ),
     ),
-    "ClusterSingleSignOn": tuple(
-        refused(name, default, meaning, _NO_SSO)
-        for name, default, meaning in (
-            ("cookieName", "JSESSIONIDSSO", "cookie"),
-            ("cookieDomain", "unset", "its domain"),
-            ("requireReauthentication", "false", "ask the realm each time"),
-            ("mapSendOptions", "6", "send options"),
-            ("rpcTimeout", "15000", "ms to wait for an answer"),
-            ("accessTimeout", "5000", "ms until a silent member is gone"),
-            ("terminateOnStartFailure", "false", "fail without the others' entries"),
-        )
+    "ClusterSingleSignOn": (
+        honoured("cookieName", "JSESSIONIDSSO", "text", "sso.cookie_name", "cookie"),
+        honoured("cookieDomain", "unset", "text", "sso.cookie_domain", "its domain"),
+        honoured("mapSendOptions", "6", "options", "sso.map_send_options", "send options"),
+        refused(
+            "requireReauthentication",
+            "false",
+            "ask the realm each time",
+            "that needs the password, which no member keeps here",
+            "false",
+        ),
+        unused("rpcTimeout", "15000", "ms to wait for an answer", _SSO_STATE),
+        unused("accessTimeout", "5000", "ms until a silent member is gone", "see dropTime"),
+        unused("terminateOnStartFailure", "false", "fail without the others' entries", _SSO_STATE),
     ),
     "FarmWarDeployer": (
         *(

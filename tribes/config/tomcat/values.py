@@ -108,6 +108,20 @@ def _domain(text: str) -> str:
     return text
 
 
+def _filter(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as why:
+        raise ValueError(f"is no regular expression of Python: {why}") from None
+    return text
+
+
+def _url(text: str) -> str:
+    if not text:
+        raise ValueError("must be the URL of a database, like jdbc:postgresql://host/name")
+    return text
+
+
 def _transfer(text: str) -> float:
     seconds = _int(text)
     # Tomcat: -1 waits for ever, and any other negative time not at all.
@@ -132,5 +146,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "transfer": _transfer,
     "provider": str,
     "context": str,
+    "filter": _filter,
+    "url": _url,
     "host_name": str,
 }

@@ -164,6 +164,10 @@ class SimNode(Driver):
             self._is_working = True
             self.world.schedule(0.0, self._work, self.incarnation)
 
+    def runs(self, context: str) -> bool:
+        """Whether this node shares the sessions of a context, as a holder of copies does too."""
+        return not self.config.contexts or context in self.config.replicated
+
     def manager(self, context: str = "app") -> DeltaManager:
         """The session manager of a context."""
         return self.process.manager(context)

@@ -119,7 +119,7 @@ class Process:
         """The session manager of a context, made when first asked for."""
         manager = self._managers.get(context)
         if manager is None:
-            settings = self._node.config.manager
+            settings = self._node.config.replicated_manager_of(context)
             manager = self._managers[context] = DeltaManager(
                 context,
                 SessionTable(nullcontext(), self.inbox, max_inactive_s=settings.max_inactive_s),
