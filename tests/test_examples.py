@@ -11,11 +11,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from tests.servers.caches import CacheServer, cache_servers
 from tests.web.nodes import free_tcp_port, free_udp_port, until
+
+if TYPE_CHECKING:
+    from tests.conftest import Needs
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*/app.py"))
@@ -32,6 +37,7 @@ class Instances:
         self.group_port = free_udp_port()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.http = httpx.Client(timeout=30, trust_env=False)
+        self.memcached: list[CacheServer] = []
 
     def start(self) -> int:
         """Start one; returns its port."""
@@ -39,6 +45,9 @@ class Instances:
         environment = {
             **os.environ,
             "GROUP_PORT": str(self.group_port),
+            "MEMCACHED_NODES": ",".join(
+                f"n{number}:{server.address}" for number, server in enumerate(self.memcached, 1)
+            ),
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
@@ -80,14 +89,17 @@ def ast_docstring(app: Path) -> str:
 
 
 @pytest.fixture
-def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instances]:
+def instances(request: pytest.FixtureRequest, tmp_path: Path, needs: Needs) -> Iterator[Instances]:
     made = Instances(request.param, tmp_path)
-    try:
-        yield made
-    finally:
-        for process in made.processes:
-            made.kill(process)
-        made.http.close()
+    with contextlib.ExitStack() as stack:
+        if request.param.parent.name == "memcached":
+            made.memcached = stack.enter_context(cache_servers("memcached", 2, needs))
+        try:
+            yield made
+        finally:
+            for process in made.processes:
+                made.kill(process)
+            made.http.close()
 
 
 @pytest.mark.slow
@@ -116,6 +128,8 @@ def test_session_survives_the_process_that_made_it(instances: Instances) -> None
     assert last is not None
     assert last.text == f"visit {visits + 1}"
     instances.kill(instances.processes[0])
+    for server in instances.memcached[:1]:
+        server.kill()
     found = instances.visit(two, cookie)
     assert found is not None, instances.logs()
     assert found.text == f"visit {visits + 2}", instances.logs()

@@ -148,7 +148,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, clocks: FakeTime) -> It
         yield start
 
 
-def test_idle_sessions_are_backed_up_once_per_use(make: Make, clocks: FakeTime) -> None:
+def test_t90_idle_sessions_are_backed_up_once_per_use(make: Make, clocks: FakeTime) -> None:
     node = make(max_idle_backup_s=10)
     session_id = node.request(a=1)
     clocks.sleep(9)
@@ -167,7 +167,7 @@ def test_idle_sessions_are_backed_up_once_per_use(make: Make, clocks: FakeTime) 
     assert node.store.saves == 2
 
 
-def test_a_failed_backup_is_tried_again(make: Make, clocks: FakeTime) -> None:
+def test_t90_a_failed_backup_is_tried_again(make: Make, clocks: FakeTime) -> None:
     node = make(max_idle_backup_s=10)
     session_id = node.request(a=1)
     clocks.sleep(10)
@@ -190,7 +190,9 @@ def test_after_a_crash_the_backup_is_found(make: Make, clocks: FakeTime) -> None
     assert second.manager.shelf.statistics().found == 1
 
 
-def test_idle_sessions_are_swapped_out_and_found_on_demand(make: Make, clocks: FakeTime) -> None:
+def test_t91_t92_idle_sessions_are_swapped_out_and_found_on_demand(
+    make: Make, clocks: FakeTime
+) -> None:
     node = make(max_idle_swap_s=10)
     session_id = node.request(a=1)
     clocks.sleep(9.9)
@@ -208,7 +210,7 @@ def test_idle_sessions_are_swapped_out_and_found_on_demand(make: Make, clocks: F
     assert node.told("expired") == []
 
 
-def test_nothing_is_swapped_out_before_min_idle_swap(make: Make, clocks: FakeTime) -> None:
+def test_t91_nothing_is_swapped_out_before_min_idle_swap(make: Make, clocks: FakeTime) -> None:
     node = make(max_idle_swap_s=0, min_idle_swap_s=10)
     session_id = node.request(a=1)
     clocks.sleep(9.9)
@@ -219,7 +221,7 @@ def test_nothing_is_swapped_out_before_min_idle_swap(make: Make, clocks: FakeTim
     assert not node.in_memory(session_id)
 
 
-def test_too_many_sessions_shrink_to_nine_tenths_least_recently_used_first(
+def test_t91_too_many_sessions_shrink_to_nine_tenths_least_recently_used_first(
     make: Make, clocks: FakeTime
 ) -> None:
     node = make(max_active_sessions=20, min_idle_swap_s=5)
@@ -248,7 +250,7 @@ def test_the_young_stay_however_many_there_are(make: Make, clocks: FakeTime) -> 
     assert node.manager.statistics().active == 10
 
 
-def test_a_session_in_use_survives_being_swapped_out(make: Make, clocks: FakeTime) -> None:
+def test_t91_a_session_in_use_survives_being_swapped_out(make: Make, clocks: FakeTime) -> None:
     """Its commit brings all of it back; so does a use that changes nothing."""
     node = make(max_idle_swap_s=10, max_inactive_s=60)
     session_id = node.request(a=1, b=2)
@@ -290,7 +292,7 @@ def test_what_changed_while_it_was_written_stays_in_memory(
     assert node.found(session_id)["a"] == 2
 
 
-def test_save_on_restart(make: Make) -> None:
+def test_t89_save_on_restart(make: Make) -> None:
     node = make()
     ids = [node.request(number=number) for number in range(5)]
     node.manager.stop()
@@ -298,7 +300,7 @@ def test_save_on_restart(make: Make) -> None:
     assert [after.found(session_id)["number"] for session_id in ids] == [0, 1, 2, 3, 4]
 
 
-def test_without_save_on_restart_sessions_end_with_the_process(
+def test_t89_without_save_on_restart_sessions_end_with_the_process(
     make: Make, clocks: FakeTime
 ) -> None:
     node = make(save_on_restart=False, max_idle_backup_s=1)
@@ -312,7 +314,7 @@ def test_without_save_on_restart_sessions_end_with_the_process(
     assert [after.manager.find(session_id) for session_id in ids] == [None] * 5
 
 
-def test_a_stored_session_that_is_idle_for_too_long_is_not_found(
+def test_t92_a_stored_session_that_is_idle_for_too_long_is_not_found(
     make: Make, clocks: FakeTime
 ) -> None:
     """It expires there and then, once, and is told of with its last content."""
@@ -328,7 +330,7 @@ def test_a_stored_session_that_is_idle_for_too_long_is_not_found(
     assert not node.in_store(session_id)
 
 
-def test_the_store_is_looked_through_and_each_expires_once_among_nodes(
+def test_f67_t92_the_store_is_looked_through_and_each_expires_once_among_nodes(
     make: Make, clocks: FakeTime
 ) -> None:
     nodes = [make(max_idle_swap_s=10, max_inactive_s=60, check_interval_s=30) for _ in range(3)]

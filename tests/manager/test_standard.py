@@ -89,7 +89,7 @@ def stored(manager: StandardManager, **values: Any) -> str:
     return str(session.id)
 
 
-def test_sessions_survive_a_clean_restart(path: Path, clocks: FakeTime) -> None:
+def test_t88_sessions_survive_a_clean_restart(path: Path, clocks: FakeTime) -> None:
     manager = make(path, clocks)
     ids = [stored(manager, number=number, big="x" * 20_000) for number in range(20)]
     login = manager.find(ids[0])
@@ -125,7 +125,7 @@ def test_idle_time_goes_on_while_the_process_is_down(path: Path, clocks: FakeTim
     assert after.loaded == 1
 
 
-def test_the_file_is_gone_after_the_start(path: Path, clocks: FakeTime) -> None:
+def test_t88_the_file_is_gone_after_the_start(path: Path, clocks: FakeTime) -> None:
     """Or a crash would bring sessions back that were ended since."""
     manager = make(path, clocks)
     session_id = stored(manager)
@@ -139,7 +139,7 @@ def test_the_file_is_gone_after_the_start(path: Path, clocks: FakeTime) -> None:
     assert restarted(path, clocks).find(session_id) is None
 
 
-def test_without_a_file_nothing_survives(clocks: FakeTime) -> None:
+def test_t88_without_a_file_nothing_survives(clocks: FakeTime) -> None:
     manager = make(None, clocks)
     session_id = stored(manager)
     manager.stop()
@@ -181,7 +181,7 @@ def test_damage_costs_the_session_that_it_hits_and_the_file_is_kept(
     assert b"number 5" in kept.read_bytes()
 
 
-def test_listeners_hear_of_both_ways(path: Path, clocks: FakeTime) -> None:
+def test_t88_listeners_hear_of_both_ways(path: Path, clocks: FakeTime) -> None:
     manager, listener = make(path, clocks), Listener()
     key = stored(manager)
     manager.add_listener(listener)

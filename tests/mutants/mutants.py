@@ -10,6 +10,7 @@ from tests.mutants import (
     group_mutants,
     health_mutants,
     interceptor_mutants,
+    memcached_mutants,
     own_mutants,
     pressure_mutants,
     security_mutants,
@@ -38,4 +39,5 @@ _ = (
     interceptor_mutants,
     store_mutants,
     transfer_mutants,
+    memcached_mutants,
 )

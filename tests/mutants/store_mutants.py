@@ -90,7 +90,7 @@ add(
     "A link in the directory leads out of it.",
     (os, "O_NOFOLLOW", 0),
     test=lambda: with_store(
-        lambda store: test_file.test_links_are_not_followed(store, store.directory.parent)
+        lambda store: test_file.test_t93_links_are_not_followed(store, store.directory.parent)
     )(),
 )
 add(
@@ -145,7 +145,7 @@ add(
     "file kept",
     "The file of the last stop stays after the start.",
     (SnapshotFile, "remove", nothing),
-    test=with_path(standard_tests.test_the_file_is_gone_after_the_start),
+    test=with_path(standard_tests.test_t88_the_file_is_gone_after_the_start),
 )
 add(
     "expired loaded",

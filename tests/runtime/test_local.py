@@ -94,7 +94,7 @@ def test_the_middleware_starts_them_and_keeps_sessions(make: Make) -> None:
     assert sessions.is_running
 
 
-def test_sessions_survive_a_clean_restart(make: Make, tmp_path: Path) -> None:
+def test_t88_sessions_survive_a_clean_restart(make: Make, tmp_path: Path) -> None:
     config, browser = StandardConfig(pathname=str(tmp_path / "sessions")), Browser()
     for wanted in "123":
         sessions = make(config)

@@ -19,8 +19,9 @@ from tribes.web.wsgi import SessionMiddleware
 
 __all__ = ["Browser", "Instance", "Page", "Site", "after", "application", "site_on", "together"]
 
-QUICK: dict[str, Any] = {"probe_interval": 50, "session_backup_timeout": 100}
-"""Settings that let tests see in a moment what takes a second otherwise."""
+QUICK: dict[str, Any] = {"probe_interval": 50, "session_backup_timeout": 2000}
+"""Probes often, so that tests see in a moment what takes a second otherwise; and longer calls than
+by default, so that a busy machine is not taken for a server that hangs."""
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

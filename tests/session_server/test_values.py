@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -16,13 +16,13 @@ from tests.session_server.site import Browser, Site, site_on
 from tribes import EnvelopeConfig, MemcachedConfig
 from tribes.config.memcached import storage_prefix
 from tribes.errors import ConfigError
+from tribes.manager.values import ValueCodec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers.caches import CacheServer
     from tests.session_server.conftest import Backend
-    from tribes.manager.values import ValueCodec
 
 Nodes = dict[str, "CacheServer"]
 MODES = pytest.mark.parametrize("sticky", [True, False], ids=["sticky", "roaming"])
@@ -42,25 +42,27 @@ def get(instance: Any, browser: Browser, name: str) -> Any:
     return None if session is None else session.get(name)
 
 
-def test_f17_values_that_nobody_touched_are_not_encoded(two: Site) -> None:
+def test_f17_values_that_nobody_touched_are_not_encoded(
+    two: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two lists one is touched: one is decoded and encoded, in a request."""
     instance = two.instance(sticky=False)
     browser = Browser()
     put(instance, browser, "one", [1])
     put(instance, browser, "two", [2])
     calls: list[str] = []
-    codec = instance.manager.codec
+    encode, decode = ValueCodec.encode, ValueCodec.decode
 
-    class Counting:
-        def encode(self, value: Any) -> bytes:
-            calls.append(f"encode {value}")
-            return codec.encode(value)
+    def counted_encode(codec: ValueCodec, value: Any) -> bytes:
+        calls.append(f"encode {value}")
+        return encode(codec, value)
 
-        def decode(self, data: bytes) -> Any:
-            calls.append("decode")
-            return codec.decode(data)
+    def counted_decode(codec: ValueCodec, data: bytes) -> Any:
+        calls.append("decode")
+        return decode(codec, data)
 
-    instance.manager.codec = cast("ValueCodec", Counting())
+    monkeypatch.setattr(ValueCodec, "encode", counted_encode)
+    monkeypatch.setattr(ValueCodec, "decode", counted_decode)
     session = instance.manager.find(browser.cookie)
     assert session is not None
     assert session["one"] == [1]

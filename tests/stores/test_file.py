@@ -30,7 +30,7 @@ def files(store: FileStore) -> set[str]:
     return {path.name for path in store.directory.iterdir() if path.name != ".locks"}
 
 
-def test_one_file_per_session_readable_by_its_owner_only(store: FileStore) -> None:
+def test_t93_one_file_per_session_readable_by_its_owner_only(store: FileStore) -> None:
     save(store, "A1", b"secret")
     assert files(store) == {"A1.session"}
     assert (store.directory / "A1.session").stat().st_mode & 0o777 == 0o600
@@ -80,7 +80,9 @@ STEPS = ("opened", "half written", "synced", "locked", "before rename", "after r
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_anywhere_in_a_save_leaves_the_old_or_the_new(store: FileStore, step: str) -> None:
+def test_t93_killed_anywhere_in_a_save_leaves_the_old_or_the_new(
+    store: FileStore, step: str
+) -> None:
     """Never half of one; and neither a lock nor a file of the killed one is in anybody's way."""
     save(store, "A1", b"old")
     command = [sys.executable, "-c", KILLED, step, str(store.directory), "full"]
@@ -93,7 +95,7 @@ def test_killed_anywhere_in_a_save_leaves_the_old_or_the_new(store: FileStore, s
     assert store.load("A1") == (b"next", version)
 
 
-def test_leftovers_of_killed_processes_are_removed_after_an_hour(store: FileStore) -> None:
+def test_t93_leftovers_of_killed_processes_are_removed_after_an_hour(store: FileStore) -> None:
     old, new = store.directory / "A1.session.12.tmp", store.directory / "A2.session.12.tmp"
     other = store.directory / "notes.txt"
     for path in (old, new, other):
@@ -161,7 +163,7 @@ def test_on_a_full_file_system_the_old_copy_stays(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_links_are_not_followed(store: FileStore, tmp_path: Path) -> None:
+def test_t93_links_are_not_followed(store: FileStore, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"x" * 100)
     (store.directory / "A1.session").symlink_to(outside)

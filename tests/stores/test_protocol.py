@@ -115,7 +115,7 @@ def test_deleting_a_version_leaves_a_newer_one(store: Store) -> None:
     assert not store.delete("A1")
 
 
-def test_expired_are_found_by_last_use_and_limit(store: Store) -> None:
+def test_t94_expired_are_found_by_last_use_and_limit(store: Store) -> None:
     version = save(store, "A1", b"x", last_access_ms=5_000, max_inactive_s=10)
     save(store, "A2", b"x", last_access_ms=5_001, max_inactive_s=10)
     save(store, "A3", b"x", last_access_ms=0, max_inactive_s=0)
@@ -144,7 +144,7 @@ def test_clear_removes_everything(store: Store) -> None:
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_odd_keys_find_nothing_and_are_not_saved(store: Store, key: str) -> None:
+def test_t93_odd_keys_find_nothing_and_are_not_saved(store: Store, key: str) -> None:
     """Traversal among them: nothing outside the store is touched."""
     assert store.load(key) is None
     assert not store.delete(key)
@@ -180,7 +180,7 @@ def test_refused_values_are_gone_from_view_and_room_is_made(store: Store) -> Non
     save(store, "A1", b"four")
 
 
-def test_threads_saving_one_key_take_turns_by_conflict(store: Store) -> None:
+def test_t93_t95_threads_saving_one_key_take_turns_by_conflict(store: Store) -> None:
     """No increment is lost: each loads, adds one, and starts over when told of a conflict."""
     save(store, "A1", b"0")
 
@@ -225,7 +225,7 @@ store.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_lose_nothing(
+def test_f67_t95_two_processes_lose_nothing(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     count, table = 150, f"adders_{kind}"

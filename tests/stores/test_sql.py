@@ -29,7 +29,7 @@ TOMCAT = {
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
-def test_table_and_columns_may_have_any_names(
+def test_t94_table_and_columns_may_have_any_names(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """As Tomcat's manual names them; the values can be read by SQL."""
@@ -54,7 +54,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/s.db"
 
 
-def test_applications_in_one_table_do_not_see_each_other(url: str) -> None:
+def test_t94_applications_in_one_table_do_not_see_each_other(url: str) -> None:
     shop, blog = SQLStore(url, app="shop"), SQLStore(url, app="blog")
     save(shop, "A1", b"shop", max_inactive_s=1)
     version = save(blog, "A1", b"blog", max_inactive_s=1)
@@ -83,7 +83,7 @@ def test_refused_rows_stay_in_the_table(url: str) -> None:
     assert all(row[0].startswith("shop#refused") for row in rows)
 
 
-def test_a_lost_connection_is_opened_again(postgresql: str) -> None:
+def test_t94_a_lost_connection_is_opened_again(postgresql: str) -> None:
     """The server ends it between two uses, and within one."""
     store = SQLStore(postgresql, app="shop", table="lost", pool_size=1)
     version = save(store, "A1", b"x")

@@ -113,6 +113,8 @@ class MemcachedNode:
         self._tls = tls
         self._lock = threading.Lock()
         self._idle: deque[_Connection] = deque()
+        self._generation = 0
+        """Connections of an earlier one are closed instead of kept."""
 
     @property
     def address(self) -> str:
@@ -205,6 +207,7 @@ class MemcachedNode:
         """See `CacheNode`."""
         with self._lock:
             idle, self._idle = self._idle, deque()
+            self._generation += 1
         for connection in idle:
             connection.close()
 
@@ -224,6 +227,7 @@ class MemcachedNode:
     def _do(self, work: Callable[[_Connection], _T]) -> _T:
         """Do something on a connection; once more on a new one if the server had closed it."""
         while True:
+            generation = self._generation
             try:
                 connection = self._idle.pop()
                 is_new = False
@@ -244,7 +248,7 @@ class MemcachedNode:
                 connection.close()
                 raise
             with self._lock:
-                if len(self._idle) < IDLE_CONNECTIONS_MAX:
+                if generation == self._generation and len(self._idle) < IDLE_CONNECTIONS_MAX:
                     self._idle.append(connection)
                     return done
             connection.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast, final
 from urllib.parse import urlsplit
 
-from redis import BlockingConnectionPool, Redis
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,7 +24,8 @@ from .protocol import VALUE_MAX_BYTES, Stored, check_size
 
 __all__ = ["RedisNode"]
 
-CONNECTIONS_MAX: Final = 64
+CONNECTIONS_MAX: Final = 1024
+"""Of a process; each request thread needs one at a time, and the server may take 10,000."""
 TTL_MAX_S: Final = 10 * 365 * 24 * 3600
 """Ten years: Redis refuses what overflows its clock."""
 
@@ -88,10 +89,9 @@ class RedisNode:
         self._connect()
 
     def _connect(self) -> None:
-        pool = BlockingConnectionPool.from_url(
+        pool = ConnectionPool.from_url(
             self._url,
             max_connections=CONNECTIONS_MAX,
-            timeout=self._timeout_s,
             socket_timeout=self._timeout_s,
             socket_connect_timeout=self._timeout_s,
             retry=Retry(NoBackoff(), 0),

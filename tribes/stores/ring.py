@@ -227,6 +227,7 @@ class Ring:
             kept.append(old or node)
         self._nodes = tuple(kept)
         for gone in known.values():
+            gone.is_up = False  # for requests that still have it in hand
             gone.client.close()
 
     def health(self) -> tuple[NodeHealth, ...]:
