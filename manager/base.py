@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,12 +24,19 @@ import msgspec
 from tribes.errors import SessionLimitError
 from tribes.ids import SessionId, SessionKey
 
-from .changes import build_delta
+from .activity import Activity
+from .changes import Built, Change, build_delta
+from .clock import hlc_to_ms
 from .container import active_ids, facts_of
 from .cursor import KeyCursor
+from .endings import Endings
+from .eviction import Eviction
 from .inbox import Commit, Waiter
+from .kept_here import KeptHere
 from .listeners import SessionListener, SessionListeners
+from .lives import Lives
 from .merge import destroyed
+from .news import News
 from .policy import CommitPolicy
 from .record import (
     WHOLE,
@@ -41,12 +49,17 @@ from .record import (
     main_of,
     to_wire,
 )
+from .rules import Rules
 from .session import Session
 from .session_ids import SessionIds
+from .session_listeners import replicated_listeners
+from .size_limits import attribute_of, refuse_large, refuse_largest
 from .statistics import ManagerStatistics
 from .sweeper import SWEEP_KEYS, Sweeper
 from .table import MAX_INACTIVE_S, SessionTable
 from .touches import Touches
+from .traffic import Traffic
+from .watched import Watch
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -93,8 +106,13 @@ class SessionManager:
         max_active_sessions: Live sessions that may exist; -1: no limit (``maxActiveSessions``).
         on_listener_error: Told what a listener raised, see `SessionListeners`.
         policy: What to do about commits that are on too few members; None: serve and count.
+        rules: Limits, filters, and who hears of what; by default as `ManagerConfig` has them.
+        report: Gets level (``"warning"``, ``"debug"``), event and fields of log lines.
 
     Attributes:
+        watch: Who hears of attributes, and which of them stay in this process.
+        news: What other members did that listeners here are to hear of.
+        traffic: The messages of the core's side, by type.
         revive: Called before a commit, and when a session is not found, in a forked process whose
             node does not run yet: it starts one of its own, or raises. None everywhere else.
 
@@ -122,6 +140,8 @@ class SessionManager:
         max_active_sessions: int = -1,
         on_listener_error: Callable[[Exception], None] | None = None,
         policy: CommitPolicy | None = None,
+        rules: Rules | None = None,
+        report: Callable[[str, str, dict[str, object]], None] | None = None,
     ) -> None:
         self.context = context
         self.codec = codec
@@ -130,6 +150,10 @@ class SessionManager:
         self.max_active_sessions = max_active_sessions
         self._monotonic = monotonic
         self._listeners = SessionListeners(on_listener_error)
+        self.rules = rules or Rules()
+        self._report = report or (lambda level, event, fields: None)
+        self._lifetime_ms = 1000 * max(self.rules.max_lifetime_s, 0)
+        self._on_news: Callable[[], None] | None = None
         table.max_inactive_s = max_inactive_s
         self.start_over(
             table, clock, inbox, policy or CommitPolicy(context, nullcontext(), monotonic=monotonic)
@@ -149,15 +173,31 @@ class SessionManager:
         self.policy = policy
         self.touches = Touches()
         self.sweeper = Sweeper(table)
+        self.watch = Watch(
+            self.rules, self._listeners, KeptHere(table.lock), self.codec, self._report
+        )
+        self.lives = Lives(self._monotonic)
+        self.endings = Endings(self.context, self.watch, self.lives, clock, self.codec)
+        self.news = News(self.context, self, self.watch, self.endings)
+        self.news.on_news = self._on_news
+        self.traffic = Traffic(is_on=self.rules.counts_messages)
+        self.eviction = Eviction(self)
+        self._activity = Activity() if self.rules.checks_activity else None
         self._idle_cursor = KeyCursor(table.keys)
+        self._zero()
+
+    def _zero(self) -> None:
         self._created = 0
         self._destroyed = 0
         self._rejected = 0
+        self._duplicates = 0
         self._commits = 0
         self._commit_retries = 0
         self._commit_conflicts = 0
         self._attribute_failures = 0
+        self._oversized = 0
         self._partial_reads = 0
+        self._expiry_s = 0.0
 
     def now_ds(self) -> int:
         """Read the monotonic clock in deciseconds, as records count."""
@@ -169,18 +209,31 @@ class SessionManager:
         """Make a session. Nobody else sees it before its first commit.
 
         Raises:
-            SessionLimitError: There are ``max_active_sessions`` already.
+            SessionLimitError: There are ``max_active_sessions`` already, and they shall not, or
+                cannot, go for this one (``on_full``).
         """
-        if 0 <= self.max_active_sessions <= self.table.live:
+        if 0 <= self.max_active_sessions <= self.table.live and not (
+            self.rules.evicts and self.eviction.make_room()
+        ):
             self._rejected += 1
             raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
         key = self.ids.new()
         while key in self.table:
+            self._duplicates += 1
             key = self.ids.new()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
         self._created += 1
+        self.lives.begun()
+        self._begin(session)
         self._listeners.created(session)
+        self._listeners.container(self.context, "session_created", session.id)
         return session
+
+    def _begin(self, session: Session) -> None:
+        if self.rules.access_at_start:
+            session.begun_ds = self.now_ds()
+        if self._activity is not None:
+            self._activity.begin(session)
 
     def find(self, session_id: str, *, partial: bool = False) -> Session | None:
         """Return the live session that an id means at this moment, or None.
@@ -204,13 +257,18 @@ class SessionManager:
             if key is None or record is None:
                 return None
         known = header(record)
-        if known.life != _LIVE or _is_over(now_ds - known.last_seen, table.limit_of(key)):
+        if known.life != _LIVE or (self._lifetime_ms and self._is_old(known.created)):
+            return None
+        if _is_over(now_ds - known.last_seen, table.limit_of(key)) and key not in self.in_use():
             return None
         if not known.flags & WHOLE:
             self._partial_reads += 1
             if not partial:
                 return None
-        return Session(self, key, record, session_id=session_id)
+        session = Session(self, key, record, session_id=session_id)
+        if self._activity is not None or self.rules.access_at_start:
+            self._begin(session)
+        return session
 
     def commit(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
         """Make a request's changes the session's, here at once and at the others soon.
@@ -232,9 +290,11 @@ class SessionManager:
         changes = session.changes(failed)
         if failed:
             self._attribute_failures += len(failed)
-        now_ds = deciseconds(self._monotonic())
+        if self.rules.has_size_limits and changes:
+            self._refuse_large(changes, failed)
+        now_ds = session.begun_ds or deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
-            return CommitOutcome(None, failed)
+            return self._unchanged(session, failed)
         key, table, clock = session.key, self.table, self.clock
         while True:
             current = table.get(key)
@@ -243,6 +303,7 @@ class SessionManager:
                 life, access = life_and_access(current)
                 if life == _DESTROYED:
                     session.close()
+                    session.abandoned()
                     return CommitOutcome(None, failed, is_gone=True)
                 if hlc <= access:
                     # Merged by somebody who did not tell the clock.
@@ -261,7 +322,9 @@ class SessionManager:
             )
             if built is None:
                 if self._touch(session, now_ds):
-                    return CommitOutcome(None, failed)
+                    return self._unchanged(session, failed)
+                continue
+            if self.rules.session_max_bytes and self._is_too_large(built, session, changes, failed):
                 continue
             commit = None if self.is_local else Commit(self.context, key, hlc, built.delta, waiter)
             if table.swap(key, current, built.record, commit):
@@ -271,9 +334,62 @@ class SessionManager:
         self._commit_conflicts += built.conflicts
         old_id = session.rotated_from
         session.committed(changes, built)
+        if session.has_news:
+            session.settled(current, hlc, failed)
         if old_id is not None:
-            self._listeners.id_changed(session, old_id)
+            self._id_changed(session, old_id)
         return CommitOutcome(hlc, failed)
+
+    def _unchanged(self, session: Session, failed: Mapping[str, Exception]) -> CommitOutcome:
+        if session.has_news:
+            session.settled(self.table.get(session.key), self.clock.last, failed)
+        return CommitOutcome(None, failed)
+
+    def _id_changed(self, session: Session, old_id: str) -> None:
+        self._listeners.id_changed(session, old_id)
+        self._listeners.container(self.context, "session_id_changed", (old_id, session.id))
+        reading, kept = session.reading, self.watch.kept
+        assert reading is not None
+        replicated = replicated_listeners(reading, self.codec)
+        for listener in (*replicated, *kept.listeners_of(session.key)):
+            if (call := getattr(listener, "session_id_changed", None)) is not None:
+                self._listeners.guard(partial(call, session, old_id))
+
+    def _refuse_large(self, changes: list[Change], failed: dict[str, Exception]) -> None:
+        limit = self.rules.attribute_max_bytes
+        found = refuse_large(changes, limit)
+        self._oversized += len(found)
+        self._refuse(found, changes, failed)
+
+    def _is_too_large(
+        self,
+        built: Built,
+        session: Session,
+        changes: list[Change],
+        failed: dict[str, Exception],
+    ) -> bool:
+        """Leave out the attribute that grows most of a commit that makes its session too large."""
+        limit = self.rules.session_max_bytes
+        found = refuse_largest(changes, built.record, session.reading, limit)
+        self._oversized += len(found)
+        return self._refuse(found, changes, failed)
+
+    def _refuse(
+        self,
+        found: dict[str, SessionLimitError],
+        changes: list[Change],
+        failed: dict[str, Exception],
+    ) -> bool:
+        if not found:
+            return False
+        if self.rules.warns_of_size:
+            for name, error in found.items():
+                fields: dict[str, object] = {"attribute": name, "error": str(error)}
+                self._report("warning", "session attribute is large", fields)
+            return False
+        failed.update(found)
+        changes[:] = [each for each in changes if attribute_of(each) not in found]
+        return True
 
     def invalidate(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
         """End a session at once; the same as ``session.invalidate()`` and a commit."""
@@ -298,9 +414,12 @@ class SessionManager:
             self.touches.add(key, now_ds, self.table.limit_of(key))
         return True
 
-    def _end(self, session: Session, waiter: Waiter | None) -> CommitOutcome:
+    def _end(
+        self, session: Session, waiter: Waiter | None, reason: str = "invalidated"
+    ) -> CommitOutcome:
         key, table = session.key, self.table
         now_ds = deciseconds(self._monotonic())
+        session.abandoned()
         while session.reading is not None:
             current = table.get(key)
             if current is not None and main_of(current)[1] == _DESTROYED:
@@ -316,7 +435,7 @@ class SessionManager:
                 self._destroyed += 1
                 self._commits += 1
                 last = session.reading.record if current is None else current
-                self._listeners.destroyed(Session(self, key, last), "invalidated")
+                self.endings.tell(Session(self, key, last), reason)
                 return CommitOutcome(hlc, {})
             self._commit_retries += 1
         return CommitOutcome(None, {})
@@ -343,11 +462,20 @@ class SessionManager:
         return ManagerStatistics(
             active=table.live,
             max_active=table.live_peak,
+            session_counter=table.live + self.lives.ended,
             created=self._created,
             appeared=table.created,
             expired=table.count(Life.EXPIRED),
+            ended=self.lives.ended,
             destroyed=self._destroyed,
+            evicted=self.eviction.evicted,
             rejected=self._rejected,
+            duplicates=self._duplicates,
+            longest_life_s=self.lives.longest_s,
+            average_life_s=self.lives.average_s,
+            create_rate=self.lives.create_rate,
+            expire_rate=self.lives.expire_rate,
+            processing_time_ms=1000 * self._expiry_s,
             bytes=table.bytes,
             commits=self._commits,
             commit_retries=self._commit_retries,
@@ -356,48 +484,149 @@ class SessionManager:
             commits_served_unreplicated=self.policy.served,
             commits_refused=self.policy.refused,
             attribute_failures=self._attribute_failures,
+            attributes_too_large=self._oversized,
+            attributes_held_back=self.watch.filtered,
             listener_failures=self._listeners.failures,
+            news_dropped=self.news.dropped,
             partial_reads=self._partial_reads,
             dropped=self.sweeper.dropped,
+            sent=self.traffic.sent,
+            received=self.traffic.received,
         )
 
-    def add_listener(self, listener: SessionListener) -> None:
-        """Call a listener from now on."""
-        self._listeners.add(listener)
+    def reset_statistics(self) -> None:
+        """Begin all counters again at zero; ``max_active`` at the present count."""
+        self._zero()
+        self.lives.reset()
+        self.traffic.reset()
+        self.policy.incomplete = self.policy.served = self.policy.refused = 0
+        self.eviction.evicted = self.watch.filtered = self.news.dropped = 0
+        self._listeners.failures = self.sweeper.dropped = 0
+        self.table.reset_counts()
 
-    def remove_listener(self, listener: SessionListener) -> None:
+    def add_listener(self, listener: object) -> None:
+        """Call a listener from now on; see `tribes.manager.listeners` for what it may have.
+
+        Raises:
+            LocalProtocolError: It has none of the methods of a listener.
+        """
+        self._listeners.add(listener)
+        self.watch.look()
+
+    def remove_listener(self, listener: object) -> None:
         """Do not call a listener any more."""
         self._listeners.remove(listener)
+        self.watch.look()
+
+    @property
+    def on_news(self) -> Callable[[], None] | None:
+        """Called in the core's thread when `News.tell` has something to do; must not block."""
+        return self._on_news
+
+    @on_news.setter
+    def on_news(self, call: Callable[[], None] | None) -> None:
+        self._on_news = self.news.on_news = call
 
     def notify_destroyed(self, key: str, reason: str) -> None:
-        """Tell the listeners that a session expired. The runtime calls it, from a worker thread."""
+        """Tell the listeners that a session expired. The runtime calls it, from a worker thread.
+
+        One that a late request has revived meanwhile is told of when it ends.
+        """
         record = self.table.get(key)
-        if record is not None:
-            self._listeners.destroyed(Session(self, SessionKey(key), record), reason)
+        if record is not None and main_of(record)[1] != _LIVE:
+            self.endings.tell(Session(self, SessionKey(key), record), self._why(record, reason))
+
+    def leaving(self) -> None:
+        """This node is about to stop in good order, and still has a channel. May call listeners.
+
+        Its sessions live on, on the other members: listeners are told that they are evicted here.
+        With ``expire_sessions_on_shutdown`` they end instead, on all members.
+        """
+        for key in self.table.keys():  # noqa: SIM118 - a method of the table, which is no dict
+            record = self.table.get(key)
+            if record is None or main_of(record)[1] != _LIVE:
+                continue
+            session = Session(self, SessionKey(key), record)
+            if self.rules.ends_on_shutdown:
+                self._end(session, None, "shutdown")
+            elif not self._listeners.wants("session_evicted"):
+                return
+            else:
+                self._listeners.evicted(session, "shutdown")
+
+    def in_use(self) -> set[str]:
+        """Return the keys of the sessions whose requests run, if ``session_activity_check``."""
+        return set() if self._activity is None else self._activity.keys()
+
+    def used_ms(self, record: Record) -> int:
+        """Return when a session was last used, in milliseconds since 1970."""
+        known = header(record)
+        if not self.rules.access_at_start:
+            return hlc_to_ms(known.access)
+        return self.clock.wall_ms() - 100 * (self.now_ds() - known.last_seen)
+
+    def _is_old(self, created: int) -> bool:
+        return bool(self._lifetime_ms) and (
+            self.clock.wall_ms() - hlc_to_ms(created) >= self._lifetime_ms
+        )
+
+    def _why(self, record: Record, reason: str) -> str:
+        """Say why a session was expired, if not for its idleness."""
+        known = header(record)
+        if facts_of(record).evict_hlc == known.access:
+            return "evicted"
+        return "lifetime" if self._is_old(known.created) else reason
 
     # For the core's thread.
 
     def merged(self, key: str, before: Record | None, after: Record) -> None:
-        """A peer's delta or copy has changed a record; for managers that want to know."""
+        """A peer's delta or copy has changed a record."""
+        self.news.note(key, before, after)
 
-    def is_idle(self, record: Record, now_ds: int) -> bool:
-        """Tell whether a live record has been idle for as long as it may be."""
+    def is_idle(self, record: Record, now_ds: int, key: str = "") -> bool:
+        """Tell whether a live record may go: idle for as long as it may be, too old, or marked.
+
+        Not while a request uses the session of that key, where that is checked.
+        """
         known = header(record)
-        idle_ds = now_ds - known.last_seen
-        if known.life != _LIVE or idle_ds < 10:  # limits are whole seconds
+        if known.life != _LIVE:
             return False
-        limit = facts_of(record).max_inactive_s
-        return _is_over(idle_ds, self.table.max_inactive_s if limit is None else limit)
+        idle_ds = now_ds - known.last_seen
+        facts = facts_of(record)
+        if facts.evict_hlc != known.access and not self._is_old(known.created):
+            if idle_ds < 10:  # limits are whole seconds
+                return False
+            limit = facts.max_inactive_s
+            if not _is_over(idle_ds, self.table.max_inactive_s if limit is None else limit):
+                return False
+        return self._activity is None or not self._activity.has(key)
 
     def expired_candidates(self, now_ds: int, limit: int = EXPIRY_KEYS) -> Iterator[str]:
-        """Go through up to ``limit`` further keys; yield those of sessions idle for too long."""
-        table = self.table
+        """Go through up to ``limit`` further keys; yield those of sessions that may go."""
+        begin = self._monotonic()
+        try:
+            yield from self._candidates(now_ds, limit)
+        finally:
+            self._expiry_s += self._monotonic() - begin
+
+    def _candidates(self, now_ds: int, limit: int) -> Iterator[str]:
+        table, busy = self.table, self.in_use()
+        for key, mark in list(table.marked.items()):
+            record = table.get(key)
+            if record is None or header(record).access != mark:
+                table.marked.pop(key, None)
+            elif key not in busy:
+                yield key
         for key in self._idle_cursor.round(limit):
             record = table.get(key)
-            if record is not None:
-                known = header(record)
-                if known.life == _LIVE and _is_over(now_ds - known.last_seen, table.limit_of(key)):
-                    yield key
+            if record is None or key in busy:
+                continue
+            known = header(record)
+            if known.life == _LIVE and (
+                _is_over(now_ds - known.last_seen, table.limit_of(key))
+                or (self._lifetime_ms and self._is_old(known.created))
+            ):
+                yield key
 
     def take_touches(self, now_ds: int, limit: int = TOUCHES_MAX) -> list[tuple[str, Record]]:
         """Take the uses that are due to be told to the others, as deltas without entries."""

@@ -290,6 +290,7 @@ class Replicator:
         pairs = [(commit.key, commit.delta) for commit in commits]
         payload = Deltas(self.manager.context, pairs).encode()
         self.statistics.messages_sent += 1
+        self.manager.traffic.count_sent("deltas")
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             self._land(flight, faulty)
@@ -359,6 +360,7 @@ class Replicator:
         targets = self._following(keys, now)
         if targets:
             payload = Deltas(self.manager.context, pairs).encode()
+            self.manager.traffic.count_sent("expiries")
             self._channel.post(targets, payload, self._options, now, each=self._marker(keys))
 
     def _send_touches(self, now: float) -> None:
@@ -374,6 +376,7 @@ class Replicator:
         for start in range(0, len(pairs), BATCH_MAX):
             # A lost touch costs nothing but an objection when somebody wants to expire the session.
             payload = Deltas(self.manager.context, pairs[start : start + BATCH_MAX]).encode()
+            self.manager.traffic.count_sent("touches")
             self._channel.post(targets, payload, _ASYNC, now)
 
     # The way in.
@@ -385,6 +388,7 @@ class Replicator:
             RemoteProtocolError: It cannot be applied, or not all of it.
         """
         self.statistics.messages_received += 1
+        self.manager.traffic.count_received(message)
         if isinstance(message, Deltas):
             self.statistics.deltas_received += len(message.pairs)
             self.transfer.merge(message.pairs, now)

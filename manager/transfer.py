@@ -168,6 +168,7 @@ class Transfer:
             if member in faulty and sync in self._pulls:
                 self._give_up(sync, str(faulty[member]), then)
 
+        self._manager.traffic.count_sent("digests")
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
         self._channel.timers.at(now + PULL_SILENCE_S, lambda then: self._watch(sync, then))
 
@@ -251,6 +252,7 @@ class Transfer:
                 if _are_lost(faulty):
                     self._unserved(source, then)
 
+            self._manager.traffic.count_sent("digests")
             self._channel.post((source,), answer.encode(), _ACKED, now, settled=settled)
         if differing or message.sync:
             self._sync += 1
@@ -317,6 +319,7 @@ class Transfer:
                 self._unserved(target, then)
 
         message = Records(self._manager.context, sync, pairs, done)
+        self._manager.traffic.count_sent("records")
         self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
 
     # The side that wants records.
@@ -374,6 +377,7 @@ class Transfer:
         table = self._manager.table
         digests = table.partition_digests(first, last)
         message = Digests(self._manager.context, 0, first, last, True, digests)
+        self._manager.traffic.count_sent("digests")
         self._channel.post((peer,), message.encode(), int(SendOptions.USE_ACK), now)
 
 

@@ -143,9 +143,12 @@ class GroupChannel:
             await nursery.start(self._shell.run)
             nursery.start_soon(self._listeners.run)
             nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
+            nursery.start_soon(self.sessions.news.run, token, self._listeners.limiter)
             self._is_running = True
             try:
                 yield
+                for manager in self.sessions.managers.values():
+                    await trio.to_thread.run_sync(manager.leaving)
                 await self._shell.drain(self._drain_timeout)
             finally:
                 self._is_running = False

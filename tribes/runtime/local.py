@@ -30,6 +30,7 @@ from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.policy import CommitPolicy, check_on_unreplicated
 from tribes.manager.record import deciseconds
+from tribes.manager.rules import Rules
 from tribes.manager.session import Session, home_of
 from tribes.manager.shelf import Shelf
 from tribes.manager.standard import StandardManager
@@ -38,6 +39,7 @@ from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.runtime.commits import report_unstored
 from tribes.runtime.parts import wall_ms
+from tribes.runtime.session_news import report_listener, report_session
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.stores.envelope import Envelope
 
@@ -263,6 +265,9 @@ class LocalSessions:
             "max_inactive_s": shared.max_inactive_s,
             "session_id_length": shared.session_id_length,
             "max_active_sessions": shared.max_active_sessions,
+            "rules": Rules.of(shared),
+            "report": partial(report_session, context),
+            "on_listener_error": partial(report_listener, context),
             "policy": self._policy(context),
         }
 

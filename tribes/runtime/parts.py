@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -23,6 +24,7 @@ from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
 from tribes.manager.policy import CommitPolicy
+from tribes.manager.rules import Rules
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.maps.manager import MapManager, map_context
@@ -34,6 +36,7 @@ from tribes.runtime.discovery import discovery_services
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
+from tribes.runtime.session_news import NewsTeller, report_listener, report_session
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.stacks import make_interceptors
@@ -69,6 +72,7 @@ class Sessions:
     Attributes:
         endpoints: The RPC channels of this process.
         map_listeners: Who is told what happens to the replicated maps.
+        news: Tells listeners of sessions what other members did.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
@@ -83,6 +87,7 @@ class Sessions:
         self.inbox = self._new_inbox()
         self.endpoints = RpcEndpoints()
         self.map_listeners = MapListeners()
+        self.news = NewsTeller()
         _forkable.add(self)
 
     @property
@@ -232,7 +237,11 @@ class Sessions:
             session_id_length=settings.session_id_length,
             max_active_sessions=settings.max_active_sessions,
             policy=self._policy(context),
+            rules=Rules.of(settings),
+            report=partial(report_session, context),
+            on_listener_error=partial(report_listener, context),
         )
+        manager.on_news = self.news.waker(manager)
         manager.revive = self._revive
         return manager
 

@@ -1,0 +1,77 @@
+"""Attributes that are too large, or make their session so (``on_oversize``).
+
+Sizes are those of the encoded values and of the whole record, as replicas hold it.  What is refused
+costs only itself, like a value that cannot be encoded: the rest of the request is committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tribes.errors import SessionLimitError
+
+from .record import Kind, Namespace, Record, read_entry, size
+
+if TYPE_CHECKING:
+    from .changes import Change
+    from .reading import Reading
+
+__all__ = ["attribute_of", "refuse_large", "refuse_largest"]
+
+_ATTRIBUTE: Final = int(Namespace.ATTRIBUTE)
+_LAST_WRITER: Final = int(Kind.LAST_WRITER)
+
+
+def attribute_of(change: Change) -> str | None:
+    """Return the name of the attribute that a change gives a value; None: it gives none one."""
+    if change.namespace != _ATTRIBUTE or change.kind != _LAST_WRITER:
+        return None
+    return change.name.decode()
+
+
+def refuse_large(changes: list[Change], limit: int) -> dict[str, SessionLimitError]:
+    """Return the attributes of more than ``limit`` bytes, and why; none if that is 0."""
+    found = {}
+    for change in changes:
+        name = attribute_of(change)
+        if limit > 0 and name is not None and len(change.value) > limit:
+            found[name] = SessionLimitError(
+                f"the attribute {name!r} has {len(change.value):,} bytes; the most is {limit:,} "
+                "(manager.attribute_max_bytes): store less, or a reference to it"
+            )
+    return found
+
+
+def refuse_largest(
+    changes: list[Change], record: Record, seen: Reading | None, limit: int
+) -> dict[str, SessionLimitError]:
+    """Return the attribute that grows most, and why, if the session has more than ``limit`` bytes.
+
+    Args:
+        changes: Of the commit.
+        record: What it would make of the session.
+        seen: The session as the request found it.
+        limit: The most bytes.
+    """
+    total = size(record)
+    if total <= limit:
+        return {}
+    growth = {}
+    for change in changes:
+        name = attribute_of(change)
+        if name is not None:
+            growth[name] = len(change.value) - _size_before(change, seen)
+    if not growth or max(growth.values()) <= 0:
+        return {}  # It only became smaller: keeping the session from that would help nobody.
+    name = max(growth, key=growth.__getitem__)
+    return {
+        name: SessionLimitError(
+            f"with the attribute {name!r}, {growth[name]:,} bytes more, the session has {total:,} "
+            f"bytes; the most is {limit:,} (manager.session_max_bytes): store less, or references"
+        )
+    }
+
+
+def _size_before(change: Change, seen: Reading | None) -> int:
+    span = None if seen is None else seen.index(_ATTRIBUTE).get(change.name)
+    return 0 if span is None or seen is None else len(read_entry(seen.record, span).value)
