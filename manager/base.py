@@ -10,6 +10,9 @@ Finding reads the table, without a lock or a message.  A commit replaces the ses
 leaves the delta for the core in one step, whatever other requests and peers do meanwhile; only the
 waiter, if there is one, learns what the peers say.  Everything may be called from any thread except
 what is marked as the core's.
+
+The rules stand beside it, each in a module of its own; this one is longer than most because it is
+where they meet, and what a request costs is to be seen in one place.
 """
 
 from __future__ import annotations
@@ -24,13 +27,12 @@ import msgspec
 from tribes.errors import SessionLimitError
 from tribes.ids import SessionId, SessionKey
 
-from .activity import Activity
-from .changes import Built, Change, build_delta
+from .changes import build_delta
 from .clock import hlc_to_ms
-from .container import active_ids, facts_of
-from .cursor import KeyCursor
+from .container import active_ids
 from .endings import Endings
 from .eviction import Eviction
+from .idleness import EXPIRY_KEYS, Idleness, is_over
 from .inbox import Commit, Waiter
 from .kept_here import KeptHere
 from .listeners import SessionListener, SessionListeners
@@ -53,8 +55,8 @@ from .rules import Rules
 from .session import Session
 from .session_ids import SessionIds
 from .session_listeners import replicated_listeners
-from .size_limits import attribute_of, refuse_large, refuse_largest
-from .statistics import ManagerStatistics
+from .size_limits import SizeLimits
+from .statistics import Counts, ManagerStatistics, collect, reset
 from .sweeper import SWEEP_KEYS, Sweeper
 from .table import MAX_INACTIVE_S, SessionTable
 from .touches import Touches
@@ -68,8 +70,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitOutcome", "ManagerStatistics", "SessionListener", "SessionManager"]
 
-EXPIRY_KEYS: Final = 10_000
-"""Keys that one search for idle sessions looks at: about 5 ms."""
 TOUCHES_MAX: Final = 4096
 
 _LIVE: Final = int(Life.LIVE)
@@ -152,7 +152,6 @@ class SessionManager:
         self._listeners = SessionListeners(on_listener_error)
         self.rules = rules or Rules()
         self._report = report or (lambda level, event, fields: None)
-        self._lifetime_ms = 1000 * max(self.rules.max_lifetime_s, 0)
         self._on_news: Callable[[], None] | None = None
         table.max_inactive_s = max_inactive_s
         self.start_over(
@@ -182,22 +181,9 @@ class SessionManager:
         self.news.on_news = self._on_news
         self.traffic = Traffic(is_on=self.rules.counts_messages)
         self.eviction = Eviction(self)
-        self._activity = Activity() if self.rules.checks_activity else None
-        self._idle_cursor = KeyCursor(table.keys)
-        self._zero()
-
-    def _zero(self) -> None:
-        self._created = 0
-        self._destroyed = 0
-        self._rejected = 0
-        self._duplicates = 0
-        self._commits = 0
-        self._commit_retries = 0
-        self._commit_conflicts = 0
-        self._attribute_failures = 0
-        self._oversized = 0
-        self._partial_reads = 0
-        self._expiry_s = 0.0
+        self.idleness = Idleness(table, clock, self.rules, self._monotonic)
+        self.sizes = SizeLimits(self.rules, self._report)
+        self.counts = Counts()
 
     def now_ds(self) -> int:
         """Read the monotonic clock in deciseconds, as records count."""
@@ -215,14 +201,14 @@ class SessionManager:
         if 0 <= self.max_active_sessions <= self.table.live and not (
             self.rules.evicts and self.eviction.make_room()
         ):
-            self._rejected += 1
+            self.counts.rejected += 1
             raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
         key = self.ids.new()
         while key in self.table:
-            self._duplicates += 1
+            self.counts.duplicates += 1
             key = self.ids.new()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
-        self._created += 1
+        self.counts.created += 1
         self.lives.begun()
         self._begin(session)
         self._listeners.created(session)
@@ -232,8 +218,8 @@ class SessionManager:
     def _begin(self, session: Session) -> None:
         if self.rules.access_at_start:
             session.begun_ds = self.now_ds()
-        if self._activity is not None:
-            self._activity.begin(session)
+        if self.rules.checks_activity:
+            self.idleness.begin(session)
 
     def find(self, session_id: str, *, partial: bool = False) -> Session | None:
         """Return the live session that an id means at this moment, or None.
@@ -257,16 +243,18 @@ class SessionManager:
             if key is None or record is None:
                 return None
         known = header(record)
-        if known.life != _LIVE or (self._lifetime_ms and self._is_old(known.created)):
+        if known.life != _LIVE or (
+            self.idleness.lifetime_ms and self.idleness.is_old(known.created)
+        ):
             return None
-        if _is_over(now_ds - known.last_seen, table.limit_of(key)) and key not in self.in_use():
+        if is_over(now_ds - known.last_seen, table.limit_of(key)) and key not in self.in_use():
             return None
         if not known.flags & WHOLE:
-            self._partial_reads += 1
+            self.counts.partial_reads += 1
             if not partial:
                 return None
         session = Session(self, key, record, session_id=session_id)
-        if self._activity is not None or self.rules.access_at_start:
+        if self.rules.checks_activity or self.rules.access_at_start:
             self._begin(session)
         return session
 
@@ -289,9 +277,9 @@ class SessionManager:
         failed: dict[str, Exception] = {}
         changes = session.changes(failed)
         if failed:
-            self._attribute_failures += len(failed)
+            self.counts.attribute_failures += len(failed)
         if self.rules.has_size_limits and changes:
-            self._refuse_large(changes, failed)
+            self.sizes.check(changes, failed)
         now_ds = session.begun_ds or deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
             return self._unchanged(session, failed)
@@ -324,14 +312,16 @@ class SessionManager:
                 if self._touch(session, now_ds):
                     return self._unchanged(session, failed)
                 continue
-            if self.rules.session_max_bytes and self._is_too_large(built, session, changes, failed):
+            if self.rules.session_max_bytes and self.sizes.check_session(
+                built.record, session.reading, changes, failed
+            ):
                 continue
             commit = None if self.is_local else Commit(self.context, key, hlc, built.delta, waiter)
             if table.swap(key, current, built.record, commit):
                 break
-            self._commit_retries += 1
-        self._commits += 1
-        self._commit_conflicts += built.conflicts
+            self.counts.commit_retries += 1
+        self.counts.commits += 1
+        self.counts.commit_conflicts += built.conflicts
         old_id = session.rotated_from
         session.committed(changes, built)
         if session.has_news:
@@ -354,42 +344,6 @@ class SessionManager:
         for listener in (*replicated, *kept.listeners_of(session.key)):
             if (call := getattr(listener, "session_id_changed", None)) is not None:
                 self._listeners.guard(partial(call, session, old_id))
-
-    def _refuse_large(self, changes: list[Change], failed: dict[str, Exception]) -> None:
-        limit = self.rules.attribute_max_bytes
-        found = refuse_large(changes, limit)
-        self._oversized += len(found)
-        self._refuse(found, changes, failed)
-
-    def _is_too_large(
-        self,
-        built: Built,
-        session: Session,
-        changes: list[Change],
-        failed: dict[str, Exception],
-    ) -> bool:
-        """Leave out the attribute that grows most of a commit that makes its session too large."""
-        limit = self.rules.session_max_bytes
-        found = refuse_largest(changes, built.record, session.reading, limit)
-        self._oversized += len(found)
-        return self._refuse(found, changes, failed)
-
-    def _refuse(
-        self,
-        found: dict[str, SessionLimitError],
-        changes: list[Change],
-        failed: dict[str, Exception],
-    ) -> bool:
-        if not found:
-            return False
-        if self.rules.warns_of_size:
-            for name, error in found.items():
-                fields: dict[str, object] = {"attribute": name, "error": str(error)}
-                self._report("warning", "session attribute is large", fields)
-            return False
-        failed.update(found)
-        changes[:] = [each for each in changes if attribute_of(each) not in found]
-        return True
 
     def invalidate(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
         """End a session at once; the same as ``session.invalidate()`` and a commit."""
@@ -432,12 +386,12 @@ class SessionManager:
                 else Commit(self.context, key, hlc, to_wire(end, now_ds), waiter)
             )
             if table.swap(key, current, end, commit):
-                self._destroyed += 1
-                self._commits += 1
+                self.counts.destroyed += 1
+                self.counts.commits += 1
                 last = session.reading.record if current is None else current
                 self.endings.tell(Session(self, key, last), reason)
                 return CommitOutcome(hlc, {})
-            self._commit_retries += 1
+            self.counts.commit_retries += 1
         return CommitOutcome(None, {})
 
     def is_away(self, session_id: str) -> bool:
@@ -458,51 +412,11 @@ class SessionManager:
 
     def statistics(self) -> ManagerStatistics:
         """Return the numbers as they are now."""
-        table = self.table
-        return ManagerStatistics(
-            active=table.live,
-            max_active=table.live_peak,
-            session_counter=table.live + self.lives.ended,
-            created=self._created,
-            appeared=table.created,
-            expired=table.count(Life.EXPIRED),
-            ended=self.lives.ended,
-            destroyed=self._destroyed,
-            evicted=self.eviction.evicted,
-            rejected=self._rejected,
-            duplicates=self._duplicates,
-            longest_life_s=self.lives.longest_s,
-            average_life_s=self.lives.average_s,
-            create_rate=self.lives.create_rate,
-            expire_rate=self.lives.expire_rate,
-            processing_time_ms=1000 * self._expiry_s,
-            bytes=table.bytes,
-            commits=self._commits,
-            commit_retries=self._commit_retries,
-            commit_conflicts=self._commit_conflicts,
-            commits_incomplete=self.policy.incomplete,
-            commits_served_unreplicated=self.policy.served,
-            commits_refused=self.policy.refused,
-            attribute_failures=self._attribute_failures,
-            attributes_too_large=self._oversized,
-            attributes_held_back=self.watch.filtered,
-            listener_failures=self._listeners.failures,
-            news_dropped=self.news.dropped,
-            partial_reads=self._partial_reads,
-            dropped=self.sweeper.dropped,
-            sent=self.traffic.sent,
-            received=self.traffic.received,
-        )
+        return collect(self)
 
     def reset_statistics(self) -> None:
         """Begin all counters again at zero; ``max_active`` at the present count."""
-        self._zero()
-        self.lives.reset()
-        self.traffic.reset()
-        self.policy.incomplete = self.policy.served = self.policy.refused = 0
-        self.eviction.evicted = self.watch.filtered = self.news.dropped = 0
-        self._listeners.failures = self.sweeper.dropped = 0
-        self.table.reset_counts()
+        reset(self)
 
     def add_listener(self, listener: object) -> None:
         """Call a listener from now on; see `tribes.manager.listeners` for what it may have.
@@ -534,7 +448,9 @@ class SessionManager:
         """
         record = self.table.get(key)
         if record is not None and main_of(record)[1] != _LIVE:
-            self.endings.tell(Session(self, SessionKey(key), record), self._why(record, reason))
+            self.endings.tell(
+                Session(self, SessionKey(key), record), self.idleness.why(record, reason)
+            )
 
     def leaving(self) -> None:
         """This node is about to stop in good order, and still has a channel. May call listeners.
@@ -556,7 +472,7 @@ class SessionManager:
 
     def in_use(self) -> set[str]:
         """Return the keys of the sessions whose requests run, if ``session_activity_check``."""
-        return set() if self._activity is None else self._activity.keys()
+        return self.idleness.in_use()
 
     def used_ms(self, record: Record) -> int:
         """Return when a session was last used, in milliseconds since 1970."""
@@ -564,18 +480,6 @@ class SessionManager:
         if not self.rules.access_at_start:
             return hlc_to_ms(known.access)
         return self.clock.wall_ms() - 100 * (self.now_ds() - known.last_seen)
-
-    def _is_old(self, created: int) -> bool:
-        return bool(self._lifetime_ms) and (
-            self.clock.wall_ms() - hlc_to_ms(created) >= self._lifetime_ms
-        )
-
-    def _why(self, record: Record, reason: str) -> str:
-        """Say why a session was expired, if not for its idleness."""
-        known = header(record)
-        if facts_of(record).evict_hlc == known.access:
-            return "evicted"
-        return "lifetime" if self._is_old(known.created) else reason
 
     # For the core's thread.
 
@@ -588,45 +492,11 @@ class SessionManager:
 
         Not while a request uses the session of that key, where that is checked.
         """
-        known = header(record)
-        if known.life != _LIVE:
-            return False
-        idle_ds = now_ds - known.last_seen
-        facts = facts_of(record)
-        if facts.evict_hlc != known.access and not self._is_old(known.created):
-            if idle_ds < 10:  # limits are whole seconds
-                return False
-            limit = facts.max_inactive_s
-            if not _is_over(idle_ds, self.table.max_inactive_s if limit is None else limit):
-                return False
-        return self._activity is None or not self._activity.has(key)
+        return self.idleness.may_go(record, now_ds, key)
 
     def expired_candidates(self, now_ds: int, limit: int = EXPIRY_KEYS) -> Iterator[str]:
         """Go through up to ``limit`` further keys; yield those of sessions that may go."""
-        begin = self._monotonic()
-        try:
-            yield from self._candidates(now_ds, limit)
-        finally:
-            self._expiry_s += self._monotonic() - begin
-
-    def _candidates(self, now_ds: int, limit: int) -> Iterator[str]:
-        table, busy = self.table, self.in_use()
-        for key, mark in list(table.marked.items()):
-            record = table.get(key)
-            if record is None or header(record).access != mark:
-                table.marked.pop(key, None)
-            elif key not in busy:
-                yield key
-        for key in self._idle_cursor.round(limit):
-            record = table.get(key)
-            if record is None or key in busy:
-                continue
-            known = header(record)
-            if known.life == _LIVE and (
-                _is_over(now_ds - known.last_seen, table.limit_of(key))
-                or (self._lifetime_ms and self._is_old(known.created))
-            ):
-                yield key
+        return self.idleness.candidates(now_ds, limit)
 
     def take_touches(self, now_ds: int, limit: int = TOUCHES_MAX) -> list[tuple[str, Record]]:
         """Take the uses that are due to be told to the others, as deltas without entries."""
@@ -640,7 +510,3 @@ class SessionManager:
     def sweep(self, now_ms: int, now_ds: int, limit: int = SWEEP_KEYS) -> int:
         """Forget a bounded number of things that nobody needs any more; see `Sweeper.sweep`."""
         return self.sweeper.sweep(now_ms, now_ds, limit)
-
-
-def _is_over(idle_ds: int, limit_s: int) -> bool:
-    return limit_s > 0 and idle_ds >= 10 * limit_s

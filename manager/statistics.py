@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
-__all__ = ["ManagerStatistics"]
+from .record import Life
+
+if TYPE_CHECKING:
+    from .base import SessionManager
+
+__all__ = ["Counts", "ManagerStatistics", "collect", "reset"]
 
 
 @final
@@ -82,3 +87,71 @@ class ManagerStatistics:
     dropped: int
     sent: Mapping[str, int]
     received: Mapping[str, int]
+
+
+@final
+@dataclass(slots=True)
+class Counts:
+    """What requests count: plain numbers, of which a race of threads may cost one."""
+
+    attribute_failures: int = 0
+    commit_conflicts: int = 0
+    commit_retries: int = 0
+    commits: int = 0
+    created: int = 0
+    destroyed: int = 0
+    duplicates: int = 0
+    partial_reads: int = 0
+    rejected: int = 0
+
+
+def collect(manager: SessionManager) -> ManagerStatistics:
+    """Return a manager's numbers as they are now."""
+    table, counts = manager.table, manager.counts
+    return ManagerStatistics(
+        active=table.live,
+        max_active=table.live_peak,
+        session_counter=table.live + manager.lives.ended,
+        created=counts.created,
+        appeared=table.created,
+        expired=table.count(Life.EXPIRED),
+        ended=manager.lives.ended,
+        destroyed=counts.destroyed,
+        evicted=manager.eviction.evicted,
+        rejected=counts.rejected,
+        duplicates=counts.duplicates,
+        longest_life_s=manager.lives.longest_s,
+        average_life_s=manager.lives.average_s,
+        create_rate=manager.lives.create_rate,
+        expire_rate=manager.lives.expire_rate,
+        processing_time_ms=1000 * manager.idleness.spent_s,
+        bytes=table.bytes,
+        commits=counts.commits,
+        commit_retries=counts.commit_retries,
+        commit_conflicts=counts.commit_conflicts,
+        commits_incomplete=manager.policy.incomplete,
+        commits_served_unreplicated=manager.policy.served,
+        commits_refused=manager.policy.refused,
+        attribute_failures=counts.attribute_failures,
+        attributes_too_large=manager.sizes.exceeded,
+        attributes_held_back=manager.watch.filtered,
+        listener_failures=manager.watch.listeners.failures,
+        news_dropped=manager.news.dropped,
+        partial_reads=counts.partial_reads,
+        dropped=manager.sweeper.dropped,
+        sent=manager.traffic.sent,
+        received=manager.traffic.received,
+    )
+
+
+def reset(manager: SessionManager) -> None:
+    """Begin all counters of a manager again at zero; ``max_active`` at the present count."""
+    manager.counts = Counts()
+    manager.lives.reset()
+    manager.traffic.reset()
+    policy, watch = manager.policy, manager.watch
+    policy.incomplete = policy.served = policy.refused = 0
+    manager.eviction.evicted = watch.filtered = manager.news.dropped = 0
+    watch.listeners.failures = manager.sweeper.dropped = manager.sizes.exceeded = 0
+    manager.idleness.spent_s = 0.0
+    manager.table.reset_counts()
