@@ -176,7 +176,7 @@ class SessionManager:
             self.rules, self._listeners, KeptHere(table.lock), self.codec, self._report
         )
         self.lives = Lives(self._monotonic)
-        self.endings = Endings(self.context, self.watch, self.lives, clock, self.codec)
+        self.endings = Endings(self.context, self.watch, self.lives, clock, self.codec, table)
         self.news = News(self.context, self, self.watch, self.endings)
         self.news.on_news = self._on_news
         self.traffic = Traffic(is_on=self.rules.counts_messages)
@@ -199,7 +199,7 @@ class SessionManager:
                 cannot, go for this one (``on_full``).
         """
         if 0 <= self.max_active_sessions <= self.table.live and not (
-            self.rules.evicts and self.eviction.make_room()
+            self.rules.evicts and self._make_room()
         ):
             self.counts.rejected += 1
             raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
@@ -214,6 +214,9 @@ class SessionManager:
         self._listeners.created(session)
         self._listeners.container(self.context, "session_created", session.id)
         return session
+
+    def _make_room(self) -> bool:
+        return self.eviction.make_room()
 
     def _begin(self, session: Session) -> None:
         if self.rules.access_at_start:
@@ -283,7 +286,7 @@ class SessionManager:
         now_ds = session.begun_ds or deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
             return self._unchanged(session, failed)
-        key, table, clock = session.key, self.table, self.clock
+        key, table, clock, life = session.key, self.table, self.clock, _LIVE
         while True:
             current = table.get(key)
             hlc = clock.next()
@@ -324,6 +327,8 @@ class SessionManager:
         self.counts.commit_conflicts += built.conflicts
         old_id = session.rotated_from
         session.committed(changes, built)
+        if current is not None and life != _LIVE:
+            self.endings.revived(session, current)
         if session.has_news:
             session.settled(current, hlc, failed)
         if old_id is not None:
@@ -446,8 +451,8 @@ class SessionManager:
 
         One that a late request has revived meanwhile is told of when it ends.
         """
-        record = self.table.get(key)
-        if record is not None and main_of(record)[1] != _LIVE:
+        record = self.endings.claim(key)
+        if record is not None:
             self.endings.tell(
                 Session(self, SessionKey(key), record), self.idleness.why(record, reason)
             )
@@ -469,6 +474,12 @@ class SessionManager:
                 return
             else:
                 self._listeners.evicted(session, "shutdown")
+
+    def forget_kept(self) -> None:
+        """Forget what this process alone has of sessions that left it. In a worker thread."""
+        for key in self.watch.kept.keys():  # noqa: SIM118 - a method of the store, which is no dict
+            if key not in self.table:
+                self.endings.forget(Session(self, SessionKey(key), None))
 
     def in_use(self) -> set[str]:
         """Return the keys of the sessions whose requests run, if ``session_activity_check``."""

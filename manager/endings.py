@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from .clock import hlc_to_ms
 from .listeners import tells_value
-from .record import header
+from .record import Life, header, main_of
 from .session_listeners import replicated_listeners
 from .watched import stored_values
 
@@ -26,13 +26,20 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .kept_here import Kept
     from .lives import Lives
+    from .record import Record
     from .session import Session
+    from .table import SessionTable
     from .values import ValueCodec
     from .watched import Watch
 
 __all__ = ["Endings"]
 
-_NO_VALUES: Final[Mapping[str, Kept]] = {}
+TOLD_MAX: Final = 10_000
+"""Expired sessions whose values are remembered to be unbound; of older ones late requests are told
+nothing.
+"""
+
+_LIVE: Final = int(Life.LIVE)
 
 
 @final
@@ -45,18 +52,53 @@ class Endings:
         lives: Counts them.
         clock: Says how long they have lived.
         codec: Reads their values.
+        table: Where they are.
     """
 
-    __slots__ = ("_clock", "_codec", "_context", "_lives", "_watch")
+    __slots__ = ("_clock", "_codec", "_context", "_lives", "_table", "_told", "_watch")
 
     def __init__(
-        self, context: str, watch: Watch, lives: Lives, clock: Clock, codec: ValueCodec
+        self,
+        context: str,
+        watch: Watch,
+        lives: Lives,
+        clock: Clock,
+        codec: ValueCodec,
+        table: SessionTable,
     ) -> None:
         self._context = context
         self._watch = watch
         self._lives = lives
         self._clock = clock
         self._codec = codec
+        self._table = table
+        # Expired, and their values are unbound; a request that came late may bring them back.
+        self._told: dict[str, None] = {}
+
+    def claim(self, key: str) -> Record | None:
+        """Return the record of a session that has expired, whose end is now to be told.
+
+        None if a late request has brought it back: it is told of when it ends. In the same step it
+        is noted for `revived`, so that either sees what the other does.
+        """
+        with self._table.lock:
+            record = self._table.get(key)
+            if record is None or main_of(record)[1] == _LIVE:
+                return None
+            if self._codec.tells_values:
+                self._told[key] = None
+                if len(self._told) > TOLD_MAX:
+                    del self._told[next(iter(self._told))]
+        return record
+
+    def revived(self, session: Session, before: Record) -> None:
+        """A late request has brought an expired session back: its values are bound again."""
+        if session.key not in self._told:
+            return
+        self._told.pop(session.key, None)
+        for name, value in stored_values(before, self._codec):
+            if tells_value(type(value)):
+                self._watch.bound(session, name, value)
 
     def tell(self, session: Session, reason: str) -> None:
         """Tell of an end.
@@ -78,7 +120,8 @@ class Endings:
         self._lives.end(lived_ms / 1000)
         listeners.container(self._context, "session_destroyed", session.id)
         self._log_out(session)
-        self._take_out(session, values)
+        session.abandoned()  # what listeners did to the copy
+        self._take_out(reading.record, session, values)
 
     def replicated(self, session: Session) -> None:
         """Tell the listeners here that another member has ended a session."""
@@ -102,13 +145,12 @@ class Endings:
         if callable(logout):
             self._watch.listeners.guard(logout)
 
-    def _take_out(self, session: Session, kept: Mapping[str, Kept]) -> None:
+    def _take_out(self, record: Record, session: Session, kept: Mapping[str, Kept]) -> None:
         watch, listeners = self._watch, self._watch.listeners
         wants = listeners.wants("attribute_removed")
-        assert session.reading is not None
         stored = []
         if wants or self._codec.tells_values:
-            stored = stored_values(session.reading.record, self._codec)
+            stored = stored_values(record, self._codec)
         values = dict(stored) | {name: each.value for name, each in kept.items()}
         for name, value in values.items():
             if tells_value(type(value)):

@@ -56,15 +56,20 @@ class Eviction:
     def make_room(self) -> bool:
         """Mark what must go for one more session; False if the limit is exceeded by too much."""
         manager = self._manager
-        most = manager.max_active_sessions
-        live, marked = manager.table.live, len(manager.table.marked)
-        if live >= most + max(SLACK_MIN, most // SLACK_SHARE):
+        if not self.has_slack:
             return False
-        lacking = live + 1 - most - marked
+        most = manager.max_active_sessions
+        lacking = manager.table.live + 1 - most - len(manager.table.marked)
         if lacking > 0:
             for key in self.oldest(max(lacking, most // SHARE)):
                 self.evicted += self._mark(key)
         return True
+
+    @property
+    def has_slack(self) -> bool:
+        """Whether a full manager may take one more until room is made."""
+        most = self._manager.max_active_sessions
+        return self._manager.table.live < most + max(SLACK_MIN, most // SLACK_SHARE)
 
     def oldest(self, count: int) -> list[str]:
         """Return the least recently used sessions that are not marked and not in use."""
