@@ -57,8 +57,6 @@ class Bag(MutableMapping[str, Any]):
 
     Attributes:
         is_closed: Every use raises `SessionInvalidError`.
-        tracks_in_place: What was read is compared with what is stored; else only what was assigned
-            is written.
     """
 
     __slots__ = (
@@ -70,7 +68,6 @@ class Bag(MutableMapping[str, Any]):
         "_reading",
         "_values",
         "is_closed",
-        "tracks_in_place",
     )
 
     def __init__(self, namespace: int, reading: Reading | None, codec: ValueCodec) -> None:
@@ -83,7 +80,6 @@ class Bag(MutableMapping[str, Any]):
         # Read, and perhaps changed in place since: where it was read, and as what.
         self._mutable: dict[str, tuple[Reading, bytes]] = {}
         self.is_closed = False
-        self.tracks_in_place = True
 
     def __getitem__(self, name: str) -> Any:
         if self.is_closed:
@@ -221,7 +217,7 @@ class Bag(MutableMapping[str, Any]):
                 failed[name] = error
             else:
                 found.append(Change(namespace, name.encode(), _LAST_WRITER, raw, seen_in))
-        for name, (seen_in, seen) in self._mutable.items() if self.tracks_in_place else ():
+        for name, (seen_in, seen) in self._mutable.items():
             if name in self._assigned:
                 continue
             try:

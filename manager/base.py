@@ -44,6 +44,7 @@ from .record import (
     WHOLE,
     Life,
     Record,
+    aged,
     bare,
     deciseconds,
     header,
@@ -153,6 +154,13 @@ class SessionManager:
         self.rules = rules or Rules()
         self._report = report or (lambda level, event, fields: None)
         self._on_news: Callable[[], None] | None = None
+        # What most managers do not need, in one look each.
+        self._has_limits = self.rules.has_size_limits
+        self._marks_requests = (
+            self.rules.checks_activity
+            or self.rules.access_at_start
+            or self.rules.max_lifetime_s > 0
+        )
         table.max_inactive_s = max_inactive_s
         self.start_over(
             table, clock, inbox, policy or CommitPolicy(context, nullcontext(), monotonic=monotonic)
@@ -246,9 +254,7 @@ class SessionManager:
             if key is None or record is None:
                 return None
         known = header(record)
-        if known.life != _LIVE or (
-            self.idleness.lifetime_ms and self.idleness.is_old(known.created)
-        ):
+        if known.life != _LIVE or (self._marks_requests and self.idleness.is_old(known.created)):
             return None
         if is_over(now_ds - known.last_seen, table.limit_of(key)) and key not in self.in_use():
             return None
@@ -257,7 +263,7 @@ class SessionManager:
             if not partial:
                 return None
         session = Session(self, key, record, session_id=session_id)
-        if self.rules.checks_activity or self.rules.access_at_start:
+        if self._marks_requests:
             self._begin(session)
         return session
 
@@ -281,7 +287,7 @@ class SessionManager:
         changes = session.changes(failed)
         if failed:
             self.counts.attribute_failures += len(failed)
-        if self.rules.has_size_limits and changes:
+        if self._has_limits:
             self.sizes.check(changes, failed)
         now_ds = session.begun_ds or deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
@@ -315,28 +321,33 @@ class SessionManager:
                 if self._touch(session, now_ds):
                     return self._unchanged(session, failed)
                 continue
-            if self.rules.session_max_bytes and self.sizes.check_session(
+            if self._has_limits and self.sizes.check_session(
                 built.record, session.reading, changes, failed
             ):
                 continue
-            commit = None if self.is_local else Commit(self.context, key, hlc, built.delta, waiter)
+            wire = built.delta
+            if session.begun_ds:
+                wire = aged(wire, self.now_ds() - session.begun_ds)
+            commit = None if self.is_local else Commit(self.context, key, hlc, wire, waiter)
             if table.swap(key, current, built.record, commit):
                 break
             self.counts.commit_retries += 1
-        self.counts.commits += 1
-        self.counts.commit_conflicts += built.conflicts
+        counts = self.counts
+        counts.commits += 1
+        if built.conflicts:
+            counts.commit_conflicts += built.conflicts
         old_id = session.rotated_from
         session.committed(changes, built)
         if current is not None and life != _LIVE:
             self.endings.revived(session, current)
-        if session.has_news:
+        if session.is_watched:
             session.settled(current, hlc, failed)
         if old_id is not None:
             self._id_changed(session, old_id)
         return CommitOutcome(hlc, failed)
 
     def _unchanged(self, session: Session, failed: Mapping[str, Exception]) -> CommitOutcome:
-        if session.has_news:
+        if session.is_watched:
             session.settled(self.table.get(session.key), self.clock.last, failed)
         return CommitOutcome(None, failed)
 

@@ -38,28 +38,31 @@ class KeptHere:
 
     Args:
         lock: Held for a few dictionary operations; nothing of the application runs under it.
+
+    Attributes:
+        values: By session key; each mapping is replaced, never changed. Only to be read.
     """
 
-    __slots__ = ("_listeners", "_lock", "_values")
+    __slots__ = ("_listeners", "_lock", "values")
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self._lock = lock
-        self._values: dict[str, dict[str, Kept]] = {}
+        self.values: dict[str, dict[str, Kept]] = {}
         self._listeners: dict[str, tuple[object, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._values.keys() | self._listeners.keys())
+        return len(self.values.keys() | self._listeners.keys())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._values or key in self._listeners
+        return key in self.values or key in self._listeners
 
     def keys(self) -> list[str]:
         """Return the sessions of which something is kept."""
-        return list(self._values.keys() | self._listeners.keys())
+        return list(self.values.keys() | self._listeners.keys())
 
     def values_of(self, key: str) -> Mapping[str, Kept]:
         """Return a session's values; the mapping does not change any more."""
-        return self._values.get(key, _NONE)
+        return self.values.get(key, _NONE)
 
     def listeners_of(self, key: str) -> tuple[object, ...]:
         """Return a session's listeners."""
@@ -72,7 +75,7 @@ class KeptHere:
             The values that are no more, by name.
         """
         with self._lock:
-            values = dict(self._values.get(key, _NONE))
+            values = dict(self.values.get(key, _NONE))
             gone = []
             for name, value in changes.items():
                 old = values.pop(name, None)
@@ -81,9 +84,9 @@ class KeptHere:
                 if value is not REMOVED:
                     values[name] = Kept(value, hlc)
             if values:
-                self._values[key] = values
+                self.values[key] = values
             else:
-                self._values.pop(key, None)
+                self.values.pop(key, None)
         return gone
 
     def listen(self, key: str, added: tuple[object, ...], removed: tuple[object, ...]) -> None:
@@ -99,4 +102,4 @@ class KeptHere:
     def take(self, key: str) -> tuple[Mapping[str, Kept], tuple[object, ...]]:
         """Return what is kept of a session, and keep it no longer."""
         with self._lock:
-            return self._values.pop(key, _NONE), self._listeners.pop(key, ())
+            return self.values.pop(key, _NONE), self._listeners.pop(key, ())

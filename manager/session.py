@@ -75,6 +75,7 @@ class Session(MutableMapping[str, Any]):
         begun_ds: When its request began, on the monotonic clock; 0 where that does not count.
         first_hlc: hlc of the creation, if this object is where the session was created.
         is_new: The client has not sent the id back yet.
+        is_watched: Somebody wants to know what becomes of its attributes.
         reading: The record that this object reads; None while the session is not in the table.
         rotated_from: The id before `rotate_id`, until the commit.
     """
@@ -94,6 +95,7 @@ class Session(MutableMapping[str, Any]):
         "begun_ds",
         "first_hlc",
         "is_new",
+        "is_watched",
         "key",
         "reading",
         "rotated_from",
@@ -127,14 +129,13 @@ class Session(MutableMapping[str, Any]):
         self._ids: list[str] | None = None
         self._is_valid = True
         self.begun_ds = 0
-        watch = home.watch
-        self._attributes: Bag = (
-            WatchedBag(self.reading, home.codec, watch, self)
-            if watch.needs(key)
-            else Bag(_ATTRIBUTE, self.reading, home.codec)
-        )
-        if not watch.rules.tracks_in_place:
-            self._attributes.tracks_in_place = False
+        watch, codec = home.watch, home.codec
+        if watch.is_on or codec.tells_values or key in watch.kept.values:
+            self.is_watched = True
+            self._attributes: Bag = WatchedBag(self.reading, codec, watch, self)
+        else:
+            self.is_watched = False
+            self._attributes = Bag(_ATTRIBUTE, self.reading, codec)
         self._listeners: OwnListeners | None = None
         self._notes: Bag | None = None
         self._container: Bag | None = None
@@ -153,6 +154,7 @@ class Session(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         if name in LOCAL_NAMES and not isinstance(self._attributes, WatchedBag):
             self._attributes = WatchedBag.over(self._attributes, self._home.watch, self)
+            self.is_watched = True
         self._attributes[name] = value
 
     def __delitem__(self, name: str) -> None:
@@ -286,6 +288,7 @@ class Session(MutableMapping[str, Any]):
         """Who is told of this session alone."""
         if self._listeners is None:
             self._listeners = OwnListeners(self.reading, self._home.codec)
+            self.is_watched = True
         return self._listeners
 
     def add_listener(self, listener: object) -> None:
@@ -393,15 +396,9 @@ class Session(MutableMapping[str, Any]):
         if self._container is not None:
             self._container.committed(reading, changes, built)
 
-    @property
-    def has_news(self) -> bool:
-        """Whether a commit has something to do besides the record's; then it calls `settled`."""
-        bag = self._attributes
-        return self._listeners is not None or (isinstance(bag, WatchedBag) and bag.has_news)
-
     def settled(self, before: Record | None, hlc: int, failed: Iterable[str]) -> None:
         """A commit stands that replaced ``before``: tell and keep what no record has."""
-        if isinstance(self._attributes, WatchedBag):
+        if isinstance(self._attributes, WatchedBag) and self._attributes.has_news:
             self._attributes.settled(before, hlc, failed)
         if self._listeners is not None:
             added, removed = self._listeners.kept

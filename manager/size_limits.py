@@ -120,7 +120,7 @@ def _largest(
         limit: The most bytes.
     """
     total = size(record)
-    if total <= limit:
+    if limit <= 0 or total <= limit:
         return {}
     growth = {}
     for change in changes:

@@ -97,11 +97,10 @@ class Watch:
 
     def look(self) -> None:
         """Find out again who wants to know; the listeners have changed."""
-        self.is_on = self.rules.has_filters or self.listeners.wants_attributes
-
-    def needs(self, key: str) -> bool:
-        """Tell whether the attributes of a session must be watched."""
-        return self.is_on or self._codec.tells_values or key in self.kept
+        rules = self.rules
+        self.is_on = (
+            rules.has_filters or not rules.tracks_in_place or self.listeners.wants_attributes
+        )
 
     def stays_here(self, name: str, value: object) -> bool:
         """Tell whether a value must not leave the process, and count and report it then."""
@@ -144,7 +143,14 @@ class WatchedBag(Bag):
         session: Whose attributes these are.
     """
 
-    __slots__ = ("_fresh", "_here", "_kept", "_leaving", "_session", "_watch")
+    __slots__ = (
+        "_fresh",
+        "_here",
+        "_kept",
+        "_leaving",
+        "_session",
+        "_watch",
+    )
 
     def __init__(
         self, reading: Reading | None, codec: ValueCodec, watch: Watch, session: Session
@@ -165,7 +171,7 @@ class WatchedBag(Bag):
         """Go on from a bag that was not watched so far."""
         made = cls(bag._reading, bag._codec, watch, session)
         made._values, made._assigned, made._mutable = bag._values, bag._assigned, bag._mutable
-        made.tracks_in_place, made.is_closed = bag.tracks_in_place, bag.is_closed
+        made.is_closed = bag.is_closed
         return made
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -268,6 +274,8 @@ class WatchedBag(Bag):
 
     def changes(self, failed: dict[str, Exception]) -> list[Change]:
         """See `Bag.changes`; what moved out of the record is removed there."""
+        if not self._watch.rules.tracks_in_place:
+            self._mutable = {n: seen for n, seen in self._mutable.items() if n in self._assigned}
         found = super().changes(failed)
         for name, value in self._here.items():
             if value is not REMOVED and super()._stored(name) is not None:

@@ -8,6 +8,7 @@ import pytest
 
 from tribes.config import load_config
 from tribes.manager.merge import expired
+from tribes.manager.record import from_wire, header
 from tribes.manager.rules import Rules
 from tribes.testing.manager_strategies import FakeTime, make_manager
 from tribes.testing.sim import World
@@ -96,6 +97,20 @@ def test_t17_new_is_only_the_creating_request_and_uses_count_from_where_they_sha
     clocks.sleep(6)
     # 11 s since the beginning of the last request, 6 s since its end.
     assert (manager.find(first.id) is None) == at_start
+
+
+def test_a_use_counts_from_its_start_on_other_members_too() -> None:
+    """What travels has the age that the use has when it leaves."""
+    clocks = FakeTime()
+    manager = make_manager(clocks=clocks, rules=Rules(access_at_start=True))
+    session = manager.create()
+    clocks.sleep(2)
+    manager.commit(session)
+    [commit] = manager.inbox.drain(9)
+    there = from_wire(commit.delta, manager.now_ds())
+    here = manager.table.get(session.key)
+    assert here is not None
+    assert header(there).last_seen == header(here).last_seen == manager.now_ds() - 20
 
 
 @pytest.mark.parametrize("checks", [False, True])
