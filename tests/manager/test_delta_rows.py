@@ -204,7 +204,7 @@ def test_t31_a_change_in_place_reaches_the_peers_unless_that_is_switched_off(tra
     assert found(b, session.id)["cart"][-1] == "ink"
 
 
-FLAGS = list(itertools.product((False, True), repeat=3))
+FLAGS = [(a, s, c) for a, s, c in itertools.product((False, True), repeat=3)]
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)

@@ -14,6 +14,7 @@ from tests.mutants import (
     security_mutants,
     session_mutants,
     store_mutants,
+    watch_mutants,
     web_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
@@ -34,4 +35,5 @@ _ = (
     security_mutants,
     interceptor_mutants,
     store_mutants,
+    watch_mutants,
 )
