@@ -82,7 +82,7 @@ class CommitOutcome(msgspec.Struct, frozen=True):
 
     Attributes:
         version: hlc of the commit; None if nothing changed: then there is nothing to wait for.
-        failed: Attributes that were not committed because they cannot be encoded.
+        failed: Attributes that were not committed, because they cannot be encoded or are too large.
         is_gone: The session had ended elsewhere meanwhile; what this request did to it is void.
     """
 
@@ -486,12 +486,6 @@ class SessionManager:
             else:
                 self._listeners.evicted(session, "shutdown")
 
-    def forget_kept(self) -> None:
-        """Forget what this process alone has of sessions that left it. In a worker thread."""
-        for key in self.watch.kept.keys():  # noqa: SIM118 - a method of the store, which is no dict
-            if key not in self.table:
-                self.endings.forget(Session(self, SessionKey(key), None))
-
     def in_use(self) -> set[str]:
         """Return the keys of the sessions whose requests run, if ``session_activity_check``."""
         return self.idleness.in_use()
@@ -531,4 +525,5 @@ class SessionManager:
 
     def sweep(self, now_ms: int, now_ds: int, limit: int = SWEEP_KEYS) -> int:
         """Forget a bounded number of things that nobody needs any more; see `Sweeper.sweep`."""
+        self.news.look(self.table, limit)
         return self.sweeper.sweep(now_ms, now_ds, limit)

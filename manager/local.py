@@ -48,7 +48,7 @@ class LocalManager(SessionManager):
             if record is not None and self.is_idle(record, now_ds, key):
                 count += self._expire(key, record)
         self.sweep(self.clock.wall_ms(), now_ds)
-        self.forget_kept()
+        self.news.tell()
         return count
 
     def _expire(self, key: str, record: Record) -> bool:

@@ -13,6 +13,7 @@ from tribes.errors import AttributeUnreadableError
 from tribes.ids import SessionKey
 
 from .container import active_ids
+from .cursor import KeyCursor
 from .reading import Reading
 from .record import WHOLE, Kind, Life, Namespace, Record, header, main_of, read_entry
 from .session import Session
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .endings import Endings
     from .session import SessionHome
+    from .table import SessionTable
     from .watched import Watch
 
 __all__ = ["NEWS_MAX", "News"]
@@ -32,6 +34,7 @@ NEWS_MAX: Final = 10_000
 _ATTRIBUTE: Final = int(Namespace.ATTRIBUTE)
 _TOMBSTONE: Final = int(Kind.TOMBSTONE)
 _LIVE: Final = int(Life.LIVE)
+_DESTROYED: Final = int(Life.DESTROYED)
 
 
 @final
@@ -49,14 +52,26 @@ class News:
         on_news: Called in the core's thread when there is something to `tell`; must not block.
     """
 
-    __slots__ = ("_changes", "_context", "_endings", "_home", "_watch", "dropped", "on_news")
+    __slots__ = (
+        "_changes",
+        "_context",
+        "_cursor",
+        "_endings",
+        "_home",
+        "_lost",
+        "_watch",
+        "dropped",
+        "on_news",
+    )
 
     def __init__(self, context: str, home: SessionHome, watch: Watch, endings: Endings) -> None:
         self._context = context
         self._home = home
         self._watch = watch
         self._endings = endings
-        self._changes: deque[tuple[str, Record | None, Record]] = deque()
+        self._changes: deque[tuple[str, Record | None, Record | None]] = deque()
+        self._cursor = KeyCursor(watch.kept.keys)
+        self._lost: set[str] = set()
         self.dropped = 0
         self.on_news: Callable[[], None] | None = None
 
@@ -71,6 +86,24 @@ class News:
             key not in self._watch.kept or main_of(after)[1] == _LIVE
         ):
             return
+        self._add(key, before, after)
+
+    def look(self, table: SessionTable, limit: int) -> None:
+        """Find what is kept here of sessions that are no more, whoever ended them; now and then.
+
+        In the core's thread. What is found twice is let go, so that who ends a session comes first.
+        """
+        for key in self._cursor.round(limit):
+            record = table.get(key)
+            if record is not None and main_of(record)[1] != _DESTROYED:
+                self._lost.discard(key)
+            elif key in self._lost:
+                self._lost.discard(key)
+                self._add(key, None, None)
+            else:
+                self._lost.add(key)
+
+    def _add(self, key: str, before: Record | None, after: Record | None) -> None:
         self._changes.append((key, before, after))
         if len(self._changes) > NEWS_MAX:
             self._changes.popleft()
@@ -86,7 +119,10 @@ class News:
             told += 1
         return told
 
-    def _tell(self, key: str, before: Record | None, after: Record) -> None:
+    def _tell(self, key: str, before: Record | None, after: Record | None) -> None:
+        if after is None:
+            self._endings.forget(Session(self._home, SessionKey(key), None))
+            return
         was = before is not None and _is_served(before)
         if not _is_served(after):
             if was and before is not None and main_of(after)[1] != _LIVE:

@@ -72,6 +72,26 @@ class Recorder:
         self.log.append(f"{context}: {kind}")
 
 
+def test_t18_a_running_request_on_any_member_keeps_its_session_everywhere() -> None:
+    """M = 2 s, a request of 8 s on one member: whoever the owner is, the session is there."""
+    for holder in (0, 1):
+        world = World(20 + holder)
+        nodes = start(world, "ab", max_inactive_s=2, session_activity_check=True)
+        session = nodes[0].manager().create()
+        session["x"] = 1
+        commit(world, nodes[0].manager(), session)
+        session_id = session.id
+        del session
+        held = found(nodes[holder], session_id)
+        world.run(8)
+        held["x"] = 2
+        commit(world, nodes[holder].manager(), held)
+        assert [found(node, session_id)["x"] for node in nodes] == [2, 2]
+        del held
+        world.run(8)
+        assert [node.manager().find(session_id) for node in nodes] == [None, None]
+
+
 def test_t26_everything_of_a_session_travels_in_its_delta() -> None:
     """Set, replace, remove, idle limit, principal, auth type, notes: B has A's, field by field."""
     world = World(1)

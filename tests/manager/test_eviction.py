@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.manager.test_delta import commit, start
 from tribes.errors import SessionLimitError
+from tribes.manager.clock import Clock
+from tribes.manager.inbox import Inbox
 from tribes.manager.rules import Rules
+from tribes.manager.standard import StandardManager
+from tribes.manager.table import SessionTable
+from tribes.manager.values import ValueCodec
 from tribes.testing.manager_strategies import FakeTime, make_manager
 from tribes.testing.sim import World
 
@@ -141,3 +148,31 @@ def test_a_session_in_use_is_not_chosen() -> None:
     assert held is not None
     numbered(manager, 2)
     assert list(manager.table.marked) == [keys[1]]
+
+
+def test_without_a_group_the_least_recently_used_go_with_the_next_look() -> None:
+    """A Standard manager: the same rule, and nobody to ask."""
+    clocks = FakeTime()
+    manager = make_standard(clocks, max_active_sessions=3, rules=Rules(evicts=True))
+    told = Told()
+    manager.add_listener(told)
+    for number in range(5):
+        numbered(manager, number)
+        clocks.sleep(1)
+    assert manager.process_expires() == 2
+    assert told.log == ["destroyed 0 evicted", "destroyed 1 evicted"]
+    assert manager.statistics().active == 3
+
+
+def make_standard(clocks: FakeTime, **settings: Any) -> StandardManager:
+    inbox = Inbox(threading.Lock())
+    return StandardManager(
+        "shop",
+        SessionTable(threading.Lock(), inbox),
+        Clock(clocks.wall_ms, 1, threading.Lock()),
+        inbox=inbox,
+        codec=ValueCodec(),
+        entropy=random.Random(1).randbytes,
+        monotonic=clocks.monotonic,
+        **settings,
+    )

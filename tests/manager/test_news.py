@@ -65,6 +65,30 @@ def test_a_value_that_cannot_be_read_here_is_told_as_none() -> None:
     assert recorder.log == ["added x None", "replaced x None"]
 
 
+def test_what_is_kept_of_a_session_that_is_gone_is_found_in_the_end() -> None:
+    """It left the table without anybody's word: two looks later the value is unbound."""
+    log: list[str] = []
+
+    class Value:
+        def value_unbound(self, session: Session, name: str) -> None:
+            log.append(name)
+
+    manager = make_manager(rules=Rules(name_filter=re.compile("-")))
+    for name in ("gone", "stays"):
+        session = manager.create()
+        session[name] = Value()
+        manager.commit(session)
+        if name == "gone":
+            record = manager.table.get(session.key)
+            assert record is not None
+            manager.table.drop(session.key, record)
+    for _ in range(3):
+        manager.sweep(0, manager.now_ds())
+        manager.news.tell()
+    assert log == ["gone"]
+    assert len(manager.watch.kept) == 1
+
+
 def test_what_is_kept_here_is_unbound_when_another_member_ends_the_session() -> None:
     """Values behind a filter live with their session, wherever that is ended."""
     log: list[str] = []
