@@ -58,6 +58,7 @@ class News:
         "_cursor",
         "_endings",
         "_home",
+        "_is_wanted",
         "_lost",
         "_watch",
         "dropped",
@@ -70,6 +71,8 @@ class News:
         self._watch = watch
         self._endings = endings
         self._changes: deque[tuple[str, Record | None, Record | None]] = deque()
+        rules = watch.rules
+        self._is_wanted = rules.tells_attributes or rules.tells_sessions or rules.tells_container
         self._cursor = KeyCursor(watch.kept.keys)
         self._lost: set[str] = set()
         self.dropped = 0
@@ -80,9 +83,7 @@ class News:
 
     def note(self, key: str, before: Record | None, after: Record) -> None:
         """In the core's thread: a peer's delta or copy has changed a record."""
-        rules = self._watch.rules
-        wants = rules.tells_attributes or rules.tells_sessions or rules.tells_container
-        if not (wants and len(self._watch.listeners)) and (
+        if not (self._is_wanted and len(self._watch.listeners)) and (
             key not in self._watch.kept or main_of(after)[1] == _LIVE
         ):
             return

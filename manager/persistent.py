@@ -317,10 +317,10 @@ class PersistentManager(LocalManager):
             swap_s = PER_REQUEST_IDLE_S
         if swap_s < 0 and self.max_idle_backup_s < 0:
             return
-        now_ds = self.now_ds()
+        now_ds, busy = self.now_ds(), self.in_use()
         for key in self._pass_cursor.round(PASS_KEYS):
             record = self.table.get(key)
-            if record is None or header(record).life != Life.LIVE:
+            if record is None or header(record).life != Life.LIVE or key in busy:
                 continue
             idle_ds = now_ds - header(record).last_seen
             if swap_s >= 0 and idle_ds >= 10 * max(swap_s, self.min_idle_swap_s):
@@ -341,10 +341,11 @@ class PersistentManager(LocalManager):
         if self.min_idle_swap_s < 0 and not self.rules.evicts:
             return
         newest = self.now_ds() - 10 * max(self.min_idle_swap_s, 0)
+        busy = self.in_use()
         idle = [
             (header(record).last_seen, key)
             for key, record in self._live_records()
-            if header(record).last_seen <= newest
+            if header(record).last_seen <= newest and key not in busy
         ]
         for _, key in sorted(idle)[: max(self.table.live - most, 0)]:
             record = self.table.get(key)

@@ -263,6 +263,19 @@ def test_a_full_memory_swaps_out_instead_of_ending_sessions(make: Make, clocks: 
     assert node.told("destroyed") == []
 
 
+def test_with_the_check_a_session_in_use_stays_in_memory(make: Make, clocks: FakeTime) -> None:
+    """``session_activity_check``, which Tomcat asks for with this manager."""
+    node = make(max_idle_swap_s=10, rules=Rules(checks_activity=True))
+    used, idle = node.request(), node.request()
+    held = node.found(used)
+    clocks.sleep(10)
+    node.manager.process_expires()
+    assert [node.in_memory(each) for each in (used, idle)] == [True, False]
+    del held
+    node.manager.process_expires()
+    assert not node.in_memory(used)
+
+
 def test_a_session_in_use_survives_being_swapped_out(make: Make, clocks: FakeTime) -> None:
     """Its commit brings all of it back; so does a use that changes nothing."""
     node = make(max_idle_swap_s=10, max_inactive_s=60)
