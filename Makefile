@@ -8,6 +8,8 @@ BASE_PORT ?= 8080
 FILE ?=
 TARGET ?= plain
 SECONDS ?= 60
+MEMBERS ?= 10
+ROUNDS ?= 20
 ARGS ?=
 
 # Some version managers put commands on the PATH that are there and yet fail, so each is run.
@@ -19,7 +21,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-for-tribes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers vectors coverage mutants proof fuzz bench build clean
+.PHONY: help setup demo test check lint format types layers vectors coverage mutants proof rolling soak fuzz bench build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  \1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -84,6 +86,13 @@ mutants: $(READY)  ## break the product on purpose and see that it is noticed (A
 
 proof: $(READY)  ## show on real processes, at full size, what is claimed of hung and killed members
 	@TRIBES_PROOF=1 $(BIN)/python -m pytest tests/chaos/members $(ARGS)
+
+rolling: $(READY)  ## restart MEMBERS=10 web nodes in turn under load, ROUNDS=20 times
+	@TRIBES_ROLLING_MEMBERS=$(MEMBERS) TRIBES_ROLLING_ROUNDS=$(ROUNDS) \
+		$(BIN)/python -m pytest tests/chaos/web/test_rolling.py $(ARGS)
+
+soak: ROUNDS = 100
+soak: rolling  ## the same, 100 times
 
 fuzz: $(READY)  ## fuzz TARGET=plain for SECONDS=60 (ARGS='--help' lists the targets)
 	@$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)

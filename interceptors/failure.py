@@ -78,9 +78,8 @@ class TcpFailureDetector(Interceptor):
         perform_read_test: Demand its acknowledgement (``performReadTest``; on, unlike Tomcat's).
         read_test_timeout: Milliseconds for the acknowledgement (``readTestTimeout``; Tomcat 5000).
         remove_suspects_timeout: Accepted for Tomcat's sake (``removeSuspectsTimeout``). Tomcat
-        stops
-            testing a silent member after these seconds; here it is tested for as long as it is
-            silent, or nobody would notice when it stops answering.
+            stops testing a silent member after these seconds; here it is tested for as long as it
+            is silent, or nobody would notice when it stops answering.
     """
 
     def __init__(

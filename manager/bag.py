@@ -20,6 +20,7 @@ from tribes.errors import (
 )
 
 from .changes import Change
+from .merged import content_of, decode_content, encode_content, is_merged
 from .record import NAME_MAX_BYTES, Kind, read_entry
 from .values import is_immutable
 
@@ -184,6 +185,8 @@ class Bag(MutableMapping[str, Any]):
         if span is None or reading is None:
             raise KeyError(name)
         kind = reading.main[span[0]] & 15
+        if is_merged(kind):
+            return self._load_merged(name, kind, reading, span)
         if kind != _LAST_WRITER:
             raise AttributeUnreadableError(f"{name!r} has the merge kind {kind}, unknown here")
         if span[4] < 0:
@@ -199,12 +202,26 @@ class Bag(MutableMapping[str, Any]):
             self._mutable[name] = reading, raw
         return value
 
+    def _load_merged(self, name: str, kind: int, reading: Reading, span: Span) -> Any:
+        try:
+            content = content_of(read_entry(reading.record, span), self._codec)
+            value = decode_content(kind, content, self._codec)
+        except AttributeUnreadableError as error:
+            raise AttributeUnreadableError(f"{name!r}: {error}") from error
+        self._values[name] = value
+        self._mutable[name] = reading, content
+        return value
+
+    def _encode(self, value: object) -> tuple[int, bytes]:
+        merged = encode_content(value, self._codec)
+        return (_LAST_WRITER, self._codec.encode(value)) if merged is None else merged
+
     # The commit.
 
     def changes(self, failed: dict[str, Exception]) -> list[Change]:
         """Return what is to be written; what cannot be encoded goes to ``failed`` instead."""
         found: list[Change] = []
-        values, namespace, encode = self._values, self._namespace, self._codec.encode
+        values, namespace, encode = self._values, self._namespace, self._encode
         for name in self._assigned:
             value = values[name]
             seen_in = self._mutable[name][0] if name in self._mutable else self._reading
@@ -212,26 +229,28 @@ class Bag(MutableMapping[str, Any]):
                 found.append(Change(namespace, name.encode(), _TOMBSTONE, b"", seen_in))
                 continue
             try:
-                raw = encode(value)
+                kind, raw = encode(value)
             except AttributeNotEncodableError as error:
                 failed[name] = error
             else:
-                found.append(Change(namespace, name.encode(), _LAST_WRITER, raw, seen_in))
+                found.append(Change(namespace, name.encode(), kind, raw, seen_in))
         for name, (seen_in, seen) in self._mutable.items():
             if name in self._assigned:
                 continue
             try:
-                raw = encode(values[name])
+                kind, raw = encode(values[name])
             except AttributeNotEncodableError as error:
                 failed[name] = error
                 continue
-            if raw != seen and (self._codec.is_canonical or raw != self._canonical(seen)):
-                found.append(Change(namespace, name.encode(), _LAST_WRITER, raw, seen_in))
+            if raw != seen and (self._codec.is_canonical or raw != self._canonical(kind, seen)):
+                found.append(Change(namespace, name.encode(), kind, raw, seen_in))
         return found
 
-    def _canonical(self, raw: bytes) -> bytes:
+    def _canonical(self, kind: int, raw: bytes) -> bytes:
         # A node with another version of a registered class may have written it differently, with
         # fewer fields.  Reading alone must not rewrite it.
+        if is_merged(kind):
+            return self._encode(decode_content(kind, raw, self._codec))[1]
         return self._codec.encode(self._codec.decode(raw))
 
     def committed(self, reading: Reading, changes: list[Change], built: Built) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -37,12 +37,15 @@ from .inbox import Commit, Waiter
 from .kept_here import KeptHere
 from .listeners import SessionListener, SessionListeners
 from .lives import Lives
-from .merge import destroyed
+from .merge import destroyed, lost_updates
+from .merged import value_or_none
 from .news import News
 from .policy import CommitPolicy
 from .record import (
     WHOLE,
+    Entry,
     Life,
+    Namespace,
     Record,
     aged,
     bare,
@@ -67,6 +70,7 @@ from .watched import Watch
 if TYPE_CHECKING:
     from .clock import Clock
     from .inbox import Inbox
+    from .session_locks import RequestLine
     from .values import ValueCodec
 
 __all__ = ["CommitOutcome", "ManagerStatistics", "SessionListener", "SessionManager"]
@@ -116,6 +120,10 @@ class SessionManager:
         traffic: The messages of the core's side, by type.
         revive: Called before a commit, and when a session is not found, in a forked process whose
             node does not run yet: it starts one of its own, or raises. None everywhere else.
+        on_conflict: Called as ``on_conflict(session, name, lost, won)`` when the value of an
+            attribute that a request of this process wrote was replaced by one whose writer had not
+            seen it; None stands for a removal, and for what cannot be read here. Never called in
+            the core's thread; what it raises is counted with the listeners' failures.
 
     Raises:
         ConfigError: ``session_id_length`` is out of range.
@@ -125,6 +133,8 @@ class SessionManager:
     """A part of something greater that moves while the node runs: a node has joined without it."""
     is_local = False
     """Whether no channel takes what commits leave: then they leave nothing."""
+    wants_request = False
+    """Whether `find`, `is_away` and `ignores` look at the request."""
 
     def __init__(
         self,
@@ -147,6 +157,7 @@ class SessionManager:
         self.context = context
         self.codec = codec
         self.revive: Callable[[], None] | None = None
+        self.on_conflict: Callable[[Session, str, Any, Any], None] | None = None
         self.ids = SessionIds(entropy, session_id_length)
         self.max_active_sessions = max_active_sessions
         self._monotonic = monotonic
@@ -219,6 +230,7 @@ class SessionManager:
         self.counts.created += 1
         self.lives.begun()
         self._begin(session)
+        self._place(session)
         self._listeners.created(session)
         self._listeners.container(self.context, "session_created", session.id)
         return session
@@ -232,13 +244,19 @@ class SessionManager:
         if self.rules.checks_activity:
             self.idleness.begin(session)
 
-    def find(self, session_id: str, *, partial: bool = False) -> Session | None:
+    def _place(self, session: Session) -> None:
+        """Say where the copies of a new session will be, for managers that have them elsewhere."""
+
+    def find(
+        self, session_id: str, *, partial: bool = False, request: RequestLine | None = None
+    ) -> Session | None:
         """Return the live session that an id means at this moment, or None.
 
         Args:
             session_id: What the client sent, without the route; any text.
             partial: Also return a session of which only later changes have arrived here so far,
                 with what there is of it.
+            request: What asks, for managers with `wants_request`.
         """
         now_ds = deciseconds(self._monotonic())
         table = self.table
@@ -286,7 +304,9 @@ class SessionManager:
         failed: dict[str, Exception] = {}
         changes = session.changes(failed)
         if failed:
-            self.counts.attribute_failures += len(failed)
+            # A request commits more than once; an attribute that stays bad counts once.
+            self.counts.attribute_failures += len(failed.keys() - session.failures)
+            session.failures |= failed.keys()
         if self._has_limits:
             self.sizes.check(changes, failed)
         now_ds = session.begun_ds or deciseconds(self._monotonic())
@@ -334,8 +354,9 @@ class SessionManager:
             self.counts.commit_retries += 1
         counts = self.counts
         counts.commits += 1
-        if built.conflicts:
-            counts.commit_conflicts += built.conflicts
+        if built.conflicts or built.dropped:
+            counts.commit_conflicts += len(built.conflicts)
+            counts.elements_dropped += built.dropped
         old_id = session.rotated_from
         session.committed(changes, built)
         if current is not None and life != _LIVE:
@@ -344,6 +365,8 @@ class SessionManager:
             session.settled(current, hlc, failed)
         if old_id is not None:
             self._id_changed(session, old_id)
+        for lost, won in built.conflicts:
+            self.notify_conflict(key, lost, won)
         return CommitOutcome(hlc, failed)
 
     def _unchanged(self, session: Session, failed: Mapping[str, Exception]) -> CommitOutcome:
@@ -410,8 +433,12 @@ class SessionManager:
             self.counts.commit_retries += 1
         return CommitOutcome(None, {})
 
-    def is_away(self, session_id: str) -> bool:
+    def is_away(self, session_id: str, request: RequestLine | None = None) -> bool:
         """Tell whether `find` may block on a store for this id: then not in an event loop."""
+        return False
+
+    def ignores(self, request: RequestLine) -> bool:
+        """Tell whether a request has no session unless its application asks for it."""
         return False
 
     # Management.
@@ -497,7 +524,32 @@ class SessionManager:
             return hlc_to_ms(known.access)
         return self.clock.wall_ms() - 100 * (self.now_ds() - known.last_seen)
 
+    def notify_conflict(self, key: str, lost: Entry, won: Entry) -> None:
+        """Tell the application of a write from here that another replaced without knowing it.
+
+        Called in the thread of the request whose commit did that, or by the runtime in a worker
+        thread if it was another member's.
+        """
+        tell, record = self.on_conflict, self.table.get(key)
+        if tell is None or record is None or lost.namespace != Namespace.ATTRIBUTE:
+            return
+        values = [value_or_none(entry, self.codec) for entry in (lost, won)]
+        session = Session(self, SessionKey(key), record)
+        self._listeners.guard(partial(tell, session, lost.name.decode(), *values))
+
     # For the core's thread.
+
+    def overwritten(self, before: Record | None, after: Record) -> list[tuple[Entry, Entry]]:
+        """Count this process's writes that a merge has replaced by writes that did not know them.
+
+        Returns:
+            Each with what took its place.
+        """
+        if before is None:
+            return []
+        found = list(lost_updates(before, after, self.clock.actor))
+        self.counts.overwritten += len(found)
+        return found
 
     def merged(self, key: str, before: Record | None, after: Record) -> None:
         """A peer's delta or copy has changed a record."""

@@ -12,7 +12,9 @@ import msgspec
 
 from tribes.errors import AttributeNotEncodableError, AttributeUnreadableError
 
+from .dots import has_dots
 from .merge import merge
+from .merged import write_merged
 from .reading import Reading
 from .record import (
     Entry,
@@ -48,8 +50,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         namespace: Of the entry.
         name: Of the entry.
-        kind: ``LAST_WRITER``, or ``TOMBSTONE`` to remove it.
-        value: Encoded.
+        kind: ``LAST_WRITER``, ``TOMBSTONE`` to remove it, or a kind that merges by element.
+        value: Encoded; of the latter the content (`merged`).
         seen_in: The record in which the request saw the entry, or that it was not there.
     """
 
@@ -67,13 +69,15 @@ class Built(msgspec.Struct, frozen=True, gc=False):
         record: The session's new record.
         delta: What the other members get, in wire form.
         joined: (namespace, name) of the changes that were joined with another's.
-        conflicts: Writes of others, unseen by this request, that it overwrites.
+        conflicts: Writes of others, unseen by this request, that it overwrites, and what it wrote.
+        dropped: Elements that fell out of sets and lists.
     """
 
     record: Record
     delta: bytes
     joined: frozenset[tuple[int, bytes]] = frozenset()
-    conflicts: int = 0
+    conflicts: tuple[tuple[Entry, Entry], ...] = ()
+    dropped: int = 0
 
 
 def build_delta(
@@ -117,37 +121,55 @@ def build_delta(
     entries = {} if before is None else parse(before).entries
     writes: list[Entry] = []
     joined = set()
-    conflicts = 0
+    conflicts = []
+    dropped = 0
     for change in changes:
         namespace, name, kind, value = change.namespace, change.name, change.kind, change.value
         seen = None if change.seen_in is None else change.seen_in.entry(namespace, name)
         present = entries.get((namespace, name))
         base = 0 if seen is None else seen.hlc
+        if has_dots(kind):
+            merged_value, fell_out = write_merged(
+                kind, value, seen=seen, present=present, hlc=hlc, actor=actor, codec=codec
+            )
+            dropped += fell_out
+            if present != seen or fell_out:
+                joined.add((namespace, name))
+            if merged_value is not None:
+                written = Entry(namespace, kind, name, merged_value, hlc, actor, base)
+                writes.append(written)
+                if present is not None and present != seen and not has_dots(present.kind):
+                    conflicts.append((present, written))
+            continue
         if present is None or present.kind == _TOMBSTONE:
             if kind == _TOMBSTONE and not value:
                 continue
         elif present.kind == kind and present.value == value:
             continue
+        lost = None
         if present is not None and present != seen and namespace != _CONTAINER:
             merged = _merge_parallel(seen, kind, value, present, codec)
             if merged is None:
-                conflicts += 1
+                lost = present
             else:
                 joined.add((namespace, name))
                 if merged == (present.kind, present.value):
                     continue
                 (kind, value), base = merged, present.hlc
-        writes.append(Entry(namespace, kind, name, value, hlc, actor, base))
+        written = Entry(namespace, kind, name, value, hlc, actor, base)
+        writes.append(written)
+        if lost is not None:
+            conflicts.append((lost, written))
     if before is None:
         record = pack_delta(created, hlc, actor, now_ds, flags, writes)
-        return Built(record, to_wire(record, now_ds))
+        return Built(record, to_wire(record, now_ds), frozenset(joined), dropped=dropped)
     if not writes and main_of(before)[1] == _LIVE:
         return None
     delta = pack_delta(header(before).created, hlc, actor, now_ds, 0, writes)
     record = merge(before, delta)
     # A session that left this table may be in no other either: then all of it must travel.
     wire = to_wire(delta if before is current else record, now_ds)
-    return Built(record, wire, frozenset(joined), conflicts)
+    return Built(record, wire, frozenset(joined), tuple(conflicts), dropped)
 
 
 def _build_fast(

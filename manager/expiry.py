@@ -100,6 +100,8 @@ class Expiry:
         self._number = 0
         self._is_running = False
         self._owners: dict[int, bytes] = {}
+        self._draining: set[Member] = set()
+        self._is_retired = False
 
     def start(self, now: float) -> None:
         """Begin to look."""
@@ -118,16 +120,29 @@ class Expiry:
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone: its answer is not waited for."""
         self._peers.pop(member, None)
+        self._draining.discard(member)
         self._owners.clear()
         for number, ask in list(self._asks.items()):
             self._answered(number, ask, member, now)
 
+    def peer_draining(self, member: Member) -> None:
+        """A member is about to leave: it is asked, and decides nothing any more."""
+        self._draining.add(member)
+        self._owners.clear()
+
+    def retire(self) -> None:
+        """This node is about to leave: others decide from here on."""
+        self._is_retired = True
+
     def is_owner(self, key: str) -> bool:
         """Whether this node owns a session now."""
+        if self._is_retired:
+            return False
         partition = partition_of(key)
         owner = self._owners.get(partition)
         if owner is None:
-            ids = (self._channel.local.unique_id, *(peer.unique_id for peer in self._peers))
+            staying = (peer for peer in self._peers if peer not in self._draining)
+            ids = (self._channel.local.unique_id, *(peer.unique_id for peer in staying))
             owner = self._owners[partition] = owner_of(partition, ids)
         return owner == self._channel.local.unique_id
 

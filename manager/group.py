@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from tribes.channel.outputs import Notice
 from tribes.errors import RemoteProtocolError
 from tribes.membership.change import ChangeKind, MemberChange
 from tribes.wire.options import SendOptions
 
+from .drain import DrainReport
 from .inbox import Commit, Wakes, resolve_all
-from .messages import CONTEXTS_MAX, Hello, decode_message, is_manager_message
+from .messages import CONTEXTS_MAX, Draining, Hello, decode_message, is_manager_message
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -51,11 +53,15 @@ class SessionGroup:
         self.replicators: dict[str, Replicator] = {}
         self.strays: dict[str, Callable[[list[Commit]], None]] = {}
         """Who takes the commits of contexts that request threads may not know to be removed."""
+        self.unknown_messages = 0
+        """Messages of kinds that this release does not know."""
         self._name = name
         self._channel = channel
         self._adopt = adopt
         self._contexts: dict[Member, list[str]] = {}
         self._had_contexts = False
+        self._draining: dict[Member, None] = {}
+        self._is_retired = False
         self._is_running = False
         self._wakes = wakes
 
@@ -106,6 +112,53 @@ class SessionGroup:
         for replicator in self.replicators.values():
             replicator.stop()
 
+    def retire(self, now: float) -> None:
+        """Tell the members that this node is about to leave; a second call does nothing.
+
+        It goes on answering requests: what it commits waits for the others, and none of them waits
+        for it.
+        """
+        if self._is_retired:
+            return
+        self._is_retired = True
+        for replicator in self.replicators.values():
+            replicator.retire()
+        for member in self._contexts:
+            if self._channel.has_member(member):
+                self._tell_draining(member, now)
+
+    def drain(self, now: float) -> None:
+        """Ask for receipts of all that is here. Parts of something else see to themselves."""
+        self.retire(now)
+        for replicator in self.replicators.values():
+            if not replicator.manager.is_part:
+                replicator.drain(now)
+
+    @property
+    def is_last(self) -> bool:
+        """True when no member stays that could have what is here."""
+        return not any(each.staying for each in self.replicators.values())
+
+    def drain_report(self) -> DrainReport:
+        """How the drain stands."""
+        mine = [each for each in self.replicators.values() if not each.manager.is_part]
+        return DrainReport(
+            self.is_last,
+            tuple(lacking for each in mine for lacking in each.receipts.lacking()),
+            {each.manager.context: each.manager.table.live for each in mine},
+        )
+
+    def _tell_draining(self, member: Member, now: float) -> None:
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            if faulty and self._is_running:
+                self._channel.timers.at(then + _HELLO_RETRY_S, again)
+
+        def again(then: float) -> None:
+            if self._channel.has_member(member) and self._is_running:
+                self._tell_draining(member, then)
+
+        self._channel.post((member,), Draining().encode(), _ACKED, now, settled=settled)
+
     @property
     def is_joined(self) -> bool:
         """True when every context has what the other members had."""
@@ -121,6 +174,7 @@ class SessionGroup:
             self._connect(member, now)
         elif change.kind is ChangeKind.REMOVED:
             self._contexts.pop(member, None)
+            self._draining.pop(member, None)
             for replicator in self.replicators.values():
                 replicator.peer_down(member, now)
                 replicator.peer_lost(now)
@@ -182,8 +236,15 @@ class SessionGroup:
             return False
         message = decode_message(data.message)
         source = data.source
+        if message is None:
+            # A later release says more than this one understands.
+            self.unknown_messages += 1
+            return True
         if isinstance(message, Hello):
             self._on_hello(source, message, now)
+            return True
+        if isinstance(message, Draining):
+            self._on_draining(source, now)
             return True
         replicator = self.replicators.get(message.context)
         if replicator is None:
@@ -222,10 +283,24 @@ class SessionGroup:
                 if context in hello.contexts:
                     replicator.peer_forgot(source, now)
         self._connect(source, now)
+        if self._is_retired:
+            self._tell_draining(source, now)
 
     def _forget_strangers(self) -> None:
         view = self._channel.view
         self._contexts = {m: c for m, c in self._contexts.items() if m in view}
+        self._draining = {m: None for m in self._draining if m in view}
+
+    def _on_draining(self, source: Member, now: float) -> None:
+        is_known = source in self._contexts or self._channel.has_member(source)
+        if is_known and source not in self._draining:
+            self._draining[source] = None
+            self._channel.event(Notice("member draining", {"member": source.label}))
+            self._lay_off(source, now)
+
+    def _lay_off(self, member: Member, now: float) -> None:
+        for replicator in self.replicators.values():
+            replicator.peer_draining(member, now)
 
     def _connect(self, member: Member, now: float) -> None:
         contexts = self._contexts.get(member)
@@ -237,6 +312,8 @@ class SessionGroup:
                 replicator.peer_up(member, now)
             else:
                 replicator.peer_down(member, now)
+        if member in self._draining:
+            self._lay_off(member, now)
 
     def _adopt_new(self, contexts: list[str], now: float) -> None:
         if self._adopt is None:

@@ -106,9 +106,15 @@ class Namespace(IntEnum):
 
 
 class Kind(IntEnum):
-    """How an entry merges. 1 to 14 (set, counter, append) are reserved, and carried opaque."""
+    """How an entry merges: 1 to 7 by their elements (`dots`), all others by their versions.
+
+    4 to 14 are of later releases; nobody reads them here, and they merge and travel all the same.
+    """
 
     LAST_WRITER = 0
+    SET = 1
+    COUNTER = 2
+    APPEND = 3
     TOMBSTONE = 15
 
 

@@ -28,6 +28,12 @@ class LocalManager(SessionManager):
 
     is_local = True
 
+    def start(self) -> None:
+        """Begin, in this process."""
+
+    def stop(self) -> None:
+        """End, and save what the manager's settings say."""
+
     def commit(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
         """See `SessionManager.commit`. A waiter is told at once that nobody else has it."""
         outcome = super().commit(session)

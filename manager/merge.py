@@ -4,7 +4,8 @@
 and takes the later), so duplicates, re-ordering, concurrent writers and healed splits end in the
 same bytes whatever happened on the way.  It joins four parts, each on its own:
 
-- **entries**: per (namespace, name) the greater version (hlc, actor).  A tombstone is an entry
+- **entries**: per (namespace, name) the greater version (hlc, actor), except that sets, counters
+  and lists with merge kinds of their own are joined by element (`dots`).  A tombstone is an entry
   like any other.  One version with two contents can only come from a broken writer; the greater
   content wins, so that even then all replicas agree.
 - **life** with ``access``: DESTROYED absorbs; otherwise the greater (access, life).  EXPIRED at t
@@ -25,6 +26,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
+from .dots import has_dots, join_entries
 from .layout import (
     ACCESS_AT,
     ACTORS_AT,
@@ -46,12 +48,13 @@ from .record import (
     Parsed,
     Record,
     header,
+    large_of,
     main_of,
     pack,
     parse,
     write_of,
 )
-from .splice import patches_of, splice
+from .splice import actor_index, patches_of, splice
 
 __all__ = [
     "TOMBSTONES_MAX",
@@ -143,7 +146,14 @@ def _merge_parsed(a: Record, b: Record) -> Record:
     is_new = created != ours.created
     for key, entry in theirs.entries.items():
         known = entries.get(key)
-        if known is None or _is_newer(entry, known):
+        if known is None:
+            entries[key] = entry
+            is_new = True
+        elif has_dots(entry.kind) or has_dots(known.kind):
+            joined = join_entries(known, entry)
+            entries[key] = joined
+            is_new = is_new or joined is not known
+        elif _is_newer(entry, known):
             entries[key] = entry
             is_new = True
     if is_new:
@@ -192,7 +202,8 @@ def digest(key: str, record: Record) -> int:
     It covers the key, the life, whether the copy is whole, the versions of all entries, and as of
     when a session has expired: a use that another expiry had seen would revive it.  Not covered are
     what may differ between equal replicas, the uses of live sessions and tombstones (each node
-    forgets those at its own moment), nor what follows from the rest, the values.
+    forgets those at its own moment), nor what follows from the rest, the values; but those that
+    merge by element do not follow from their version, and are.
     """
     main = record if isinstance(record, bytes) else record[0]
     life = main[1]
@@ -201,11 +212,14 @@ def digest(key: str, record: Record) -> int:
         pieces.append(header(main).access.to_bytes(8, "big"))
     elif life == _LIVE:
         pieces.append(bytes((main[2] & WHOLE,)))
-        for start, name_at, value_at, _, _ in walk(main):
-            if main[start] & 15 != _TOMBSTONE:
+        for start, name_at, value_at, end, large in walk(main):
+            kind = main[start] & 15
+            if kind != _TOMBSTONE:
                 hlc, actor = write_of(main, start)
                 pieces.append(_VERSION.pack(hlc, actor, main[start] >> 4, value_at - name_at))
                 pieces.append(main[name_at:value_at])
+                if has_dots(kind):
+                    pieces.append(main[value_at:end] if large < 0 else large_of(record, large))
     hashed = blake2b(b"\0".join(pieces), digest_size=8, person=b"tribes.session")
     return int.from_bytes(hashed.digest(), "big")
 
@@ -244,12 +258,15 @@ def lost_updates(before: Record, incoming: Record, actor: int) -> Iterator[tuple
 
     Args:
         before: The record as it was before the merge.
-        incoming: The delta or copy of another writer.
+        incoming: The delta or copy of another writer, or the record after the merge.
         actor: Whose writes are "own".
 
     Yields:
         The entry that is lost, and the one that takes its place.
     """
+    main = main_of(before)
+    if main[3] != WIDE and actor_index(main, actor.to_bytes(4, "big")) < 0:
+        return
     ours = parse(before).entries
     for key, won in parse(incoming).entries.items():
         lost = ours.get(key)
@@ -258,6 +275,7 @@ def lost_updates(before: Record, incoming: Record, actor: int) -> Iterator[tuple
             and key[0] in _APPLICATION
             and lost.actor == actor != won.actor
             and won.base < lost.hlc
+            and not (has_dots(won.kind) and has_dots(lost.kind))
             and _is_newer(won, lost)
         ):
             yield lost, won

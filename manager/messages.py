@@ -10,9 +10,15 @@
     RECORDS        [3, context, sync, [key, record …], done]
     EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
     EXPIRE_ANSWER  [5, context, ask, [key, record …]]
+    DRAINING       [6]
+    CONFIRM        [7, context, sync, u16 partition + u64 digest …]
+    RECEIPT        [8, context, sync, u16 partition …]
 
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
+
+A later release may add fields at the end of a message, and kinds: this one does not look at either,
+so both can be members of one group while its nodes are replaced one by one.
 """
 
 from __future__ import annotations
@@ -28,13 +34,16 @@ from .session_ids import PARTITIONS
 
 __all__ = [
     "MAGIC",
+    "Confirm",
     "Deltas",
     "Digests",
+    "Draining",
     "ExpireAnswer",
     "ExpireAsk",
     "Hello",
     "ManagerMessage",
     "Pairs",
+    "Receipt",
     "Records",
     "decode_message",
     "is_manager_message",
@@ -44,6 +53,7 @@ MAGIC = b"\x00TPY"
 _VERSION = 1
 _PREFIX = MAGIC + bytes((_VERSION,))
 _DIGEST = struct.Struct(">HQ")
+_PARTITION = struct.Struct(">H")
 
 NAME_MAX_CHARS = 256
 CONTEXTS_MAX = 1024
@@ -107,7 +117,7 @@ class Digests:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        packed = b"".join(_DIGEST.pack(p, d) for p, d in self.digests.items())
+        packed = _packed(self.digests)
         return _PREFIX + pack(
             [2, self.context, self.sync, self.first, self.last, self.offers, packed]
         )
@@ -154,7 +164,45 @@ class ExpireAnswer:
         return _PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
 
 
-ManagerMessage = Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer
+@dataclass(slots=True)
+class Draining:
+    """I am about to leave: do not wait for me, and do not count me as a copy."""
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([6])
+
+
+@dataclass(slots=True)
+class Confirm:
+    """Before I leave: which of these partitions are not equal at yours?"""
+
+    context: str
+    sync: int
+    digests: dict[int, int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([7, self.context, self.sync, _packed(self.digests)])
+
+
+@dataclass(slots=True)
+class Receipt:
+    """The partitions that differ here; of all others that were asked for I have what you have."""
+
+    context: str
+    sync: int
+    differing: list[int]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        packed = b"".join(map(_PARTITION.pack, self.differing))
+        return _PREFIX + pack([8, self.context, self.sync, packed])
+
+
+ManagerMessage = (
+    Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer | Draining | Confirm | Receipt
+)
 
 
 def is_manager_message(payload: bytes) -> bool:
@@ -162,8 +210,8 @@ def is_manager_message(payload: bytes) -> bool:
     return payload.startswith(MAGIC)
 
 
-def decode_message(payload: bytes) -> ManagerMessage:
-    """Read a manager's message.
+def decode_message(payload: bytes) -> ManagerMessage | None:
+    """Read a manager's message; None if it is of a kind that only a later release knows.
 
     Raises:
         RemoteProtocolError: It is malformed, or of a version that is not spoken here.
@@ -174,11 +222,14 @@ def decode_message(payload: bytes) -> ManagerMessage:
             f"spoken here: {_VERSION}"
         )
     fields = unpack(payload[len(_PREFIX) :])
-    if not isinstance(fields, list) or not fields:
-        raise RemoteProtocolError("a manager message is an array")
+    if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
+        raise RemoteProtocolError("a manager message is an array that begins with its kind")
+    reader, count = _READERS.get(fields[0], (None, 0))
+    if reader is None:
+        return None
     try:
-        message: ManagerMessage = _READERS[fields[0]](*fields[1:])
-    except (KeyError, TypeError, ValueError) as error:
+        message: ManagerMessage = reader(*fields[1 : count + 1])
+    except (TypeError, ValueError) as error:
         # Which reader it was, and which field, says the message of the error itself.
         raise RemoteProtocolError(f"malformed manager message: {error}") from error
     return message
@@ -186,6 +237,16 @@ def decode_message(payload: bytes) -> ManagerMessage:
 
 def _flat(pairs: Pairs) -> list[str | bytes]:
     return [item for pair in pairs for item in pair]
+
+
+def _packed(digests: dict[int, int]) -> bytes:
+    return b"".join(_DIGEST.pack(p, d) for p, d in digests.items())
+
+
+def _unpacked(packed: Any) -> dict[int, int]:
+    if type(packed) is not bytes or len(packed) % _DIGEST.size:
+        raise ValueError("expected digests of ten bytes each")
+    return {_int(p, 0, PARTITIONS - 1): digest for p, digest in _DIGEST.iter_unpack(packed)}
 
 
 def _text(value: Any, limit: int) -> str:
@@ -230,11 +291,7 @@ def _deltas(context: Any, pairs: Any) -> Deltas:
 
 
 def _digests(context: Any, sync: Any, first: Any, last: Any, offers: Any, packed: Any) -> Digests:
-    if type(packed) is not bytes or len(packed) % _DIGEST.size:
-        raise ValueError("expected digests of ten bytes each")
-    digests = {}
-    for partition, digest in _DIGEST.iter_unpack(packed):
-        digests[_int(partition, 0, PARTITIONS - 1)] = digest
+    digests = _unpacked(packed)
     return Digests(
         _text(context, NAME_MAX_CHARS),
         _int(sync, 0, 2**63),
@@ -265,11 +322,26 @@ def _expire_answer(context: Any, ask: Any, objections: Any) -> ExpireAnswer:
     return ExpireAnswer(_text(context, NAME_MAX_CHARS), _int(ask, 0, 2**63), _pairs(objections))
 
 
-_READERS: dict[Any, Any] = {
-    0: _hello,
-    1: _deltas,
-    2: _digests,
-    3: _records,
-    4: _expire_ask,
-    5: _expire_answer,
+def _confirm(context: Any, sync: Any, packed: Any) -> Confirm:
+    return Confirm(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), _unpacked(packed))
+
+
+def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
+    if type(packed) is not bytes or len(packed) % _PARTITION.size:
+        raise ValueError("expected partitions of two bytes each")
+    differing = [_int(p, 0, PARTITIONS - 1) for (p,) in _PARTITION.iter_unpack(packed)]
+    return Receipt(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), differing)
+
+
+_READERS: dict[int, tuple[Any, int]] = {
+    0: (_hello, 3),
+    1: (_deltas, 2),
+    2: (_digests, 6),
+    3: (_records, 4),
+    4: (_expire_ask, 3),
+    5: (_expire_answer, 3),
+    6: (Draining, 0),
+    7: (_confirm, 3),
+    8: (_receipt, 3),
 }
+"""By kind: what makes a message of its fields, and how many it has."""

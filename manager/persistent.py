@@ -38,6 +38,7 @@ from .session_ids import is_possible_id
 if TYPE_CHECKING:
     from .base import CommitOutcome
     from .clock import Clock
+    from .session_locks import RequestLine
     from .shelf import Shelf, Shelved
     from .table import SessionTable
 
@@ -113,7 +114,7 @@ class PersistentManager(LocalManager):
 
     # Requests.
 
-    def is_away(self, session_id: str) -> bool:
+    def is_away(self, session_id: str, request: RequestLine | None = None) -> bool:
         """Tell whether `find` would ask the store for this id."""
         if not is_possible_id(session_id):
             return False
@@ -123,7 +124,9 @@ class PersistentManager(LocalManager):
             return True
         return self.per_request and header(record).life == Life.LIVE
 
-    def find(self, session_id: str, *, partial: bool = False) -> Session | None:
+    def find(
+        self, session_id: str, *, partial: bool = False, request: RequestLine | None = None
+    ) -> Session | None:
         """See `SessionManager.find`; also brings the session back from the store.
 
         Raises:

@@ -74,6 +74,7 @@ __all__ = [
     "equal_state",
     "from_wire",
     "header",
+    "large_of",
     "life_and_access",
     "main_of",
     "pack",
@@ -146,6 +147,11 @@ def deciseconds(monotonic_s: float) -> int:
 def main_of(record: Record) -> bytes:
     """Return the part of a record that has everything but the large values."""
     return record if isinstance(record, bytes) else record[0]
+
+
+def large_of(record: Record, index: int) -> bytes:
+    """Return one of the large values that stand beside the rest."""
+    return b"" if isinstance(record, bytes) else record[1][index]
 
 
 def header(record: Record) -> Header:

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 from tribes.channel.outputs import Notice
 from tribes.wire.options import SendOptions
 
+from .drain import Drain, differing_partitions
 from .expiry import Expiry
 from .inbox import Commit, Wakes, resolve_all
 from .messages import (
+    Confirm,
     Deltas,
     Digests,
     ExpireAnswer,
     ExpireAsk,
     ManagerMessage,
     Pairs,
+    Receipt,
     Records,
 )
 from .record import deciseconds, to_wire
@@ -133,6 +136,8 @@ class Replicator:
         self.expiry = Expiry(
             manager, channel, interval=config.expiry_interval / 1000, spread=self._spread
         )
+        self.receipts = Drain(manager, channel)
+        self._draining: dict[Member, None] = {}
         self._channel = channel
         self._options = config.channel_send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
@@ -157,7 +162,30 @@ class Replicator:
         """
         return self.repair.is_quiet and not self._losses and not self.transfer.is_comparing
 
+    @property
+    def is_drained(self) -> bool:
+        """True when every member that stays has confirmed that it has what is here.
+
+        Unless this node drains: when it knows of nothing that a member misses.
+        """
+        return self.receipts.is_over if self.receipts.has_begun else self.is_quiet
+
+    @property
+    def staying(self) -> tuple[Member, ...]:
+        """The members that hold copies and are not about to leave."""
+        if not self._draining:
+            return self._targets
+        return tuple(member for member in self._targets if member not in self._draining)
+
+    def retire(self) -> None:
+        """This node is about to leave: it decides nothing any more."""
+        self.expiry.retire()
+
     def drain(self, now: float) -> None:
+        """Ask every member that stays for its receipts; `is_drained` tells when all are here."""
+        self.receipts.begin(self.staying, now)
+
+    def compare_all(self, now: float) -> None:
         """Compare with every member, so that ``is_quiet`` says that all have what is here."""
         suspected = self._channel.suspected
         for member in self._targets:
@@ -177,6 +205,7 @@ class Replicator:
         self.transfer.stop()
         self.expiry.stop()
         self.repair.stop()
+        self.receipts.stop()
 
     def peer_up(self, member: Member, now: float) -> None:
         """A member runs this context: from here on it gets every change."""
@@ -187,12 +216,22 @@ class Replicator:
         self.repair.peer_up(member)
         self.expiry.peer_up(member)
         self.transfer.peer_up(member, now)
+        self.receipts.peer_up(member, now)
+
+    def peer_draining(self, member: Member, now: float) -> None:
+        """A member is about to leave: nobody waits for it, and it is no copy to count on."""
+        if member in self._target_set and member not in self._draining:
+            self._draining[member] = None
+            self.receipts.peer_down(member)
+            self.expiry.peer_draining(member)
 
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone, or does not run this context any more."""
         if member not in self._target_set:
             return
         self._target_set.discard(member)
+        self._draining.pop(member, None)
+        self.receipts.peer_down(member)
         self._targets = tuple(target for target in self._targets if target != member)
         self.repair.peer_down(member)
         self.transfer.peer_down(member, now)
@@ -209,6 +248,7 @@ class Replicator:
         Some of those others may never have seen the member, so who saw it go offers what it has.
         """
         self._losses += 1
+        self.receipts.again(now)
         self._channel.timers.at(now + _LOST_S, self._compare_after_loss)
 
     def _compare_after_loss(self, now: float) -> None:
@@ -236,6 +276,7 @@ class Replicator:
     def commits(self, batch: list[Commit], now: float) -> None:
         """Spread what request threads committed."""
         self.statistics.commits += len(batch)
+        self.receipts.changed([commit.key for commit in batch], now)
         group: list[Commit] = []
         size = 0
         for commit in batch:
@@ -253,6 +294,7 @@ class Replicator:
 
     def mark_dirty(self, keys: list[str], now: float) -> None:
         """Changes that found no room in the inbox: every member gets the merged records later."""
+        self.receipts.changed(keys, now)
         for member in self._targets:
             self.repair.mark(member, keys, now)
 
@@ -282,13 +324,15 @@ class Replicator:
         targets = self._following(keys, now)
         missing: dict[Member, Exception] = {}
         if self._waits and len(targets) < len(self._targets):
-            missing = {m: self.repair.why_held_off(m) for m in self._targets if m not in targets}
+            missing = {m: self.repair.why_held_off(m) for m in self.staying if m not in targets}
+        pairs = [(commit.key, commit.delta) for commit in commits]
+        payload = Deltas(self.manager.context, pairs).encode()
+        if self._draining:
+            targets = self._send_to_draining(targets, payload, keys, now)
         if not targets:
             self._resolve(commits, (), _reasons(missing))
             return
         flight = _Flight(commits, targets, missing)
-        pairs = [(commit.key, commit.delta) for commit in commits]
-        payload = Deltas(self.manager.context, pairs).encode()
         self.statistics.messages_sent += 1
         self.manager.traffic.count_sent("deltas")
 
@@ -303,6 +347,15 @@ class Replicator:
         )
         if flight.commits and self._waits and any(commit.waiter for commit in commits):
             self._channel.timers.at(now + self._commit_timeout, lambda _: self._give_up(flight))
+
+    def _send_to_draining(
+        self, targets: tuple[Member, ...], payload: bytes, keys: list[str], now: float
+    ) -> tuple[Member, ...]:
+        """Send to those that still answer requests but will be gone; returns the others."""
+        leaving = tuple(member for member in targets if member in self._draining)
+        if leaving:
+            self._channel.post(leaving, payload, self._options, now, each=self._marker(keys))
+        return tuple(member for member in targets if member not in self._draining)
 
     def _land(self, flight: _Flight, faulty: dict[Member, Exception]) -> None:
         commits, flight.commits = flight.commits, []
@@ -400,6 +453,12 @@ class Replicator:
             self.expiry.on_ask(source, message, now)
         elif isinstance(message, ExpireAnswer):
             self.expiry.on_answer(source, message, now)
+        elif isinstance(message, Confirm):
+            differing = differing_partitions(self.manager, message)
+            receipt = Receipt(message.context, message.sync, differing)
+            self._channel.post((source,), receipt.encode(), _ACKED, now)
+        elif isinstance(message, Receipt):
+            self.receipts.on_receipt(source, message, now)
 
 
 def _reasons(faulty: dict[Member, Exception]) -> dict[str, str]:

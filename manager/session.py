@@ -33,6 +33,7 @@ from .session_listeners import OwnListeners
 from .watched import WatchedBag
 
 if TYPE_CHECKING:
+    from .copies import Held
     from .session_ids import SessionIds
     from .values import ValueCodec
     from .watched import Watch
@@ -78,6 +79,8 @@ class Session(MutableMapping[str, Any]):
         is_watched: Somebody wants to know what becomes of its attributes.
         reading: The record that this object reads; None while the session is not in the table.
         rotated_from: The id before `rotate_id`, until the commit.
+        suffix: What the manager appends to ids that clients get.
+        held: For the manager: what it knows of the session's copies.
     """
 
     __slots__ = (
@@ -93,12 +96,15 @@ class Session(MutableMapping[str, Any]):
         "_notes",
         "_own_changes",
         "begun_ds",
+        "failures",
         "first_hlc",
+        "held",
         "is_new",
         "is_watched",
         "key",
         "reading",
         "rotated_from",
+        "suffix",
     )
 
     def __init__(
@@ -123,6 +129,10 @@ class Session(MutableMapping[str, Any]):
         self.reading = None if record is None else Reading(record)
         self.is_new = record is None
         self.rotated_from: str | None = None
+        self.failures: frozenset[str] = frozenset()
+        """Attributes that a commit could not encode, and has counted."""
+        self.suffix = ""
+        self.held: Held | None = None
         self._home = home
         self.first_hlc = created
         self._id = session_id
@@ -318,7 +328,8 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> SessionId:
         """The id that the client is to send from now on."""
         ids = self._valid_ids()
-        return SessionId(self._id if self._id in ids else ids[0])
+        session_id = self._id if self._id in ids else ids[0]
+        return SessionId(f"{session_id}{self.suffix}" if self.suffix else session_id)
 
     def rotate_id(self, grace_s: int = 30) -> SessionId:
         """Give the session a new id and retire those it has; its data and its key stay.
@@ -341,7 +352,7 @@ class Session(MutableMapping[str, Any]):
         self._write(id_entry_name(new), _LAST_WRITER, ID_ACTIVE)
         self._ids = [new]
         self._id = new
-        return new
+        return self.id
 
     def invalidate(self) -> None:
         """End the session, for all; the commit tells the others. A second call raises."""

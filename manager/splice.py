@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from .dots import has_dots
 from .layout import (
     ACCESS_AT,
     ACTORS_AT,
@@ -108,6 +109,8 @@ def splice(
             added += 1
         else:
             at += 1
+            if has_dots(head & 15) or has_dots(main[start] & 15):
+                return None  # joined by element
             old_index, old_ahead = main[start + 1], read_version(main, start + 2)[0]
             if (ahead, index) < (old_ahead, old_index):
                 continue
@@ -175,6 +178,8 @@ def rewrite(
     copied = ACTORS_AT
     for change in changes:
         name, kind, value = change.name, change.kind, change.value
+        if has_dots(kind):
+            return None
         size, length = len(value), len(name)
         span = attributes.get(name)
         if span is None:

@@ -41,6 +41,9 @@ class ManagerStatistics:
         commits: Commits that changed something.
         commit_retries: Commits that had to be computed again because the record had changed.
         commit_conflicts: Writes that replaced another's write which their request had not seen.
+        overwritten: Writes of this process that another member's write replaced which had not seen
+            them; see ``SessionManager.on_conflict``.
+        elements_dropped: Elements that fell out of merged sets and lists, which keep 1,024.
         commits_incomplete: Waited-for commits that some member lacked at the end of the wait.
         commits_served_unreplicated: Commits on too few members whose requests were answered.
         commits_refused: Commits on too few members whose requests got an error.
@@ -75,6 +78,8 @@ class ManagerStatistics:
     commits: int
     commit_retries: int
     commit_conflicts: int
+    overwritten: int
+    elements_dropped: int
     commits_incomplete: int
     commits_served_unreplicated: int
     commits_refused: int
@@ -101,6 +106,8 @@ class Counts:
     created: int = 0
     destroyed: int = 0
     duplicates: int = 0
+    elements_dropped: int = 0
+    overwritten: int = 0
     partial_reads: int = 0
     rejected: int = 0
 
@@ -129,6 +136,8 @@ def collect(manager: SessionManager) -> ManagerStatistics:
         commits=counts.commits,
         commit_retries=counts.commit_retries,
         commit_conflicts=counts.commit_conflicts,
+        overwritten=counts.overwritten,
+        elements_dropped=counts.elements_dropped,
         commits_incomplete=manager.policy.incomplete,
         commits_served_unreplicated=manager.policy.served,
         commits_refused=manager.policy.refused,

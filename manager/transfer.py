@@ -18,6 +18,7 @@ from tribes.channel.outputs import Notice
 from tribes.errors import RemoteProcessError, RemoteProtocolError
 from tribes.wire.options import SendOptions
 
+from .conflicts import SessionConflict
 from .messages import Digests, Pairs, Records
 from .record import deciseconds, from_wire, header, to_wire
 from .session_ids import PARTITIONS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
     from .base import SessionManager
+    from .record import Record
 
 __all__ = ["Transfer", "TransferStatistics"]
 
@@ -359,8 +361,15 @@ class Transfer:
             self.statistics.records_received += 1
             if has_changed:
                 self._manager.merged(key, before, after)
+                self._report_overwritten(key, before, after)
         if refused is not None:
             raise refused
+
+    def _report_overwritten(self, key: str, before: Record | None, after: Record) -> None:
+        manager = self._manager
+        for lost, won in manager.overwritten(before, after):
+            if manager.on_conflict is not None:
+                self._channel.event(SessionConflict(manager.context, key, lost, won))
 
     # Anti-entropy.
 

@@ -325,6 +325,8 @@ class ValueCodec:
             ]
         elif kind in self._names:
             return None
+        elif kind.__module__.endswith("manager.merged"):
+            return f"{path} is a {kind.__name__}, which can only be an attribute of its own"
         else:
             return (
                 f"{path} has the type {kind.__module__}.{kind.__qualname__}, which has no codec; "

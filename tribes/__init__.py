@@ -10,6 +10,7 @@ from tribes.channel.outputs import MemberRefuted as MemberRefuted
 from tribes.channel.outputs import MemberRemoved as MemberRemoved
 from tribes.channel.outputs import MemberSuspected as MemberSuspected
 from tribes.channel.outputs import MemberUpdated as MemberUpdated
+from tribes.config.memcached import MemcachedConfig as MemcachedConfig
 from tribes.config.model import ChannelConfig as ChannelConfig
 from tribes.config.model import ManagerConfig as ManagerConfig
 from tribes.config.model import MembershipConfig as MembershipConfig
@@ -46,9 +47,14 @@ from tribes.errors import StoreConflictError as StoreConflictError
 from tribes.errors import StoreDataError as StoreDataError
 from tribes.errors import StoreError as StoreError
 from tribes.errors import StoreLimitError as StoreLimitError
+from tribes.errors import StoreLockedError as StoreLockedError
+from tribes.errors import StoreNodeError as StoreNodeError
 from tribes.errors import TribesError as TribesError
 from tribes.manager.delta import DeltaManager as DeltaManager
 from tribes.manager.inbox import CommitResult as CommitResult
+from tribes.manager.merged import MergedCounter as MergedCounter
+from tribes.manager.merged import MergedList as MergedList
+from tribes.manager.merged import MergedSet as MergedSet
 from tribes.maps.changes import MapChange as MapChange
 from tribes.maps.changes import MapMemberChange as MapMemberChange
 from tribes.membership.view import View as View

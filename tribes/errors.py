@@ -22,7 +22,9 @@
     ├── StoreError                   a session store cannot do what it was asked (``__cause__``)
     │   ├── StoreConflictError       somebody else has saved or deleted the value meanwhile
     │   ├── StoreDataError           stored bytes are damaged, tampered with or foreign; kept aside
-    │   └── StoreLimitError          a value is too large; nothing was sent, the old copy stays
+    │   ├── StoreLimitError          a value is too large; nothing was sent, the old copy stays
+    │   ├── StoreLockedError         another request holds the session's lock for too long
+    │   └── StoreNodeError           a server of several does not answer, or not in time
     └── SessionError
         ├── SessionInvalidError      the session was invalidated or has expired
         ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
@@ -68,6 +70,8 @@ __all__ = [
     "StoreDataError",
     "StoreError",
     "StoreLimitError",
+    "StoreLockedError",
+    "StoreNodeError",
     "TribesError",
 ]
 
@@ -184,6 +188,14 @@ class StoreDataError(StoreError):
 
 class StoreLimitError(StoreError):
     """A value is larger than the store takes. Nothing was written; the old value stays."""
+
+
+class StoreLockedError(StoreError):
+    """Another request held the session's lock for as long as this one may wait."""
+
+
+class StoreNodeError(StoreError):
+    """A server does not answer, or not in time. Whether it did what it was asked is unknown."""
 
 
 class SessionError(TribesError):

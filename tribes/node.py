@@ -169,11 +169,14 @@ class NodeCore:
 
     @property
     def is_drained(self) -> bool:
-        """True when nothing is on its way to any member, and no member is known to be behind."""
+        """True when nothing is on its way to any member, and no member is known to be behind.
+
+        After `drain`: when every member that stays has confirmed that it has what is here.
+        """
         replicators = self.sessions.replicators.values()
         return (
             self.channel.is_idle
-            and all(each.is_quiet for each in replicators)
+            and all(each.is_drained for each in replicators)
             and all(each.is_drained for each in self.lazy_maps.values())
         )
 
@@ -201,14 +204,22 @@ class NodeCore:
         self.sessions.start(now)
         self.channel.start(now)
 
+    def hold(self, contexts: Iterable[str]) -> None:
+        """Take part in more contexts, before the start: what was saved of them is here."""
+        for context in contexts:
+            self.sessions.add(self._replicator(context), 0.0)
+
+    def retire(self, now: float) -> None:
+        """Tell the members that this node is about to leave, so that none of them counts on it."""
+        self.sessions.retire(now)
+
     def drain(self, now: float) -> None:
-        """Compare with every member before leaving; ``is_drained`` tells when all have what is
+        """Ask the members for receipts before leaving; ``is_drained`` tells when all have what is
         here, what others made included.
         """
-        for replicator in self.sessions.replicators.values():
-            replicator.drain(now)
         for lazy in self.lazy_maps.values():
             lazy.drain(now)
+        self.sessions.drain(now)
 
     def stop(self, now: float) -> None:
         """Leave the group; ``drain`` and wait for ``is_drained`` before to lose nothing."""

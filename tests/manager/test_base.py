@@ -235,6 +235,8 @@ def test_a_bad_attribute_costs_only_itself(manager: SessionManager) -> None:
     assert isinstance(outcome.failed["bad"], AttributeNotEncodableError)
     assert dict(again(manager, session)) == {"good": 2, "bad": 2}
     assert manager.statistics().attribute_failures == 1
+    manager.commit(session)
+    assert manager.statistics().attribute_failures == 1
 
 
 def test_a_bad_attribute_alone_is_no_commit(manager: SessionManager) -> None:

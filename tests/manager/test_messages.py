@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 from tribes.errors import RemoteProtocolError
 from tribes.manager.messages import (
     MAGIC,
+    Confirm,
     Deltas,
     Digests,
+    Draining,
     ExpireAnswer,
     ExpireAsk,
     Hello,
+    Receipt,
     Records,
     decode_message,
     is_manager_message,
 )
 from tribes.testing.strategies import control_values
-from tribes.wire.codec import pack
+from tribes.wire.codec import pack, unpack
 
 NAMES = st.text(max_size=20)
 PAIRS = st.lists(st.tuples(NAMES, st.binary(max_size=20)), max_size=5)
@@ -44,6 +47,9 @@ MESSAGES = st.one_of(
     st.builds(Records, NAMES, NUMBERS, PAIRS, st.booleans()),
     st.builds(ExpireAsk, NAMES, NUMBERS, st.lists(st.tuples(NAMES, U64), max_size=5)),
     st.builds(ExpireAnswer, NAMES, NUMBERS, PAIRS),
+    st.just(Draining()),
+    st.builds(Confirm, NAMES, NUMBERS, st.dictionaries(PARTITION, U64, max_size=5)),
+    st.builds(Receipt, NAMES, NUMBERS, st.lists(PARTITION, max_size=5)),
 )
 
 
@@ -53,6 +59,21 @@ def test_decoding_gives_back_what_was_encoded(message: Any) -> None:
     payload = message.encode()
     assert is_manager_message(payload)
     assert decode_message(payload) == message
+
+
+@given(MESSAGES, st.lists(control_values(), max_size=3))
+def test_fields_of_a_later_release_are_left_alone(message: Any, more: list[Any]) -> None:
+    """They stand behind those that this one knows."""
+    payload = message.encode()
+    fields = unpack(payload[len(MAGIC) + 1 :])
+    assert isinstance(fields, list)
+    assert decode_message(payload[: len(MAGIC) + 1] + pack([*fields, *more])) == message
+
+
+def test_a_kind_of_a_later_release_is_no_error() -> None:
+    """Who gets it answers as if it had been for somebody else."""
+    assert decode_message(MAGIC + b"\x01" + pack([99])) is None
+    assert decode_message(MAGIC + b"\x01" + pack([99, "app", {}])) is None
 
 
 @given(st.binary(max_size=200))
@@ -65,7 +86,7 @@ def test_random_bytes_are_a_message_or_refused(data: bytes) -> None:
             pass
 
 
-@given(st.integers(0, 6), st.lists(control_values(), max_size=7))
+@given(st.integers(0, 12), st.lists(control_values(), max_size=7))
 def test_fields_of_the_wrong_kind_are_refused(kind: int, fields: list[Any]) -> None:
     """A well-formed array with anything in it is a message or refused."""
     try:
@@ -81,15 +102,18 @@ def test_fields_of_the_wrong_kind_are_refused(kind: int, fields: list[Any]) -> N
         MAGIC,
         MAGIC + b"\x02" + pack([0, "n", [], True]),
         MAGIC + b"\x01" + pack([]),
-        MAGIC + b"\x01" + pack([99]),
         MAGIC + b"\x01" + pack([[0]]),
-        MAGIC + b"\x01" + pack([0, "n", [], True, 1]),
+        MAGIC + b"\x01" + pack([True, "n", [], True]),
+        MAGIC + b"\x01" + pack([0, "n", []]),
         MAGIC + b"\x01" + pack([1, "app", ["key"]]),
         MAGIC + b"\x01" + pack([1, "app", ["k" * 300, b""]]),
         MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"123"]),
         MAGIC + b"\x01" + pack([2, "app", 0, 0, 1, True, b"\xff" * 10]),
         MAGIC + b"\x01" + pack([4, "app", 1, ["key", -1]]),
         MAGIC + b"\x01" + pack([4, "app", True, []]),
+        MAGIC + b"\x01" + pack([7, "app", 1, b"\xff" * 10]),
+        MAGIC + b"\x01" + pack([8, "app", 1, b"\xff\xff"]),
+        MAGIC + b"\x01" + pack([8, "app", 1, b"123"]),
     ],
 )
 def test_malformed_messages_are_refused(payload: bytes) -> None:

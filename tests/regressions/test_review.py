@@ -231,7 +231,7 @@ def test_acknowledgements_that_nobody_reads_are_bounded() -> None:
             with trio.move_on_after(8):
                 for _ in range(300):
                     await stream.send_all(data)
-            pending = sum(sum(map(len, link.pending)) for link in channel.shell._links.values())
+            pending = sum(sum(map(len, link.pending)) for link in channel.shell.links.open.values())
             await stream.aclose()
             return pending
 

@@ -186,7 +186,7 @@ def test_children_that_end_do_not_disturb_the_parent(watcher: Watcher) -> None:
     """At once, by an exception, or with everything that runs at exit: no connection is touched."""
     [said] = watcher.run("""
 node = started()
-links = node.channel.shell.links_opened
+links = node.channel.shell.links.opened
 for way in (lambda: os._exit(0), lambda: sys.exit(0), lambda: 1 / 0) * 3:
     pid = os.fork()
     if pid == 0:
@@ -195,7 +195,7 @@ for way in (lambda: os._exit(0), lambda: sys.exit(0), lambda: 1 / 0) * 3:
     os.waitpid(pid, 0)
 _, result = write(node, x=1)
 say(acked=result.acked, missing=dict(result.missing), names=node.member_names,
-    links=node.channel.shell.links_opened - links)
+    links=node.channel.shell.links.opened - links)
 node.stop()
 """)
     assert said == {"acked": ["watcher"], "missing": {}, "names": ["web", "watcher"], "links": 0}

@@ -344,9 +344,9 @@ async def test_quiet_group_opens_no_connections(make_config: MakeConfig) -> None
         await together(a, b)
         heartbeats = a.shell.core.channel.membership.statistics
         await until(lambda: heartbeats.heartbeats_received >= 10)
-        opened = a.shell.links_opened + b.shell.links_opened
+        opened = a.shell.links.opened + b.shell.links.opened
         await until(lambda: heartbeats.heartbeats_received >= 20)
-        assert a.shell.links_opened + b.shell.links_opened == opened
+        assert a.shell.links.opened + b.shell.links.opened == opened
         # Each has tested the other once, and keeps one connection to it.
         assert opened <= 8
 
@@ -420,7 +420,7 @@ async def test_connections_have_the_socket_options_of_the_configuration(
     async with GroupChannel(config) as a, GroupChannel(make_config("b")) as b:
         await together(a, b)
         await b.send(b"x", options=2)
-        sockets = [link.sock for link in a.shell._links.values()]
+        sockets = [link.sock for link in a.shell.links.open.values()]
         accepted = [s for s in sockets if s.getsockname()[1] == a.local.port]
         made = [s for s in sockets if s not in accepted]
         assert accepted

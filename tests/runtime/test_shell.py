@@ -34,8 +34,8 @@ from tribes.errors import (
     TribesError,
 )
 from tribes.node import NodeCore
-from tribes.runtime import parts
-from tribes.runtime import shell as shell_module
+from tribes.runtime import dialing, parts
+from tribes.runtime import link as link_module
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.shell import Shell
 
@@ -424,7 +424,8 @@ class CheckedCore(NodeCore):
 
 def replace_network(monkeypatch: pytest.MonkeyPatch) -> Net:
     net = Net()
-    monkeypatch.setattr(shell_module, "socket", net)
+    monkeypatch.setattr(dialing, "socket", net)
+    monkeypatch.setattr(link_module, "socket", net)
     monkeypatch.setattr(trio.lowlevel, "wait_readable", partial(net.wait, "read"))
     monkeypatch.setattr(trio.lowlevel, "wait_writable", partial(net.wait, "write"))
     monkeypatch.setattr(trio.lowlevel, "notify_closing", net.notify_closing)
@@ -579,11 +580,11 @@ async def test_failing_listener_is_named_to_the_sender(net: Net, autojump_clock:
     async with channel("a") as a, channel("b") as b:
         b.add_message_listener(failing)
         await together(a, b)
-        opened = a.shell.links_opened
+        opened = a.shell.links.opened
         with pytest.raises(GroupSendError) as caught:
             await a.send(b"x", options=6)
         assert isinstance(caught.value.faulty[b.local], RemoteProcessError)
-        assert a.shell.links_opened == opened or opened == 0
+        assert a.shell.links.opened == opened or opened == 0
 
 
 @pytest.mark.parametrize("chance", range(6))
@@ -760,10 +761,10 @@ async def test_connection_that_ends_while_paused_costs_itself_only(
             for i in range(20):
                 await a.send(b"%d" % i, options=8)
             await trio.sleep(0.1)
-            links = list(b.shell._links.values())
+            links = list(b.shell.links.open.values())
             assert [link for link in links if not link.readable.is_set()]
             for link in links:
-                b.shell._close(link)
+                b.shell.links._close(link)
             await trio.sleep(0.1)
         gate.set()
         async with channel("c") as c:
@@ -781,7 +782,7 @@ async def test_leaving_with_a_paused_connection(net: Net, autojump_clock: MockCl
             for i in range(20):
                 await a.send(b"%d" % i, options=8)
             await trio.sleep(0.1)
-            assert [x for x in b.shell._links.values() if not x.readable.is_set()]
+            assert [x for x in b.shell.links.open.values() if not x.readable.is_set()]
         await until(lambda: not a.members)
 
 

@@ -115,7 +115,7 @@ async def test_members_with_certificates_talk(
         assert got == [b"hello", b"back", long, b"no answer"]
         assert [labels(each) for each in (a, b, x)] == [["b"], ["a"], []]
         for channel in (a, b):
-            assert {link.tls is not None for link in channel.shell._links.values()} == {True}
+            assert {link.tls is not None for link in channel.shell.links.open.values()} == {True}
             assert channel.shell.core.channel.health.statistics.suspected == 0
 
 
@@ -277,7 +277,7 @@ async def test_who_has_not_the_right_certificate_is_no_member(
         assert labels(a) == ["b"]
         assert labels(b) == ["a"]
         assert labels(x) == []
-        assert a.shell.tls_failures > 0
+        assert a.shell.links.tls_failures > 0
         why = next(event.why for event in events if isinstance(event, LinkRejected))
     assert why.startswith("TLS: ")
 
@@ -311,7 +311,7 @@ async def test_a_client_without_a_certificate_is_refused(
     async with GroupChannel(with_channel(make_config("a"), tls=config)) as a:
         with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
             await trio.to_thread.run_sync(handshake, a, context_of(config.authorities))
-        assert a.shell.tls_failures == 1
+        assert a.shell.links.tls_failures == 1
         assert not a.shell.core.channel.accepted.receivers
     off = msgspec.structs.replace(config, verify_peer=False, handshake_timeout=300)
     async with GroupChannel(with_channel(make_config("b"), tls=off)) as b:
@@ -321,7 +321,7 @@ async def test_a_client_without_a_certificate_is_refused(
                 assert wrapped.version() == "TLSv1.3"
                 await until(lambda: b.shell.core.channel.accepted.door.too_late == 1)
         await until(lambda: len(b.shell.core.channel.accepted.door) == 0)
-        assert b.shell.tls_failures == 0
+        assert b.shell.links.tls_failures == 0
 
 
 async def test_old_versions_are_refused(make_config: MakeConfig, make_tls: Files) -> None:
@@ -344,7 +344,7 @@ async def test_a_plain_client_is_refused_and_bounded(
         core = a.shell.core.channel
         with dialled(a) as sock:
             sock.sendall(FRAME_START + bytes(100))
-            await until(lambda: a.shell.tls_failures == 1)
+            await until(lambda: a.shell.links.tls_failures == 1)
             assert FRAME_START not in await trio.to_thread.run_sync(sock.recv, 100)
         assert core.statistics.frames_received == 0
         with dialled(a) as silent, dialled(a) as slow:
@@ -444,7 +444,7 @@ async def test_certificates_are_read_again_and_links_stay(
     ):
         await until(lambda: bool(a.members and b.members))
         await a.send(b"0", options=6)
-        links = set(a.shell._links)
+        links = set(a.shell.links.open)
 
         def write(path: str, data: bytes) -> None:
             with open(path, "wb") as file:
@@ -460,7 +460,7 @@ async def test_certificates_are_read_again_and_links_stay(
                     write(config.private_key, issued.private_key_pem.bytes())
                 channel.reload_certificates()
                 await a.send(b"1", options=6)
-        assert links <= set(a.shell._links)
+        assert links <= set(a.shell.links.open)
         assert "member removed" not in events
         # Whoever comes now needs the new one.
         async with (
@@ -487,9 +487,9 @@ def test_a_background_node_reads_certificates_again(
     a.start()
     b.start()
     try:
-        before = a.channel.shell._tls
+        before = a.channel.shell.links.tls
         a.reload_certificates()
-        assert a.channel.shell._tls is not before
+        assert a.channel.shell.links.tls is not before
         with pytest.raises(LocalProtocolError, match=r"channel\.tls"):
             b.reload_certificates()
     finally:

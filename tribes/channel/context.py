@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
-    from tribes.channel.chain import Verdict
     from tribes.channel.identity import Identity
     from tribes.channel.outbox import Outbox
     from tribes.channel.outputs import Event
@@ -51,7 +50,9 @@ class Context:
         self._roster = roster
         self._receiving = receiving
         self._outbox = outbox
-        self._is_stopped = is_stopped
+        self.is_shut_down = is_stopped
+        self.probe = roster.probe
+        self.confirm = roster.confirm
 
     @property
     def local(self) -> Member:
@@ -90,35 +91,3 @@ class Context:
     def forget(self, member: Member) -> None:
         """Make the membership service forget a member; its next heartbeat makes it new."""
         self._roster.membership.forget(member)
-
-    def probe(
-        self,
-        member: Member,
-        message: bytes,
-        *,
-        options: int,
-        expect_reply: bool,
-        connect_timeout: float,
-        reply_timeout: float,
-        answer: Callable[[Exception | None, float], None],
-    ) -> None:
-        """Ask on a fresh connection whether a member is there."""
-        self._roster.probe(
-            member,
-            message,
-            options=options,
-            expect_reply=expect_reply,
-            connect_timeout=connect_timeout,
-            reply_timeout=reply_timeout,
-            answer=answer,
-        )
-
-    def confirm(
-        self, member: Member, *, is_refused: bool, answer: Callable[[Verdict, float], None]
-    ) -> None:
-        """Ask others before a member is removed."""
-        self._roster.confirm(member, is_refused=is_refused, answer=answer)
-
-    def is_shut_down(self) -> bool:
-        """True once the channel was stopped."""
-        return self._is_stopped()

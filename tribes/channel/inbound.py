@@ -11,8 +11,7 @@ Rules of this file:
 3. What waits per source is bounded. Beyond the bound its connections are not read until half of it
    is worked off.
 4. A frame that was received before (same source, id and message bytes) is not delivered again; it
-is
-   answered with the outcome of the first.
+   is answered with the outcome of the first.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import uvicorn
 
@@ -19,6 +18,7 @@ from tribes.config.model import (
 )
 from tribes.runtime.background import BackgroundNode
 from tribes.web.asgi import SessionMiddleware
+from tribes.web.serving import DrainingServer
 
 __all__ = ["run_node"]
 
@@ -59,7 +59,10 @@ def run_node(
         )
     )
     app = SessionMiddleware(
-        make_app(name, lambda: node.member_names, control_url, peers), node, route=name
+        make_app(name, lambda: node.member_names, control_url, peers),
+        node,
+        route=name,
+        ready_path="/ready",
     )
     config = uvicorn.Config(
         app,
@@ -69,15 +72,4 @@ def run_node(
         log_level="warning",
         timeout_graceful_shutdown=3,
     )
-    _Server(config).run()
-
-
-class _Server(uvicorn.Server):
-    """Ends on SIGTERM with status 0, as a service that was asked to stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
-            yield
-            # uvicorn would raise the signal once more, and the status would be that of a kill.
-            self._captured_signals.clear()
+    DrainingServer(config, node, notice_s=0).run()

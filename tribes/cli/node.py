@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Set
+from collections.abc import AsyncIterator, Set
 
 import click
 import structlog
@@ -27,7 +27,10 @@ from tribes.errors import ConfigError
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.options import parse_send_options
 
-__all__ = ["node"]
+__all__ = ["STATUS_NOT_DRAINED", "node"]
+
+STATUS_NOT_DRAINED = 3
+"""Exit status of a node that left without every receipt."""
 
 log = structlog.get_logger("tribes")
 
@@ -224,7 +227,9 @@ def node(
 ) -> None:
     """Join a group, hold copies of its sessions, print what happens.
 
-    SIGTERM and Ctrl-C make it leave in good order.
+    SIGTERM and Ctrl-C make it leave in good order, with status 0. The status is 3 when others have
+    not confirmed in time that they have the sessions, or the sessions could not be saved; the log
+    says which. A second signal ends it at once.
     """
     set_up_logging(log_format, log_level)
     try:
@@ -256,9 +261,11 @@ def node(
             for option in ctx.params
             if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE
         }
-        trio.run(_run, _config(config_file, options, given))
+        status = trio.run(_run, _config(config_file, options, given))
     except* ConfigError as group:
         raise click.ClickException(str(_first(group))) from group
+    if status:
+        ctx.exit(status)
 
 
 def _config(path: str | None, options: NodeConfig, given: Set[str]) -> NodeConfig:
@@ -330,26 +337,48 @@ def _reload(channel: GroupChannel) -> None:
             log.error("certificates stay as they were", error=str(error))
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig) -> int:
+    """Be a member until a signal comes; returns the exit status."""
     has_files = bool(config.channel.key_file or config.channel.tls)
     reload = getattr(signal, "SIGHUP", None) if has_files else None
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
-        async with GroupChannel(config) as channel:
-            membership = config.channel.membership
-            log.info(
-                "node ready",
-                node=config.name,
-                address="{}:{}".format(*channel.local.address),
-                group=f"{membership.address}:{membership.port}" if membership.multicast else "none",
-                contexts=list(config.contexts) or "all",
-                key=config.channel.key_file or "none",
-                tls=config.channel.tls.certificate if config.channel.tls else "none",
-            )
-            async for number in signals:
-                if number == reload:
-                    _reload(channel)
-                    continue
-                log.info("node leaves", signal=signal.Signals(number).name)
-                break
+        channel = GroupChannel(config)
+        async with trio.open_nursery() as nursery:
+            async with channel:
+                _say_ready(channel)
+                async for number in signals:
+                    if number == reload:
+                        _reload(channel)
+                        continue
+                    log.info("node leaves", signal=signal.Signals(number).name)
+                    channel.retire()
+                    break
+                nursery.start_soon(_give_up, signals, nursery)
+            nursery.cancel_scope.cancel()
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
-        log.info("node left", sessions=sessions)
+        report = channel.drain_report
+        status = 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
+        log.info("node left", sessions=sessions, status=status)
+    return status
+
+
+def _say_ready(channel: GroupChannel) -> None:
+    config = channel.config
+    membership = config.channel.membership
+    log.info(
+        "node ready",
+        node=config.name,
+        address="{}:{}".format(*channel.local.address),
+        group=f"{membership.address}:{membership.port}" if membership.multicast else "none",
+        contexts=list(config.contexts) or "all",
+        key=config.channel.key_file or "none",
+        tls=config.channel.tls.certificate if config.channel.tls else "none",
+    )
+
+
+async def _give_up(signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+    """Somebody who asks twice does not want to wait."""
+    async for number in signals:
+        if number in _ENDS:
+            log.warning("node leaves at once", signal=signal.Signals(number).name)
+            nursery.cancel_scope.cancel()

@@ -32,6 +32,7 @@ __all__ = [
     "StaticMemberConfig",
     "TlsConfig",
     "check_config",
+    "check_pathname",
     "check_protection",
     "check_values",
     "waits_for_members",
@@ -458,6 +459,9 @@ class ManagerConfig(_Config, frozen=True):
         state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
             (``stateTransferTimeout``).
         expiry_interval: Milliseconds between two looks for idle sessions.
+        pathname: File that keeps the sessions when the last member stops, or all do, until the next
+            start (Tomcat's StandardManager: ``pathname``); ``{context}`` in its name stands for the
+            context. Empty: they end then.
     """
 
     channel_send_options: int = 8
@@ -490,6 +494,7 @@ class ManagerConfig(_Config, frozen=True):
     min_copies: int = 0
     state_transfer_timeout_s: float = 60.0
     expiry_interval: int = 1000
+    pathname: str = ""
 
 
 class NodeConfig(_Config, frozen=True):
@@ -502,6 +507,8 @@ class NodeConfig(_Config, frozen=True):
         hold_all: Keep copies of every context that other members announce.
         insecure: Allow addresses other than loopback although there is neither a key nor mutual
             TLS, and so nothing is authenticated.
+        drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
+            it has what is here.
     """
 
     name: str = ""
@@ -509,6 +516,7 @@ class NodeConfig(_Config, frozen=True):
     contexts: tuple[str, ...] = ()
     hold_all: bool = False
     insecure: bool = False
+    drain_timeout_s: float = 25.0
     channel: ChannelConfig = ChannelConfig()
     manager: ManagerConfig = ManagerConfig()
 
@@ -567,6 +575,12 @@ def check_values(config: NodeConfig) -> None:
         )
     _positive("channel.heartbeat_sleeptime", config.channel.heartbeat_sleeptime)
     _check_sender(config.channel.sender)
+    check_pathname(config)
+    if config.drain_timeout_s < 0:
+        raise ConfigError(
+            f"must be 0 (do not wait) or more, found {config.drain_timeout_s}",
+            key="drain_timeout_s",
+        )
     _positive("manager.commit_timeout", config.manager.commit_timeout)
     _positive("manager.inbox_max_bytes", config.manager.inbox_max_bytes)
     _positive("manager.dirty_max", config.manager.dirty_max)
@@ -707,6 +721,29 @@ def _needs_own_link(key: str, channel: ChannelConfig) -> None:
             "own_link is false, but who is at an address is asked in the own link's language; "
             "write own_link = true, or give the unique_id of a member of Tomcat",
             key=key,
+        )
+
+
+def check_pathname(config: NodeConfig) -> None:
+    """Refuse a file that cannot hold what it is to hold. Part of `check_config`.
+
+    Raises:
+        ConfigError: Says what to write instead.
+    """
+    pathname = config.manager.pathname
+    if not pathname:
+        return
+    where, _, name = pathname.rpartition("/")
+    if "{context}" in where:
+        raise ConfigError(
+            f"found {pathname!r}; write {{context}} in the file's name, not in a directory's",
+            key="manager.pathname",
+        )
+    if "{context}" not in name and (config.hold_all or len(config.contexts) > 1):
+        raise ConfigError(
+            f"found {pathname!r}, one file for several contexts; write a name with {{context}} in "
+            "it, which stands for each one's name",
+            key="manager.pathname",
         )
 
 

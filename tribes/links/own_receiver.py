@@ -57,8 +57,9 @@ from tribes.links.own_wire import (
     encode_welcome,
     proven,
 )
+from tribes.links.read_gate import ReadGate
 from tribes.wire.frame import FrameDecoder, encode_frame
-from tribes.wire.outputs import Close, NetworkOutput, Pause, Resume, Write
+from tribes.wire.outputs import Close, NetworkOutput, Write
 
 if TYPE_CHECKING:
     from tribes.links.own_inbox import OwnInboxes
@@ -66,9 +67,8 @@ if TYPE_CHECKING:
     from tribes.timers import Timers
     from tribes.wire.member import Member
 
-__all__ = ["ACKS_WAITING_MAX_BYTES", "OwnReceiver", "ReceiverState"]
+__all__ = ["OwnReceiver", "ReceiverState"]
 
-ACKS_WAITING_MAX_BYTES: Final = 64 * 1024
 """Acknowledgements that may wait for a peer to read them; beyond it the peer is not read."""
 
 OPINIONS_WAITING_MAX: Final = 256
@@ -127,12 +127,10 @@ class OwnReceiver:
         "_ended",
         "_entropy",
         "_first",
-        "_flushed",
+        "_gate",
         "_hello",
-        "_holds",
         "_inbox",
         "_inboxes",
-        "_is_clogged",
         "_is_full",
         "_key",
         "_keys",
@@ -148,7 +146,6 @@ class OwnReceiver:
         "_timer",
         "_told",
         "_welcome",
-        "_written",
         "broken",
         "features",
         "link",
@@ -217,11 +214,8 @@ class OwnReceiver:
         self._opener: Opener | None = None
         self._skip = 0
         self._pongs = False
-        self._holds = 0
+        self._gate = ReadGate(link, emit)
         self._is_full = False
-        self._is_clogged = False
-        self._written = 0
-        self._flushed = 0
         self._timer = timers.at(now + hello_timeout, self._late)
 
     def __repr__(self) -> str:
@@ -278,9 +272,7 @@ class OwnReceiver:
             self._told.clear()
         if chunks:
             self._write(chunks)
-            if self._written - self._flushed > ACKS_WAITING_MAX_BYTES and not self._is_clogged:
-                self._is_clogged = True
-                self.hold()
+            self._gate.check()
 
     def tell(self, number: int, opinion: Opinion) -> None:
         """Answer a question about another member with the next :meth:`flush`."""
@@ -289,22 +281,15 @@ class OwnReceiver:
 
     def writable(self, total: int) -> None:
         """The kernel has taken ``total`` bytes of this connection so far."""
-        self._flushed = total
-        if self._is_clogged and self._written - total <= ACKS_WAITING_MAX_BYTES // 2:
-            self._is_clogged = False
-            self.release()
+        self._gate.writable(total)
 
     def hold(self) -> None:
         """Do not read from this connection until as many :meth:`release`."""
-        self._holds += 1
-        if self._holds == 1 and self.state is not ReceiverState.CLOSED:
-            self._emit(Pause(self.link))
+        self._gate.hold()
 
     def release(self) -> None:
         """Take one :meth:`hold` back."""
-        self._holds -= 1
-        if not self._holds and self.state is not ReceiverState.CLOSED:
-            self._emit(Resume(self.link))
+        self._gate.release()
 
     def eased(self) -> None:
         """An outcome became known: read again if that was what it waited for."""
@@ -315,6 +300,7 @@ class OwnReceiver:
     def closed(self) -> None:
         """The connection is gone. May be called more than once."""
         self.state = ReceiverState.CLOSED
+        self._gate.close()
         self._timer.cancel()
         if self._inbox is not None:
             self._inboxes.rest(self._inbox, self)
@@ -369,8 +355,7 @@ class OwnReceiver:
             proof = self._key.hello_tag(proven(b"server", body, self._welcome))
             self._welcome = encode_welcome(replace(welcome, proof=proof)) + tail
         frame = encode_frame(self._welcome)
-        self._written += len(frame)
-        self._emit(Write(self.link, [frame]))
+        self._gate.write([frame])
         self.state = ReceiverState.START
 
     def _refusal(self, hello: Hello, version: int | None) -> Refusal | None:
@@ -419,6 +404,7 @@ class OwnReceiver:
     def _end(self, why: Exception, now: float, *, flush: bool = False) -> None:
         if self.state is not ReceiverState.CLOSED:
             self.state = ReceiverState.CLOSED
+            self._gate.close()
             self._timer.cancel()
             self._emit(Close(self.link, flush=flush))
             self._ended(self, why, now)
@@ -470,5 +456,4 @@ class OwnReceiver:
     def _write(self, chunks: list[bytes]) -> None:
         if self._seal is not None:
             chunks = [self._seal(b"".join(chunks))]
-        self._written += sum(map(len, chunks))
-        self._emit(Write(self.link, chunks))
+        self._gate.write(chunks)

@@ -34,8 +34,9 @@ from tribes.errors import (
 )
 from tribes.links.base import Load, excuse
 from tribes.links.introduction import introduce
+from tribes.links.read_gate import ReadGate
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
-from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
+from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
 if TYPE_CHECKING:
     from tribes.config.model import SenderConfig
@@ -52,9 +53,6 @@ against the queue's bound and can still be failed or moved to another connection
 
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 2.0
-
-ACKS_WAITING_MAX_BYTES = 64 * 1024
-"""Acknowledgements that may wait for a peer to read them; some 3,000."""
 
 _ACK_BODY_MAX_BYTES = 1024
 """Longest frame that is read on a sending connection: a member has only 3-byte answers to give."""
@@ -452,12 +450,8 @@ class PlainReceiver:
         self.link = link
         self.peer = peer
         self.sources: dict[Member, None] = {}
-        self._holds = 0
-        self._written = 0
-        self._flushed = 0
-        self._is_clogged = False
+        self._gate = ReadGate(link, emit)
         self._decoder = FrameDecoder(body_max_bytes=body_max_bytes)
-        self._emit = emit
         self._slots: deque[AckSlot] = deque()
         self._ready: list[bytes] = []
 
@@ -487,29 +481,18 @@ class PlainReceiver:
             slots.popleft()
             self._ready.append(frame)
         if self._ready:
-            self._written += sum(map(len, self._ready))
-            self._emit(Write(self.link, self._ready))
+            self._gate.write(self._ready)
             self._ready = []
-            if self._written - self._flushed > ACKS_WAITING_MAX_BYTES and not self._is_clogged:
-                # A peer that asks for acknowledgements and does not read them is not read either.
-                self._is_clogged = True
-                self.hold()
+            self._gate.check()
 
     def writable(self, total: int) -> None:
         """The kernel has taken ``total`` bytes of acknowledgements so far."""
-        self._flushed = total
-        if self._is_clogged and self._written - total <= ACKS_WAITING_MAX_BYTES // 2:
-            self._is_clogged = False
-            self.release()
+        self._gate.writable(total)
 
     def hold(self) -> None:
         """Do not read from this connection until as many :meth:`release`."""
-        self._holds += 1
-        if self._holds == 1:
-            self._emit(Pause(self.link))
+        self._gate.hold()
 
     def release(self) -> None:
         """Take one :meth:`hold` back."""
-        self._holds -= 1
-        if not self._holds:
-            self._emit(Resume(self.link))
+        self._gate.release()

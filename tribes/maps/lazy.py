@@ -243,7 +243,7 @@ class LazyCore:
             # A whole comparison with all holders has ended, and nobody lacked anything.
             return True
         self._rounds[partition] = sent
-        replicator.drain(now)
+        replicator.compare_all(now)
         return False
 
     def _forward(self, partition: int) -> Callable[[list[Commit]], None]:

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -28,6 +29,7 @@ from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
 from tribes.runtime.commits import Committer
 from tribes.runtime.crossing import call_in_run, send_from_outside
 from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.hosts import refuse_uwsgi_without, successor_wait_s
 from tribes.runtime.parts import Sessions
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop, result_of, running_loop
 from tribes.wire.options import SendOptions
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from tribes.gauges import NodeGauges
     from tribes.ids import UniqueId
     from tribes.manager.delta import DeltaManager
+    from tribes.manager.drain import DrainReport
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
@@ -52,6 +55,8 @@ __all__ = ["BackgroundNode"]
 log = structlog.get_logger("tribes")
 
 _START_TIMEOUT_S = 30.0
+_SAVE_S = 15.0
+"""After the drain, to write what nobody else has, and to close what is open."""
 
 
 class _Run:
@@ -62,6 +67,7 @@ class _Run:
         self.joined = joined
         self.is_over = False
         """It was told to stop, or has ended."""
+        self.is_retired = False
         self.thread: threading.Thread | None = None
         self.token: trio.lowlevel.TrioToken | None = None
         self.nursery: trio.Nursery | None = None
@@ -90,7 +96,8 @@ class BackgroundNode:
         interceptors: The chain, or a function that makes one; None: the default one. Only with a
             function can a forked child have a node of its own.
         codec: Encodes attribute values.
-        drain_timeout: Seconds that ``stop`` may wait until every member has everything.
+        drain_timeout: Seconds that ``stop`` may wait until every member has confirmed that it has
+            everything; None: as the configuration says.
         watch: Sees every event, in the background thread; must not block.
     """
 
@@ -100,7 +107,7 @@ class BackgroundNode:
         *,
         interceptors: Sequence[Interceptor] | Callable[[], Sequence[Interceptor]] | None = None,
         codec: ValueCodec | None = None,
-        drain_timeout: float = 5.0,
+        drain_timeout: float | None = None,
         watch: Callable[[Event], None] | None = None,
     ) -> None:
         self.config = config
@@ -109,7 +116,8 @@ class BackgroundNode:
         """Done when this node has the sessions of the others: True, or False when time ran out."""
         self._committer = Committer(config.manager)
         self._interceptors = interceptors
-        self._drain_timeout = drain_timeout
+        limit = config.drain_timeout_s if drain_timeout is None else drain_timeout
+        self._drain_timeout = limit
         self._watch = watch
         self._lock = threading.Lock()
         self._run: _Run | None = None
@@ -137,6 +145,7 @@ class BackgroundNode:
                 "the interceptors of this node are in use in the process that this one was forked "
                 "from; give BackgroundNode a function that makes them"
             )
+        refuse_uwsgi_without()
         run = _Run(self.joined)
         name = f"tribes-{self.config.name or 'node'}"
         run.thread = threading.Thread(target=self._thread_main, args=(run,), name=name, daemon=True)
@@ -159,18 +168,43 @@ class BackgroundNode:
             util.Finalize(None, self.stop, exitpriority=100)
 
     def stop(self) -> None:
-        """Send what is queued, leave the group, end the thread. A second call does nothing."""
+        """Get the members' receipts, leave the group, end the thread; `drain_report` says how that
+        went. A second call does nothing.
+        """
         atexit.unregister(self.stop)
         run = self._run
         if run is None or run.thread is None or not run.thread.is_alive():
             return
-        run.is_over = True
+        run.is_over = run.is_retired = True
         if run.token is not None and run.stopping is not None:
             try:
                 run.token.run_sync_soon(run.stopping.set)
             except trio.RunFinishedError:
                 pass
-        run.thread.join(self._drain_timeout + 5)
+        run.thread.join(successor_wait_s() + 2 * self._drain_timeout + _SAVE_S)
+
+    def retire(self) -> None:
+        """Tell everybody that this node is about to leave, some time before `stop`; see
+        :meth:`GroupChannel.retire`. Returns when the members have been told, or cannot be.
+        """
+        run = self._run
+        if run is None or run.is_over or run.channel is None:
+            return
+        run.is_retired = True
+        with suppress(ChannelClosedError, TimeoutError):
+            call_in_run(run.token, run.channel.retire).result(_START_TIMEOUT_S)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a balancer should send requests here: it has joined, and is not to leave."""
+        run = self._run
+        return self.is_running and run is not None and not run.is_retired and self.joined.done()
+
+    @property
+    def drain_report(self) -> DrainReport | None:
+        """How `stop` went; None before, in another process, and where it took too long."""
+        run = self._run
+        return None if run is None or run.channel is None else run.channel.drain_report
 
     def wait_joined(self, timeout: float | None = None) -> bool:
         """Block until this node has the others' sessions; False when that took too long.

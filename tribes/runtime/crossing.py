@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tribes.runtime.group_channel import GroupChannel
     from tribes.wire.member import Member
 
-__all__ = ["call_in_run", "send_from_outside"]
+__all__ = ["call_in_run", "now_or_soon", "send_from_outside", "soon"]
 
 
 def send_from_outside(
@@ -63,12 +63,7 @@ def send_from_outside(
         else:
             home.start_soon(send)
 
-    if token is None:
-        raise closed
-    try:
-        token.run_sync_soon(begin)
-    except trio.RunFinishedError:
-        raise closed from None
+    soon(token, begin, closed)
     return future
 
 
@@ -95,11 +90,36 @@ def call_in_run(token: trio.lowlevel.TrioToken | None, call: Callable[[], None])
         else:
             future.set_result(None)
 
-    closed = ChannelClosedError("the node was stopped")
+    soon(token, run, ChannelClosedError("the node was stopped"))
+    return future
+
+
+def soon(
+    token: trio.lowlevel.TrioToken | None, call: Callable[[], None], closed: ChannelClosedError
+) -> None:
+    """Call a function soon in a run, from any thread.
+
+    Args:
+        token: Of the run; None: there is none.
+        call: Must neither block nor raise.
+        closed: What to raise when the run has ended.
+
+    Raises:
+        ChannelClosedError: That one.
+    """
     if token is None:
         raise closed
     try:
-        token.run_sync_soon(run)
+        token.run_sync_soon(call)
     except trio.RunFinishedError:
         raise closed from None
-    return future
+
+
+def now_or_soon(
+    token: trio.lowlevel.TrioToken | None, call: Callable[[], None], closed: ChannelClosedError
+) -> None:
+    """The same, but at once for a caller that is in that run."""
+    if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
+        call()
+    else:
+        soon(token, call, closed)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
+import structlog
 import trio
 
 from tribes.config.model import NodeConfig
@@ -15,6 +16,7 @@ from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
 from tribes.runtime.commits import Committer
 from tribes.runtime.key_files import read_keys, read_tls
+from tribes.runtime.leaving import leave_in_order, load_saved
 from tribes.runtime.listeners import (
     ListenerRegistry,
     MembershipListener,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
     from tribes.gauges import NodeGauges
+    from tribes.manager.conflicts import SessionConflict
     from tribes.manager.delta import DeltaManager
+    from tribes.manager.drain import DrainReport
     from tribes.manager.expiry import SessionExpired
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
 
 __all__ = ["GroupChannel"]
+
+log = structlog.get_logger("tribes")
 
 _FORKED = (
     "this process was forked from the one that runs this channel; make and enter a channel of its "
@@ -62,8 +68,8 @@ class GroupChannel:
             channel.add_message_listener(print, inline=True)
             await channel.send(b"hello")
 
-    Entering joins the group; leaving waits for what is queued (``drain_timeout``), tells the group
-    and closes every socket. Cancelling the body leaves the group as well.
+    Entering joins the group; leaving waits for the members' receipts (``drain_timeout``), tells the
+    group and closes every socket. Cancelling the body leaves the group as well.
 
     A process that is forked while it runs has none of it: its copies of the sockets are closed, and
     every use raises, until it enters a channel of its own.
@@ -73,7 +79,8 @@ class GroupChannel:
         interceptors: The chain between the messages and the wire; None: asynchronous dispatch and
             failure detector, as Tomcat's default.
         sessions: Session managers that live on this channel.
-        drain_timeout: Seconds that leaving may wait for what is queued.
+        drain_timeout: Seconds that leaving may wait until every member has confirmed that it has
+            what is here; None: as the configuration says.
         watch: Sees every event at once, in the channel's loop; must not block.
     """
 
@@ -83,18 +90,23 @@ class GroupChannel:
         *,
         interceptors: Sequence[Interceptor] | None = None,
         sessions: Sessions | None = None,
-        drain_timeout: float = 5.0,
+        drain_timeout: float | None = None,
         watch: Callable[[Event], None] | None = None,
     ) -> None:
         self.config = config or NodeConfig()
         self.sessions = sessions or Sessions(self.config)
         self._committer = Committer(self.config.manager)
         self._interceptors = interceptors
-        self._drain_timeout = drain_timeout
+        limit = self.config.drain_timeout_s if drain_timeout is None else drain_timeout
+        self._drain_timeout = limit
+        self.drain_report: DrainReport | None = None
+        """How leaving went; None before, and where the body ended with an exception."""
+        self._is_retired = False
         self._listeners = ListenerRegistry(
             max_threads=self.config.channel.receiver.max_threads,
             watch=watch,
             expired=self._session_expired,
+            conflict=self._session_conflict,
         )
         self._stack: AsyncExitStack | None = None
         self._shell: Shell | None = None
@@ -123,6 +135,7 @@ class GroupChannel:
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         self._token = token = trio.lowlevel.current_trio_token()
+        found = await trio.to_thread.run_sync(load_saved, self.config, self.sessions)
 
         def wake(call: Callable[[], None]) -> None:
             try:
@@ -137,6 +150,7 @@ class GroupChannel:
             interceptors=self._interceptors,
             wake=wake,
         )
+        self._shell.core.hold(found)
         if self.sessions.revive is _refuse:
             self.sessions.revive = None
         async with trio.open_nursery() as nursery:
@@ -147,12 +161,19 @@ class GroupChannel:
             self._is_running = True
             try:
                 yield
+                self._is_retired = True
                 for manager in self.sessions.managers.values():
                     await trio.to_thread.run_sync(manager.leaving)
-                await self._shell.drain(self._drain_timeout)
+                self.drain_report = await leave_in_order(
+                    self._shell, self.sessions, self.config, self._drain_timeout
+                )
             finally:
                 self._is_running = False
                 nursery.cancel_scope.cancel()
+
+    def _session_conflict(self, event: SessionConflict) -> None:
+        manager = self.sessions.manager(event.context)
+        manager.notify_conflict(event.key, event.lost, event.won)
 
     def _session_expired(self, event: SessionExpired) -> None:
         self.sessions.manager(event.context).notify_destroyed(event.key, "expired")
@@ -179,6 +200,25 @@ class GroupChannel:
     def is_running(self) -> bool:
         """Whether the channel has been entered and not been left."""
         return self._is_running
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a balancer should send requests here: it has joined, and is not to leave."""
+        return self._is_running and not self._is_retired and self.shell.core.is_joined
+
+    def retire(self) -> None:
+        """Tell everybody that this node is about to leave, some time before it does.
+
+        From now on `is_ready` is false, no member waits for this node's acknowledgements, and none
+        counts its copies. It goes on answering requests. A second call does nothing.
+
+        Raises:
+            ChannelClosedError: The channel is not running.
+        """
+        self.shell.retire()
+        if not self._is_retired:
+            self._is_retired = True
+            log.info("draining", node=self.config.name)
 
     def _after_fork(self) -> None:
         """In a forked child: the channel runs in the parent, and nothing of it here."""
@@ -322,7 +362,7 @@ class GroupChannel:
             LocalProtocolError: The channel was started without TLS.
             ChannelClosedError: The channel is not running.
         """
-        self.shell.set_tls(tls)
+        self.shell.links.set_tls(tls)
 
     def reload_certificates(self) -> None:
         """Read certificate, private key and authorities again and use them for the connections from

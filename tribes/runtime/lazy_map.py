@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
-
-import trio
 
 from tribes.config.model import waits_for_members
 from tribes.errors import ChannelClosedError, LocalProtocolError, MapFullError
@@ -16,6 +14,7 @@ from tribes.maps.lazy_messages import Get, MapReply, Put
 from tribes.maps.manager import ENTRIES_MAX, VALUE_MAX_BYTES, MapManager
 from tribes.maps.placement import PARTITIONS, EntryKind, partition_of_entry
 from tribes.runtime.background import BackgroundNode
+from tribes.runtime.crossing import now_or_soon
 from tribes.runtime.replicated_map import run_in_channel
 from tribes.runtime.waiters import ThreadWaiter, async_waiter, refuse_in_event_loop, result_of
 from tribes.wire.options import SendOptions
@@ -326,21 +325,8 @@ class LazyReplicatedMap(MutableMapping[MapKey, Any]):
                 future.set_exception(error)
             shell.pump()
 
-        _call_in(token, begin)
+        now_or_soon(token, begin, ChannelClosedError("the channel was stopped"))
         return future
-
-
-def _call_in(token: trio.lowlevel.TrioToken | None, call: Callable[[], None]) -> None:
-    if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
-        call()
-        return
-    closed = ChannelClosedError("the channel was stopped")
-    if token is None:
-        raise closed
-    try:
-        token.run_sync_soon(call)
-    except trio.RunFinishedError:
-        raise closed from None
 
 
 def _name(key: MapKey) -> str:

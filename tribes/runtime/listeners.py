@@ -21,6 +21,7 @@ import trio
 
 from tribes.channel.outputs import Deliver, Event, MembershipEvent
 from tribes.errors import LocalProtocolError
+from tribes.manager.conflicts import SessionConflict
 from tribes.manager.expiry import SessionExpired
 from tribes.wire.data import ChannelData
 from tribes.wire.options import SendOptions
@@ -80,6 +81,9 @@ class ListenerRegistry:
         max_threads: Worker threads that synchronous listeners may use at once.
         watch: Sees every event of the core at once, before any listener.
         expired: Called in a worker thread for every session that this node has expired.
+        conflict: Called in a worker thread for the writes of this node that others replaced without
+            knowing them; as with changes of the membership, the oldest are dropped when too many
+            wait.
 
     Attributes:
         find_more: Finds one more function for a message in Java's serialisation, besides those
@@ -92,6 +96,7 @@ class ListenerRegistry:
         max_threads: int,
         watch: Callable[[Event], None] | None = None,
         expired: Callable[[SessionExpired], None] | None = None,
+        conflict: Callable[[SessionConflict], None] | None = None,
     ) -> None:
         self.find_more: Callable[[ChannelData], MessageHandler | None] | None = None
         self._messages: list[MessageHandler] = []
@@ -99,6 +104,7 @@ class ListenerRegistry:
         self._limiter = trio.CapacityLimiter(max_threads)
         self._watch = watch
         self._expired = expired
+        self._conflict = conflict
         self._events: deque[Event] = deque()
         # As many as there are sessions at most: destroyed events are never dropped (DESIGN §5.5).
         self._expiries: deque[SessionExpired] = deque()
@@ -191,8 +197,10 @@ class ListenerRegistry:
         log.info(event.name, **event.fields())
         if self._watch is not None:
             self._watch(event)
-        is_change = isinstance(event, MembershipEvent)
-        if (is_change and self._members) or (self._expired and isinstance(event, SessionExpired)):
+        is_change = (isinstance(event, MembershipEvent) and self._members) or (
+            isinstance(event, SessionConflict) and self._conflict
+        )
+        if is_change or (self._expired and isinstance(event, SessionExpired)):
             if isinstance(event, SessionExpired):
                 self._expiries.append(event)
             else:
@@ -208,6 +216,10 @@ class ListenerRegistry:
             while self._events or self._expiries:
                 if self._events:
                     event = self._events.popleft()
+                    if isinstance(event, SessionConflict):
+                        if self._conflict is not None:
+                            await self._tell(self._conflict, event)
+                        continue
                     for listener in tuple(self._members):
                         await self._tell(listener, event)
                 if self._expiries and self._expired is not None:

@@ -22,11 +22,13 @@ from weakref import WeakSet
 import msgspec
 import structlog
 
+from tribes.config.memcached import MemcachedConfig
 from tribes.config.model import NodeConfig, check_config
 from tribes.config.stores import EnvelopeConfig, PersistentConfig, StandardConfig, check_persistent
 from tribes.errors import ConfigError, LocalProtocolError, StoreError
 from tribes.manager.clock import Clock
 from tribes.manager.inbox import CommitResult, Inbox
+from tribes.manager.memcached import MemcachedManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.policy import CommitPolicy, check_on_unreplicated
 from tribes.manager.record import deciseconds
@@ -38,6 +40,7 @@ from tribes.manager.stored import StoredForm
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.runtime.commits import report_unstored
+from tribes.runtime.memcached import make_memcached
 from tribes.runtime.parts import wall_ms
 from tribes.runtime.session_news import report_listener, report_session
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
@@ -45,6 +48,7 @@ from tribes.stores.envelope import Envelope
 
 if TYPE_CHECKING:
     from tribes.manager.base import CommitOutcome, SessionManager
+    from tribes.manager.local import LocalManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.stores.protocol import Store
 
@@ -63,7 +67,7 @@ class LocalSessions:
 
     Args:
         context: Name of the application.
-        config: The manager: `StandardConfig` or `PersistentConfig`.
+        config: The manager: `StandardConfig`, `PersistentConfig` or `MemcachedConfig`.
         store: A store of your own for a Persistent manager, instead of the configuration's.
         codec: Encodes attribute values.
 
@@ -78,7 +82,7 @@ class LocalSessions:
     def __init__(
         self,
         context: str,
-        config: StandardConfig | PersistentConfig | None = None,
+        config: StandardConfig | PersistentConfig | MemcachedConfig | None = None,
         *,
         store: Store | None = None,
         codec: ValueCodec | None = None,
@@ -97,12 +101,19 @@ class LocalSessions:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._was_started = False
-        self._manager: StandardManager | PersistentManager
+        self._manager: LocalManager
         if isinstance(settings, PersistentConfig):
             self._manager = self._persistent(context, settings, store)
         elif store is not None:
-            raise ConfigError(
-                "a Standard manager has no store; write a PersistentConfig", key="store"
+            raise ConfigError("only a Persistent manager has one", key="store")
+        elif isinstance(settings, MemcachedConfig):
+            self._manager = make_memcached(
+                context,
+                settings,
+                self._envelope,
+                table=self._table(),
+                clock=self._clock,
+                settings=self._settings(context),
             )
         else:
             self._manager = self._standard(context, settings)
@@ -110,7 +121,7 @@ class LocalSessions:
 
     # Use, from any thread.
 
-    def manager(self, context: str) -> StandardManager | PersistentManager:
+    def manager(self, context: str) -> LocalManager:
         """The session manager.
 
         Raises:
@@ -155,14 +166,13 @@ class LocalSessions:
                 raise LocalProtocolError("local sessions are started once")
             self._was_started = True
             manager = self._manager
-            if isinstance(manager, StandardManager):
-                manager.start()
-                if manager.damaged:
-                    log.error(
-                        "saved sessions were damaged; their file was set aside",
-                        loaded=manager.loaded,
-                        damaged=manager.damaged,
-                    )
+            manager.start()
+            if isinstance(manager, StandardManager) and manager.damaged:
+                log.error(
+                    "saved sessions were damaged; their file was set aside",
+                    loaded=manager.loaded,
+                    damaged=manager.damaged,
+                )
             name = f"tribes-{manager.context}"
             self._thread = threading.Thread(target=self._look, name=name, daemon=True)
             self._thread.start()
@@ -188,6 +198,11 @@ class LocalSessions:
     def is_running(self) -> bool:
         """Whether the sessions are looked after, in this process."""
         return self._thread is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a balancer should send requests here."""
+        return self.is_running
 
     def wait_joined(self, timeout: float | None = None) -> bool:
         """As a node's: there is nobody to wait for."""
@@ -312,13 +327,17 @@ class LocalCommitter:
 
     def __init__(
         self,
-        manager: StandardManager | PersistentManager,
+        manager: LocalManager,
         *,
         on_unreplicated: OnUnreplicated | None = None,
     ) -> None:
         self._manager = manager
-        self._store = manager if isinstance(manager, PersistentManager) else None
-        waits = self._store is not None and self._store.per_request
+        self._store: PersistentManager | MemcachedManager | None = None
+        waits = False
+        if isinstance(manager, PersistentManager):
+            self._store, waits = manager, manager.per_request
+        elif isinstance(manager, MemcachedManager):
+            self._store, waits = manager, manager.later is None
         check_on_unreplicated(on_unreplicated, waits=waits)
         self._on_unreplicated = on_unreplicated
 
@@ -331,7 +350,7 @@ class LocalCommitter:
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
         refuse_in_event_loop("await sessions.acommit(session)")
-        return self._judge(self._write(session, outcome), can_refuse=can_refuse)
+        return self._judge(*self._write(session, outcome), can_refuse=can_refuse)
 
     async def acommit(
         self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
@@ -341,27 +360,32 @@ class LocalCommitter:
         report_unstored(outcome.failed, known_failures)
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
-        result = await in_thread(partial(self._write, session, outcome))
-        return self._judge(result, can_refuse=can_refuse)
+        result, is_lost = await in_thread(partial(self._write, session, outcome))
+        return self._judge(result, is_lost, can_refuse=can_refuse)
 
     def _commit(self, session: Session) -> CommitOutcome:
         if home_of(session) is not self._manager:
             raise LocalProtocolError("the session is from another manager")
         return self._manager.commit(session)
 
-    def _write(self, session: Session, outcome: CommitOutcome) -> CommitResult:
-        """Store it. In a worker thread."""
-        version = outcome.version or 0
+    def _write(self, session: Session, outcome: CommitOutcome) -> tuple[CommitResult, bool]:
+        """Store it, in a worker thread; also say whether the change is nowhere now."""
         assert self._store is not None
+        missing: dict[str, str] = {}
+        is_lost = False
         try:
+            if isinstance(self._store, MemcachedManager):
+                return self._store.store(session), False
             self._store.store(session)
         except StoreError as error:
-            return CommitResult(version, (), {"store": str(error)})
-        return CommitResult(version, (), {})
+            missing["store"] = str(error)
+            is_lost = isinstance(self._store, MemcachedManager) and self._store.loses(error)
+        return CommitResult(outcome.version or 0, (), missing), is_lost
 
-    def _judge(self, result: CommitResult, *, can_refuse: bool) -> CommitResult:
+    def _judge(self, result: CommitResult, is_lost: bool, *, can_refuse: bool) -> CommitResult:
         manager: SessionManager = self._manager
-        manager.policy.judge(result, self._on_unreplicated, can_refuse=can_refuse)
+        choice = "error" if is_lost else self._on_unreplicated
+        manager.policy.judge(result, choice, can_refuse=can_refuse)
         return result
 
 

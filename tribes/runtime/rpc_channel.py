@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self
 
-import trio
-
 from tribes.errors import ChannelClosedError
 from tribes.rpc.calls import RpcBody, RpcMode, RpcResult
 from tribes.runtime.background import BackgroundNode
+from tribes.runtime.crossing import now_or_soon
 from tribes.runtime.rpc_dispatch import Endpoint, RpcHandler
 from tribes.runtime.waiters import refuse_in_event_loop, result_of
 from tribes.wire.member import Member
@@ -168,11 +167,5 @@ class RpcChannel:
                 future.set_exception(error)
             shell.pump()
 
-        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
-            begin()
-            return future
-        try:
-            token.run_sync_soon(begin)
-        except trio.RunFinishedError:
-            raise closed from None
+        now_or_soon(token, begin, closed)
         return future

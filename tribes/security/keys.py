@@ -17,6 +17,7 @@ its own, so a tag made for one purpose is worthless for another::
 
     group key ─┬─ "tribes v1 heartbeat" ─ HMAC of heartbeats and farewells (see `mark`)
                ├─ "tribes v1 hello" ───── HMAC of the handshake on a link
+               ├─ "tribes v1 store" ───── AES-256-GCM of what a member keeps in files
                └─ "tribes v1 link" ─┬──── + both nonces, "client to server" ─ AES-256-GCM
                                     └──── + both nonces, "server to client" ─ AES-256-GCM
 
@@ -101,7 +102,7 @@ class GroupKey:
         LocalProtocolError: The id or the length is out of range.
     """
 
-    __slots__ = ("_heartbeat", "_hello", "_link", "_secret", "id")
+    __slots__ = ("_heartbeat", "_hello", "_link", "_secret", "id", "store")
 
     def __init__(self, key_id: int, secret: bytes) -> None:
         if not 1 <= key_id <= KEY_ID_MAX:
@@ -113,6 +114,8 @@ class GroupKey:
         self._heartbeat: Final = self._sub_key(b"tribes v1 heartbeat")
         self._hello: Final = self._sub_key(b"tribes v1 hello")
         self._link: Final = self._sub_key(b"tribes v1 link")
+        self.store: Final = self._sub_key(b"tribes v1 store")
+        """Encrypts what a member keeps in files."""
 
     def _sub_key(self, label: bytes) -> bytes:
         return hkdf_sha256(self._secret, info=label, length=KEY_BYTES)

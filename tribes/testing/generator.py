@@ -18,6 +18,7 @@ from msgspec import structs
 
 from tribes.errors import ConfigError
 from tribes.testing.plan import ACTIONS, Plan, Step
+from tribes.testing.workload import MERGED_MIX, MIX
 
 __all__ = ["DEFAULT_FAULTS", "NODES_TAKEN", "draw_plan"]
 
@@ -140,6 +141,7 @@ def draw_plan(
         large_share=added.choice((0.0, 0.0, 0.05)),
         links=added.choice(("own", "own", "own", "plain", "mixed")),
         suspect_after=added.choice((1000, 1000, 1000, 0)),
+        mix=added.choice(({}, {}, {**MIX, **MERGED_MIX})),
     )
 
 

@@ -8,10 +8,12 @@ is another one. Times are seconds of the world.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, Final, TypeAlias
 
 import msgspec
+
+from tribes.manager.merged import MergedCounter, MergedList
 
 __all__ = [
     "SETTLE_S",
@@ -46,8 +48,9 @@ class Op(msgspec.Struct, array_like=True):
         number: Its place in the history; operations are numbered in the order in which they began.
         client: Who asked.
         node: The incarnation that served it, or should have.
-        kind: create, write, append, counter, set_add, read, touch, rotate, invalidate; lost, when
-            the session was not found.
+        kind: create, write, append, counter, set_add, remove, merged_add, merged_put, merged_take,
+            merged_append, merged_read, read, touch, rotate, invalidate; lost, when the session was
+            not found.
         key: The session; empty if there was none.
         begin: When the node served it: reading and committing are one moment there.
         name: The attribute.
@@ -346,4 +349,8 @@ def plain(value: Any) -> Any:
     """A value as JSON can carry it; of a long text only its begin and its length."""
     if isinstance(value, str) and len(value) > _SHOWN_MAX:
         return f"{value[:_SHOWN_MAX].rstrip('.')}({len(value)})"
-    return sorted(value) if isinstance(value, set | frozenset) else value
+    if isinstance(value, MergedCounter):
+        return value.value
+    if isinstance(value, MergedList):
+        return list(value)
+    return sorted(value) if isinstance(value, Set) else value

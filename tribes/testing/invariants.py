@@ -3,7 +3,8 @@
 =====================  ===========================================================================
 `check_now`            while a run goes on, often: order, duplicates, inventions, bounds, and that
                        no logged-out session comes back
-`check_history`        afterwards, in linear time: `check_reads`, `check_state`, `check_sends`,
+`check_history`        afterwards, in linear time: `check_reads`, `check_state`, `check_merged`,
+                       `check_overwritten`, `check_sends`,
                        `check_times`, `check_views`, `check_suspicions`, `check_expiries`,
                        `check_soon`
 `check_converged`      some time after the last fault: one view, equal copies, nothing blocked
@@ -22,6 +23,7 @@ from tribes.links.blocked import BLOCKED_MAX
 from tribes.manager.record import Life, header
 from tribes.testing.expiry_checks import check_expiries
 from tribes.testing.history import SETTLE_S
+from tribes.testing.merge_checks import check_merged, check_overwritten
 from tribes.testing.message_checks import DeliveryCheck, check_sends
 from tribes.testing.observer import incarnation
 from tribes.testing.session_checks import check_reads, check_state
@@ -44,7 +46,9 @@ __all__ = [
     "check_converged",
     "check_expiries",
     "check_history",
+    "check_merged",
     "check_now",
+    "check_overwritten",
     "check_reads",
     "check_sends",
     "check_soon",
@@ -236,6 +240,8 @@ def check_history(
     return [
         *check_reads(history),
         *check_state(history, world_state),
+        *check_merged(history, world_state),
+        *check_overwritten(history, world_state),
         *check_expiries(history, world_state),
         *check_sends(history, until),
         *check_times(history, until, patience_s),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tribes.manager.base import SessionManager
 from tribes.manager.clock import Clock, ms_to_hlc
+from tribes.manager.dots import Dots, encode_dots, has_dots
 from tribes.manager.inbox import Inbox
 from tribes.manager.record import (
     LARGE_VALUE_BYTES,
@@ -32,7 +33,7 @@ from tribes.manager.record import (
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 
-__all__ = ["FakeTime", "entries", "make_manager", "records", "session_values"]
+__all__ = ["FakeTime", "dot_stores", "entries", "make_manager", "records", "session_values"]
 
 START_MS = 1_700_000_000_000
 START_HLC = ms_to_hlc(START_MS)
@@ -96,7 +97,9 @@ def make_manager(
 
 _offsets = st.integers(0, 20) | st.integers(0, 2**40)
 _namespaces = st.sampled_from([*Namespace, Namespace.ATTRIBUTE, Namespace.CONTAINER, 9])
-_kinds = st.sampled_from([Kind.LAST_WRITER, Kind.LAST_WRITER, Kind.TOMBSTONE, 3])
+_kinds = st.sampled_from(
+    [Kind.LAST_WRITER, Kind.LAST_WRITER, Kind.TOMBSTONE, Kind.SET, Kind.SET, Kind.APPEND, 5, 9]
+)
 _names = st.sampled_from([b"a", b"b", b"cart", "größe".encode(), b"n" * 130]) | st.text(
     min_size=1, max_size=40
 ).map(str.encode)
@@ -109,17 +112,38 @@ _contents = (
 
 
 @st.composite
+def dot_stores(draw: st.DrawFn, *, hlc: int, actor: int) -> bytes:
+    """Values that merge by element, of writers who had seen writes up to a version."""
+    latest = (hlc, actor)
+    times = st.integers(max(hlc - 4, 1), hlc)
+    versions = st.tuples(times, st.integers(1, 3)).filter(lambda version: version <= latest)
+    seen = dict(draw(st.lists(versions.map(lambda v: (v[1], v[0])), max_size=3)))
+    floor = draw(st.just((0, 0)) | versions) if hlc > 4 else (0, 0)
+    dots = Dots(floor, {a: h for a, h in seen.items() if (h, a) > floor})
+    for version in draw(st.lists(versions, max_size=5)):
+        dot = (*version, draw(st.integers(0, 1)) | 1 << 12)
+        if dots.covers(dot):
+            # A writer gives each element one content; two test broken writers.
+            dots.elements[dot] = bytes((dot[0] & 255, dot[1], draw(st.sampled_from([0, 0, 0, 1]))))
+    return encode_dots(dots)
+
+
+@st.composite
 def entries(draw: st.DrawFn, *, created: int, access: int) -> Entry:
     """Entries written between two moments."""
     hlc = created + min(draw(_offsets), access - created)
     base = draw(st.sampled_from([0, 0, 1, max(hlc - 3, 1)]))
+    kind, actor = int(draw(_kinds)), draw(_actors)
+    contents = _contents
+    if has_dots(kind) and hlc and draw(st.integers(0, 9)):
+        contents = dot_stores(hlc=hlc, actor=actor)
     return Entry(
         int(draw(_namespaces)),
-        int(draw(_kinds)),
+        kind,
         draw(_names),
-        draw(_contents),
+        draw(contents),
         hlc,
-        draw(_actors),
+        actor,
         base if base < hlc else 0,
     )
 

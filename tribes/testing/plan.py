@@ -70,6 +70,11 @@ KINDS: Final = frozenset(
         "rotate",
         "invalidate",
         "abandon",
+        "merged_add",
+        "merged_put",
+        "merged_take",
+        "merged_append",
+        "merged_read",
     )
 )
 """What a client may do with the session that it has."""

@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from tribes.testing.history import History, Op, Version
     from tribes.testing.violation import WorldState
 
-__all__ = ["check_reads", "check_state"]
+__all__ = ["check_reads", "check_state", "survivors"]
 
 _EVERYWHERE: Final = "*"
-_WRITES: Final = frozenset(("write", "append", "counter", "set_add", "remove"))
+_WRITES: Final = frozenset(
+    (
+        *("write", "append", "counter", "set_add", "remove"),
+        *("merged_add", "merged_put", "merged_take", "merged_append"),
+    )
+)
+_MERGED: Final = "merged "
+"""What the names of values begin with that merge by element; `merge_checks` knows what is there."""
 _SLACK_S: Final = 2.0
 """Idle times are counted in whole seconds here and deciseconds there."""
 _EXPIRY_S: Final = 15.0
@@ -139,7 +146,7 @@ def _check_seen(
         return found
     if op.seen_version is not None:
         source = written.get((op.key, op.name, op.seen_version))
-        if source is None or source.value != op.seen:
+        if source is None or (source.value != op.seen and not op.name.startswith(_MERGED)):
             text = f"{op.node} shows {op.seen!r} for {op.name}, which nobody wrote so"
             facts = (fact,) if source is None else (f"op {source.number}", fact)
             found.append(Violation("invented value", text, facts, op.begin))
@@ -250,7 +257,7 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
     - ``not expired``: none is live long after its idle limit, counted from its last use of any kind
       and the last fault.
     """
-    survivors = _survivors(history, state)
+    kept_ops = survivors(history, state)
     written, removals = _written(history), _removals(history)
     wanted = _Known()
     ends: dict[str, Op] = {}
@@ -265,7 +272,7 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
             ends.setdefault(op.key, op)
         if op.kind == "create":
             created[op.key], limits[op.key] = op, op.limit
-        if op.number in survivors:
+        if op.number in kept_ops:
             wanted.learn("", op)
     found = []
     for node, held in state.nodes.items():
@@ -302,20 +309,20 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
             if session.life != Life.LIVE or key not in used:
                 continue
             # Its limit was written with its creation, and may have gone with that.
-            kept = key in created and created[key].number in survivors
+            kept = key in created and created[key].number in kept_ops
             limit = limits.get(key, 0) if kept else 0
             if limit and state.time > max(used[key], history.last_fault) + limit + _EXPIRY_S:
                 text = f"{node} has a session live that was last used at {used[key]:.3f} s"
                 found.append(Violation("not expired", text, facts, state.time))
             for name, (version, value) in session.entries.items():
                 source = written.get((key, name, version))
-                if source is None or source.value != value:
+                if source is None or (source.value != value and not name.startswith(_MERGED)):
                     text = f"{node} holds {value!r} for {name}, which nobody wrote so"
                     found.append(Violation("invented value", text, facts, state.time))
     return found
 
 
-def _survivors(history: History, state: WorldState) -> set[int]:
+def survivors(history: History, state: WorldState) -> set[int]:
     """The operations whose effects no crash can have taken."""
     live = state.nodes.keys()
     # Whoever is in an equal copy with a survivor has handed all it had to one that runs to this

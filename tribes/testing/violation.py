@@ -49,21 +49,30 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class WorldState:
-    """What the live nodes held at the end, by incarnation and session key."""
+    """What the live nodes held at the end, by incarnation and session key.
+
+    Attributes:
+        time: When that was.
+        nodes: Their sessions.
+        overwritten: How many of its writes each has seen replaced by others that did not know them.
+    """
 
     time: float
     nodes: dict[str, dict[str, SessionState]]
+    overwritten: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, world: World, context: str = "app") -> WorldState:
         """Look at all live nodes; costs a few tens of µs per session and node."""
         nodes: dict[str, dict[str, SessionState]] = {}
+        overwritten: dict[str, int] = {}
         for node in world.nodes.values():
             if not node.is_alive:
                 continue
             manager = node.manager(context)
             held: dict[str, SessionState] = {}
             nodes[incarnation(node)] = held
+            overwritten[incarnation(node)] = manager.statistics().overwritten
             for key in manager.table.keys():  # noqa: SIM118 - a table is no mapping
                 record = manager.table.get(key)
                 if record is None:
@@ -77,4 +86,4 @@ class WorldState:
                             text = name.decode()
                             entries[text] = (entry.hlc, entry.actor), plain(session.get(text))
                 held[key] = SessionState(life, entries)
-        return cls(world.now, nodes)
+        return cls(world.now, nodes, overwritten)

@@ -24,6 +24,7 @@ from math import ceil
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tribes.manager.merged import MergedCounter, MergedList, MergedSet
 from tribes.manager.record import Namespace
 from tribes.testing.history import History, Op, Version, plain
 from tribes.testing.observer import Observer, incarnation
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tribes.manager.inbox import CommitResult
     from tribes.manager.session import Session
 
-__all__ = ["MIX", "Workload"]
+__all__ = ["MERGED_MIX", "MIX", "Workload"]
 
 MIX: Final[Mapping[str, float]] = {
     "write": 4,
@@ -49,7 +50,21 @@ MIX: Final[Mapping[str, float]] = {
 }
 """How often clients do what, relative to each other. ``abandon`` forgets the session."""
 
+MERGED_MIX: Final[Mapping[str, float]] = {
+    "merged_add": 3,
+    "merged_put": 2,
+    "merged_take": 1,
+    "merged_append": 2,
+    "merged_read": 1,
+}
+"""The same for the values that merge by element; not in `MIX`, so that a seed stays what it was."""
+
 _NAMES: Final = 4
+MERGED: Final[Mapping[str, Any]] = {
+    "merged count": MergedCounter,
+    "merged set": MergedSet,
+    "merged list": MergedList,
+}
 _TAGS_MAX: Final = 30
 """Tags of one list or set; then the next one begins, so that checking stays linear."""
 _FAILING_SHARE: Final = 0.1
@@ -256,6 +271,8 @@ class Workload:
         elif kind == "invalidate":
             session.invalidate()
             browser.forget()
+        elif kind.startswith("merged_"):
+            self._use_merged(client, session, op)
         elif kind != "touch":
             self._use(client, session, op)
         self._commit(client, node, op, session)
@@ -297,6 +314,37 @@ class Workload:
             browser.appends += 1
         session[op.name] = value
         op.value = plain(value)
+
+    def _use_merged(self, client: _Client, session: Session, op: Op) -> None:
+        """Read a value that merges by element and, unless the request only reads, change it."""
+        client.number += 1
+        tag, chance = f"{client.name}.{client.number}", self._random
+        name = op.kind.removeprefix("merged_")
+        made: tuple[str, Any] = {
+            "add": ("merged count", MergedCounter),
+            "append": ("merged list", MergedList),
+        }.get(name, ("merged set", MergedSet))
+        if name == "read":
+            made = chance.choice(tuple(MERGED.items()))
+        op.name = made[0]
+        known: Any = session.get(op.name)
+        op.seen, op.seen_version = plain(known), version_of(session, op.name)
+        value = made[1]() if known is None else known
+        if name == "read":
+            return
+        if name == "take":
+            if not value:
+                return
+            op.value = chance.choice(sorted(value))
+            value.discard(op.value)
+        elif name == "add":
+            op.value = chance.randint(1, 3)
+            value.add(op.value)
+        else:
+            op.value = tag
+            value.append(tag) if name == "append" else value.add(tag)
+        if known is None:
+            session[op.name] = value
 
     def _op(self, client: _Client, node: SimNode, kind: str) -> Op:
         browser = client.browser

@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionNotReplicatedError, StoreError
+from tribes.manager.session_locks import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
+from tribes.web.ready import answer_ready
 from tribes.web.refusal import refuse
 from tribes.web.urls import strip_scope
 
@@ -67,6 +69,8 @@ class SessionMiddleware:
         tracking: Where ids travel: ``"cookie"``; ``"url"``, as ``;jsessionid=…`` in links that the
             application makes by `encode_url`; or ``"both"``, where a client without cookies needs
             the links.
+        ready_path: Path at which a balancer asks whether to send requests here: 200 when this node
+            has the others' sessions and is not about to leave, else 503. Empty: there is none.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -83,8 +87,10 @@ class SessionMiddleware:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
+        ready_path: str = "",
     ) -> None:
         self.app = app
+        self._ready_path = ready_path
         self.binding = SessionBinding(
             node,
             context=context,
@@ -102,6 +108,9 @@ class SessionMiddleware:
         elif kind in ("http", "websocket") and not self.binding.is_filtered(scope.get("path", "")):
             if self.binding.must_join:
                 await self.binding.ajoin()
+            if self._ready_path and kind == "http" and scope.get("path") == self._ready_path:
+                await answer_ready(send, is_ready=self.binding.node.is_ready)
+                return
             await self._request(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -113,8 +122,12 @@ class SessionMiddleware:
             scope = dict(scope)
             url = strip_scope(scope, binding.parameter, binding.route)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        line = None
+        if binding.wants_request:
+            query = scope.get("query_string", b"").decode("latin-1")
+            line = RequestLine(scope.get("method", ""), scope.get("path", ""), query)
         try:
-            held = await binding.aopen(cookies, url)
+            held = await binding.aopen(cookies, url, line)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             await refuse(scope, send, ())

@@ -18,17 +18,19 @@ import structlog
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import Committer
+from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
+from tribes.web.early import start_with_worker
 from tribes.web.request_session import RequestSession
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
-    from tribes.runtime.group_channel import GroupChannel
+    from tribes.manager.session_locks import RequestLine
     from tribes.web.urls import RequestUrl
 
 __all__ = ["SessionBinding", "Tracking"]
@@ -112,6 +114,8 @@ class SessionBinding:
         self._refusal: ConfigError | None = None
         """Why the node could not start."""
         self._native: ChannelTask | None = None
+        if not isinstance(node, GroupChannel):
+            start_with_worker(self)
 
     # One request.
 
@@ -119,7 +123,17 @@ class SessionBinding:
         """Whether requests for this path have no session (Tomcat: PersistentValve's ``filter``)."""
         return self._filter is not None and self._filter.fullmatch(path) is not None
 
-    def open(self, headers: Iterable[bytes], url: RequestUrl | None = None) -> RequestSession:
+    @property
+    def wants_request(self) -> bool:
+        """Whether `open` wants to know the request."""
+        return self.manager.wants_request
+
+    def open(
+        self,
+        headers: Iterable[bytes],
+        url: RequestUrl | None = None,
+        request: RequestLine | None = None,
+    ) -> RequestSession:
         """What a request holds of its session.
 
         A cookie that names one counts before the URL.
@@ -127,35 +141,62 @@ class SessionBinding:
         Args:
             headers: The values of its ``Cookie`` headers.
             url: Its URL, where ids may stand in URLs.
+            request: What it is, if the binding wants to know.
 
         Raises:
             StoreError: It may be in a store, which does not answer.
         """
-        if url is None:
-            return RequestSession(self.manager, *self.find(headers, self.cookie.name))
+        if request is not None and self.manager.ignores(request):
+            return self._open_later(tuple(headers), url, request)
         found, offered = None, ""
-        if self.tracking == "both":
-            found, offered = self.find(headers, self.cookie.name)
-        if found is not None:
+        if url is None or self.tracking == "both":
+            found, offered = self.find(headers, self.cookie.name, request)
+        if url is not None and found is not None:
             url = replace(url, offered="")
-        elif url.offered:
-            found = self.manager.find(split_route(url.offered)[0])
+        elif url is not None and url.offered:
+            found = self._find_one(url.offered, request)
             offered = url.offered if found is not None else ""
         held = RequestSession(self.manager, found, offered)
         held.url = url
         return held
 
+    def _open_later(
+        self, headers: tuple[bytes, ...], url: RequestUrl | None, request: RequestLine
+    ) -> RequestSession:
+        """What a request holds that has no session unless its application asks for it."""
+        held = RequestSession(self.manager, None)
+        held.url = url
+
+        def find() -> tuple[Session | None, str]:
+            if any(self._is_away(value, request) for value in self._values(headers, url)):
+                refuse_in_event_loop(
+                    "let requestUriIgnorePattern match only requests that need no session"
+                )
+            found, offered = self.find(headers, self.cookie.name, request)
+            if found is None and url is not None and url.offered:
+                found, offered = self._find_one(url.offered, request), url.offered
+            return found, offered if found is not None else ""
+
+        held.waiting = find
+        return held
+
     async def aopen(
-        self, headers: Iterable[bytes], url: RequestUrl | None = None
+        self,
+        headers: Iterable[bytes],
+        url: RequestUrl | None = None,
+        request: RequestLine | None = None,
     ) -> RequestSession:
         """The same in a task of asyncio or trio: what a store has is waited for."""
         headers = tuple(headers)
-        values = [*cookie_values(headers, self.cookie.name), "" if url is None else url.offered]
-        if any(value and self.manager.is_away(split_route(value)[0]) for value in values):
-            return await in_thread(partial(self.open, headers, url))
-        return self.open(headers, url)
+        if request is None or not self.manager.ignores(request):
+            for value in self._values(headers, url):
+                if self._is_away(value, request):
+                    return await in_thread(partial(self.open, headers, url, request))
+        return self.open(headers, url, request)
 
-    def find(self, headers: Iterable[bytes], name: str) -> tuple[Session | None, str]:
+    def find(
+        self, headers: Iterable[bytes], name: str, request: RequestLine | None = None
+    ) -> tuple[Session | None, str]:
         """The session that a request has, and what the client sent that names it.
 
         Of several cookies the first one that names a session counts.
@@ -163,12 +204,33 @@ class SessionBinding:
         Args:
             headers: The values of its ``Cookie`` headers.
             name: The cookie's name.
+            request: What it is, if the binding wants to know.
         """
         for value in cookie_values(headers, name):
-            session = self.manager.find(split_route(value)[0])
+            session = self._find_one(value, request)
             if session is not None:
                 return session, value
         return None, ""
+
+    def _find_one(self, value: str, request: RequestLine | None) -> Session | None:
+        session_id, route = split_route(value)
+        if request is None:
+            return self.manager.find(session_id)
+        return self.manager.find(session_id, request=self._at(request, route))
+
+    def _is_away(self, value: str, request: RequestLine | None) -> bool:
+        session_id, route = split_route(value)
+        if request is not None:
+            request = self._at(request, route)
+        return self.manager.is_away(session_id, request)
+
+    def _at(self, request: RequestLine, route: str) -> RequestLine:
+        return request._replace(is_at_home=True) if route and route == self.route else request
+
+    def _values(self, headers: tuple[bytes, ...], url: RequestUrl | None) -> list[str]:
+        """Everything that may name a session."""
+        offered = [] if url is None or not url.offered else [url.offered]
+        return [*cookie_values(headers, self.cookie.name), *offered]
 
     def commit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """Commit what the request changed, if it has a session; block until the members have it.
@@ -181,12 +243,12 @@ class SessionBinding:
             SessionNotReplicatedError: Too few members have it, and that is to be an error.
             LocalProtocolError: It would block an event loop.
         """
-        if held.session is not None:
+        if held.waiting is None and held.session is not None:
             self.committer.commit(held.session, known_failures=held.failed, can_refuse=can_refuse)
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
-        if held.session is not None:
+        if held.waiting is None and held.session is not None:
             await self.committer.acommit(
                 held.session, known_failures=held.failed, can_refuse=can_refuse
             )
@@ -212,6 +274,8 @@ class SessionBinding:
             always: Also when the client has it already.
         """
         held.is_sealed = True
+        if held.waiting is not None:
+            return None
         cookie = cookie or self.cookie
         session = held.session
         if session is None or self.tracking == "url":
@@ -270,8 +334,9 @@ class SessionBinding:
         if self._native is not None:
             await self._native.stop()
         elif isinstance(self.node, BackgroundNode | LocalSessions) and (
-            self._started_in == os.getpid()
+            self._started_in == os.getpid() and self.node.is_running
         ):
+            # Not a second time: when the server has its answer it may cancel whoever still waits.
             await in_thread(self.node.stop)
 
     def _has_ended(self, node: BackgroundNode | LocalSessions) -> bool:

@@ -17,6 +17,7 @@ from tribes.web import refusal
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings
 from tribes.web.request_session import RequestSession
+from tribes.web.wsgi import request_line
 
 if TYPE_CHECKING:
     from flask import Flask, Request, Response
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.runtime.background import BackgroundNode
+    from tribes.runtime.local import LocalSessions
 
 __all__ = ["FlaskSession", "TribesSessions"]
 
@@ -102,7 +104,7 @@ class TribesSessions(SessionInterface):
 
     def __init__(
         self,
-        node: BackgroundNode,
+        node: BackgroundNode | LocalSessions,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,
@@ -123,13 +125,22 @@ class TribesSessions(SessionInterface):
         binding = self.binding
         if binding.must_join:
             binding.join()
-        cookies = request.environ.get("HTTP_COOKIE", "").encode("latin-1")
-        found = binding.find((cookies,), self.cookie(app).name)
+        cookies = (request.environ.get("HTTP_COOKIE", "").encode("latin-1"),)
+        name = self.cookie(app).name
+        line = request_line(request.environ) if binding.wants_request else None
+        if line is not None and binding.manager.ignores(line):
+            held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
+            held.waiting = lambda: binding.find(cookies, name, line)
+            return held
+        found = binding.find(cookies, name, line)
         return FlaskSession(binding.manager, *found, is_secure=request.is_secure)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and write the cookie."""
         held = cast("FlaskSession", session)
+        if held.waiting is not None:
+            held.is_sealed = True
+            return
         if held.accessed:
             response.vary.add("Cookie")
         held.end_id_if_cleared()

@@ -6,7 +6,7 @@ sets no cookie. Writing, or asking for the id, makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionError
@@ -23,11 +23,13 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "failed", "is_sealed", "offered", "session", "url")
+    __slots__ = ("_manager", "_session", "failed", "is_sealed", "offered", "url", "waiting")
 
     def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
-        self.session = session
+        self._session = session
+        self.waiting: Callable[[], tuple[Session | None, str]] | None = None
+        """Finds the session when it is first needed; None: that is done."""
         self.offered = offered
         """What the client sent that names the session, with the route; empty: nothing did."""
         self.url: RequestUrl | None = None
@@ -36,6 +38,19 @@ class RequestSession(MutableMapping[str, Any]):
         """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False
         """Set once the response head has left: no cookie can tell of a session made later."""
+
+    @property
+    def session(self) -> Session | None:
+        """The session, if there is one."""
+        if self.waiting is not None:
+            find, self.waiting = self.waiting, None
+            self._session, self.offered = find()
+        return self._session
+
+    @session.setter
+    def session(self, session: Session | None) -> None:
+        self.waiting = None
+        self._session = session
 
     def _made(self) -> Session:
         if self.session is None:
@@ -139,7 +154,7 @@ class RequestSession(MutableMapping[str, Any]):
         When a handler raises before the response head, its cookie never leaves: a session that it
         began, or a change of the id that it made, is then not stored, and neither is the rest.
         """
-        session = self.session
+        session = self._session
         return session is not None and (session.is_new or session.rotated_from is not None)
 
     @property
@@ -166,4 +181,4 @@ class RequestSession(MutableMapping[str, Any]):
         return self._made().rotate_id(grace_s)
 
     def __repr__(self) -> str:
-        return f"RequestSession({self.session!r})"
+        return f"RequestSession({self._session!r})"

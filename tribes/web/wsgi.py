@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tribes.errors import SessionNotReplicatedError, StoreError
+from tribes.manager.session_locks import RequestLine
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
+from tribes.web.ready import ready_answer
 from tribes.web.urls import strip_environ
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from tribes.web.cookies import CookieSettings
     from tribes.web.request_session import RequestSession
 
-__all__ = ["SESSION", "SessionMiddleware"]
+__all__ = ["SESSION", "SessionMiddleware", "request_line"]
 
 SESSION: Final = "tribes.session"
 """The key of the session in ``environ``."""
@@ -66,6 +68,8 @@ class SessionMiddleware:
         tracking: Where ids travel: ``"cookie"``; ``"url"``, as ``;jsessionid=…`` in links that the
             application makes by `encode_url`; or ``"both"``, where a client without cookies needs
             the links.
+        ready_path: Path at which a balancer asks whether to send requests here: 200 when this node
+            has the others' sessions and is not about to leave, else 503. Empty: there is none.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -82,8 +86,10 @@ class SessionMiddleware:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
+        ready_path: str = "",
     ) -> None:
         self.app = app
+        self._ready_path = ready_path
         self.binding = SessionBinding(
             node,
             context=context,
@@ -98,12 +104,17 @@ class SessionMiddleware:
         binding = self.binding
         if binding.must_join:
             binding.join()
+        if self._ready_path and environ.get("PATH_INFO") == self._ready_path:
+            status, headers, text = ready_answer(is_ready=binding.node.is_ready)
+            start_response(status, headers)
+            return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
         url = None
         if binding.tracking != "cookie":
             url = strip_environ(environ, binding.parameter, binding.route)
+        line = request_line(environ) if binding.wants_request else None
         try:
-            held = environ[SESSION] = binding.open((cookies,), url)
+            held = environ[SESSION] = binding.open((cookies,), url, line)
         except StoreError:
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
@@ -127,6 +138,16 @@ class SessionMiddleware:
             _close(body)
             return [] if answer.is_head else [refusal.BODY]
         return _Body(answer, body)
+
+
+def request_line(environ: Environ) -> RequestLine:
+    """What a manager may want to know of a request."""
+    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
+    return RequestLine(
+        environ.get("REQUEST_METHOD", ""),
+        path.decode("utf-8", "replace"),
+        environ.get("QUERY_STRING", ""),
+    )
 
 
 def _is_inert(body: Iterable[bytes], environ: Environ) -> bool:

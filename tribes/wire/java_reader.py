@@ -12,7 +12,8 @@ another kind than is asked for, is refused.
 from __future__ import annotations
 
 import struct
-from typing import Final, final
+from collections.abc import Callable
+from typing import Final, TypeVar, final
 
 from tribes.errors import RemoteProtocolError
 from tribes.wire.java import (
@@ -36,7 +37,9 @@ from tribes.wire.java import (
 )
 from tribes.wire.member import Member, decode_member
 
-__all__ = ["FIRST_HANDLE", "JavaReader", "decode_java"]
+__all__ = ["FIRST_HANDLE", "JavaReader", "decode_java", "read_whole"]
+
+_T = TypeVar("_T")
 
 FIRST_HANDLE: Final = 0x7E0000
 """Number of the first thing that a stream can refer back to."""
@@ -68,10 +71,19 @@ def decode_java(data: bytes) -> JavaValue:
     """
     if not data:
         return None
-    reader = JavaReader(data)
-    value = reader.value()
+    return read_whole(data, JavaReader.value)
+
+
+def read_whole(stream: bytes, read: Callable[[JavaReader], _T]) -> _T:
+    """Return what ``read`` reads of a stream that must end there.
+
+    Raises:
+        RemoteProtocolError: It is malformed, or there is more behind it.
+    """
+    reader = JavaReader(stream)
+    result = read(reader)
     reader.expect_end()
-    return value
+    return result
 
 
 @final
@@ -166,6 +178,18 @@ class JavaReader:
         """
         self.expect_byte(code)
         return self._begin()
+
+    def expect_object(
+        self, expected: JavaClass, what: str, code: JavaCode = JavaCode.OBJECT
+    ) -> None:
+        """Read the class of an object, which must be this one; its data follow.
+
+        Raises:
+            RemoteProtocolError: It is of another class, so it is not ``what`` is expected.
+        """
+        described, _ = self.begin_object(code)
+        if described != expected:
+            raise RemoteProtocolError(f"Java class {described.name[:100]!r} is no {what}")
 
     def finish(self, number: int, value: object) -> None:
         """Remember an object, for references to it."""

@@ -25,7 +25,7 @@ from tribes.wire.java import (
     encode_text,
     member_data,
 )
-from tribes.wire.java_reader import FIRST_HANDLE, JavaReader
+from tribes.wire.java_reader import FIRST_HANDLE, JavaReader, read_whole
 from tribes.wire.member_message import MEMBER_TYPE
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ def decode_map_message(stream: bytes) -> MapMessage:
     Raises:
         RemoteProtocolError: It is malformed, or something else.
     """
-    reader = JavaReader(stream)
-    message = read_map_message(reader)
-    reader.expect_end()
-    return message
+    return read_whole(stream, read_map_message)
 
 
 def read_map_message(reader: JavaReader) -> MapMessage:
@@ -157,9 +154,7 @@ def read_map_message(reader: JavaReader) -> MapMessage:
     Raises:
         RemoteProtocolError: It is malformed, or something else.
     """
-    described, _ = reader.begin_object()
-    if described != _CLASS:
-        raise RemoteProtocolError(f"Java class {described.name[:100]!r} is no map message")
+    reader.expect_object(_CLASS, "map message")
     is_diff, number = reader.byte(), reader.i32()
     try:
         kind = MapMessageKind(number)
@@ -277,13 +272,13 @@ def decode_map_state(stream: bytes) -> MapState:
     Raises:
         RemoteProtocolError: It is malformed, or something else.
     """
-    reader = JavaReader(stream)
-    described, _ = reader.begin_object(JavaCode.ENUM)
-    if described != _STATE_CLASS:
-        raise RemoteProtocolError(f"Java class {described.name[:100]!r} is no state of a map")
-    text = reader.text()
-    reader.expect_end()
+    text = read_whole(stream, _read_state)
     try:
         return MapState(text)
     except ValueError as why:
         raise RemoteProtocolError(f"a map is not {text[:40]!r}") from why
+
+
+def _read_state(reader: JavaReader) -> str:
+    reader.expect_object(_STATE_CLASS, "state of a map", JavaCode.ENUM)
+    return reader.text()

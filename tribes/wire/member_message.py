@@ -24,7 +24,7 @@ from tribes.wire.java import (
     encode_text,
     member_data,
 )
-from tribes.wire.java_reader import JavaReader
+from tribes.wire.java_reader import JavaReader, read_whole
 
 if TYPE_CHECKING:
     from tribes.wire.member import Member
@@ -127,10 +127,7 @@ def decode_member_message(stream: bytes) -> MemberMessage:
     Raises:
         RemoteProtocolError: It is malformed, or something else.
     """
-    reader = JavaReader(stream)
-    message = read_member_message(reader)
-    reader.expect_end()
-    return message
+    return read_whole(stream, read_member_message)
 
 
 def read_member_message(reader: JavaReader) -> MemberMessage:
@@ -139,9 +136,7 @@ def read_member_message(reader: JavaReader) -> MemberMessage:
     Raises:
         RemoteProtocolError: It is malformed, or something else.
     """
-    described, _ = reader.begin_object()
-    if described != _CLASS:
-        raise RemoteProtocolError(f"Java class {described.name[:100]!r} is no membership message")
+    reader.expect_object(_CLASS, "membership message")
     number = reader.i32()
     member, membership_id = reader.member(), reader.byte_array()
     try:

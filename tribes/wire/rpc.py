@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from tribes.errors import LocalProtocolError, RemoteProtocolError
 from tribes.wire.java import (
@@ -45,6 +46,8 @@ __all__ = [
     "encode_rpc",
     "is_rpc",
 ]
+
+_T = TypeVar("_T")
 
 RPC_ID_MAX_BYTES: Final = 4096
 """Longest rpc id. Tomcat's maps use their name. A member without it sends it back to who asks."""
@@ -100,11 +103,7 @@ class RpcEnvelope:
         Raises:
             RemoteProtocolError: It is malformed, or of a class that is not spoken here.
         """
-        reader = self._reader()
-        value = reader.value()
-        reader.expect_byte(_END[0])
-        reader.expect_end()
-        return value
+        return self._read(JavaReader.value)
 
     def membership_body(self) -> MemberMessage:
         """Read the body of a message of Tomcat's StaticMembershipService.
@@ -112,11 +111,7 @@ class RpcEnvelope:
         Raises:
             RemoteProtocolError: It is malformed, or something else.
         """
-        reader = self._reader()
-        message = read_member_message(reader)
-        reader.expect_byte(_END[0])
-        reader.expect_end()
-        return message
+        return self._read(read_member_message)
 
     def map_body(self) -> MapMessage:
         """Read the body of a message of Tomcat's replicated maps.
@@ -124,14 +119,14 @@ class RpcEnvelope:
         Raises:
             RemoteProtocolError: It is malformed, or something else.
         """
-        reader = self._reader()
-        message = read_map_message(reader)
+        return self._read(read_map_message)
+
+    def _read(self, read: Callable[[JavaReader], _T]) -> _T:
+        reader = JavaReader(self.stream, self.body_at, handles=_HANDLES)
+        result = read(reader)
         reader.expect_byte(_END[0])
         reader.expect_end()
-        return message
-
-    def _reader(self) -> JavaReader:
-        return JavaReader(self.stream, self.body_at, handles=_HANDLES)
+        return result
 
 
 def is_rpc(message: bytes) -> bool:

@@ -99,7 +99,7 @@ class Program:
         begin, rest = time.monotonic(), b"." * (size - _NUMBER.size)
         for number in range(count):
             await self.channel.send(_NUMBER.pack(b"#", number) + rest, options=8)
-        return {"seconds": time.monotonic() - begin, "links": self.channel.shell.links_opened}
+        return {"seconds": time.monotonic() - begin, "links": self.channel.shell.links.opened}
 
     async def how_many(self) -> int:
         """How many numbers came."""
@@ -117,7 +117,7 @@ class Program:
 
     async def reset(self) -> int:
         """End every connection with a reset, as a firewall that forgot it; returns how many."""
-        links = list(self.channel.shell._links.values())
+        links = list(self.channel.shell.links.open.values())
         for link in links:
             # To connect to nowhere makes the kernel abort what is connected.
             nowhere = struct.pack("HH12x", socket.AF_UNSPEC, 0)

@@ -56,7 +56,7 @@ def _longest(ops: Any) -> float:
     return longest
 
 
-def test_two_halves_go_on_apart_and_become_one(
+def test_t65_w11_two_halves_go_on_apart_and_become_one(
     lan: Any, nodes: Any, load: Any, rounds: int, figure: Any, describe: Any
 ) -> None:
     """Each half serves its users; afterwards every node has what both have written."""

@@ -1,0 +1,243 @@
+"""Each server that runs Python applications, as its users start it: every worker is a member."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.web.nodes import free_tcp_port, free_udp_port, until
+
+APPS = Path(__file__).parent / "apps"
+ROOT = APPS.parents[2]
+BIN = Path(sys.executable).parent
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not hasattr(os, "killpg"), reason="not here: no process groups"),
+]
+
+SERVERS = {
+    "uvicorn": ("uvicorn asgi_app:app --port PORT", 1),
+    "uvicorn with four workers": ("uvicorn asgi_app:app --port PORT --workers 4", 4),
+    "uvicorn on uvloop": ("uvicorn asgi_app:app --port PORT --loop uvloop", 1),
+    "hypercorn": ("hypercorn --workers 2 --bind 127.0.0.1:PORT asgi_app:app", 2),
+    "hypercorn on trio": (
+        "hypercorn --worker-class trio --workers 2 --bind 127.0.0.1:PORT asgi_app:app",
+        2,
+    ),
+    "gunicorn": ("gunicorn --workers 2 --bind 127.0.0.1:PORT wsgi_app:application", 2),
+    "gunicorn with threads, preloaded": (
+        "gunicorn --workers 2 --threads 4 --preload --bind 127.0.0.1:PORT wsgi_app:application",
+        2,
+    ),
+    "waitress": ("waitress-serve --listen=127.0.0.1:PORT wsgi_app:application", 1),
+    "uwsgi": (
+        "uwsgi --http-socket 127.0.0.1:PORT --module wsgi_app:application --master --processes 2"
+        " --enable-threads --die-on-term",
+        2,
+    ),
+}
+RECYCLING = "gunicorn --workers 2 --threads 4 --max-requests 5 --bind 127.0.0.1:PORT" + (
+    " wsgi_app:application"
+)
+
+
+class Server:
+    """One run of a server, in a process group of its own."""
+
+    def __init__(self, command: str, group_port: int, log: Path, **environment: str) -> None:
+        self.port = free_tcp_port()
+        self.log = log
+        program, *arguments = command.replace("PORT", str(self.port)).split()
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [BIN / program, *arguments],
+                cwd=APPS,
+                env={
+                    **os.environ,
+                    "GROUP_PORT": str(group_port),
+                    "PYTHONPATH": str(ROOT),
+                    **environment,
+                },
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def get(self, cookie: str = "", path: str = "/") -> httpx.Response:
+        """One request on a connection of its own, so that any worker may get it."""
+        headers = {"cookie": cookie} if cookie else {}
+        return httpx.get(
+            f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30, trust_env=False
+        )
+
+    def wait_ready(self) -> None:
+        def answers() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return self.get().status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(answers, 40)
+
+    def end(self, with_signal: int) -> int:
+        self.process.send_signal(with_signal)
+        return self.process.wait(40)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class User:
+    """One session whose counter must never go back."""
+
+    def __init__(self) -> None:
+        self.cookie = ""
+        self.visits = 0
+        self.pids: set[int] = set()
+
+    def visit(self, server: Server, path: str = "/") -> None:
+        answer = server.get(self.cookie, path)
+        assert answer.status_code == 200, server.log.read_text()
+        if given := answer.headers.get("set-cookie"):
+            assert not self.cookie, "the session was lost"
+            self.cookie = given.partition(";")[0]
+        seen = answer.json()
+        assert seen["visits"] == self.visits + 1, server.log.read_text()
+        self.visits = seen["visits"]
+        self.pids.add(seen["pid"])
+
+    def visit_all(self, server: Server, workers: int) -> None:
+        """Go on until each worker has answered."""
+
+        def is_done() -> bool:
+            self.visit(server)
+            return len(self.pids) == workers
+
+        until(is_done)
+
+
+class Servers:
+    """What one test starts; all of it one group."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._group_port = free_udp_port()
+        self._made: list[Server] = []
+
+    def start(self, command: str, *, wait: bool = True, **environment: str) -> Server:
+        log = self._folder / f"{len(self._made)}.log"
+        server = Server(command, self._group_port, log, **environment)
+        self._made.append(server)
+        if wait:
+            server.wait_ready()
+        return server
+
+    def close(self) -> None:
+        for server in self._made:
+            server.close()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    made = Servers(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_session_goes_from_worker_to_worker_and_server_to_server(
+    servers: Servers, name: str
+) -> None:
+    """Every worker serves it; it outlives a killed worker, and the server it was made by."""
+    command, workers = SERVERS[name]
+    one, two = (servers.start(command, wait=False) for _ in range(2))
+    one.wait_ready()
+    two.wait_ready()
+    user = User()
+    user.visit_all(one, workers)
+    if workers > 1 and not name.startswith("hypercorn"):  # which ends when a worker is killed
+        os.kill(user.pids.pop(), signal.SIGKILL)
+        before = set(user.pids)
+
+        def is_replaced() -> bool:
+            try:
+                user.visit(one)
+            except httpx.TransportError:
+                return False  # it was given to the worker that is dead
+            return len(user.pids) == workers
+
+        until(is_replaced)
+        assert before < user.pids
+    user.visit(two)
+    # waitress lets SIGTERM end Python at once (docs/embedding/wsgi.md).
+    one.end(signal.SIGINT if name in ("waitress", "uwsgi") else signal.SIGTERM)
+    for _ in range(5):
+        user.visit(two)
+
+
+def test_recycled_workers_and_a_reload_lose_nothing(servers: Servers) -> None:
+    """Gunicorn ends a worker after five requests, and all of them on SIGHUP."""
+    server = servers.start(RECYCLING)
+    users = [User() for _ in range(3)]
+    for turn in range(20):
+        if turn == 10:
+            server.process.send_signal(signal.SIGHUP)
+        for user in users:
+            user.visit(server)
+    assert len(set.union(*(user.pids for user in users))) > 6
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn"])
+def test_a_blocking_view_does_not_get_its_process_removed(servers: Servers, name: str) -> None:
+    """A view keeps its event loop or thread for 2.5 times the drop time."""
+    one, two = (servers.start(SERVERS[name][0], wait=False) for _ in range(2))
+    one.wait_ready()
+    two.wait_ready()
+    user = User()
+    user.visit(one)
+    blocked = threading.Thread(target=user.visit, args=(one, "/block"))
+    blocked.start()
+    other = User()
+    while blocked.is_alive():
+        other.visit(two)
+        blocked.join(0.05)
+    user.visit(two)
+    assert user.visits == 3
+    logs = one.log.read_text() + two.log.read_text()
+    assert "member removed" not in logs
+    assert "suspected" not in logs
+
+
+def test_uwsgi_without_threads_is_refused(servers: Servers) -> None:
+    """With the setting to change, for every request, and in the log."""
+    command = SERVERS["uwsgi"][0].replace(" --enable-threads", "")
+    server = servers.start(command, wait=False)
+    until(lambda: "spawned uWSGI worker 2" in server.log.read_text())
+    with contextlib.suppress(httpx.TransportError):  # uWSGI's answer to an application's error
+        assert server.get().status_code == 500
+    assert "enable-threads = true" in server.log.read_text()
+
+
+def test_a_node_started_before_uwsgi_forks_is_refused(servers: Servers) -> None:
+    """It would run in the master only; with lazy-apps the application is loaded by each worker."""
+    command = SERVERS["uwsgi"][0]
+    refused = servers.start(command, wait=False, START_EARLY="1")
+    until(lambda: "lazy-apps = true" in refused.log.read_text())
+    server = servers.start(f"{command} --lazy-apps", START_EARLY="1")
+    User().visit_all(server, 2)

@@ -1,0 +1,179 @@
+"""What a balancer is told, and how uvicorn is stopped so that nobody meets a closed port."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+import uvicorn
+
+from tests.web.nodes import free_udp_port, make_node, until
+from tribes.manager.drain import DrainReport, Lacking
+from tribes.web.asgi import SessionMiddleware
+from tribes.web.serving import STATUS_NOT_DRAINED, DrainingServer
+from tribes.web.wsgi import SessionMiddleware as WSGIMiddleware
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"the application's"})
+
+
+def wsgi_application(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"the application's"]
+
+
+def ask_asgi(app: Any, path: str = "/ready") -> tuple[int, bytes]:
+    messages: list[Any] = []
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "scheme": "http"}
+    asyncio.run(app(scope, receive, send))
+    return messages[0]["status"], messages[1]["body"]
+
+
+def ask_wsgi(app: Any, path: str = "/ready", method: str = "GET") -> tuple[str, bytes]:
+    heads: list[str] = []
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+        heads.append(status)
+
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.url_scheme": "http"}
+    body = b"".join(app(environ, start_response))
+    return heads[0], body
+
+
+def test_node_is_ready_when_it_has_joined_and_until_it_is_to_leave() -> None:
+    """Both adapters say so, at the path that was chosen, and serve until the end."""
+    node = make_node()
+    asgi = SessionMiddleware(application, node, ready_path="/ready")
+    wsgi = WSGIMiddleware(wsgi_application, node, ready_path="/ready")
+    assert not node.is_ready
+    # A server without start-up: the first request is the balancer's, and waits for the join.
+    assert ask_wsgi(wsgi) == ("200 OK", b"ready\n")
+    assert node.is_ready
+    assert ask_asgi(asgi) == (200, b"ready\n")
+    assert ask_wsgi(wsgi, method="HEAD") == ("200 OK", b"")
+    node.retire()
+    node.retire()
+    assert not node.is_ready
+    assert ask_asgi(asgi) == (503, b"not ready\n")
+    assert ask_wsgi(wsgi) == ("503 Service Unavailable", b"not ready\n")
+    assert ask_asgi(asgi, "/") == (200, b"the application's")
+    assert ask_wsgi(wsgi, "/") == ("200 OK", b"the application's")
+    assert node.drain_report is None
+    node.stop()
+    assert node.drain_report is not None
+    assert node.drain_report.is_last
+    assert node.drain_report.is_complete
+    node.retire()
+    assert ask_asgi(asgi) == (503, b"not ready\n")
+
+
+def test_without_a_path_the_application_has_it() -> None:
+    """Nobody's page disappears."""
+    node = make_node()
+    app = SessionMiddleware(application, node)
+    try:
+        assert ask_asgi(app) == (200, b"the application's")
+    finally:
+        node.stop()
+
+
+def test_others_do_not_wait_for_a_node_that_is_to_leave() -> None:
+    """On real sockets; when it has gone nobody lacks a thing."""
+    port = free_udp_port()
+    one, two = make_node("one", port), make_node("two", port)
+    one.start()
+    two.start()
+    try:
+        assert one.wait_joined()
+        assert two.wait_joined()
+        until(lambda: len(one.member_names) == len(two.member_names) == 2)
+        manager = one.manager("app")
+        session = manager.create()
+        session["n"] = 1
+        assert one.commit(session).acked == ("two",)
+        two.retire()
+        session["n"] = 2
+        until(lambda: one.commit(session).acked == ())
+        found = two.manager("app").find(session.id)
+        assert found is not None
+        two.stop()
+        assert two.drain_report == DrainReport(False, (), {"app": 1})
+    finally:
+        one.stop()
+        two.stop()
+
+
+class FakeNode:
+    """Notes when it was told."""
+
+    def __init__(self, report: DrainReport | None = None) -> None:
+        self.retired = threading.Event()
+        self.drain_report = report
+
+    def retire(self) -> None:
+        self.retired.set()
+
+
+def make_server(node: FakeNode, notice_s: float) -> Any:
+    any_node: Any = node
+    return DrainingServer(uvicorn.Config(application), any_node, notice_s=notice_s)
+
+
+def test_signal_turns_readiness_off_before_the_port_is_closed() -> None:
+    """By so much as the balancer needs to see it."""
+    node = FakeNode()
+    server = make_server(node, 0.2)
+    begin = time.monotonic()
+    server.handle_exit(signal.SIGTERM, None)
+    assert node.retired.wait(5)
+    assert not server.should_exit
+    until(lambda: server.should_exit)
+    assert time.monotonic() - begin >= 0.2
+
+
+def test_second_signal_does_not_wait() -> None:
+    """Neither for the balancer, nor is it taken for uvicorn's second one, which drops requests."""
+    node = FakeNode()
+    server = make_server(node, 60.0)
+    server.handle_exit(signal.SIGTERM, None)
+    assert node.retired.wait(5)
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
+    assert not server.force_exit
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [
+        (None, None),
+        (DrainReport(), None),
+        (DrainReport(lacking=(Lacking("app", "n2", 1, 1, "why"),)), STATUS_NOT_DRAINED),
+        (DrainReport(unsent=1), STATUS_NOT_DRAINED),
+        (DrainReport(unsaved={"app": "why"}), STATUS_NOT_DRAINED),
+    ],
+)
+def test_exit_status_says_whether_all_was_handed_over(
+    monkeypatch: pytest.MonkeyPatch, report: DrainReport | None, status: int | None
+) -> None:
+    """3, as that of ``tribes node``."""
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self: None)
+    server = make_server(FakeNode(report), 0.0)
+    if status is None:
+        server.run()
+        return
+    with pytest.raises(SystemExit) as caught:
+        server.run()
+    assert caught.value.code == status
