@@ -9,7 +9,7 @@ touched is never decoded.
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 from tribes.errors import (
     AttributeNotEncodableError,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .reading import Reading
     from .values import ValueCodec
 
-__all__ = ["Bag"]
+__all__ = ["Bag", "check_name"]
 
 _LAST_WRITER: Final = int(Kind.LAST_WRITER)
 _TOMBSTONE: Final = int(Kind.TOMBSTONE)
@@ -44,7 +44,6 @@ _REMOVED: Final = _Mark()
 _MISSING: Final = _Mark()
 
 
-@final
 class Bag(MutableMapping[str, Any]):
     """A mapping of names to values, for one request in one thread at a time.
 
@@ -56,6 +55,9 @@ class Bag(MutableMapping[str, Any]):
         namespace: Whose values these are.
         reading: What they are read from; None: nothing yet.
         codec: Encodes and decodes them.
+
+    Attributes:
+        is_closed: Every use raises `SessionInvalidError`.
     """
 
     __slots__ = (
@@ -94,13 +96,16 @@ class Bag(MutableMapping[str, Any]):
         if self.is_closed:
             raise SessionInvalidError("the session was invalidated")
         if name not in self._values:
-            _check_name(name)
+            check_name(name)
         self._values[name] = value
         self._assigned[name] = None
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
             raise KeyError(name)
+        self._remove(name)
+
+    def _remove(self, name: str) -> None:
         self._values[name] = _REMOVED
         self._assigned[name] = None
 
@@ -269,7 +274,13 @@ class Bag(MutableMapping[str, Any]):
         self._index = None
 
 
-def _check_name(name: object) -> None:
+def check_name(name: object) -> None:
+    """Refuse what cannot be the name of an attribute.
+
+    Raises:
+        LocalProtocolError: It is no text, or empty.
+        SessionLimitError: It is too long.
+    """
     if not isinstance(name, str) or not name:
         raise LocalProtocolError(f"an attribute's name is a text that is not empty: {name!r}")
     try:

@@ -10,6 +10,9 @@ Finding reads the table, without a lock or a message.  A commit replaces the ses
 leaves the delta for the core in one step, whatever other requests and peers do meanwhile; only the
 waiter, if there is one, learns what the peers say.  Everything may be called from any thread except
 what is marked as the core's.
+
+The rules stand beside it, each in a module of its own; this one is longer than most because it is
+where they meet, and what a request costs is to be seen in one place.
 """
 
 from __future__ import annotations
@@ -25,12 +28,18 @@ from tribes.errors import SessionLimitError
 from tribes.ids import SessionId, SessionKey
 
 from .changes import build_delta
-from .container import active_ids, facts_of
-from .cursor import KeyCursor
+from .clock import hlc_to_ms
+from .container import active_ids
+from .endings import Endings
+from .eviction import Eviction
+from .idleness import EXPIRY_KEYS, Idleness, is_over
 from .inbox import Commit, Waiter
+from .kept_here import KeptHere
 from .listeners import SessionListener, SessionListeners
+from .lives import Lives
 from .merge import destroyed, lost_updates
 from .merged import value_or_none
+from .news import News
 from .policy import CommitPolicy
 from .record import (
     WHOLE,
@@ -38,6 +47,7 @@ from .record import (
     Life,
     Namespace,
     Record,
+    aged,
     bare,
     deciseconds,
     header,
@@ -45,12 +55,17 @@ from .record import (
     main_of,
     to_wire,
 )
+from .rules import Rules
 from .session import Session
 from .session_ids import SessionIds
-from .statistics import ManagerStatistics
+from .session_listeners import replicated_listeners
+from .size_limits import SizeLimits
+from .statistics import Counts, ManagerStatistics, collect, reset
 from .sweeper import SWEEP_KEYS, Sweeper
 from .table import MAX_INACTIVE_S, SessionTable
 from .touches import Touches
+from .traffic import Traffic
+from .watched import Watch
 
 if TYPE_CHECKING:
     from .clock import Clock
@@ -60,8 +75,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitOutcome", "ManagerStatistics", "SessionListener", "SessionManager"]
 
-EXPIRY_KEYS: Final = 10_000
-"""Keys that one search for idle sessions looks at: about 5 ms."""
 TOUCHES_MAX: Final = 4096
 
 _LIVE: Final = int(Life.LIVE)
@@ -73,7 +86,7 @@ class CommitOutcome(msgspec.Struct, frozen=True):
 
     Attributes:
         version: hlc of the commit; None if nothing changed: then there is nothing to wait for.
-        failed: Attributes that were not committed because they cannot be encoded.
+        failed: Attributes that were not committed, because they cannot be encoded or are too large.
         is_gone: The session had ended elsewhere meanwhile; what this request did to it is void.
     """
 
@@ -98,8 +111,13 @@ class SessionManager:
         max_active_sessions: Live sessions that may exist; -1: no limit (``maxActiveSessions``).
         on_listener_error: Told what a listener raised, see `SessionListeners`.
         policy: What to do about commits that are on too few members; None: serve and count.
+        rules: Limits, filters, and who hears of what; by default as `ManagerConfig` has them.
+        report: Gets level (``"warning"``, ``"debug"``), event and fields of log lines.
 
     Attributes:
+        watch: Who hears of attributes, and which of them stay in this process.
+        news: What other members did that listeners here are to hear of.
+        traffic: The messages of the core's side, by type.
         revive: Called before a commit, and when a session is not found, in a forked process whose
             node does not run yet: it starts one of its own, or raises. None everywhere else.
         on_conflict: Called as ``on_conflict(session, name, lost, won)`` when the value of an
@@ -147,6 +165,8 @@ class SessionManager:
         max_active_sessions: int = -1,
         on_listener_error: Callable[[Exception], None] | None = None,
         policy: CommitPolicy | None = None,
+        rules: Rules | None = None,
+        report: Callable[[str, str, dict[str, object]], None] | None = None,
     ) -> None:
         self.context = context
         self.codec = codec
@@ -156,6 +176,16 @@ class SessionManager:
         self.max_active_sessions = max_active_sessions
         self._monotonic = monotonic
         self._listeners = SessionListeners(on_listener_error)
+        self.rules = rules or Rules()
+        self._report = report or (lambda level, event, fields: None)
+        self._on_news: Callable[[], None] | None = None
+        # What most managers do not need, in one look each.
+        self._has_limits = self.rules.has_size_limits
+        self._marks_requests = (
+            self.rules.checks_activity
+            or self.rules.access_at_start
+            or self.rules.max_lifetime_s > 0
+        )
         table.max_inactive_s = max_inactive_s
         self.start_over(
             table, clock, inbox, policy or CommitPolicy(context, nullcontext(), monotonic=monotonic)
@@ -175,17 +205,18 @@ class SessionManager:
         self.policy = policy
         self.touches = Touches()
         self.sweeper = Sweeper(table)
-        self._idle_cursor = KeyCursor(table.keys)
-        self._created = 0
-        self._destroyed = 0
-        self._rejected = 0
-        self._commits = 0
-        self._commit_retries = 0
-        self._commit_conflicts = 0
-        self._overwritten = 0
-        self._elements_dropped = 0
-        self._attribute_failures = 0
-        self._partial_reads = 0
+        self.watch = Watch(
+            self.rules, self._listeners, KeptHere(table.lock), self.codec, self._report
+        )
+        self.lives = Lives(self._monotonic)
+        self.endings = Endings(self.context, self.watch, self.lives, clock, self.codec, table)
+        self.news = News(self.context, self, self.watch, self.endings)
+        self.news.on_news = self._on_news
+        self.traffic = Traffic(is_on=self.rules.counts_messages)
+        self.eviction = Eviction(self)
+        self.idleness = Idleness(table, clock, self.rules, self._monotonic)
+        self.sizes = SizeLimits(self.rules, self._report)
+        self.counts = Counts()
 
     def now_ds(self) -> int:
         """Read the monotonic clock in deciseconds, as records count."""
@@ -197,19 +228,35 @@ class SessionManager:
         """Make a session. Nobody else sees it before its first commit.
 
         Raises:
-            SessionLimitError: There are ``max_active_sessions`` already.
+            SessionLimitError: There are ``max_active_sessions`` already, and they shall not, or
+                cannot, go for this one (``on_full``).
         """
-        if 0 <= self.max_active_sessions <= self.table.live:
-            self._rejected += 1
+        if 0 <= self.max_active_sessions <= self.table.live and not (
+            self.rules.evicts and self._make_room()
+        ):
+            self.counts.rejected += 1
             raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
         key = self.ids.new()
         while key in self.table:
+            self.counts.duplicates += 1
             key = self.ids.new()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
+        self.counts.created += 1
+        self.lives.begun()
+        self._begin(session)
         self._place(session)
-        self._created += 1
         self._listeners.created(session)
+        self._listeners.container(self.context, "session_created", session.id)
         return session
+
+    def _make_room(self) -> bool:
+        return self.eviction.make_room()
+
+    def _begin(self, session: Session) -> None:
+        if self.rules.access_at_start:
+            session.begun_ds = self.now_ds()
+        if self.rules.checks_activity:
+            self.idleness.begin(session)
 
     def _place(self, session: Session) -> None:
         """Say where the copies of a new session will be, for managers that have them elsewhere."""
@@ -239,13 +286,18 @@ class SessionManager:
             if key is None or record is None:
                 return None
         known = header(record)
-        if known.life != _LIVE or _is_over(now_ds - known.last_seen, table.limit_of(key)):
+        if known.life != _LIVE or (self._marks_requests and self.idleness.is_old(known.created)):
+            return None
+        if is_over(now_ds - known.last_seen, table.limit_of(key)) and key not in self.in_use():
             return None
         if not known.flags & WHOLE:
-            self._partial_reads += 1
+            self.counts.partial_reads += 1
             if not partial:
                 return None
-        return Session(self, key, record, session_id=session_id)
+        session = Session(self, key, record, session_id=session_id)
+        if self._marks_requests:
+            self._begin(session)
+        return session
 
     def commit(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
         """Make a request's changes the session's, here at once and at the others soon.
@@ -267,12 +319,14 @@ class SessionManager:
         changes = session.changes(failed)
         if failed:
             # A request commits more than once; an attribute that stays bad counts once.
-            self._attribute_failures += len(failed.keys() - session.failures)
+            self.counts.attribute_failures += len(failed.keys() - session.failures)
             session.failures |= failed.keys()
-        now_ds = deciseconds(self._monotonic())
+        if self._has_limits:
+            self.sizes.check(changes, failed)
+        now_ds = session.begun_ds or deciseconds(self._monotonic())
         if not changes and session.reading is not None and self._touch(session, now_ds):
-            return CommitOutcome(None, failed)
-        key, table, clock = session.key, self.table, self.clock
+            return self._unchanged(session, failed)
+        key, table, clock, life = session.key, self.table, self.clock, _LIVE
         while True:
             current = table.get(key)
             hlc = clock.next()
@@ -280,6 +334,7 @@ class SessionManager:
                 life, access = life_and_access(current)
                 if life == _DESTROYED:
                     session.close()
+                    session.abandoned()
                     return CommitOutcome(None, failed, is_gone=True)
                 if hlc <= access:
                     # Merged by somebody who did not tell the clock.
@@ -298,22 +353,50 @@ class SessionManager:
             )
             if built is None:
                 if self._touch(session, now_ds):
-                    return CommitOutcome(None, failed)
+                    return self._unchanged(session, failed)
                 continue
-            commit = None if self.is_local else Commit(self.context, key, hlc, built.delta, waiter)
+            if self._has_limits and self.sizes.check_session(
+                built.record, session.reading, changes, failed
+            ):
+                continue
+            wire = built.delta
+            if session.begun_ds:
+                wire = aged(wire, self.now_ds() - session.begun_ds)
+            commit = None if self.is_local else Commit(self.context, key, hlc, wire, waiter)
             if table.swap(key, current, built.record, commit):
                 break
-            self._commit_retries += 1
-        self._commits += 1
-        self._commit_conflicts += len(built.conflicts)
-        self._elements_dropped += built.dropped
+            self.counts.commit_retries += 1
+        counts = self.counts
+        counts.commits += 1
+        if built.conflicts or built.dropped:
+            counts.commit_conflicts += len(built.conflicts)
+            counts.elements_dropped += built.dropped
         old_id = session.rotated_from
         session.committed(changes, built)
+        if current is not None and life != _LIVE:
+            self.endings.revived(session, current)
+        if session.is_watched:
+            session.settled(current, hlc, failed)
         if old_id is not None:
-            self._listeners.id_changed(session, old_id)
+            self._id_changed(session, old_id)
         for lost, won in built.conflicts:
             self.notify_conflict(key, lost, won)
         return CommitOutcome(hlc, failed)
+
+    def _unchanged(self, session: Session, failed: Mapping[str, Exception]) -> CommitOutcome:
+        if session.is_watched:
+            session.settled(self.table.get(session.key), self.clock.last, failed)
+        return CommitOutcome(None, failed)
+
+    def _id_changed(self, session: Session, old_id: str) -> None:
+        self._listeners.id_changed(session, old_id)
+        self._listeners.container(self.context, "session_id_changed", (old_id, session.id))
+        reading, kept = session.reading, self.watch.kept
+        assert reading is not None
+        replicated = replicated_listeners(reading, self.codec)
+        for listener in (*replicated, *kept.listeners_of(session.key)):
+            if (call := getattr(listener, "session_id_changed", None)) is not None:
+                self._listeners.guard(partial(call, session, old_id))
 
     def invalidate(self, session: Session, waiter: Waiter | None = None) -> CommitOutcome:
         """End a session at once; the same as ``session.invalidate()`` and a commit."""
@@ -338,9 +421,12 @@ class SessionManager:
             self.touches.add(key, now_ds, self.table.limit_of(key))
         return True
 
-    def _end(self, session: Session, waiter: Waiter | None) -> CommitOutcome:
+    def _end(
+        self, session: Session, waiter: Waiter | None, reason: str = "invalidated"
+    ) -> CommitOutcome:
         key, table = session.key, self.table
         now_ds = deciseconds(self._monotonic())
+        session.abandoned()
         while session.reading is not None:
             current = table.get(key)
             if current is not None and main_of(current)[1] == _DESTROYED:
@@ -353,12 +439,12 @@ class SessionManager:
                 else Commit(self.context, key, hlc, to_wire(end, now_ds), waiter)
             )
             if table.swap(key, current, end, commit):
-                self._destroyed += 1
-                self._commits += 1
+                self.counts.destroyed += 1
+                self.counts.commits += 1
                 last = session.reading.record if current is None else current
-                self._listeners.destroyed(Session(self, key, last), "invalidated")
+                self.endings.tell(Session(self, key, last), reason)
                 return CommitOutcome(hlc, {})
-            self._commit_retries += 1
+            self.counts.commit_retries += 1
         return CommitOutcome(None, {})
 
     def is_away(self, session_id: str, request: RequestLine | None = None) -> bool:
@@ -383,43 +469,74 @@ class SessionManager:
 
     def statistics(self) -> ManagerStatistics:
         """Return the numbers as they are now."""
-        table = self.table
-        return ManagerStatistics(
-            active=table.live,
-            max_active=table.live_peak,
-            created=self._created,
-            appeared=table.created,
-            expired=table.count(Life.EXPIRED),
-            destroyed=self._destroyed,
-            rejected=self._rejected,
-            bytes=table.bytes,
-            commits=self._commits,
-            commit_retries=self._commit_retries,
-            commit_conflicts=self._commit_conflicts,
-            overwritten=self._overwritten,
-            elements_dropped=self._elements_dropped,
-            commits_incomplete=self.policy.incomplete,
-            commits_served_unreplicated=self.policy.served,
-            commits_refused=self.policy.refused,
-            attribute_failures=self._attribute_failures,
-            listener_failures=self._listeners.failures,
-            partial_reads=self._partial_reads,
-            dropped=self.sweeper.dropped,
-        )
+        return collect(self)
 
-    def add_listener(self, listener: SessionListener) -> None:
-        """Call a listener from now on."""
+    def reset_statistics(self) -> None:
+        """Begin all counters again at zero; ``max_active`` at the present count."""
+        reset(self)
+
+    def add_listener(self, listener: object) -> None:
+        """Call a listener from now on; see `tribes.manager.listeners` for what it may have.
+
+        Raises:
+            LocalProtocolError: It has none of the methods of a listener.
+        """
         self._listeners.add(listener)
+        self.watch.look()
 
-    def remove_listener(self, listener: SessionListener) -> None:
+    def remove_listener(self, listener: object) -> None:
         """Do not call a listener any more."""
         self._listeners.remove(listener)
+        self.watch.look()
+
+    @property
+    def on_news(self) -> Callable[[], None] | None:
+        """Called in the core's thread when `News.tell` has something to do; must not block."""
+        return self._on_news
+
+    @on_news.setter
+    def on_news(self, call: Callable[[], None] | None) -> None:
+        self._on_news = self.news.on_news = call
 
     def notify_destroyed(self, key: str, reason: str) -> None:
-        """Tell the listeners that a session expired. The runtime calls it, from a worker thread."""
-        record = self.table.get(key)
+        """Tell the listeners that a session expired. The runtime calls it, from a worker thread.
+
+        One that a late request has revived meanwhile is told of when it ends.
+        """
+        record = self.endings.claim(key)
         if record is not None:
-            self._listeners.destroyed(Session(self, SessionKey(key), record), reason)
+            self.endings.tell(
+                Session(self, SessionKey(key), record), self.idleness.why(record, reason)
+            )
+
+    def leaving(self) -> None:
+        """This node is about to stop in good order, and still has a channel. May call listeners.
+
+        Its sessions live on, on the other members: listeners are told that they are evicted here.
+        With ``expire_sessions_on_shutdown`` they end instead, on all members.
+        """
+        for key in self.table.keys():  # noqa: SIM118 - a method of the table, which is no dict
+            record = self.table.get(key)
+            if record is None or main_of(record)[1] != _LIVE:
+                continue
+            session = Session(self, SessionKey(key), record)
+            if self.rules.ends_on_shutdown:
+                self._end(session, None, "shutdown")
+            elif not self._listeners.wants("session_evicted"):
+                return
+            else:
+                self._listeners.evicted(session, "shutdown")
+
+    def in_use(self) -> set[str]:
+        """Return the keys of the sessions whose requests run, if ``session_activity_check``."""
+        return self.idleness.in_use()
+
+    def used_ms(self, record: Record) -> int:
+        """Return when a session was last used, in milliseconds since 1970."""
+        known = header(record)
+        if not self.rules.access_at_start:
+            return hlc_to_ms(known.access)
+        return self.clock.wall_ms() - 100 * (self.now_ds() - known.last_seen)
 
     def notify_conflict(self, key: str, lost: Entry, won: Entry) -> None:
         """Tell the application of a write from here that another replaced without knowing it.
@@ -432,7 +549,7 @@ class SessionManager:
             return
         values = [value_or_none(entry, self.codec) for entry in (lost, won)]
         session = Session(self, SessionKey(key), record)
-        self._listeners.call(partial(tell, session, lost.name.decode(), *values))
+        self._listeners.guard(partial(tell, session, lost.name.decode(), *values))
 
     # For the core's thread.
 
@@ -445,30 +562,23 @@ class SessionManager:
         if before is None:
             return []
         found = list(lost_updates(before, after, self.clock.actor))
-        self._overwritten += len(found)
+        self.counts.overwritten += len(found)
         return found
 
     def merged(self, key: str, before: Record | None, after: Record) -> None:
-        """A peer's delta or copy has changed a record; for managers that want to know."""
+        """A peer's delta or copy has changed a record."""
+        self.news.note(key, before, after)
 
-    def is_idle(self, record: Record, now_ds: int) -> bool:
-        """Tell whether a live record has been idle for as long as it may be."""
-        known = header(record)
-        idle_ds = now_ds - known.last_seen
-        if known.life != _LIVE or idle_ds < 10:  # limits are whole seconds
-            return False
-        limit = facts_of(record).max_inactive_s
-        return _is_over(idle_ds, self.table.max_inactive_s if limit is None else limit)
+    def is_idle(self, record: Record, now_ds: int, key: str = "") -> bool:
+        """Tell whether a live record may go: idle for as long as it may be, too old, or marked.
+
+        Not while a request uses the session of that key, where that is checked.
+        """
+        return self.idleness.may_go(record, now_ds, key)
 
     def expired_candidates(self, now_ds: int, limit: int = EXPIRY_KEYS) -> Iterator[str]:
-        """Go through up to ``limit`` further keys; yield those of sessions idle for too long."""
-        table = self.table
-        for key in self._idle_cursor.round(limit):
-            record = table.get(key)
-            if record is not None:
-                known = header(record)
-                if known.life == _LIVE and _is_over(now_ds - known.last_seen, table.limit_of(key)):
-                    yield key
+        """Go through up to ``limit`` further keys; yield those of sessions that may go."""
+        return self.idleness.candidates(now_ds, limit)
 
     def take_touches(self, now_ds: int, limit: int = TOUCHES_MAX) -> list[tuple[str, Record]]:
         """Take the uses that are due to be told to the others, as deltas without entries."""
@@ -481,8 +591,5 @@ class SessionManager:
 
     def sweep(self, now_ms: int, now_ds: int, limit: int = SWEEP_KEYS) -> int:
         """Forget a bounded number of things that nobody needs any more; see `Sweeper.sweep`."""
+        self.news.look(self.table, limit)
         return self.sweeper.sweep(now_ms, now_ds, limit)
-
-
-def _is_over(idle_ds: int, limit_s: int) -> bool:
-    return limit_s > 0 and idle_ds >= 10 * limit_s

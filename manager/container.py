@@ -7,6 +7,7 @@
                    "R" + u16 grace: retired, valid for so many seconds after a node learned of it
     "principal"    a value, encoded like an attribute
     "auth_type"    a value, encoded like an attribute
+    "evict"        "1": as of this use idle for long enough, see `tribes.manager.eviction`
 
 A session's key is its first id and needs no entry; it is valid unless an entry retires it.  That
 entry is never forgotten.  A later id is retired by a *tombstone* that carries the grace, and is
@@ -23,6 +24,7 @@ from .record import HAS_CONTAINER, Entry, Kind, Namespace, Record, main_of, pars
 
 __all__ = [
     "AUTH_TYPE",
+    "EVICT",
     "GRACE_MAX_S",
     "ID_ACTIVE",
     "ID_PREFIX",
@@ -40,6 +42,7 @@ __all__ = [
 MAX_INACTIVE: Final = b"idle"
 PRINCIPAL: Final = b"principal"
 AUTH_TYPE: Final = b"auth_type"
+EVICT: Final = b"evict"
 ID_PREFIX: Final = b"id:"
 ID_ACTIVE: Final = b"A"
 GRACE_MAX_S: Final = 3600
@@ -57,10 +60,12 @@ class Facts(NamedTuple):
     Attributes:
         ids: The ids that have an entry; None: valid, a number: retired with that grace in seconds.
         max_inactive_s: Seconds the session may be idle, or None if the session does not say.
+        evict_hlc: Of the mark that it shall go unless it was used since; None: there is none.
     """
 
     ids: dict[str, int | None]
     max_inactive_s: int | None
+    evict_hlc: int | None = None
 
 
 def id_entry_name(session_id: str) -> bytes:
@@ -86,7 +91,7 @@ def decode_idle(value: bytes) -> int | None:
 def facts_of(record: Record) -> Facts:
     """Read the container entries of a record."""
     ids: dict[str, int | None] = {}
-    idle = None
+    idle = evict = None
     main = main_of(record)
     if main[2] & HAS_CONTAINER:
         for span in walk(main):
@@ -98,7 +103,9 @@ def facts_of(record: Record) -> Facts:
                 ids[name[len(ID_PREFIX) :].decode()] = _grace_of(entry)
             elif name == MAX_INACTIVE:
                 idle = decode_idle(read_entry(record, span).value)
-    return Facts(ids, idle)
+            elif name == EVICT:
+                evict = read_entry(record, span).hlc
+    return Facts(ids, idle, evict)
 
 
 def _grace_of(entry: Entry) -> int | None:

@@ -188,6 +188,7 @@ class Donor:
         for group in groups:
             digests.update(table.partition_digests(group * width, (group + 1) * width - 1))
         answer = Digests(message.context, message.sync, len(table), groups, digests)
+        self._manager.traffic.count_message(answer)
         self._channel.post((source,), answer.encode(), _ACKED, now)
 
     def on_want(self, source: Member, message: Want, now: float) -> None:
@@ -200,6 +201,7 @@ class Donor:
                 lacking.extend(each for each in listed if each not in mine)
             if lacking:
                 answer = Lack(message.context, message.sync, lacking)
+                self._manager.traffic.count_message(answer)
                 self._channel.post((source,), answer.encode(), _ACKED, now)
         self.serve(source, message.sync, self._wanted(message.have, now), now)
 
@@ -320,6 +322,7 @@ class Donor:
             self._settle(serving, length, faulty.get(target), then)
 
         message = Records(self._manager.context, serving.sync, pairs, serving.is_over)
+        self._manager.traffic.count_message(message)
         self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
 
     def _settle(self, serving: _Serving, length: int, why: Exception | None, now: float) -> None:

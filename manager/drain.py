@@ -229,6 +229,7 @@ class Drain:
                     asked.refused.update(dict.fromkeys(asked.open, why))
 
         message = Confirm(self._manager.context, sync, digests)
+        self._manager.traffic.count_message(message)
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
 
     def _watch(self, member: Member, asked: _Asked, sync: int) -> None:
@@ -309,6 +310,7 @@ class Drain:
 
         asked.patience = now + MERGE_S
         message = Records(self._manager.context, 0, pairs, is_done)
+        self._manager.traffic.count_message(message)
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
 
 

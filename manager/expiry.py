@@ -250,6 +250,7 @@ class Expiry:
                 # Who cannot be asked may have seen a use: leave it to a later look.
                 self._drop(number)
 
+        manager.traffic.count_sent("expire_asks")
         self._channel.post(ask.waiting, message.encode(), _ACKED, now, settled=settled)
         timeout = 2 * self._channel.config.sender.timeout / 1000
         self._channel.timers.at(now + timeout, lambda then: self._drop(number))
@@ -273,9 +274,10 @@ class Expiry:
             if record is None:
                 continue
             known = header(record)
-            if known.life == Life.LIVE and (known.access > access or not idle(record, now_ds)):
+            if known.life == Life.LIVE and (known.access > access or not idle(record, now_ds, key)):
                 objections.append((key, to_wire(bare(record), now_ds)))
         answer = ExpireAnswer(message.context, message.ask, objections)
+        self._manager.traffic.count_sent("expire_answers")
         self._channel.post((source,), answer.encode(), _ACKED, now)
 
     def on_answer(self, source: Member, message: ExpireAnswer, now: float) -> None:

@@ -234,6 +234,7 @@ class Fetches:
                 self._said_no(ask, member, then)
 
         self._channel.timers.at(now + HEDGE_S, lambda then: self._hedge(ask, member, then))
+        self._manager.traffic.count_message(fetch)
         self._channel.post((member,), fetch.encode(), _USE_ACK, now, settled=settled)
 
     def _hedge(self, ask: _Ask, member: Member, now: float) -> None:
@@ -314,4 +315,5 @@ class Fetches:
             if size(record) + 4096 <= self._channel.message_max_bytes:
                 pairs.append((key, to_wire(record, now_ds)))
         answer = Fetched(message.context, message.ask, pairs, is_sure)
+        self._manager.traffic.count_message(answer)
         self._channel.post((source,), answer.encode(), _USE_ACK, now)

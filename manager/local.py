@@ -51,9 +51,10 @@ class LocalManager(SessionManager):
         now_ds, count = self.now_ds(), 0
         for key in list(self.expired_candidates(now_ds)):
             record = self.table.get(key)
-            if record is not None and self.is_idle(record, now_ds):
+            if record is not None and self.is_idle(record, now_ds, key):
                 count += self._expire(key, record)
         self.sweep(self.clock.wall_ms(), now_ds)
+        self.news.tell()
         return count
 
     def _expire(self, key: str, record: Record) -> bool:

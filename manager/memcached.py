@@ -211,7 +211,7 @@ class MemcachedManager(LocalManager):
             return CommitOutcome(self.clock.next() if ends else None, {})
         failed: dict[str, Exception] = {}
         changes = session.changes(failed)
-        self._attribute_failures += len(failed)
+        self.counts.attribute_failures += len(failed)
         if not changes and session.reading is not None:
             held.changes = []
             return CommitOutcome(None, failed)
@@ -348,6 +348,7 @@ class MemcachedManager(LocalManager):
             if self._built(session, changes, held.record) is None:
                 return CommitResult(0, (), {})  # Assigned, and the same as before.
             held.is_read_only = False
+        before = held.record
         written = self.copies.save(held, build, home_first=self._on_conflict != "serve")
         if written is None:
             session.close()
@@ -358,13 +359,15 @@ class MemcachedManager(LocalManager):
         old_id = session.rotated_from
         assert held.record is not None
         if built is not None:
-            self._commits += 1
-            self._commit_conflicts += len(built.conflicts)
+            self.counts.commits += 1
+            self.counts.commit_conflicts += len(built.conflicts)
             session.committed(changes, built)
+            if session.is_watched:
+                session.settled(before, header(held.record).access, ())
         session.suffix = "" if held.home is None else suffix_of(held.home.name)
         self._write_links(held)
         if old_id is not None and built is not None:
-            self._listeners.id_changed(session, old_id)
+            self._id_changed(session, old_id)
         return CommitResult(header(held.record).access, written.nodes, written.missing)
 
     def _built(
@@ -399,8 +402,9 @@ class MemcachedManager(LocalManager):
         written = self.copies.save(held, build)
         if written is None:
             return CommitResult(0, (), {})
-        self._destroyed += 1
-        self._listeners.destroyed(Session(self, SessionKey(session.key), last), "invalidated")
+        self.counts.destroyed += 1
+        session.abandoned()
+        self.endings.tell(Session(self, SessionKey(session.key), last), "invalidated")
         return CommitResult(header(end).access, written.nodes, written.missing)
 
     def _next_after(self, current: Record | None) -> int:

@@ -6,7 +6,7 @@ background, idle for      what happens
 ``max_idle_backup_s``     a copy is written, once per use; the session stays in memory
 ``max_idle_swap_s``       it is written and leaves the memory, never before ``min_idle_swap_s``
 ``min_idle_swap_s``       the least recently used leave the memory while there are more than 90 % of
-                          ``max_active_sessions``
+                          ``max_active_sessions``; with ``on_full = "evict"`` also without it
 the session's limit       it expires, in memory and in the store
 ========================  ==========================================================================
 
@@ -173,6 +173,10 @@ class PersistentManager(LocalManager):
         if self.per_request and header(record).life == Life.LIVE:
             self._drop(key, record)
 
+    def _make_room(self) -> bool:
+        # Nothing ends here for others: the next pass swaps out what was used least recently.
+        return self.eviction.has_slack
+
     def _touch(self, session: Session, now_ds: int) -> bool:
         if session.key not in self.table and session.reading is not None and not self.per_request:
             # It left the memory while the request used it.
@@ -316,10 +320,10 @@ class PersistentManager(LocalManager):
             swap_s = PER_REQUEST_IDLE_S
         if swap_s < 0 and self.max_idle_backup_s < 0:
             return
-        now_ds = self.now_ds()
+        now_ds, busy = self.now_ds(), self.in_use()
         for key in self._pass_cursor.round(PASS_KEYS):
             record = self.table.get(key)
-            if record is None or header(record).life != Life.LIVE:
+            if record is None or header(record).life != Life.LIVE or key in busy:
                 continue
             idle_ds = now_ds - header(record).last_seen
             if swap_s >= 0 and idle_ds >= 10 * max(swap_s, self.min_idle_swap_s):
@@ -335,13 +339,16 @@ class PersistentManager(LocalManager):
     def _swap_out_many(self) -> None:
         """The rule of ``min_idle_swap_s``: the least recently used go, down to 90 %."""
         most = int(self.max_active_sessions * ACTIVE_SHARE)
-        if self.min_idle_swap_s < 0 or self.max_active_sessions < 0 or self.table.live <= most:
+        if self.max_active_sessions < 0 or self.table.live <= most:
             return
-        newest = self.now_ds() - 10 * self.min_idle_swap_s
+        if self.min_idle_swap_s < 0 and not self.rules.evicts:
+            return
+        newest = self.now_ds() - 10 * max(self.min_idle_swap_s, 0)
+        busy = self.in_use()
         idle = [
             (header(record).last_seen, key)
             for key, record in self._live_records()
-            if header(record).last_seen <= newest
+            if header(record).last_seen <= newest and key not in busy
         ]
         for _, key in sorted(idle)[: max(self.table.live - most, 0)]:
             record = self.table.get(key)

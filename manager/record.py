@@ -68,6 +68,7 @@ __all__ = [
     "Namespace",
     "Parsed",
     "Record",
+    "aged",
     "bare",
     "deciseconds",
     "equal_state",
@@ -350,6 +351,12 @@ def to_wire(record: Record, now_ds: int) -> bytes:
     (slot,) = U32.unpack_from(main, SEEN_AT)
     age = min(max(now_ds + SEEN_BIAS - slot, 0), U32_MAX)
     return b"".join((main[:SEEN_AT], U32.pack(age), main[ACTORS_AT:], *large))
+
+
+def aged(wire: bytes, ds: int) -> bytes:
+    """Return what `to_wire` made, for a use that was so many deciseconds earlier."""
+    (age,) = U32.unpack_from(wire, SEEN_AT)
+    return wire[:SEEN_AT] + U32.pack(min(age + max(ds, 0), U32_MAX)) + wire[ACTORS_AT:]
 
 
 def from_wire(data: bytes, now_ds: int) -> Record:

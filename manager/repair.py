@@ -282,6 +282,7 @@ class Repair:
             self._paid(member, debt, then, why)
 
         message = Records(self._manager.context, 0, pairs, True)
+        self._manager.traffic.count_sent("records")
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
 
     def _batch(self, debt: _Debt, now_ds: int) -> tuple[list[str], Pairs]:

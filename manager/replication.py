@@ -364,6 +364,7 @@ class Replicator:
             return
         flight = _Flight(commits, targets, missing)
         self.statistics.messages_sent += 1
+        self.manager.traffic.count_sent("deltas")
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             self._land(flight, faulty)
@@ -443,6 +444,7 @@ class Replicator:
         if not targets:
             then(now)
             return
+        self.manager.traffic.count_sent("expiries")
         payload = Deltas(self.manager.context, pairs).encode()
         self._channel.post(
             targets,
@@ -466,6 +468,7 @@ class Replicator:
         for start in range(0, len(pairs), BATCH_MAX):
             # A lost touch costs nothing but an objection when somebody wants to expire the session.
             payload = Deltas(self.manager.context, pairs[start : start + BATCH_MAX]).encode()
+            self.manager.traffic.count_sent("touches")
             self._channel.post(targets, payload, _ASYNC, now)
 
     # The way in.
@@ -477,6 +480,7 @@ class Replicator:
             RemoteProtocolError: It cannot be applied, or not all of it.
         """
         self.statistics.messages_received += 1
+        self.manager.traffic.count_received(message)
         if isinstance(message, Deltas):
             self.statistics.deltas_received += len(message.pairs)
             self.transfer.merge(message.pairs, now)
@@ -501,6 +505,7 @@ class Replicator:
         elif isinstance(message, Confirm):
             differing = differing_partitions(self.manager, message)
             receipt = Receipt(message.context, message.sync, differing)
+            self.manager.traffic.count_message(receipt)
             self._channel.post((source,), receipt.encode(), _ACKED, now)
         elif isinstance(message, Receipt):
             self.receipts.on_receipt(source, message, now)

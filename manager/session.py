@@ -7,7 +7,7 @@ request, in one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from tribes.errors import SessionInvalidError
@@ -28,11 +28,15 @@ from .container import (
 )
 from .reading import Reading
 from .record import Kind, Namespace, Record, header
+from .rules import LOCAL_NAMES
+from .session_listeners import OwnListeners
+from .watched import WatchedBag
 
 if TYPE_CHECKING:
     from .copies import Held
     from .session_ids import SessionIds
     from .values import ValueCodec
+    from .watched import Watch
 
 __all__ = ["Session", "SessionHome", "home_of"]
 
@@ -50,6 +54,10 @@ class SessionHome(Protocol):
 
     codec: ValueCodec
     ids: SessionIds
+    watch: Watch
+
+    def used_ms(self, record: Record) -> int:
+        """Return when a session was last used, as the settings count, in ms since 1970."""
 
     def limit_of(self, key: str) -> int:
         """Return how many seconds the session may be idle."""
@@ -65,8 +73,10 @@ class Session(MutableMapping[str, Any]):
 
     Attributes:
         key: The first id, which never changes.
+        begun_ds: When its request began, on the monotonic clock; 0 where that does not count.
         first_hlc: hlc of the creation, if this object is where the session was created.
         is_new: The client has not sent the id back yet.
+        is_watched: Somebody wants to know what becomes of its attributes.
         reading: The record that this object reads; None while the session is not in the table.
         rotated_from: The id before `rotate_id`, until the commit.
         suffix: What the manager appends to ids that clients get.
@@ -74,6 +84,7 @@ class Session(MutableMapping[str, Any]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_attributes",
         "_container",
         "_home",
@@ -81,12 +92,15 @@ class Session(MutableMapping[str, Any]):
         "_ids",
         "_is_valid",
         "_limit",
+        "_listeners",
         "_notes",
         "_own_changes",
+        "begun_ds",
         "failures",
         "first_hlc",
         "held",
         "is_new",
+        "is_watched",
         "key",
         "reading",
         "rotated_from",
@@ -124,7 +138,15 @@ class Session(MutableMapping[str, Any]):
         self._id = session_id
         self._ids: list[str] | None = None
         self._is_valid = True
-        self._attributes = Bag(_ATTRIBUTE, self.reading, home.codec)
+        self.begun_ds = 0
+        watch, codec = home.watch, home.codec
+        if watch.is_on or codec.tells_values or key in watch.kept.values:
+            self.is_watched = True
+            self._attributes: Bag = WatchedBag(self.reading, codec, watch, self)
+        else:
+            self.is_watched = False
+            self._attributes = Bag(_ATTRIBUTE, self.reading, codec)
+        self._listeners: OwnListeners | None = None
         self._notes: Bag | None = None
         self._container: Bag | None = None
         self._limit: int | None = None
@@ -140,6 +162,9 @@ class Session(MutableMapping[str, Any]):
         return self._attributes[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if name in LOCAL_NAMES and not isinstance(self._attributes, WatchedBag):
+            self._attributes = WatchedBag.over(self._attributes, self._home.watch, self)
+            self.is_watched = True
         self._attributes[name] = value
 
     def __delitem__(self, name: str) -> None:
@@ -171,7 +196,7 @@ class Session(MutableMapping[str, Any]):
         if value is None:
             self.remove_attribute(name)
         else:
-            self._attributes[name] = value
+            self[name] = value
 
     def remove_attribute(self, name: str) -> None:
         """Remove a value, if there is one."""
@@ -215,10 +240,13 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def last_accessed_ms(self) -> int:
-        """When the request before this one was, in milliseconds since 1970."""
+        """When the request before this one was, in milliseconds since 1970.
+
+        It is that request's end, or with ``session_last_access_at_start`` its beginning.
+        """
         self._check()
         reading = self.reading
-        return hlc_to_ms(self.first_hlc if reading is None else header(reading.record).access)
+        return hlc_to_ms(self.first_hlc) if reading is None else self._home.used_ms(reading.record)
 
     @property
     def max_inactive(self) -> int:
@@ -264,6 +292,35 @@ class Session(MutableMapping[str, Any]):
             values[name] = value
         elif name in values:
             del values[name]
+
+    @property
+    def listeners(self) -> OwnListeners:
+        """Who is told of this session alone."""
+        if self._listeners is None:
+            self._listeners = OwnListeners(self.reading, self._home.codec)
+            self.is_watched = True
+        return self._listeners
+
+    def add_listener(self, listener: object) -> None:
+        """Tell a listener of this session's end and of its id, from the commit on.
+
+        It stays in this process, unless its class says ``is_replicated = True`` and is registered
+        with the codec: then it is a part of the session, and told wherever that ends
+        (Tomcat: ``ReplicatedSessionListener``).
+
+        Args:
+            listener: Has `session_destroyed` or `session_id_changed` of `SessionListener`.
+
+        Raises:
+            AttributeNotEncodableError: It is to be replicated, and no codec knows its class.
+        """
+        self._check()
+        self.listeners.add(listener)
+
+    def remove_listener(self, listener: object) -> None:
+        """Tell it no longer, from the commit on; an equal one is the same."""
+        self._check()
+        self.listeners.remove(listener)
 
     # Identity and life.
 
@@ -331,6 +388,8 @@ class Session(MutableMapping[str, Any]):
             changes += self._container.changes(failed)
         if self._own_changes is not None:
             changes += self._own_changes.values()
+        if self._listeners is not None:
+            changes += self._listeners.changes
         if self.reading is None and MAX_INACTIVE not in (self._own_changes or ()):
             idle = encode_idle(self.max_inactive)
             changes.append(Change(_CONTAINER, MAX_INACTIVE, _LAST_WRITER, idle, None))
@@ -347,6 +406,20 @@ class Session(MutableMapping[str, Any]):
             self._notes.committed(reading, changes, built)
         if self._container is not None:
             self._container.committed(reading, changes, built)
+
+    def settled(self, before: Record | None, hlc: int, failed: Iterable[str]) -> None:
+        """A commit stands that replaced ``before``: tell and keep what no record has."""
+        if isinstance(self._attributes, WatchedBag) and self._attributes.has_news:
+            self._attributes.settled(before, hlc, failed)
+        if self._listeners is not None:
+            added, removed = self._listeners.kept
+            self._home.watch.kept.listen(self.key, added, removed)
+            self._listeners = None
+
+    def abandoned(self) -> None:
+        """What this request did is void: values that only it knows are unbound."""
+        if isinstance(self._attributes, WatchedBag):
+            self._attributes.abandoned()
 
     def _write(self, name: bytes, kind: int, value: bytes) -> None:
         if self._own_changes is None:

@@ -60,9 +60,12 @@ class SessionTable:
 
     Attributes:
         bytes: Content of all records.
+        lock: As given; others may hold it for a few dictionary operations of their own.
         created: Sessions that appeared here live, by a commit or from a peer.
         destroyed_horizon: hlc; destroyed sessions that ended before it are forgotten.
         live_peak: The most live sessions that there ever were.
+        marked: Keys that were marked to go, with the hlc of the mark; it counts as long as the
+            session was not used since (`tribes.manager.eviction`).
     """
 
     __slots__ = (
@@ -79,6 +82,8 @@ class SessionTable:
         "destroyed_horizon",
         "get",
         "live_peak",
+        "lock",
+        "marked",
         "max_inactive_s",
     )
 
@@ -89,7 +94,8 @@ class SessionTable:
         *,
         max_inactive_s: int = MAX_INACTIVE_S,
     ) -> None:
-        self._lock = lock
+        self._lock = self.lock = lock
+        self.marked: dict[str, int] = {}
         self._inbox = inbox
         self._records: dict[str, Record] = {}
         self.get = self._records.get
@@ -210,6 +216,7 @@ class SessionTable:
             if main[1]:
                 del self._dead[main[1]][key]
             self._limits.pop(key, None)
+            self.marked.pop(key, None)
             self._aliases.forget(SessionKey(key), facts)
             self.bytes -= size(expected)
         return True
@@ -280,6 +287,12 @@ class SessionTable:
         """Return the sum of all partitions' digests. In the core's thread; may take long."""
         return self._digests.total()
 
+    def reset_counts(self) -> None:
+        """Count sessions that appear from here on, and the most from the present number."""
+        with self._lock:
+            self.created = 0
+            self.live_peak = self.live
+
     def sweep_ids(self, now_ds: int) -> None:
         """Forget the ids whose grace is over."""
         with self._lock:
@@ -323,6 +336,8 @@ class SessionTable:
                     self._limits.pop(key, None)
                     self._aliases.forget(SessionKey(key), facts_before)
                 self._aliases.learn(SessionKey(key), facts_before, facts, learned_ds)
+                if facts.evict_hlc is not None and life == _LIVE:
+                    self.marked[key] = facts.evict_hlc
                 if facts.max_inactive_s in (None, self.max_inactive_s):
                     self._limits.pop(key, None)
                 else:
@@ -341,5 +356,6 @@ class SessionTable:
             del self._dead[was][key]
         if life != _LIVE:
             self._dead[life][key] = None
+            self.marked.pop(key, None)
         elif self.live > self.live_peak:
             self.live_peak = self.live

@@ -308,6 +308,7 @@ class Transfer:
             if member in faulty and sync in self._pulls:
                 self._give_up(sync, faulty[member], then)
 
+        self._manager.traffic.count_message(message)
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
 
     def _watch(self, sync: int, now: float) -> None:

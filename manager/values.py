@@ -27,6 +27,7 @@ import msgpack
 
 from tribes.errors import AttributeNotEncodableError, AttributeUnreadableError, LocalProtocolError
 
+from .listeners import tells_value
 from .scalars import SCALARS, Scalar
 
 __all__ = ["EXTENSIONS_DEPTH_MAX", "ValueCodec", "is_immutable"]
@@ -90,6 +91,8 @@ class ValueCodec:
     """
 
     def __init__(self) -> None:
+        self.tells_values = False
+        """True when values of a registered class are told that they are bound or unbound."""
         self._names: dict[type, str] = {}
         self._classes: dict[str, type] = {}
         self._shapes: dict[type, _Shape] = {}
@@ -159,6 +162,7 @@ class ValueCodec:
             )
         self._classes[name] = cls
         self._names[cls] = name
+        self.tells_values = self.tells_values or tells_value(cls)
         return cls
 
     def encode(self, value: object) -> bytes:

@@ -16,6 +16,7 @@ from tribes.manager.clock import Clock
 from tribes.manager.inbox import Inbox
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.record import deciseconds
+from tribes.manager.rules import Rules
 from tribes.manager.shelf import ENDED_KEPT_S, LINK_KEPT_S, Shelf
 from tribes.manager.stored import StoredForm
 from tribes.manager.table import SessionTable
@@ -248,6 +249,33 @@ def test_the_young_stay_however_many_there_are(make: Make, clocks: FakeTime) -> 
     clocks.sleep(4.9)
     node.manager.process_expires()
     assert node.manager.statistics().active == 10
+
+
+def test_a_full_memory_swaps_out_instead_of_ending_sessions(make: Make, clocks: FakeTime) -> None:
+    """``on_full = "evict"``: the least recently used go into the store, and none ends."""
+    node = make(max_active_sessions=10, rules=Rules(evicts=True))
+    ids = []
+    for number in range(12):
+        ids.append(node.request(n=number))
+        clocks.sleep(1)
+    node.manager.process_expires()
+    assert node.manager.statistics().active == 9
+    assert [node.in_memory(each) for each in ids] == [False] * 3 + [True] * 9
+    assert dict(node.found(ids[0])) == {"n": 0}
+    assert node.told("destroyed") == []
+
+
+def test_with_the_check_a_session_in_use_stays_in_memory(make: Make, clocks: FakeTime) -> None:
+    """``session_activity_check``, which Tomcat asks for with this manager."""
+    node = make(max_idle_swap_s=10, rules=Rules(checks_activity=True))
+    used, idle = node.request(), node.request()
+    held = node.found(used)
+    clocks.sleep(10)
+    node.manager.process_expires()
+    assert [node.in_memory(each) for each in (used, idle)] == [True, False]
+    del held
+    node.manager.process_expires()
+    assert not node.in_memory(used)
 
 
 def test_t91_a_session_in_use_survives_being_swapped_out(make: Make, clocks: FakeTime) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tribes.errors import ConfigError
 from tribes.manager.session_ids import PARTITIONS, SessionIds, is_possible_id, partition_of
+from tribes.web.cookies import join_route, split_route
+
+COUNT = int(os.environ.get("TRIBES_IDS", "50000"))
+"""Ids that are made; ten million with the environment variable take minutes and a GB."""
 
 
 def entropy(length: int) -> bytes:
@@ -68,3 +75,23 @@ def test_a_rotated_id_keeps_the_partition(key: str) -> None:
 )
 def test_an_impossible_id_is_told_without_a_look_up(text: str, expected: bool) -> None:
     assert is_possible_id(text) is expected
+
+
+def test_t97_ids_are_random_upper_case_hexadecimal_with_a_route_behind() -> None:
+    """16 bytes are 32 digits; length from 2; ``.route`` behind; each bit is as often 0 as 1."""
+    ids = SessionIds(os.urandom)
+    made = {ids.new() for _ in range(COUNT)}
+    assert len(made) == COUNT
+    assert all(re.fullmatch("[0-9A-F]{32}", each) for each in made)
+    for length in (2, 3, 64):
+        assert re.fullmatch(f"[0-9A-F]{{{2 * length}}}", SessionIds(os.urandom, length).new())
+    with pytest.raises(ConfigError):
+        SessionIds(os.urandom, 1)
+    session_id = ids.new()
+    assert join_route(session_id, "n0") == f"{session_id}.n0"
+    assert split_route(f"{session_id}.n0") == (session_id, "n0")
+    # Each of 128 bits within six standard deviations of half.
+    numbers = [int(each, 16) for each in made]
+    for bit in range(128):
+        ones = sum(number >> bit & 1 for number in numbers)
+        assert abs(ones - COUNT / 2) < 6 * (COUNT**0.5) / 2

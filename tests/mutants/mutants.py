@@ -17,6 +17,7 @@ from tests.mutants import (
     session_mutants,
     store_mutants,
     transfer_mutants,
+    watch_mutants,
     web_mutants,
 )
 from tests.mutants.registry import MUTANTS, Mutant
@@ -40,4 +41,5 @@ _ = (
     store_mutants,
     transfer_mutants,
     memcached_mutants,
+    watch_mutants,
 )

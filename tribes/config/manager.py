@@ -26,7 +26,39 @@ class ManagerConfig(
         channel_send_options: Guarantee of a commit, see ``SendOptions`` (``channelSendOptions``).
         max_inactive_s: Seconds of idleness after which a session expires; 0 or less: never.
         session_id_length: Random bytes of a session id (``sessionIdLength``).
-        max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``).
+        max_active_sessions: Sessions that may exist; -1: no limit (``maxActiveSessions``). Copies
+            of other members' sessions count.
+        on_full: What becomes of one more: ``"reject"`` refuses it with an error; ``"evict"`` ends
+            the least recently used ones early, on all members, unless they are in use.
+        max_lifetime_s: Seconds a session may live however much it is used; 0: for ever.
+        attribute_max_bytes: Encoded size of one attribute; 0: no limit of its own.
+        session_max_bytes: Size of a whole session; 0: no limit of its own.
+        on_oversize: What becomes of an attribute that is too large, or makes its session so:
+            ``"refuse"`` does not commit it, and says so by name; ``"warn"`` commits and logs it.
+        session_attribute_name_filter: Regular expression; attributes whose whole name matches are
+            replicated and stored, others stay in this process (``sessionAttributeNameFilter``).
+        session_attribute_value_class_name_filter: The same for the type of the value, as in
+            ``str`` or ``shop.models.Cart`` (``sessionAttributeValueClassNameFilter``).
+        warn_on_session_attribute_filter_failure: Log what the filters keep here as warnings
+            (``warnOnSessionAttributeFilterFailure``).
+        track_in_place: Notice values that a request changes without assigning them.
+        session_activity_check: A session whose request still runs never expires
+            (``sessionActivityCheck``).
+        session_last_access_at_start: Idle time counts from the beginning of the last request, not
+            from its end (``sessionLastAccessAtStart``).
+        notify_attribute_listener_on_unchanged_value: Tell attribute listeners when the very same
+            value is set again (``notifyAttributeListenerOnUnchangedValue``).
+        notify_binding_listener_on_unchanged_value: Tell the value as well
+            (``notifyBindingListenerOnUnchangedValue``).
+        notify_listeners_on_replication: Tell attribute listeners here what requests on other
+            members changed (``notifyListenersOnReplication``).
+        notify_session_listeners_on_replication: Tell session listeners here which sessions began,
+            ended or changed their id on other members (``notifySessionListenersOnReplication``).
+        notify_container_listeners_on_replication: The same for container listeners
+            (``notifyContainerListenersOnReplication``).
+        expire_sessions_on_shutdown: End all sessions, on all members, when this node stops in good
+            order (``expireSessionsOnShutdown``).
+        enable_statistics: Count the managers' messages by type (``enableStatistics``).
         commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
         inbox_max_bytes: Changes that requests may have left for the channel, of all contexts.
         queue_timeout: Milliseconds a request is held back before its commit while there is no room
@@ -55,6 +87,24 @@ class ManagerConfig(
     max_inactive_s: int = 1800
     session_id_length: int = 16
     max_active_sessions: int = -1
+    on_full: Literal["reject", "evict"] = "reject"
+    max_lifetime_s: int = 0
+    attribute_max_bytes: int = 0
+    session_max_bytes: int = 0
+    on_oversize: Literal["refuse", "warn"] = "refuse"
+    session_attribute_name_filter: str = ""
+    session_attribute_value_class_name_filter: str = ""
+    warn_on_session_attribute_filter_failure: bool = False
+    track_in_place: bool = True
+    session_activity_check: bool = False
+    session_last_access_at_start: bool = False
+    notify_attribute_listener_on_unchanged_value: bool = True
+    notify_binding_listener_on_unchanged_value: bool = False
+    notify_listeners_on_replication: bool = False
+    notify_session_listeners_on_replication: bool = False
+    notify_container_listeners_on_replication: bool = False
+    expire_sessions_on_shutdown: bool = False
+    enable_statistics: bool = True
     commit_timeout: int = 1000
     inbox_max_bytes: int = 8 * 1024 * 1024
     queue_timeout: int = 1000

@@ -14,6 +14,7 @@ import msgspec
 
 from tribes.config.manager import DEFAULT_KIND, ManagerConfig, waits_for_members
 from tribes.config.memcached import MemcachedConfig, check_memcached
+from tribes.config.session_rules import check_session_rules
 from tribes.config.stores import EnvelopeConfig, FileStoreConfig, SQLStoreConfig
 from tribes.errors import ConfigError
 
@@ -182,6 +183,7 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
             f"must be 0 (never wait) or more, found {manager.queue_timeout}",
             key=f"{key}.queue_timeout",
         )
+    check_session_rules(manager, key)
     if isinstance(manager, MemcachedConfig):
         check_memcached(manager)
     if not manager.in_group:

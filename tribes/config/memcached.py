@@ -71,7 +71,7 @@ class LockingMode(NamedTuple):
     pattern: re.Pattern[str] | None = None
 
 
-class MemcachedConfig(ManagerConfig, frozen=True, tag="memcached"):
+class MemcachedConfig(ManagerConfig, frozen=True, kw_only=True, tag="memcached"):
     """memcached-session-manager, on memcached, Redis or Valkey.
 
     Attributes:
@@ -103,7 +103,6 @@ class MemcachedConfig(ManagerConfig, frozen=True, tag="memcached"):
         password: Of Redis, if not in the URL.
         copy_collections_for_serialization: Accepted; values are always encoded in one go.
         custom_converter: Accepted if empty; register codecs in Python instead.
-        enable_statistics: Accepted; counters are always on.
         enabled: False: no node is asked for anything (sticky only).
         probe_interval: Milliseconds between two questions whether a node lives.
         value_max_bytes: A longer session is not stored; 0: as long as the server takes.
@@ -133,7 +132,6 @@ class MemcachedConfig(ManagerConfig, frozen=True, tag="memcached"):
     password: str = ""
     copy_collections_for_serialization: bool = False
     custom_converter: str = ""
-    enable_statistics: bool = True
     enabled: bool = True
     probe_interval: int = 1000
     value_max_bytes: int = 0

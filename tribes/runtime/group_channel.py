@@ -176,12 +176,15 @@ class GroupChannel:
             await nursery.start(self._shell.run)
             nursery.start_soon(self._listeners.run)
             nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
+            nursery.start_soon(self.sessions.news.run, token, self._listeners.limiter)
             self._is_running = True
             await self._tell_managers(LifecycleKind.AFTER_MANAGER_REGISTER)
             try:
                 yield
                 await self._tell_managers(LifecycleKind.BEFORE_MANAGER_UNREGISTER)
                 self._is_retired = True
+                for manager in self.sessions.managers.values():
+                    await trio.to_thread.run_sync(manager.leaving)
                 self.drain_report = await leave_in_order(
                     self._shell, self.sessions, self.config, self._drain_timeout
                 )

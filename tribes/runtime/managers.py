@@ -28,9 +28,11 @@ from tribes.errors import ConfigError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.record import deciseconds
+from tribes.manager.rules import Rules
 from tribes.manager.shelf import Shelf
 from tribes.manager.standard import StandardManager
 from tribes.manager.stored import StoredForm
+from tribes.runtime.session_news import report_listener, report_session
 from tribes.stores.envelope import Envelope
 
 if TYPE_CHECKING:
@@ -84,6 +86,9 @@ class ManagerParts:
             "session_id_length": config.session_id_length,
             "max_active_sessions": config.max_active_sessions,
             "policy": self.policy,
+            "rules": Rules.of(config),
+            "report": partial(report_session, self.context),
+            "on_listener_error": partial(report_listener, self.context),
         }
 
 

@@ -45,6 +45,7 @@ from tribes.runtime.local import LocalSessions
 from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
+from tribes.runtime.session_news import NewsTeller
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
 from tribes.runtime.sso import SingleSignOn
@@ -92,6 +93,7 @@ class Sessions:
         map_listeners: Who is told what happens to the replicated maps.
         local: The sessions of the contexts that are in no group.
         sign_on: The logins that all contexts share; None: each has its own.
+        news: Tells listeners of sessions what other members did.
     """
 
     def __init__(self, config: NodeConfig, *, codec: ValueCodec | None = None) -> None:
@@ -115,6 +117,7 @@ class Sessions:
                 StandardConfig | PersistentConfig | MemcachedConfig,
             )
         }
+        self.news = NewsTeller()
         self._committers: dict[str, Committer] = {}
         self.sign_on: SingleSignOn | None = None
         if config.sso is not None:
@@ -322,6 +325,7 @@ class Sessions:
         )
         manager = make_manager(parts)
         assert isinstance(manager, DeltaManager)
+        manager.on_news = self.news.waker(manager)
         manager.revive = self._revive
         return manager
 

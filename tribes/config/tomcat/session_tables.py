@@ -22,21 +22,34 @@ _SSO_STATE: Final = "logins that are not here yet are got from the others when t
 _COOKIE: Final = "give it to SessionMiddleware(cookie=CookieSettings(...))"
 _ROUTE: Final = "give it to SessionMiddleware(route=...)"
 _ROUTE_OWN: Final = "SessionMiddleware(route=...) writes the answering node's route into the cookie"
-_NO_FILTER: Final = "every attribute that can be encoded is replicated"
 _NO_FARM: Final = "members deploy no applications to each other"
 _MARKS: Final = "no request is marked; every member may serve every session"
 _ENTROPY: Final = "ids come from the operating system's source of randomness"
 
 _FILTERS: Final[Table] = (
-    refused("sessionAttributeNameFilter", "unset", "attributes that are sent", _NO_FILTER, ""),
-    refused(
+    honoured(
+        "sessionAttributeNameFilter",
+        "unset",
+        "text",
+        "manager.session_attribute_name_filter",
+        "names of attributes that leave the process",
+    ),
+    mapped(
         "sessionAttributeValueClassNameFilter",
         "unset",
-        "classes of values that are sent",
-        "values are decoded by registered codecs only, never as classes",
+        "text",
+        "manager.session_attribute_value_class_name_filter",
+        "classes of values that leave the process",
+        "types are Python's; the built-in ones answer to Java's names too",
         "",
     ),
-    unused("warnOnSessionAttributeFilterFailure", "false", "log what is held back", _NO_FILTER),
+    honoured(
+        "warnOnSessionAttributeFilterFailure",
+        "false",
+        "bool",
+        "manager.warn_on_session_attribute_filter_failure",
+        "log what is held back as warnings",
+    ),
 )
 
 _COMMON: Final[Table] = (
@@ -70,39 +83,41 @@ _COMMON: Final[Table] = (
         "a tick is the Engine's backgroundProcessorDelay, 10 s unless set",
     ),
     *_FILTERS,
-    refused(
+    honoured(
         "notifyAttributeListenerOnUnchangedValue",
         "true",
+        "bool",
+        "manager.notify_attribute_listener_on_unchanged_value",
         "tell listeners when the same value is set again",
-        "there are no attribute listeners",
-        "true",
     ),
-    refused(
+    honoured(
         "notifyBindingListenerOnUnchangedValue",
         "false",
+        "bool",
+        "manager.notify_binding_listener_on_unchanged_value",
         "tell the value when it is set again",
-        "values are not told what is done with them",
-        "false",
     ),
-    unused(
+    honoured(
         "sessionActivityCheck",
         "false",
-        "a session in use never expires",
-        "a use always wins over an expiry here",
+        "bool",
+        "manager.session_activity_check",
+        "a session whose request runs never expires",
     ),
-    refused(
+    honoured(
         "sessionLastAccessAtStart",
         "false",
+        "bool",
+        "manager.session_last_access_at_start",
         "idle time counts from the beginning of the last request",
-        "it counts from its end",
-        "false",
     ),
-    refused(
+    unused(
         "persistAuthentication",
         "false",
         "store who is logged in with the session",
-        "what an application stores in the session is replicated, and nothing else",
-        "false",
+        "principal and auth_type are parts of the session, replicated and stored with it; leave "
+        "them unset to keep them nowhere",
+        "true",
     ),
     unused("secureRandomClass", "the platform's", "source of ids", _ENTROPY),
     unused("secureRandomProvider", "the platform's", "source of ids", _ENTROPY),
@@ -118,20 +133,38 @@ _COMMON: Final[Table] = (
 )
 
 _CLUSTERED: Final[Table] = (
-    refused("notifyListenersOnReplication", "true", "tell listeners on replicas", _LISTENERS),
-    refused("notifySessionListenersOnReplication", "true", "tell them on replicas", _LISTENERS),
-    refused("notifyContainerListenersOnReplication", "true", "tell them on replicas", _LISTENERS),
+    honoured(
+        "notifyListenersOnReplication",
+        "true",
+        "bool",
+        "manager.notify_listeners_on_replication",
+        "tell attribute listeners of other members' changes",
+    ),
+    honoured(
+        "notifySessionListenersOnReplication",
+        "true",
+        "bool",
+        "manager.notify_session_listeners_on_replication",
+        "tell session listeners of other members' sessions",
+    ),
+    honoured(
+        "notifyContainerListenersOnReplication",
+        "true",
+        "bool",
+        "manager.notify_container_listeners_on_replication",
+        "tell container listeners of other members' sessions",
+    ),
     unused("recordAllActions", "false", "send every action, not the last per name", _MERGED),
     *_COMMON,
 )
 
 _DELTA: Final[Table] = (
-    refused(
+    honoured(
         "expireSessionsOnShutdown",
         "false",
-        "a member that stops expires all sessions",
-        "sessions live on, on the other members",
-        "false",
+        "bool",
+        "manager.expire_sessions_on_shutdown",
+        "a member that stops ends all sessions on all members",
     ),
     mapped(
         "stateTransferTimeout",
@@ -152,11 +185,12 @@ _DELTA: Final[Table] = (
     ),
     unused("sendAllSessionsWaitTime", "2000", "ms between two messages", _ALL_HOLD),
     unused("stateTimestampDrop", "true", "drop changes older than the transfer", _MERGED),
-    unused(
+    honoured(
         "enableStatistics",
         "true",
-        "count what happens",
-        "counters cost nothing and are always on",
+        "bool",
+        "manager.enable_statistics",
+        "count messages by type",
     ),
     *_CLUSTERED,
 )

@@ -13,6 +13,7 @@ from tribes.interceptors.static import adopt_local_member
 from tribes.manager.clock import Clock
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
+from tribes.manager.rules import Rules
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.maps.manager import MapManager, map_context
@@ -131,5 +132,6 @@ class Process:
                 max_inactive_s=settings.max_inactive_s,
                 session_id_length=settings.session_id_length,
                 max_active_sessions=settings.max_active_sessions,
+                rules=Rules.of(settings),
             )
         return manager

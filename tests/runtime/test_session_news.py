@@ -1,0 +1,98 @@
+"""Listeners of sessions on real nodes: other members' changes, and a stop in good order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from structlog.testing import capture_logs
+
+from tests.web.nodes import free_udp_port, make_node, until
+from tribes.runtime.waiters import ThreadWaiter
+
+if TYPE_CHECKING:
+    from tribes.manager.session import Session
+    from tribes.runtime.background import BackgroundNode
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def attribute_added(self, session: Session, name: str, value: Any) -> None:
+        self.log.append(f"added {name} {value}")
+
+    def session_destroyed(self, session: Session, reason: str) -> None:
+        self.log.append(f"destroyed {reason}")
+
+    def session_evicted(self, session: Session, reason: str) -> None:
+        self.log.append(f"evicted {reason}")
+        if len(self.log) > 100:
+            raise RuntimeError("a listener that fails")
+
+
+def pair(**settings: Any) -> tuple[BackgroundNode, BackgroundNode]:
+    port = free_udp_port()
+    a, b = (make_node(name, port, **settings) for name in "ab")
+    for node in (a, b):
+        node.start()
+        node.wait_joined()
+    until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
+    return a, b
+
+
+def write(node: BackgroundNode) -> str:
+    manager, waiter = node.manager("app"), ThreadWaiter()
+    session = manager.create()
+    session["x"] = 1
+    manager.commit(session, waiter)
+    assert waiter.wait(5)
+    return str(session.id)
+
+
+def test_listeners_on_real_replicas_are_told_and_a_stop_evicts_only() -> None:
+    """B hears of A's attribute; A's stop fires no destroyed event, and its session lives on B."""
+    a, b = pair(notify_listeners_on_replication=True)
+    heard, evicted = Recorder(), Recorder()
+    b.manager("app").add_listener(heard)
+    a.manager("app").add_listener(evicted)
+    try:
+        session_id = write(a)
+        until(lambda: heard.log == ["added x 1"])
+        a.stop()
+        assert evicted.log == ["added x 1", "evicted shutdown"]
+        assert b.manager("app").find(session_id) is not None
+        assert heard.log == ["added x 1"]
+    finally:
+        a.stop()
+        b.stop()
+
+
+def test_a_stop_can_end_all_sessions_on_all_members() -> None:
+    """``expire_sessions_on_shutdown``: those of other members too."""
+    a, b = pair(expire_sessions_on_shutdown=True)
+    told = Recorder()
+    a.manager("app").add_listener(told)
+    try:
+        ids = [write(a), write(b)]
+        a.stop()
+        assert told.log.count("destroyed shutdown") == 2
+        until(lambda: [b.manager("app").find(each) for each in ids] == [None, None])
+    finally:
+        a.stop()
+        b.stop()
+
+
+def test_what_a_listener_raises_is_logged_and_stops_nothing() -> None:
+    a, b = pair()
+    told = Recorder()
+    told.log = ["full"] * 100
+    a.manager("app").add_listener(told)
+    try:
+        session_id = write(a)
+        with capture_logs() as lines:
+            a.stop()
+        assert [line["event"] for line in lines].count("session listener failed") == 1
+        assert b.manager("app").find(session_id) is not None
+    finally:
+        a.stop()
+        b.stop()

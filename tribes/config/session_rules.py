@@ -1,0 +1,53 @@
+"""Checks of what a manager's configuration says of limits and filters."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from tribes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tribes.config.manager import ManagerConfig
+
+__all__ = ["check_session_rules"]
+
+_FILTERS: Final = ("session_attribute_name_filter", "session_attribute_value_class_name_filter")
+_LIMITS: Final = ("max_lifetime_s", "attribute_max_bytes", "session_max_bytes")
+_CHOICES: Final = {"on_full": ("reject", "evict"), "on_oversize": ("refuse", "warn")}
+
+
+def check_session_rules(config: ManagerConfig, at: str) -> None:
+    """Refuse limits and filters that cannot work.
+
+    Args:
+        config: Of any kind.
+        at: Where it stands.
+
+    Raises:
+        ConfigError: Names the key, what was found and what to write instead.
+    """
+    for name, allowed in _CHOICES.items():
+        if getattr(config, name) not in allowed:
+            choice = " or ".join(map(repr, allowed))
+            raise ConfigError(
+                f"must be {choice}, found {getattr(config, name)!r}", key=f"{at}.{name}"
+            )
+    for name in _LIMITS:
+        if getattr(config, name) < 0:
+            raise ConfigError(
+                f"must be 0 (no limit) or more, found {getattr(config, name)}",
+                key=f"{at}.{name}",
+            )
+    for name in _FILTERS:
+        try:
+            re.compile(getattr(config, name))
+        except re.error as why:
+            raise ConfigError(
+                f"{getattr(config, name)!r} is no regular expression: {why}", key=f"{at}.{name}"
+            ) from None
+    if config.on_full == "evict" and config.max_active_sessions == 0:
+        raise ConfigError(
+            "is 0: there would be no session to keep; write a limit, or -1 for none",
+            key=f"{at}.max_active_sessions",
+        )
