@@ -13,6 +13,7 @@
     DRAINING       [6]
     CONFIRM        [7, context, sync, u16 partition + u64 digest …]
     RECEIPT        [8, context, sync, u16 partition …]
+    LOCK           [32, context, verb, ask, turn, key]
 
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
@@ -23,6 +24,7 @@ so both can be members of one group while its nodes are replaced one by one.
 
 from __future__ import annotations
 
+import enum
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +43,8 @@ __all__ = [
     "ExpireAnswer",
     "ExpireAsk",
     "Hello",
+    "Lock",
+    "LockVerb",
     "ManagerMessage",
     "Pairs",
     "Receipt",
@@ -200,8 +204,49 @@ class Receipt:
         return _PREFIX + pack([8, self.context, self.sync, packed])
 
 
+class LockVerb(enum.IntEnum):
+    """What is said of a lock: see :mod:`tribes.manager.locks`."""
+
+    ASK = 0
+    CLAIM = 1
+    GRANT = 2
+    END = 3
+
+
+@dataclass(slots=True)
+class Lock:
+    """A session's lock is wanted, claimed after a change of members, granted, or not wanted.
+
+    Attributes:
+        context: Name of the application.
+        verb: One of `LockVerb`; others are of a later release.
+        ask: Number of the request in the process that wants it.
+        turn: How often that has asked; a grant returns the one that it answers.
+        key: The session.
+    """
+
+    context: str
+    verb: int
+    ask: int
+    turn: int
+    key: str
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([32, self.context, int(self.verb), self.ask, self.turn, self.key])
+
+
 ManagerMessage = (
-    Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer | Draining | Confirm | Receipt
+    Hello
+    | Deltas
+    | Digests
+    | Records
+    | ExpireAsk
+    | ExpireAnswer
+    | Draining
+    | Confirm
+    | Receipt
+    | Lock
 )
 
 
@@ -333,6 +378,16 @@ def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
     return Receipt(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), differing)
 
 
+def _lock(context: Any, verb: Any, ask: Any, turn: Any, key: Any) -> Lock:
+    return Lock(
+        _text(context, NAME_MAX_CHARS),
+        _int(verb, 0, 255),
+        _int(ask, 0, 2**63),
+        _int(turn, 0, 2**63),
+        _text(key, KEY_MAX_CHARS),
+    )
+
+
 _READERS: dict[int, tuple[Any, int]] = {
     0: (_hello, 3),
     1: (_deltas, 2),
@@ -343,5 +398,6 @@ _READERS: dict[int, tuple[Any, int]] = {
     6: (Draining, 0),
     7: (_confirm, 3),
     8: (_receipt, 3),
+    32: (_lock, 5),
 }
 """By kind: what makes a message of its fields, and how many it has."""

@@ -18,12 +18,14 @@ from tribes.wire.options import SendOptions
 from .drain import Drain, differing_partitions
 from .expiry import Expiry
 from .inbox import Commit, Wakes, resolve_all
+from .locks import ClusterLocks
 from .messages import (
     Confirm,
     Deltas,
     Digests,
     ExpireAnswer,
     ExpireAsk,
+    Lock,
     ManagerMessage,
     Pairs,
     Receipt,
@@ -138,6 +140,7 @@ class Replicator:
         )
         self.receipts = Drain(manager, channel)
         self._draining: dict[Member, None] = {}
+        self.locks = ClusterLocks(manager.context, channel)
         self._channel = channel
         self._options = config.channel_send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
@@ -195,6 +198,8 @@ class Replicator:
     def start(self, now: float) -> None:
         """Begin to replicate."""
         self._is_running = True
+        self.locks.start(now)
+        self.locks.members(self._targets, now)
         self.transfer.start(now)
         self.expiry.start(now)
         self._channel.timers.at(now + _TOUCH_S, self._send_touches)
@@ -206,6 +211,7 @@ class Replicator:
         self.expiry.stop()
         self.repair.stop()
         self.receipts.stop()
+        self.locks.stop()
 
     def peer_up(self, member: Member, now: float) -> None:
         """A member runs this context: from here on it gets every change."""
@@ -224,6 +230,7 @@ class Replicator:
             self._draining[member] = None
             self.receipts.peer_down(member)
             self.expiry.peer_draining(member)
+        self.locks.members(self._targets, now)
 
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone, or does not run this context any more."""
@@ -236,6 +243,7 @@ class Replicator:
         self.repair.peer_down(member)
         self.transfer.peer_down(member, now)
         self.expiry.peer_down(member, now)
+        self.locks.members(self._targets, now)
 
     def peer_forgot(self, member: Member, now: float) -> None:
         """A member had taken this node for gone: what it changed meanwhile is not here."""
@@ -455,6 +463,8 @@ class Replicator:
             self._channel.post((source,), receipt.encode(), _ACKED, now)
         elif isinstance(message, Receipt):
             self.receipts.on_receipt(source, message, now)
+        elif isinstance(message, Lock):
+            self.locks.message(source, message, now)
 
 
 def _reasons(faulty: dict[Member, Exception]) -> dict[str, str]:

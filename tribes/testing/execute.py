@@ -25,6 +25,7 @@ from tribes.config.model import (
 )
 from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.invariants import check_converged, check_history, check_now
+from tribes.testing.lock_checks import check_locks, check_locks_over
 from tribes.testing.sim import SimNode, World
 from tribes.testing.sim.world import FIRST_PORT
 from tribes.testing.steps import PERFORM, UNTOLD
@@ -55,6 +56,8 @@ _ARRIVES_S = 0.2
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _ACKED = _ASYNC | int(SendOptions.USE_ACK)
 
+_LOCKS_S = 8.0
+"""After that no lock is left: clients give up after 3 s, and a lease is 2 s."""
 _SUSPECT_AFTER = 1000
 """The default, for which `check_suspicions` has its times."""
 _ALL_ANSWER = frozenset(
@@ -250,6 +253,7 @@ class _Run:
                 progress((world.now - START_S) / max(whole, 1e-9))
         return [
             *check_converged(world, self.nodes, healed, plan.settle, history=self.history),
+            *(check_locks_over(world, self.nodes) if plan.settle >= _LOCKS_S else ()),
             *check_history(
                 self.history,
                 WorldState.of(world),
@@ -264,6 +268,7 @@ class _Run:
         self._between_looks()
         found = self._found[:]
         self._found.clear()
+        found += check_locks(self.world, self.nodes) + self.workload.lock_violations
         return found + check_now(self.world, self.history, message_max_bytes=MESSAGE_MAX_BYTES)
 
     def watch_dying(self, node: SimNode) -> None:
