@@ -172,6 +172,8 @@ class SessionManager:
         self._elements_dropped = 0
         self._attribute_failures = 0
         self._partial_reads = 0
+        self.locks_waited = 0
+        self.locks_timed_out = 0
 
     def now_ds(self) -> int:
         """Read the monotonic clock in deciseconds, as records count."""
@@ -391,6 +393,8 @@ class SessionManager:
             listener_failures=self._listeners.failures,
             partial_reads=self._partial_reads,
             dropped=self.sweeper.dropped,
+            locks_waited=self.locks_waited,
+            locks_timed_out=self.locks_timed_out,
         )
 
     def add_listener(self, listener: SessionListener) -> None:

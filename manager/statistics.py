@@ -35,6 +35,8 @@ class ManagerStatistics:
         listener_failures: Events whose listener raised.
         partial_reads: Sessions asked for of which only later changes have arrived here so far.
         dropped: Dead sessions forgotten.
+        locks_waited: Requests that waited for another one of their session in this process.
+        locks_timed_out: Requests refused because they waited too long for a session's lock.
     """
 
     active: int
@@ -57,3 +59,5 @@ class ManagerStatistics:
     listener_failures: int
     partial_reads: int
     dropped: int
+    locks_waited: int
+    locks_timed_out: int

@@ -423,6 +423,9 @@ class ManagerConfig(_Config, frozen=True):
             and reaches the others when they can be reached.
         min_copies: A commit is also unreplicated when fewer other members than this acknowledged
             it; 0: none need to, which is what a node that is alone can do.
+        lock: Whether requests of one session wait for each other: ``"none"``, ``"local"`` (in this
+            process), ``"cluster"`` (in the whole group).
+        lock_timeout: Milliseconds such a request waits; then it is answered 503 and has not run.
         state_transfer_timeout_s: Seconds a joining node waits for the others' sessions
             (``stateTransferTimeout``).
         expiry_interval: Milliseconds between two looks for idle sessions.
@@ -441,6 +444,8 @@ class ManagerConfig(_Config, frozen=True):
     dirty_max: int = 10_000
     on_unreplicated: Literal["serve", "error"] = "serve"
     min_copies: int = 0
+    lock: Literal["none", "local", "cluster"] = "none"
+    lock_timeout: int = 10_000
     state_transfer_timeout_s: float = 60.0
     expiry_interval: int = 1000
     pathname: str = ""
@@ -531,6 +536,7 @@ def check_values(config: NodeConfig) -> None:
             key="drain_timeout_s",
         )
     _positive("manager.commit_timeout", config.manager.commit_timeout)
+    _positive("manager.lock_timeout", config.manager.lock_timeout)
     _positive("manager.inbox_max_bytes", config.manager.inbox_max_bytes)
     _positive("manager.dirty_max", config.manager.dirty_max)
     if config.manager.queue_timeout < 0:

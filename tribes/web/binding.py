@@ -21,6 +21,7 @@ from tribes.runtime.commits import Committer
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
+from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
 from tribes.web.early import start_with_worker
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
     from tribes.manager.session_locks import RequestLine
+    from tribes.runtime.session_locks import LockMode
     from tribes.web.urls import RequestUrl
 
 __all__ = ["SessionBinding", "Tracking"]
@@ -54,6 +56,7 @@ class SessionBinding:
             in the cookie after a dot.
         on_unreplicated: What to do when a commit is on too few members, see `OnUnreplicated`.
         tracking: Where ids travel: ``"cookie"``, ``"url"``, or ``"both"``; see `tribes.web.urls`.
+        can_lock: Whether the adapter calls `close` at the end of each request.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -69,6 +72,7 @@ class SessionBinding:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
+        can_lock: bool = True,
     ) -> None:
         contexts = node.config.contexts
         if context is None:
@@ -92,6 +96,13 @@ class SessionBinding:
                 f"must be one of {', '.join(get_args(Tracking))}, found {tracking!r}",
                 key="tracking",
             )
+        lock = node.config.manager.lock
+        if lock != "none" and not can_lock:
+            raise ConfigError(
+                f"{lock!r} cannot work under this framework, which says nothing at the end of a "
+                "request; write 'none'",
+                key="manager.lock",
+            )
         self.tracking = tracking
         self.node = node
         self.manager: SessionManager = node.manager(context)
@@ -104,6 +115,7 @@ class SessionBinding:
             self._filter = node.path_filter
         else:
             self.committer = Committer(node.config.manager, on_unreplicated=on_unreplicated)
+        self.locks = self._make_locks(lock)
         name = self.cookie.name
         self.parameter = name.lower() if name == "JSESSIONID" else name
         """Name of the path parameter, as Tomcat's."""
@@ -116,6 +128,19 @@ class SessionBinding:
         self._native: ChannelTask | None = None
         if not isinstance(node, GroupChannel):
             start_with_worker(self)
+
+    def _make_locks(self, mode: LockMode) -> SessionLocks | None:
+        if mode == "none":
+            return None
+        node, timeout_s = self.node, self.node.config.manager.lock_timeout / 1000
+        if isinstance(node, LocalSessions):
+            return SessionLocks(self.manager, "local", timeout_s)
+        return SessionLocks(
+            self.manager,
+            mode,
+            timeout_s,
+            lambda: node.channel if isinstance(node, BackgroundNode) else node,
+        )
 
     # One request.
 
@@ -145,7 +170,43 @@ class SessionBinding:
 
         Raises:
             StoreError: It may be in a store, which does not answer.
+            SessionLockTimeoutError: Another request of the session took too long.
         """
+        held = self._open(headers, url, request)
+        self.lock(held)
+        return held
+
+    def lock(self, held: RequestSession) -> None:
+        """Wait until no other request of the session runs, where that is configured.
+
+        `close` gives the lock back.
+
+        Raises:
+            SessionLockTimeoutError: Another request of the session took too long.
+        """
+        if self.locks is not None and held.waiting is None and held.session is not None:
+            held.lock = self.locks.acquire(held.session.key)
+            self._locked(held, held.session)
+
+    async def alock(self, held: RequestSession) -> None:
+        """The same in a task of asyncio or trio."""
+        if self.locks is not None and held.waiting is None and held.session is not None:
+            held.lock = await self.locks.aacquire(held.session.key)
+            self._locked(held, held.session)
+
+    def _locked(self, held: RequestSession, found: Session) -> None:
+        """Look again: the request before this one has changed the session, or ended it."""
+        held.session = self.manager.find(found.id)
+        if held.session is None:
+            self.close(held)
+
+    def close(self, held: RequestSession) -> None:
+        """The request is over, however it ended."""
+        held.release_lock()
+
+    def _open(
+        self, headers: Iterable[bytes], url: RequestUrl | None, request: RequestLine | None
+    ) -> RequestSession:
         if request is not None and self.manager.ignores(request):
             return self._open_later(tuple(headers), url, request)
         found, offered = None, ""
@@ -191,8 +252,12 @@ class SessionBinding:
         if request is None or not self.manager.ignores(request):
             for value in self._values(headers, url):
                 if self._is_away(value, request):
-                    return await in_thread(partial(self.open, headers, url, request))
-        return self.open(headers, url, request)
+                    held = await in_thread(partial(self._open, headers, url, request))
+                    await self.alock(held)
+                    return held
+        held = self._open(headers, url, request)
+        await self.alock(held)
+        return held
 
     def find(
         self, headers: Iterable[bytes], name: str, request: RequestLine | None = None

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask.sessions import SessionInterface, SessionMixin
 from markupsafe import Markup
+from werkzeug.exceptions import ServiceUnavailable
 
-from tribes.errors import SessionNotReplicatedError
+from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings
@@ -133,7 +134,12 @@ class TribesSessions(SessionInterface):
             held.waiting = lambda: binding.find(cookies, name, line)
             return held
         found = binding.find(cookies, name, line)
-        return FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+        held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+        try:
+            binding.lock(held)
+        except SessionLockTimeoutError:
+            raise ServiceUnavailable(refusal.BODY.decode(), retry_after=1) from None
+        return held
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and write the cookie."""
@@ -166,7 +172,13 @@ class TribesSessions(SessionInterface):
             response.headers.add("Set-Cookie", header.decode("latin-1"))
             response.vary.add("Cookie")
         # What a streamed body or a teardown function changes after this.
-        response.call_on_close(lambda: self.binding.commit(held, can_refuse=False))
+        response.call_on_close(lambda: self._end(held))
+
+    def _end(self, held: FlaskSession) -> None:
+        try:
+            self.binding.commit(held, can_refuse=False)
+        finally:
+            self.binding.close(held)
 
     def cookie(self, app: Flask) -> CookieSettings:
         """The settings given, or those that the application's configuration makes."""

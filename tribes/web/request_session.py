@@ -15,6 +15,7 @@ from tribes.manager.session import Session
 if TYPE_CHECKING:
     from tribes.ids import SessionId
     from tribes.manager.base import SessionManager
+    from tribes.runtime.session_locks import SessionLock
     from tribes.web.urls import RequestUrl
 
 __all__ = ["RequestSession"]
@@ -23,7 +24,7 @@ __all__ = ["RequestSession"]
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
-    __slots__ = ("_manager", "_session", "failed", "is_sealed", "offered", "url", "waiting")
+    __slots__ = ("_manager", "_session", "failed", "is_sealed", "lock", "offered", "url", "waiting")
 
     def __init__(self, manager: SessionManager, session: Session | None, offered: str = "") -> None:
         self._manager = manager
@@ -34,6 +35,8 @@ class RequestSession(MutableMapping[str, Any]):
         """What the client sent that names the session, with the route; empty: nothing did."""
         self.url: RequestUrl | None = None
         """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
+        self.lock: SessionLock | None = None
+        """The session's lock, where requests wait for each other."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
         self.is_sealed = False
@@ -51,6 +54,15 @@ class RequestSession(MutableMapping[str, Any]):
     def session(self, session: Session | None) -> None:
         self.waiting = None
         self._session = session
+
+    def release_lock(self) -> None:
+        """Let the next request of this session run, where requests wait for each other.
+
+        For an answer that takes long, such as a stream of events, once its session is read: what
+        is changed afterwards is merged, as without a lock.
+        """
+        if self.lock is not None:
+            self.lock.release()
 
     def _made(self) -> Session:
         if self.session is None:
