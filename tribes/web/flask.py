@@ -138,7 +138,12 @@ class TribesSessions(SessionInterface):
         try:
             binding.lock(held)
         except SessionLockTimeoutError:
-            raise ServiceUnavailable(refusal.BODY.decode(), retry_after=1) from None
+            # What Flask raises in place of the view, as if there were none: an error raised here
+            # would be a 500.
+            refused = ServiceUnavailable(refusal.BODY.decode(), retry_after=1)
+            request.routing_exception = refused
+            held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
+            held.is_sealed = True
         return held
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
