@@ -178,8 +178,8 @@ class TribesSessions(SessionInterface):
             response.vary.add("Cookie")
         # What a streamed body or a teardown function changes after this.
         response.call_on_close(lambda: self._end(held))
-        if not response.is_streamed:
-            # Not every client of a test closes its answers.
+        if not response.is_streamed or response.status_code >= 400:
+            # Not every client of a test closes its answers. (A page of an error looks streamed.)
             self.binding.close(held)
 
     def _end(self, held: FlaskSession) -> None:
