@@ -9,6 +9,7 @@ from tests.mutants import (
     group_mutants,
     health_mutants,
     interceptor_mutants,
+    merge_mutants,
     own_mutants,
     pressure_mutants,
     security_mutants,
@@ -34,4 +35,5 @@ _ = (
     security_mutants,
     interceptor_mutants,
     store_mutants,
+    merge_mutants,
 )
