@@ -223,6 +223,7 @@ class Replicator:
         self.expiry.peer_up(member)
         self.transfer.peer_up(member, now)
         self.receipts.peer_up(member, now)
+        self.locks.members(self._targets, now)
 
     def peer_draining(self, member: Member, now: float) -> None:
         """A member is about to leave: nobody waits for it, and it is no copy to count on."""
@@ -230,7 +231,6 @@ class Replicator:
             self._draining[member] = None
             self.receipts.peer_down(member)
             self.expiry.peer_draining(member)
-        self.locks.members(self._targets, now)
 
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone, or does not run this context any more."""
