@@ -217,6 +217,8 @@ class SessionManager:
         self.idleness = Idleness(table, clock, self.rules, self._monotonic)
         self.sizes = SizeLimits(self.rules, self._report)
         self.counts = Counts()
+        self.locks_waited = 0
+        self.locks_timed_out = 0
 
     def now_ds(self) -> int:
         """Read the monotonic clock in deciseconds, as records count."""

@@ -176,6 +176,7 @@ class SessionGroup:
             self._contexts.pop(member, None)
             self._draining.pop(member, None)
             for replicator in self.replicators.values():
+                replicator.locks.gone(member, change.reason, now)
                 replicator.peer_down(member, now)
                 replicator.peer_lost(now)
 

@@ -21,6 +21,7 @@
 
 Two members compare what they hold by SUMMARY, DIGESTS, WANT, LACK and RECORDS, see
 :mod:`tribes.manager.transfer`; FETCH brings one session at once, see :mod:`tribes.manager.fetch`.
+    LOCK           [32, context, verb, ask, turn, key]
 
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
@@ -31,6 +32,7 @@ so both can be members of one group while its nodes are replaced one by one.
 
 from __future__ import annotations
 
+import enum
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +54,8 @@ __all__ = [
     "Fetched",
     "Hello",
     "Lack",
+    "Lock",
+    "LockVerb",
     "ManagerMessage",
     "Pairs",
     "Receipt",
@@ -316,6 +320,38 @@ class Fetched:
         return _PREFIX + pack([13, self.context, self.ask, _flat(self.pairs), self.is_sure])
 
 
+class LockVerb(enum.IntEnum):
+    """What is said of a lock: see :mod:`tribes.manager.locks`."""
+
+    ASK = 0
+    CLAIM = 1
+    GRANT = 2
+    END = 3
+
+
+@dataclass(slots=True)
+class Lock:
+    """A session's lock is wanted, claimed after a change of members, granted, or not wanted.
+
+    Attributes:
+        context: Name of the application.
+        verb: One of `LockVerb`; others are of a later release.
+        ask: Number of the request in the process that wants it.
+        turn: How often that has asked; a grant returns the one that it answers.
+        key: The session.
+    """
+
+    context: str
+    verb: int
+    ask: int
+    turn: int
+    key: str
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return _PREFIX + pack([32, self.context, int(self.verb), self.ask, self.turn, self.key])
+
+
 ManagerMessage = (
     Hello
     | Deltas
@@ -331,6 +367,7 @@ ManagerMessage = (
     | Lack
     | Fetch
     | Fetched
+    | Lock
 )
 
 
@@ -516,6 +553,16 @@ def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
     return Receipt(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), differing)
 
 
+def _lock(context: Any, verb: Any, ask: Any, turn: Any, key: Any) -> Lock:
+    return Lock(
+        _text(context, NAME_MAX_CHARS),
+        _int(verb, 0, 255),
+        _int(ask, 0, 2**63),
+        _int(turn, 0, 2**63),
+        _text(key, KEY_MAX_CHARS),
+    )
+
+
 _READERS: dict[int, tuple[Any, int]] = {
     0: (_hello, 3),
     1: (_deltas, 2),
@@ -531,5 +578,6 @@ _READERS: dict[int, tuple[Any, int]] = {
     11: (_lack, 3),
     12: (_fetch, 5),
     13: (_fetched, 4),
+    32: (_lock, 5),
 }
 """By kind: what makes a message of its fields, and how many it has."""

@@ -19,6 +19,7 @@ from .drain import Drain, differing_partitions
 from .expiry import Expiry
 from .fetch import Fetches
 from .inbox import Commit, Wakes, resolve_all
+from .locks import ClusterLocks
 from .messages import (
     Confirm,
     Deltas,
@@ -28,6 +29,7 @@ from .messages import (
     Fetch,
     Fetched,
     Lack,
+    Lock,
     ManagerMessage,
     Pairs,
     Receipt,
@@ -151,6 +153,7 @@ class Replicator:
         )
         self.receipts = Drain(manager, channel)
         self._draining: dict[Member, None] = {}
+        self.locks = ClusterLocks(manager.context, channel)
         self._channel = channel
         self._options = config.send_options
         self._waits = bool(self._options & _USE_ACK) and not self._options & _ASYNC
@@ -222,6 +225,8 @@ class Replicator:
     def start(self, now: float) -> None:
         """Begin to replicate."""
         self._is_running = True
+        self.locks.start(now)
+        self.locks.members(self._targets, now)
         self.transfer.start(now)
         self.expiry.start(now)
         self._channel.timers.at(now + _TOUCH_S, self._send_touches)
@@ -234,6 +239,7 @@ class Replicator:
         self.repair.stop()
         self.receipts.stop()
         self.fetches.stop()
+        self.locks.stop()
 
     def peer_up(self, member: Member, now: float) -> None:
         """A member runs this context: from here on it gets every change."""
@@ -246,6 +252,7 @@ class Replicator:
         self.fetches.peer_up(member)
         self.transfer.peer_up(member, now)
         self.receipts.peer_up(member, now)
+        self.locks.members(self._targets, now)
 
     def peer_draining(self, member: Member, now: float) -> None:
         """A member is about to leave: nobody waits for it, and it is no copy to count on."""
@@ -266,6 +273,7 @@ class Replicator:
         self.transfer.peer_down(member, now)
         self.expiry.peer_down(member, now)
         self.fetches.peer_down(member, now)
+        self.locks.members(self._targets, now)
 
     def peer_forgot(self, member: Member, now: float) -> None:
         """A member had taken this node for gone: what it changed meanwhile is not here."""
@@ -509,6 +517,8 @@ class Replicator:
             self._channel.post((source,), receipt.encode(), _ACKED, now)
         elif isinstance(message, Receipt):
             self.receipts.on_receipt(source, message, now)
+        elif isinstance(message, Lock):
+            self.locks.message(source, message, now)
 
 
 def _reasons(faulty: dict[Member, Exception]) -> dict[str, str]:

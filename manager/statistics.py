@@ -56,6 +56,8 @@ class ManagerStatistics:
         dropped: Dead sessions forgotten.
         sent: Messages to other members by type, see `tribes.manager.traffic`.
         received: Messages from other members by type.
+        locks_waited: Requests that waited for another one of their session in this process.
+        locks_timed_out: Requests refused because they waited too long for a session's lock.
     """
 
     active: int
@@ -90,6 +92,8 @@ class ManagerStatistics:
     news_dropped: int
     partial_reads: int
     dropped: int
+    locks_waited: int
+    locks_timed_out: int
     sent: Mapping[str, int]
     received: Mapping[str, int]
 
@@ -148,6 +152,8 @@ def collect(manager: SessionManager) -> ManagerStatistics:
         news_dropped=manager.news.dropped,
         partial_reads=counts.partial_reads,
         dropped=manager.sweeper.dropped,
+        locks_waited=manager.locks_waited,
+        locks_timed_out=manager.locks_timed_out,
         sent=manager.traffic.sent,
         received=manager.traffic.received,
     )

@@ -42,6 +42,7 @@ from tribes.errors import SendTimeoutError as SendTimeoutError
 from tribes.errors import SessionError as SessionError
 from tribes.errors import SessionInvalidError as SessionInvalidError
 from tribes.errors import SessionLimitError as SessionLimitError
+from tribes.errors import SessionLockTimeoutError as SessionLockTimeoutError
 from tribes.errors import SessionNotReplicatedError as SessionNotReplicatedError
 from tribes.errors import StoreConflictError as StoreConflictError
 from tribes.errors import StoreDataError as StoreDataError

@@ -206,6 +206,10 @@ class SessionInvalidError(SessionError):
     """The session was invalidated, or has expired."""
 
 
+class SessionLockTimeoutError(SessionError):
+    """Another request of the session had its lock for too long; this one has not run."""
+
+
 class SessionLimitError(SessionError):
     """A limit of the session manager refused the operation."""
 

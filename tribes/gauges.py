@@ -92,6 +92,9 @@ class NodeGauges:
         fell_behind: As above.
         needed_sync: As above.
         repaired: As above.
+        locks_granted: Locks of sessions in the whole group that requests of this node got.
+        locks_lost: Those among them whose lease ended before their requests.
+        locks_freed: Locks that this node took, as their keeper, from holders that were gone.
     """
 
     inbox_bytes: int
@@ -111,6 +114,9 @@ class NodeGauges:
     fell_behind: int
     needed_sync: int
     repaired: int
+    locks_granted: int
+    locks_lost: int
+    locks_freed: int
 
 
 def gauges_of(channel: ChannelCore, replicators: Iterable[Replicator], inbox: Inbox) -> NodeGauges:
@@ -140,6 +146,9 @@ def gauges_of(channel: ChannelCore, replicators: Iterable[Replicator], inbox: In
         fell_behind=sum(each.fell_behind for each in repairs),
         needed_sync=sum(each.needed_sync for each in repairs),
         repaired=sum(each.repaired for each in repairs),
+        locks_granted=sum(each.locks.granted for each in replicators),
+        locks_lost=sum(each.locks.lost for each in replicators),
+        locks_freed=sum(each.locks.freed for each in replicators),
     )
 
 

@@ -11,6 +11,7 @@ from tests.mutants import (
     health_mutants,
     interceptor_mutants,
     memcached_mutants,
+    merge_mutants,
     own_mutants,
     pressure_mutants,
     security_mutants,
@@ -42,4 +43,5 @@ _ = (
     transfer_mutants,
     memcached_mutants,
     watch_mutants,
+    merge_mutants,
 )

@@ -14,12 +14,14 @@ from typing import Final
 from tribes.testing.plan import Plan, Step
 
 __all__ = [
+    "counted",
     "double_clicks",
     "failed_pull",
     "failed_repair",
     "forgotten_while_slow",
     "full_dispatch",
     "idle_split",
+    "locked",
     "lost_to_one",
     "many_dirty",
     "resets",
@@ -159,6 +161,42 @@ def double_clicks(seed: int) -> Plan:
         think=0.05,
         messages_per_s=0.0,
         mix={"write": 4.0, "counter": 2.0, "remove": 1.0},
+    )
+
+
+def counted(seed: int) -> Plan:
+    """Several nodes change the values of one session that merge by element, across a split."""
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=8.0,
+        settle=8.0,
+        send_options=(6, 8)[seed % 2],
+        clients=6,
+        tabs=6,
+        tick=(0.05, 0.0)[seed % 2],
+        think=0.1,
+        messages_per_s=0.0,
+        mix={"write": 1.0, "merged_add": 3.0, "merged_put": 2.0, "merged_take": 2.0}
+        | {"merged_append": 2.0, "merged_read": 2.0},
+        steps=(Step(3.0, "partition", (seed % 3,), seconds=2.0),),
+    )
+
+
+def locked(seed: int) -> Plan:
+    """The tabs of one browser want the lock of its session, and a member dies and comes back."""
+    return Plan(
+        seed=seed,
+        members=3,
+        seconds=10.0,
+        settle=9.0,
+        send_options=6,
+        clients=6,
+        tabs=6,
+        think=0.1,
+        messages_per_s=0.0,
+        mix={"lock": 4.0, "merged_add": 1.0},
+        steps=(Step(5.0, "crash", (seed % 3,), seconds=1.0),),
     )
 
 

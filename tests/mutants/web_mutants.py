@@ -33,9 +33,11 @@ _start = _Answer.start
 _header = CookieSettings.header
 
 
-def _first_only(self: SessionBinding, headers: Iterable[bytes], name: str) -> Any:
+def _first_only(
+    self: SessionBinding, headers: Iterable[bytes], name: str, request: Any = None
+) -> Any:
     value = cookie_values(headers, name)[:1]
-    return _find(self, [f"{name}={value[0]}".encode()] if value else [], name)
+    return _find(self, [f"{name}={value[0]}".encode()] if value else [], name, request)
 
 
 def _start_at_once(self: _Answer, *head: Any) -> Any:
@@ -153,7 +155,9 @@ _add(
     (
         SessionBinding,
         "open",
-        lambda self, headers, url=None: _open(self, headers, None if any(headers) else url),
+        lambda self, headers, url=None, request=None: _open(
+            self, headers, None if any(headers) else url, request
+        ),
     ),
     test=partial(
         test_urls.test_cookie_counts_before_the_url_and_makes_links_plain, ask=test_urls.wsgi

@@ -84,7 +84,8 @@ def store_more(node: SimNode, key: str, tag: str) -> None:
         (_NAMESPACE, 0, tag.encode(), b"of a later release"),
     )
     writes = [
-        Entry(namespace, kind, name, value, hlc, clock.actor)
+        # As if it had seen all: what is no client's write is to be nobody's conflict.
+        Entry(namespace, kind, name, value, hlc, clock.actor, hlc - 1)
         for namespace, kind, name, value in contents
     ]
     created = hlc if current is None else header(current).created

@@ -11,7 +11,7 @@ from tribes.errors import ConfigError
 from tribes.testing.generator import CLOCK_OFF_MAX_MS, DEFAULT_FAULTS, draw_plan
 from tribes.testing.plan import ACTIONS, KINDS, Plan, Step, load_plan
 from tribes.testing.plan_strategies import plans
-from tribes.testing.workload import MIX
+from tribes.testing.workload import MERGED_MIX, MIX
 
 
 @given(plans())
@@ -79,7 +79,7 @@ def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
 
 def test_what_clients_may_do_is_one_list() -> None:
     """A plan may name whatever the workload knows, and nothing else."""
-    assert set(MIX) == KINDS
+    assert {*MIX, *MERGED_MIX} == KINDS
 
 
 def test_every_action_is_explained() -> None:

@@ -13,7 +13,7 @@ NODES = ("n1", "n2", "n3")
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_600_increments_round_robin_end_at_600(cluster: Any, make_user: Any) -> None:
+def test_t56_600_increments_round_robin_end_at_600(cluster: Any, make_user: Any) -> None:
     """Non-sticky over three nodes: one session id, one birthday, no increment lost."""
     cluster.start(*NODES)
     user = make_user()
@@ -27,7 +27,9 @@ def test_600_increments_round_robin_end_at_600(cluster: Any, make_user: Any) -> 
     assert sorted(answer["members"]) == list(NODES)
 
 
-def test_kill_of_the_node_that_answered_last_loses_nothing(cluster: Any, make_user: Any) -> None:
+def test_t63_kill_of_the_node_that_answered_last_loses_nothing(
+    cluster: Any, make_user: Any
+) -> None:
     """``kill -9`` right after an answer: the next node goes on from that answer."""
     cluster.start(*NODES)
     user = make_user()
@@ -143,7 +145,7 @@ def test_junk_cookies_are_not_adopted_and_do_no_harm(cluster: Any, make_user: An
     assert response.json()["count"] == 2
 
 
-def test_response_head_leaves_after_the_commit(cluster: Any, make_user: Any) -> None:
+def test_t67_response_head_leaves_after_the_commit(cluster: Any, make_user: Any) -> None:
     """Whoever sees an answer finds its session on every other node at once."""
     cluster.start(*NODES)
     for _ in range(50):

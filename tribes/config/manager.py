@@ -70,6 +70,9 @@ class ManagerConfig(
             and reaches the others when they can be reached.
         min_copies: A commit is also unreplicated when fewer other members than this acknowledged
             it; 0: none need to, which is what a node that is alone can do.
+        lock: Whether requests of one session wait for each other: ``"none"``, ``"local"`` (in this
+            process), ``"cluster"`` (in the whole group).
+        lock_timeout: Milliseconds such a request waits; then it is answered 503 and has not run.
         state_transfer_timeout_s: Seconds a joining node waits for the others' sessions; then it
             goes on with what it has, and says so. -1: for ever (``stateTransferTimeout``).
         send_all_sessions_size: Sessions that a donor puts into one message at most
@@ -111,6 +114,8 @@ class ManagerConfig(
     dirty_max: int = 10_000
     on_unreplicated: Literal["serve", "error"] = "serve"
     min_copies: int = 0
+    lock: Literal["none", "local", "cluster"] = "none"
+    lock_timeout: int = 10_000
     state_transfer_timeout_s: float = 60.0
     send_all_sessions_size: int = 1000
     expiry_interval: int = 1000

@@ -158,6 +158,12 @@ def shared_settings(manager: ManagerConfig) -> dict[str, Any]:
     return {name: getattr(manager, name) for name in ManagerConfig.__struct_fields__}
 
 
+_POSITIVE: Final = (
+    *("commit_timeout", "lock_timeout", "inbox_max_bytes", "dirty_max"),
+    *("send_all_sessions_size", "expiry_interval"),
+)
+
+
 def check_manager(manager: ManagerConfig, key: str) -> None:
     """Refuse values that cannot work.
 
@@ -168,7 +174,13 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
     Raises:
         ConfigError: Names the key and what to write.
     """
-    for name in ("commit_timeout", "inbox_max_bytes", "dirty_max", "expiry_interval"):
+    for name in (
+        "commit_timeout",
+        "lock_timeout",
+        "inbox_max_bytes",
+        "dirty_max",
+        "expiry_interval",
+    ):
         _positive(f"{key}.{name}", getattr(manager, name))
     _positive(f"{key}.send_all_sessions_size", manager.send_all_sessions_size)
     transfer_s = manager.state_transfer_timeout_s

@@ -26,6 +26,7 @@ from tribes.config.model import (
 )
 from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.invariants import check_converged, check_history, check_now
+from tribes.testing.lock_checks import check_locks, check_locks_over
 from tribes.testing.sim import SimNode, World
 from tribes.testing.sim.world import FIRST_PORT
 from tribes.testing.steps import PERFORM, UNTOLD
@@ -56,6 +57,8 @@ _ARRIVES_S = 0.2
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
 _ACKED = _ASYNC | int(SendOptions.USE_ACK)
 
+_LOCKS_S = 8.0
+"""After that no lock is left: clients give up after 3 s, and a lease is 2 s."""
 _SUSPECT_AFTER = 1000
 """The default, for which `check_suspicions` has its times."""
 _ALL_ANSWER = frozenset(
@@ -295,12 +298,15 @@ class _Run:
                     all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
                 ),
             ]
+        if plan.settle >= _LOCKS_S:
+            found += check_locks_over(world, self.nodes)
         return found
 
     def _look(self) -> list[Violation]:
         self._between_looks()
         found = self._found[:]
         self._found.clear()
+        found += check_locks(self.world, self.nodes) + self.workload.lock_violations
         for load in (self.workload, *self.extras):
             found += check_now(
                 self.world, load.history, load.context, message_max_bytes=MESSAGE_MAX_BYTES

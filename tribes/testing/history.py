@@ -88,8 +88,10 @@ class Op(msgspec.Struct, array_like=True):
 
     @property
     def is_done(self) -> bool:
-        """True when a node really did something: neither refused nor lost."""
-        return self.outcome != "failed" and self.kind != "lost"
+        """True when a node really did something with the session: neither refused nor lost, and
+        more than to hold its lock.
+        """
+        return self.outcome != "failed" and self.kind not in ("lost", "lock")
 
 
 class Send(msgspec.Struct, array_like=True):

@@ -127,6 +127,14 @@ def _check_end(history: History, state: WorldState, done: dict[str, _Elements]) 
     return found
 
 
+def _came_before(blind: Op, seeing: list[Op], node: str) -> bool:
+    """Whether a process had a write before others that had seen more than it were made."""
+    settled = blind.settled
+    if settled is None or node not in blind.acked:
+        return False
+    return all(op.begin > settled for op in seeing)
+
+
 def check_overwritten(history: History, state: WorldState) -> list[Violation]:
     """Compare what processes counted as overwritten with what must and may have been.
 
@@ -134,8 +142,9 @@ def check_overwritten(history: History, state: WorldState) -> list[Violation]:
     older one. Its process counts that when the later version arrives. It need not if it hears first
     of a still later one whose writer had read something newer, so such a write only may be counted.
 
-    - ``conflict not counted``: a process that runs to the end has counted fewer than those whose
-      later versions all had not seen them, one of which no crash can have taken.
+    - ``conflict not counted``: a process that runs to the end has counted fewer than those which a
+      later version surely replaced there first: one that it acknowledged before anybody wrote what
+      had seen more, or any, if all later ones had not seen it and no crash can have taken one.
     - ``conflict invented``: it has counted more than those that any later version had not seen.
     """
     numbers = survivors(history, state)
@@ -158,8 +167,12 @@ def check_overwritten(history: History, state: WorldState) -> list[Violation]:
                 if o.node != op.node and (o.seen_version or (0, 0))[0] < op.version[0]
             ]
             may[op.node] += bool(blind)
-            if len(blind) == len(later) and key not in ended:
-                must[op.node] += any(o.number in numbers for o in blind)
+            seeing = [o for o in later if o not in blind]
+            if key not in ended:
+                must[op.node] += any(
+                    o.number in numbers if not seeing else _came_before(o, seeing, op.node)
+                    for o in blind
+                )
     found = []
     for node, counted in state.overwritten.items():
         if counted < must[node]:

@@ -78,6 +78,7 @@ KINDS: Final = frozenset(
         "merged_take",
         "merged_append",
         "merged_read",
+        "lock",
     )
 )
 """What a client may do with the session that it has."""

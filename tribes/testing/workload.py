@@ -27,12 +27,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from tribes.manager.merged import MergedCounter, MergedList, MergedSet
 from tribes.manager.record import Namespace
 from tribes.testing.history import History, Op, Version, plain
+from tribes.testing.lock_checks import check_locks
 from tribes.testing.observer import Observer, incarnation
 from tribes.testing.sim import SimNode, SimWaiter, World
 
 if TYPE_CHECKING:
     from tribes.manager.inbox import CommitResult
     from tribes.manager.session import Session
+    from tribes.testing.violation import Violation
 
 __all__ = ["MERGED_MIX", "MIX", "Workload"]
 
@@ -56,8 +58,12 @@ MERGED_MIX: Final[Mapping[str, float]] = {
     "merged_take": 1,
     "merged_append": 2,
     "merged_read": 1,
+    "lock": 1,
 }
-"""The same for the values that merge by element; not in `MIX`, so that a seed stays what it was."""
+"""The same for values that merge by element, and for the lock that a session has in the whole
+group; not in `MIX`, so that a seed stays what it was."""
+_HOLD_S: Final = 0.2
+"""How long a request holds a lock, on average."""
 
 _NAMES: Final = 4
 MERGED: Final[Mapping[str, Any]] = {
@@ -175,6 +181,8 @@ class Workload:
         self._under_way: dict[int, tuple[_Client, str]] = {}
         self._is_running = False
         self._round = 0
+        self.lock_violations: list[Violation] = []
+        """What was found at the moments at which locks were granted."""
 
     def start(self) -> None:
         """Begin; each client within its first think time."""
@@ -254,6 +262,9 @@ class Workload:
     def _serve(self, client: _Client, node: SimNode, kind: str) -> None:
         browser, manager = client.browser, node.manager(self._context)
         assert browser.id is not None
+        if kind == "lock":
+            self._lock(client, node)
+            return
         session = manager.find(browser.id)
         if session is None:
             op = self._op(client, node, "lost")
@@ -276,6 +287,37 @@ class Workload:
         elif kind != "touch":
             self._use(client, session, op)
         self._commit(client, node, op, session)
+
+    def _lock(self, client: _Client, node: SimNode) -> None:
+        """Hold the session's lock for a while, or give up waiting for it."""
+        op = self._op(client, node, "lock")
+        locks = node.core.sessions.replicators[self._context].locks
+        self._under_way[op.number] = client, op.node
+        numbers: list[int] = []
+
+        def give_back() -> None:
+            locks.release(numbers[0], node.clock.monotonic())
+            node.pump()
+
+        def release() -> None:
+            if incarnation(node) == op.node and node.is_alive and numbers:
+                node.enter(give_back)
+            self._end(op, "ok")
+
+        def granted() -> None:
+            op.settled = self.world.now
+            self.lock_violations += check_locks(
+                self.world, self.world.nodes.values(), self._context
+            )
+            self.world.at(self._random.expovariate(1 / _HOLD_S), release)
+
+        def give_up() -> None:
+            if op.settled is None:
+                release()
+
+        numbers.append(locks.acquire(op.key, granted, node.clock.monotonic()))
+        node.pump()
+        self.world.at(self._timeout, give_up)
 
     def _use(self, client: _Client, session: Session, op: Op) -> None:
         """Read an attribute and, unless the request only reads, write it."""

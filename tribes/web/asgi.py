@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from tribes.errors import SessionNotReplicatedError, StoreError
+from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
 from tribes.manager.session_locks import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
@@ -128,7 +128,7 @@ class SessionMiddleware:
             line = RequestLine(scope.get("method", ""), scope.get("path", ""), query)
         try:
             held = await binding.aopen(cookies, url, line)
-        except StoreError:
+        except (StoreError, SessionLockTimeoutError):
             # Nobody knows whether there is a session; a new one would log the user out.
             await refuse(scope, send, ())
             return
@@ -156,14 +156,20 @@ class SessionMiddleware:
                     message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
 
+        if scope["type"] == "websocket":
+            # A connection may last for hours: it must not keep all requests waiting.
+            held.release_lock()
         try:
-            await self.app(scope, receive, send_with_cookie)
-        except BaseException:
-            if held.keeps_changes:
-                await binding.acommit(held, can_refuse=False)
-            raise
-        # Changes made while the body was sent.
-        await binding.acommit(held, can_refuse=False)
+            try:
+                await self.app(scope, receive, send_with_cookie)
+            except BaseException:
+                if held.keeps_changes:
+                    await binding.acommit(held, can_refuse=False)
+                raise
+            # Changes made while the body was sent.
+            await binding.acommit(held, can_refuse=False)
+        finally:
+            binding.close(held)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_and_start() -> Message:

@@ -23,6 +23,7 @@ from tribes.runtime.commits import report_unstored
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
+from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.sso import Login
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.manager.session_locks import RequestLine
     from tribes.runtime.commits import Committer
+    from tribes.runtime.session_locks import LockMode
     from tribes.web.urls import RequestUrl
 
 __all__ = ["SessionBinding", "Tracking"]
@@ -69,6 +71,7 @@ class SessionBinding:
             in the cookie after a dot.
         on_unreplicated: What to do when a commit is on too few members, see `OnUnreplicated`.
         tracking: Where ids travel: ``"cookie"``, ``"url"``, or ``"both"``; see `tribes.web.urls`.
+        can_lock: Whether the adapter calls `close` at the end of each request.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -84,6 +87,7 @@ class SessionBinding:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
+        can_lock: bool = True,
     ) -> None:
         contexts = node.config.contexts
         if context is None:
@@ -106,6 +110,16 @@ class SessionBinding:
             raise ConfigError(
                 f"must be one of {', '.join(get_args(Tracking))}, found {tracking!r}",
                 key="tracking",
+            )
+        settings = node.config.manager
+        if not isinstance(node, LocalSessions):
+            settings = node.config.manager_of(context)
+        lock = settings.lock
+        if lock != "none" and not can_lock:
+            raise ConfigError(
+                f"{lock!r} cannot work under this framework, which says nothing at the end of a "
+                "request; write 'none'",
+                key="manager.lock",
             )
         self.tracking = tracking
         self.node = node
@@ -134,6 +148,9 @@ class SessionBinding:
                 self.cookie, name=config.cookie_name, domain=config.cookie_domain, path="/"
             )
             self._sso_committer = cast("BackgroundNode", node).sessions.committer(SSO_CONTEXT)
+        if alone is not None and lock == "cluster":
+            lock = "local"  # no other process has these sessions
+        self.locks = self._make_locks(lock, settings.lock_timeout / 1000)
         name = self.cookie.name
         self.parameter = name.lower() if name == "JSESSIONID" else name
         """Name of the path parameter, as Tomcat's."""
@@ -146,6 +163,19 @@ class SessionBinding:
         self._native: ChannelTask | None = None
         if not isinstance(node, GroupChannel):
             start_with_worker(self)
+
+    def _make_locks(self, mode: LockMode, timeout_s: float) -> SessionLocks | None:
+        if mode == "none":
+            return None
+        node = self.node
+        if isinstance(node, LocalSessions):
+            return SessionLocks(self.manager, "local", timeout_s)
+        return SessionLocks(
+            self.manager,
+            mode,
+            timeout_s,
+            lambda: node.channel if isinstance(node, BackgroundNode) else node,
+        )
 
     # One request.
 
@@ -175,12 +205,43 @@ class SessionBinding:
 
         Raises:
             StoreError: It may be in a store, which does not answer.
+            SessionLockTimeoutError: Another request of the session took too long.
         """
         headers = tuple(headers)
         if request is not None and self.manager.ignores(request):
             return self.logged_in(self._open_later(headers, url, request), headers)
         self.bring(headers, self.cookie.name, url)
-        return self.logged_in(self._open(headers, url, request), headers)
+        held = self._open(headers, url, request)
+        self.lock(held)
+        return self.logged_in(held, headers)
+
+    def lock(self, held: RequestSession) -> None:
+        """Wait until no other request of the session runs, where that is configured.
+
+        `close` gives the lock back.
+
+        Raises:
+            SessionLockTimeoutError: Another request of the session took too long.
+        """
+        if self.locks is not None and held.waiting is None and held.session is not None:
+            held.lock = self.locks.acquire(held.session.key)
+            self._locked(held, held.session)
+
+    async def alock(self, held: RequestSession) -> None:
+        """The same in a task of asyncio or trio."""
+        if self.locks is not None and held.waiting is None and held.session is not None:
+            held.lock = await self.locks.aacquire(held.session.key)
+            self._locked(held, held.session)
+
+    def _locked(self, held: RequestSession, found: Session) -> None:
+        """Look again: the request before this one has changed the session, or ended it."""
+        held.session = self.manager.find(found.id)
+        if held.session is None:
+            self.close(held)
+
+    def close(self, held: RequestSession) -> None:
+        """The request is over, however it ended."""
+        held.release_lock()
 
     def bring(self, headers: Iterable[bytes], name: str, url: RequestUrl | None = None) -> None:
         """Have the session of a request brought here, with what its client has written, before
@@ -267,10 +328,13 @@ class SessionBinding:
         for value in self._values(headers, url):
             if self._is_away(value, request):
                 held = await in_thread(partial(self._open, headers, url, request))
+                await self.alock(held)
                 return self.logged_in(held, headers)
         name = self.cookie.name
         await abring(self.manager, self._ids(headers, name, url), self.written(headers, name))
-        return self.logged_in(self._open(headers, url, request), headers)
+        held = self._open(headers, url, request)
+        await self.alock(held)
+        return self.logged_in(held, headers)
 
     def begin(self, held: RequestSession, path: str, attributes: MutableMapping[str, Any]) -> None:
         """A request begins; tell it what the ReplicationValve tells.

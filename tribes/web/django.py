@@ -73,7 +73,7 @@ def _new_binding() -> SessionBinding:
             source="Django's settings",
         )
     config = config_from({"contexts": _CONTEXTS, **found}, source="Django's settings: TRIBES")
-    return SessionBinding(BackgroundNode(config))
+    return SessionBinding(BackgroundNode(config), can_lock=False)
 
 
 def _forget_node(*, setting: str, **_: Any) -> None:

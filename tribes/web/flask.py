@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask.sessions import SessionInterface, SessionMixin
 from markupsafe import Markup
+from werkzeug.exceptions import ServiceUnavailable
 
-from tribes.errors import SessionNotReplicatedError
+from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings
@@ -135,6 +136,16 @@ class TribesSessions(SessionInterface):
             binding.bring(cookies, name)
             found = binding.find(cookies, name, line)
             held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
+            try:
+                binding.lock(held)
+            except SessionLockTimeoutError:
+                # What Flask raises in place of the view, as if there were none: an error raised
+                # here would be a 500.
+                refused = ServiceUnavailable(refusal.BODY.decode(), retry_after=1)
+                request.routing_exception = refused
+                held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
+                held.is_sealed = True
+                return held
         binding.logged_in(held, cookies)
         path = request.environ.get("SCRIPT_NAME", "") + request.path
         binding.begin(held, path, request.environ)
@@ -182,7 +193,16 @@ class TribesSessions(SessionInterface):
         if login is not None:
             response.headers.add("Set-Cookie", login.decode("latin-1"))
         # What a streamed body or a teardown function changes after this.
-        response.call_on_close(lambda: self.binding.commit(held, can_refuse=False))
+        response.call_on_close(lambda: self._end(held))
+        if not response.is_streamed or response.status_code >= 400:
+            # Not every client of a test closes its answers. (A page of an error looks streamed.)
+            self.binding.close(held)
+
+    def _end(self, held: FlaskSession) -> None:
+        try:
+            self.binding.commit(held, can_refuse=False)
+        finally:
+            self.binding.close(held)
 
     def cookie(self, app: Flask) -> CookieSettings:
         """The settings given, or those that the application's configuration makes."""

@@ -15,6 +15,7 @@ from tribes.manager.session import Session
 if TYPE_CHECKING:
     from tribes.ids import SessionId
     from tribes.manager.base import SessionManager
+    from tribes.runtime.session_locks import SessionLock
     from tribes.runtime.sso import Login
     from tribes.web.urls import RequestUrl
 
@@ -31,6 +32,7 @@ class RequestSession(MutableMapping[str, Any]):
         "failed",
         "is_filtered",
         "is_sealed",
+        "lock",
         "login",
         "offered",
         "url",
@@ -53,6 +55,8 @@ class RequestSession(MutableMapping[str, Any]):
         """Nobody waits for what it changes (Tomcat: ReplicationValve's ``filter``)."""
         self.login: Login | None = None
         """What single sign-on knows of the client; None: there is none."""
+        self.lock: SessionLock | None = None
+        """The session's lock, where requests wait for each other."""
         self.failed: set[str] = set()
         """Attributes that could not be stored, as far as they were reported."""
         self.written: int | None = None
@@ -72,6 +76,15 @@ class RequestSession(MutableMapping[str, Any]):
     def session(self, session: Session | None) -> None:
         self.waiting = None
         self._session = session
+
+    def release_lock(self) -> None:
+        """Let the next request of this session run, where requests wait for each other.
+
+        For an answer that takes long, such as a stream of events, once its session is read: what
+        is changed afterwards is merged, as without a lock.
+        """
+        if self.lock is not None:
+            self.lock.release()
 
     def _made(self) -> Session:
         if self.session is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tribes.errors import SessionNotReplicatedError, StoreError
+from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
 from tribes.manager.session_locks import RequestLine
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
@@ -115,7 +115,7 @@ class SessionMiddleware:
         line = request_line(environ) if binding.wants_request else None
         try:
             held = environ[SESSION] = binding.open((cookies,), url, line)
-        except StoreError:
+        except (StoreError, SessionLockTimeoutError):
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.BODY]
@@ -135,6 +135,8 @@ class SessionMiddleware:
             except BaseException:
                 _close(body)
                 raise
+            finally:
+                binding.close(held)
             if not answer.is_refused:
                 return body
             _close(body)
@@ -238,8 +240,11 @@ class _Answer:
         """Commit what was changed since the head, or of a request that failed before it."""
         if not self._is_over:
             self._is_over = True
-            if self._held.keeps_changes:
-                self._binding.commit(self._held, can_refuse=False)
+            try:
+                if self._held.keeps_changes:
+                    self._binding.commit(self._held, can_refuse=False)
+            finally:
+                self._binding.close(self._held)
 
 
 class _Body:
