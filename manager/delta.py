@@ -97,6 +97,7 @@ class DeltaManager(SessionManager):
 
     def merged(self, key: str, before: Record | None, after: Record) -> None:
         """A peer's delta or copy has changed a record: perhaps a request waits for it."""
+        super().merged(key, before, after)
         if self.replicator is not None:
             self.replicator.fetches.seen(key)
             self.replicator.expiry.merged(key, after)

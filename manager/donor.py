@@ -10,9 +10,10 @@ records every `TRICKLE_S` and no more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from tribes.errors import QueueFullError, RemoteProcessError
+from tribes.errors import MemberBehindError, QueueFullError, RemoteProcessError
 from tribes.wire.options import SendOptions
 
 from .merge import digest
@@ -268,7 +269,7 @@ class Donor:
         return serving in self._servings.get(serving.target, ())
 
     def _go_on(self, serving: _Serving, now: float) -> None:
-        while self._is_current(serving) and not serving.is_over:
+        while self._is_current(serving) and not (serving.is_over or serving.is_waiting):
             if serving.outstanding + RECORDS_MAX_BYTES > OUTSTANDING_MAX_BYTES:
                 return
             if not self._may_send(serving.target):
@@ -319,7 +320,16 @@ class Donor:
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             self._budget.give_back(target, length)
-            self._settle(serving, length, faulty.get(target), then)
+            why = faulty.get(target)
+            if isinstance(why, MemberBehindError) and self._is_current(serving):
+                # There is no room for it just now: the same again when there is.
+                serving.records = chain(pairs, serving.records)
+                serving.is_over = False
+                serving.messages -= 1
+                serving.outstanding -= length
+                self._wait(serving, then)
+                return
+            self._settle(serving, length, why, then)
 
         message = Records(self._manager.context, serving.sync, pairs, serving.is_over)
         self._manager.traffic.count_message(message)

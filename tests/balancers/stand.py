@@ -179,8 +179,9 @@ class User:
         answer = http.get(f"http://127.0.0.1:{port}/", headers=headers)
         http.cookies.clear()
         if answer.status_code == 200:
-            if given := answer.headers.get("set-cookie"):
-                self.cookie = given.partition(";")[0]
+            for given in answer.headers.get_list("set-cookie"):
+                if given.startswith("JSESSIONID="):
+                    self.cookie = given.partition(";")[0]
             count = int(answer.text.removeprefix("visit "))
             # A request that the balancer repeated may have counted twice; never back.
             assert count > self.visits, f"{answer.headers['x-node']} has lost visits"

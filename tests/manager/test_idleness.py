@@ -179,8 +179,7 @@ def test_t14_sessions_are_looked_for_every_so_many_ticks(tmp_path: Path) -> None
         world = World(1)
         node = world.start("a", config)
         looks: list[float] = []
-        manager = node.manager()
-
+        manager = node.manager(config.contexts[0])
         manager.sweep = _noting(manager.sweep, looks, world)  # type: ignore[method-assign]
         world.run(31)
         assert len(looks) == int(31 // (expected_ms / 1000))

@@ -30,6 +30,7 @@ from tribes.manager.inbox import Commit, Inbox
 from tribes.manager.messages import Summary
 from tribes.manager.transfer import Transfer
 from tribes.runtime.background import BackgroundNode
+from tribes.runtime.commits import Committer
 from tribes.runtime.group_channel import GroupChannel
 from tribes.testing.sim import SimWaiter, World
 from tribes.web.request_session import RequestSession
@@ -569,8 +570,13 @@ def fake_node(manager: Any) -> Any:
     async def await_joined() -> bool:
         return True
 
+    config = sim_config(8)
+    sessions = SimpleNamespace(
+        committer=lambda _context, _decide: Committer(config.manager), local={}, sign_on=None
+    )
     return SimpleNamespace(
-        config=sim_config(8),
+        config=config,
+        sessions=sessions,
         is_running=True,
         manager=lambda _: manager,
         await_joined=await_joined,

@@ -73,6 +73,7 @@ def test_a_long_request_keeps_it_by_renewing() -> None:
     world = World(2)
     a, b, _ = start(world)
     first = Client(a, [], "a")
+    world.run(0.01)
     other = Client(b, [], "b")
     for _ in range(40):
         world.run(0.25)
