@@ -133,6 +133,7 @@ class SessionBinding:
         else:
             self.committer = node.sessions.committer(context, on_unreplicated)
             alone = node.sessions.local.get(context)
+        self._is_alone = alone is not None
         self._acks_all = alone is not None or acks_all(node.config.manager_of(context))
         self._filter = None if alone is None else alone.path_filter
         self.pipeline = node.config.valves if node.config.valves is not None else DEFAULT_VALVES
@@ -447,7 +448,10 @@ class SessionBinding:
 
     def must_tell(self, result: CommitResult) -> bool:
         """Whether the client must carry a token, or another node might not show it its write."""
-        return bool(result.version) and (bool(result.missing) or not self._acks_all)
+        # What a store has is not another member's to show.
+        if self._is_alone or not result.version:
+            return False
+        return bool(result.missing) or not self._acks_all
 
     def set_cookie(
         self,
