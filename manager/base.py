@@ -227,7 +227,8 @@ class SessionManager:
     # Requests.
 
     def create(self) -> Session:
-        """Make a session. Nobody else sees it before its first commit.
+        """Make a session. Nobody else sees it before its first commit, which with
+        ``announce_created`` is here.
 
         Raises:
             SessionLimitError: There are ``max_active_sessions`` already, and they shall not, or
@@ -249,6 +250,8 @@ class SessionManager:
         self._place(session)
         self._listeners.created(session)
         self._listeners.container(self.context, "session_created", session.id)
+        if self.rules.announces:
+            self.commit(session)
         return session
 
     def _make_room(self) -> bool:

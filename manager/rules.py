@@ -61,6 +61,7 @@ class Rules:
         tells_container: Container listeners do.
         ends_on_shutdown: A stop in good order ends all sessions everywhere.
         counts_messages: Count messages by type.
+        announces: Members hear of a session when it is made, not with its first commit.
     """
 
     evicts: bool = False
@@ -81,6 +82,7 @@ class Rules:
     tells_container: bool = False
     ends_on_shutdown: bool = False
     counts_messages: bool = True
+    announces: bool = False
 
     @classmethod
     def of(cls, config: ManagerConfig) -> Self:
@@ -113,6 +115,7 @@ class Rules:
             tells_container=config.notify_container_listeners_on_replication,
             ends_on_shutdown=config.expire_sessions_on_shutdown,
             counts_messages=config.enable_statistics,
+            announces=config.announce_created,
         )
 
     @property

@@ -95,6 +95,69 @@ def test_resumed_member_joins_again_with_what_it_has() -> None:
     assert len(digests([a, b])) == 1
 
 
+def test_t24_a_session_made_on_one_member_is_on_the_others_after_the_request() -> None:
+    """With the same id, creation time and attributes."""
+    nodes = start(World(24), "abc", options=6)
+    made = nodes[0].manager().create()
+    made["user"] = "ann"
+    waiter = SimWaiter()
+    nodes[0].manager().commit(made, waiter)
+    nodes[0].world.run(0.1)
+    assert waiter.result is not None
+    for node in nodes:
+        found = node.manager().find(made.id)
+        assert found is not None
+        assert (found.id, found.created_ms, dict(found)) == (
+            made.id,
+            made.created_ms,
+            {"user": "ann"},
+        )
+
+
+@pytest.mark.parametrize("announces", [True, False])
+def test_t25_a_session_is_announced_when_it_is_made_where_that_is_set(announces: bool) -> None:
+    """The request that made it still runs; otherwise the others hear of it with the commit, which
+    is before the client knows its id.
+    """
+    world = World(25)
+    a, b = start(world, "ab", options=8, announce_created=announces)
+    made = a.manager().create()
+    a.pump()
+    world.run(0.1)
+    assert (b.manager().find(made.id) is not None) == announces
+    made["x"] = 1
+    assert made.is_new
+    a.manager().commit(made)
+    a.pump()
+    world.run(0.1)
+    assert read(b, made.id) == {"x": 1}
+
+
+def test_t33_invalidating_on_one_member_ends_it_on_all_with_the_last_change() -> None:
+    """The request changed it before it ended it: listeners elsewhere see that change."""
+    world = World(33)
+    a, b, c = start(world, "abc", options=6, notify_session_listeners_on_replication=True)
+    seen: list[dict[str, object]] = []
+
+    class Listener:
+        def session_destroyed(self, session: Any, reason: str) -> None:
+            seen.append(dict(session))
+
+    c.manager().add_listener(Listener())
+    session_id, _ = write(a, "x", 1)
+    world.run(0.1)
+    session = b.manager().find(session_id)
+    assert session is not None
+    session["x"] = 2
+    b.manager().commit(session)
+    session.invalidate()
+    b.manager().commit(session)
+    world.run(0.1)
+    c.manager().news.tell()
+    assert [read(node, session_id) for node in (a, b, c)] == [None] * 3
+    assert seen == [{"x": 2}]
+
+
 def test_acknowledged_commit_is_on_every_member() -> None:
     """With option 6 the result names the members that processed it, and they have it."""
     world = World(4)

@@ -58,6 +58,8 @@ class ManagerConfig(
             (``notifyContainerListenersOnReplication``).
         expire_sessions_on_shutdown: End all sessions, on all members, when this node stops in good
             order (``expireSessionsOnShutdown``).
+        announce_created: Tell the members of a session as soon as a request begins it, as Tomcat
+            does: for one more message each, they know it while that request still runs.
         enable_statistics: Count the managers' messages by type (``enableStatistics``).
         commit_timeout: Milliseconds a commit waits for the members' acknowledgements.
         inbox_max_bytes: Changes that requests may have left for the channel, of all contexts.
@@ -107,6 +109,7 @@ class ManagerConfig(
     notify_session_listeners_on_replication: bool = False
     notify_container_listeners_on_replication: bool = False
     expire_sessions_on_shutdown: bool = False
+    announce_created: bool = False
     enable_statistics: bool = True
     commit_timeout: int = 1000
     inbox_max_bytes: int = 8 * 1024 * 1024
