@@ -164,7 +164,7 @@ def test_t108_requests_are_counted_and_the_counters_can_be_reset() -> None:
     node = Node()
     node.config = with_replication(node.config, filter=PICTURES)
     app = SessionMiddleware(page, node)  # type: ignore[arg-type]
-    valve = app.binding.valve
+    valve = app.binding.pipeline.replication
     assert valve is not None
     _, cookie, _ = ask(app)
     for path in ("/", "/a.gif", "/b.js"):
@@ -181,20 +181,20 @@ def test_t07_valves_are_added_only_where_none_is_configured() -> None:
     """The default ones; with one of one's own that one alone, and it does what it says."""
     node = Node()
     app = SessionMiddleware(page, node, route="n1")  # type: ignore[arg-type]
-    assert app.binding.pipeline == ("JvmRouteBinderValve", "ReplicationValve")
+    assert app.binding.pipeline.names == ("JvmRouteBinderValve", "ReplicationValve")
     _, cookie, _ = ask(app)
     foreign = cookie.replace(".n1", ".n9")
     assert ask(app, "/", foreign)[1] == cookie, "bound to this node again"
     node.config = msgspec.structs.replace(node.config, valves=("ReplicationValve",))
     app = SessionMiddleware(page, node, route="n1")  # type: ignore[arg-type]
-    assert app.binding.pipeline == ("ReplicationValve",)
+    assert app.binding.pipeline.names == ("ReplicationValve",)
     assert ask(app, "/", foreign)[1] == "", "nothing binds it"
     node.config = msgspec.structs.replace(node.config, valves=("JvmRouteBinderValve",))
     app = SessionMiddleware(page, node, route="n1")  # type: ignore[arg-type]
-    assert app.binding.valve is None
+    assert app.binding.pipeline.replication is None
     assert ask(app, "/", foreign)[1] == cookie
 
 
 def test_sessions_in_no_group_have_no_such_valve() -> None:
     node = BackgroundNode(NodeConfig(context={"app": ContextConfig(manager=StandardConfig())}))
-    assert SessionMiddleware(page, node).binding.valve is None
+    assert SessionMiddleware(page, node).binding.pipeline.replication is None
