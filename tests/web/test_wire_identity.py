@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.web.nodes import Node
+from tests.web.test_asgi import ask as asgi_ask
+from tests.web.test_asgi import count as asgi_count
 from tests.web.test_urls import LINK, asgi, wsgi
 from tests.web.test_valve import ask, page
 from tribes.config.cookies import CookieConfig
@@ -314,7 +316,12 @@ def test_an_id_that_nobody_signed_is_as_unknown() -> None:
     asked: list[str] = []
     manager = node.manager("app")
     finds = manager.find
-    manager.find = lambda each, **how: asked.append(each) or finds(each, **how)  # type: ignore[method-assign, func-returns-value]
+
+    def find(session_id: str, **how: Any) -> Session | None:
+        asked.append(session_id)
+        return finds(session_id, **how)
+
+    manager.find = find  # type: ignore[method-assign]
     forged = WireIds("app", "a", (OTHER_KEY,)).written(session_id)
     foreign = WireIds("other", "a", (KEY,)).written(session_id)
     longer = session_id + "0~" + signature
@@ -370,6 +377,24 @@ def test_keys_are_long_and_never_shown() -> None:
     assert caught.value.key == "cookie.signing_keys"
     assert "short" not in str(caught.value)
     assert KEY not in repr(CookieSettings(signing_keys=(KEY,)))
+
+
+def test_an_answer_that_sets_a_cookie_is_not_for_everybody() -> None:
+    """``Vary: Cookie``, under WSGI and ASGI; one that sets none does not say so."""
+    node = Node()
+    app = SessionMiddleware(page, node)  # type: ignore[arg-type]
+    heads: list[Any] = []
+    environ = {"PATH_INFO": "/", "REQUEST_METHOD": "GET", "wsgi.url_scheme": "http"}
+    app(dict(environ), lambda *head: heads.append(head))  # type: ignore[arg-type]
+    headers = dict(heads[0][1])
+    assert headers["Vary"] == "Cookie"
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    app(environ | {"HTTP_COOKIE": cookie}, lambda *head: heads.append(head))  # type: ignore[arg-type]
+    assert heads[1][1] == []
+    first = asgi_ask(node, asgi_count)  # type: ignore[arg-type]
+    assert (b"vary", b"Cookie") in first.messages[0]["headers"]
+    second = asgi_ask(node, asgi_count, cookie=first.session_cookie)  # type: ignore[arg-type]
+    assert second.messages[0]["headers"] == []
 
 
 # What clients make up.
