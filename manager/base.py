@@ -65,6 +65,7 @@ from .sweeper import SWEEP_KEYS, Sweeper
 from .table import MAX_INACTIVE_S, SessionTable
 from .touches import Touches
 from .traffic import Traffic
+from .unknown import UnknownEntries
 from .watched import Watch
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ class SessionManager:
         self.eviction = Eviction(self)
         self.idleness = Idleness(table, clock, self.rules, self._monotonic)
         self.sizes = SizeLimits(self.rules, self._report)
+        self.unknown = UnknownEntries(self._report)
         self.counts = Counts()
         self.locks_waited = 0
         self.locks_timed_out = 0

@@ -28,6 +28,7 @@ speed; `untrusted` is for bytes from a peer, and believes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Final, TypeAlias
@@ -55,6 +56,7 @@ __all__ = [
     "Namespace",
     "Span",
     "entry_bytes",
+    "find_head",
     "index_attributes",
     "read_varint",
     "read_version",
@@ -117,6 +119,8 @@ class Kind(IntEnum):
     APPEND = 3
     TOMBSTONE = 15
 
+
+_OF_KIND: Final = tuple(tuple(head & 15 == kind for head in range(256)) for kind in range(16))
 
 HEADER: Final = Struct(">BBBBHQQI")
 SEEN: Final = Struct(">QI")
@@ -223,12 +227,20 @@ def walk(main: bytes) -> list[Span]:
 
 
 def has_kind(main: bytes, kind: int) -> bool:
-    """Tell whether any entry is of a merge kind: what `walk` does, for who asks of every record."""
+    """Tell whether any entry is of a merge kind."""
+    return find_head(main, _OF_KIND[kind]) >= 0
+
+
+def find_head(main: bytes, wanted: Sequence[bool]) -> int:
+    """Return the first namespace and kind that are wanted, as their one byte, or -1.
+
+    It is what `walk` does, for who asks of every record.
+    """
     actors = main[3]
     skip, pos = (5, ACTORS_AT) if actors == WIDE else (2, ACTORS_AT + 4 * actors)
     for _ in range(main[4] << 8 | main[5]):
-        if main[pos] & 15 == kind:
-            return True
+        if wanted[main[pos]]:
+            return main[pos]
         pos += skip + VERSION_BYTES[main[pos + skip]]
         length, size = main[pos], main[pos + 1]
         if length < 128 and size < 128:
@@ -239,7 +251,7 @@ def has_kind(main: bytes, kind: int) -> bool:
         pos += length
         if size <= LARGE_VALUE_BYTES:
             pos += size
-    return False
+    return -1
 
 
 def index_attributes(main: bytes) -> tuple[dict[bytes, Span], int]:

@@ -505,6 +505,7 @@ class Transfer:
                 self.statistics.records_refused += 1
                 refused = error
                 continue
+            self._manager.unknown.look(record)
             before, after, has_changed = table.merge_in(key, record, now_ds)
             self.statistics.records_received += 1
             if has_changed:

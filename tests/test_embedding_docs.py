@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import msgspec
+
 from tribes.config import check_config, config_from
+from tribes.config.model import NodeConfig
 
 with warnings.catch_warnings():
     # Its remark on the HTTP library that it uses.
@@ -90,3 +94,22 @@ def test_links_name_files() -> None:
     for page in pages:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_identity_page() -> None:
+    """Its settings can be used, and those that it calls the defaults are."""
+    text = (PAGES / "identity.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    configs = [config_from(tomllib.loads(block)) for block in blocks]
+    for config in configs:
+        check_config(config)
+    cookie, binder, draining, crawlers = configs
+    assert cookie.context["shop"].cookie is not None
+    assert cookie.context["shop"].cookie.path_uses_trailing_slash
+    assert binder.route_binder == NodeConfig().route_binder
+    usual = NodeConfig().draining
+    given = msgspec.structs.replace(
+        draining.draining, ignore_cookie_name="", ignore_cookie_value=""
+    )
+    assert given == usual
+    assert crawlers.crawlers == NodeConfig().crawlers

@@ -20,6 +20,7 @@ from tribes.manager.record import (
     parse,
     to_wire,
 )
+from tribes.manager.unknown import UnknownEntries
 from tribes.testing.sim import SimNode, World
 
 if TYPE_CHECKING:
@@ -148,9 +149,14 @@ def test_t28_an_attribute_and_a_note_of_one_name_both_survive() -> None:
 
 
 def test_t29_what_a_newer_version_writes_is_passed_on_and_the_rest_applied() -> None:
-    """An unknown namespace and an unknown kind of merging: carried, not understood, not lost."""
+    """An unknown namespace and an unknown kind of merging: carried, not understood, not lost.
+
+    Each is told of by one warning, however often it comes.
+    """
     world = World(4)
     a, b, c = start(world, "abc")
+    told: list[tuple[str, str, dict[str, object]]] = []
+    b.manager().unknown = UnknownEntries(lambda *line: told.append(line))
     session = a.manager().create()
     session["known"] = 1
     commit(world, a.manager(), session)
@@ -181,6 +187,17 @@ def test_t29_what_a_newer_version_writes_is_passed_on_and_the_rest_applied() -> 
     assert carried[9, b"future"].value == b"\1\2\3"
     assert carried[0, b"odd"].kind == 7
     assert found(c, session.id)["known"] == 2
+    here = found(c, session.id)
+    here["known"] = 3
+    commit(world, c.manager(), here)
+    a.manager().inbox.append(Commit("app", session.key, hlc, wire))
+    world.run(0.1)
+    assert found(b, session.id)["known"] == 3
+    event = "session data of a newer version"
+    assert told == [
+        ("warning", event, {"namespace": 0, "kind": 7}),
+        ("warning", event, {"namespace": 9, "kind": 0}),
+    ]
 
 
 def test_t30_a_thousand_reads_send_no_data_and_one_small_note_of_use() -> None:

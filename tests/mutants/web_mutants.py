@@ -58,7 +58,7 @@ _add(
     "first cookie only",
     "Of several cookies of one name only the first is looked at.",
     (SessionBinding, "find", _first_only),
-    test=test_wsgi.test_of_several_cookies_the_one_that_names_a_session_counts,
+    test=test_wsgi.test_t99_of_several_cookies_the_one_that_names_a_session_counts,
 )
 _add(
     "route is part of the id",
@@ -143,7 +143,7 @@ _add(
     "Links to other sites get the session's id.",
     (urls, "_is_mine", lambda here, scheme, host, path: True),
     test=partial(
-        test_urls.test_id_goes_to_links_of_this_application_only,
+        test_urls.test_t99_id_goes_to_links_of_this_application_only,
         ask=test_urls.wsgi,
         url="http://evil.test/shop/a",
         encoded="http://evil.test/shop/a",
@@ -160,6 +160,6 @@ _add(
         ),
     ),
     test=partial(
-        test_urls.test_cookie_counts_before_the_url_and_makes_links_plain, ask=test_urls.wsgi
+        test_urls.test_t99_cookie_counts_before_the_url_and_makes_links_plain, ask=test_urls.wsgi
     ),
 )

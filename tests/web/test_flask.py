@@ -13,7 +13,7 @@ import structlog
 from markupsafe import Markup
 
 from tests.web.nodes import Node
-from tribes.errors import SessionError
+from tribes.errors import SessionError, StoreError
 from tribes.web.cookies import CookieSettings
 from tribes.web.flask import TribesSessions
 
@@ -369,3 +369,22 @@ def test_refused_commit_is_answered_by_503() -> None:
     node.acked, node.missing = ("n2",), {}
     assert client.get("/look").text == "{'count': 1}"
     assert client.head("/view").status_code == 200
+
+
+def test_a_session_that_cannot_be_looked_up_is_answered_by_503() -> None:
+    """A store that does not answer: a 500 would say that the application is broken, and a session
+    that is begun in place of the one nobody found would log the user out.
+    """
+    node = Node()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StoreError("does not answer")
+
+    app = make({"count": count}, node)
+    client = app.test_client()
+    client.get("/count")
+    node.manager("app").find = fail  # type: ignore[method-assign]
+    answer = client.get("/count")
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers.getlist("Set-Cookie") == []

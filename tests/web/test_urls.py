@@ -124,7 +124,7 @@ either = pytest.mark.parametrize("ask", [wsgi, asgi])
 
 
 @either
-def test_client_without_cookies_is_led_by_links(ask: Any) -> None:
+def test_t99_client_without_cookies_is_led_by_links(ask: Any) -> None:
     """The application sees the path without the id; the session goes on, route and all."""
     node = Node()
     first = ask(node, tracking="url", route="n1")
@@ -140,7 +140,7 @@ def test_client_without_cookies_is_led_by_links(ask: Any) -> None:
 
 
 @either
-def test_cookie_counts_before_the_url_and_makes_links_plain(ask: Any) -> None:
+def test_t99_cookie_counts_before_the_url_and_makes_links_plain(ask: Any) -> None:
     """The first answer has both, since nobody knows yet; a stale cookie does not hide the URL."""
     node = Node()
     first, other = ask(node), ask(node)
@@ -155,7 +155,7 @@ def test_cookie_counts_before_the_url_and_makes_links_plain(ask: Any) -> None:
 
 
 @either
-def test_unknown_id_in_a_url_is_never_adopted(ask: Any) -> None:
+def test_t100_unknown_id_in_a_url_is_never_adopted(ask: Any) -> None:
     """Session fixation by a link."""
     assert ask(Node(), "/shop/;jsessionid=" + "A" * 32).id != "A" * 32
 
@@ -197,7 +197,7 @@ def test_urls_are_left_alone_unless_asked_for(ask: Any) -> None:
         ("http://[broken", "http://[broken"),
     ],
 )
-def test_id_goes_to_links_of_this_application_only(ask: Any, url: str, encoded: str) -> None:
+def test_t99_id_goes_to_links_of_this_application_only(ask: Any, url: str, encoded: str) -> None:
     """Before query and fragment; never to another host, port, scheme or path."""
     answer = ask(Node(), "/shop/here", url=url)
     session_id = answer.cookie.partition("=")[2].partition(";")[0]

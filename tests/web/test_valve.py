@@ -99,6 +99,35 @@ def test_t105_nobody_waits_for_what_a_filtered_request_changed() -> None:
     assert environ[SESSION]["n"] == 3
 
 
+def test_t32_what_a_filtered_request_changed_is_there_when_the_next_one_is_answered() -> None:
+    """Nobody waits for it; the next request that is not filtered waits for both, and then the other
+    member has both. Tomcat keeps it back until then; here it goes out at once.
+    """
+    port = free_udp_port()
+    a, b = (
+        BackgroundNode(with_replication(make_node(name, port).config, filter=PICTURES))
+        for name in ("a", "b")
+    )
+    for node in (a, b):
+        node.start()
+    try:
+        until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
+        app = SessionMiddleware(page, a)
+        _, cookie, _ = ask(app)
+        session_id = cookie.partition(";")[0].partition("=")[2]
+        for filtered in range(20):
+            ask(app, "/a.gif", cookie)
+            _, _, environ = ask(app, "/a.html", cookie)
+            there = b.manager("app").find(session_id)
+            assert there is not None
+            assert there["n"] == environ[SESSION]["n"] == 3 + 2 * filtered
+        ask(app, "/a.gif", cookie)
+        until(lambda: b.manager("app").find(session_id)["n"] == 42)  # type: ignore[index]
+    finally:
+        for node in (a, b):
+            node.stop()
+
+
 def test_t106_the_application_is_told_whether_this_member_is_the_sessions_first() -> None:
     """True on one of the members and false on the other, before the request; nothing without."""
     port = free_udp_port()
@@ -154,6 +183,9 @@ def test_t107_an_application_that_includes_another_commits_both_sessions() -> No
         assert found[0]["included"]
         assert found[1] is not None
         assert found[1]["n"] == 1
+        counted = [app.binding.pipeline.replication.statistics for app in (outer, inner)]  # type: ignore[union-attr]
+        assert [each.cross_context_sent for each in counted] == [0, counted[1].sent]
+        assert counted[1].sent > 0
     finally:
         for node in (a, b):
             node.stop()
@@ -164,13 +196,17 @@ def test_t108_requests_are_counted_and_the_counters_can_be_reset() -> None:
     node = Node()
     node.config = with_replication(node.config, filter=PICTURES)
     app = SessionMiddleware(page, node)  # type: ignore[arg-type]
-    valve = app.binding.valve
+    valve = app.binding.pipeline.replication
     assert valve is not None
     _, cookie, _ = ask(app)
     for path in ("/", "/a.gif", "/b.js"):
         ask(app, path, cookie)
     counted = valve.statistics
     assert (counted.requests, counted.filtered) == (4, 2)
+    assert counted.cross_context_sent == 0
+    included = dict(ask(app, "/", cookie)[2])
+    b"".join(app(included, lambda *_: print))  # as another application's request
+    assert counted.cross_context_sent == counted.requests - 5 == 1
     assert counted.sent >= 4
     assert 0 < counted.last_send_s <= counted.send_s <= counted.request_s
     valve.reset()
@@ -181,20 +217,20 @@ def test_t07_valves_are_added_only_where_none_is_configured() -> None:
     """The default ones; with one of one's own that one alone, and it does what it says."""
     node = Node()
     app = SessionMiddleware(page, node, route="n1")  # type: ignore[arg-type]
-    assert app.binding.pipeline == ("JvmRouteBinderValve", "ReplicationValve")
+    assert app.binding.pipeline.names == ("JvmRouteBinderValve", "ReplicationValve")
     _, cookie, _ = ask(app)
     foreign = cookie.replace(".n1", ".n9")
     assert ask(app, "/", foreign)[1] == cookie, "bound to this node again"
     node.config = msgspec.structs.replace(node.config, valves=("ReplicationValve",))
     app = SessionMiddleware(page, node, route="n1")  # type: ignore[arg-type]
-    assert app.binding.pipeline == ("ReplicationValve",)
+    assert app.binding.pipeline.names == ("ReplicationValve",)
     assert ask(app, "/", foreign)[1] == "", "nothing binds it"
     node.config = msgspec.structs.replace(node.config, valves=("JvmRouteBinderValve",))
     app = SessionMiddleware(page, node, route="n1")  # type: ignore[arg-type]
-    assert app.binding.valve is None
+    assert app.binding.pipeline.replication is None
     assert ask(app, "/", foreign)[1] == cookie
 
 
 def test_sessions_in_no_group_have_no_such_valve() -> None:
     node = BackgroundNode(NodeConfig(context={"app": ContextConfig(manager=StandardConfig())}))
-    assert SessionMiddleware(page, node).binding.valve is None
+    assert SessionMiddleware(page, node).binding.pipeline.replication is None

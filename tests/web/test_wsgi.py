@@ -129,7 +129,7 @@ def test_cookie_follows_scheme_route_and_settings() -> None:
     assert named.cookies[0].startswith("sid=")
 
 
-def test_of_several_cookies_the_one_that_names_a_session_counts() -> None:
+def test_t99_of_several_cookies_the_one_that_names_a_session_counts() -> None:
     """Wherever it stands; and an id that does not exist is not adopted."""
     node = Node()
     cookie = ask(node, count).cookie

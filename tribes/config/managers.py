@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, TypeAlias, get_args
 
 import msgspec
 
+from tribes.config.cookies import CookieConfig
 from tribes.config.manager import DEFAULT_KIND, ManagerConfig, waits_for_members
 from tribes.config.memcached import MemcachedConfig, check_memcached
 from tribes.config.session_rules import check_session_rules
@@ -146,11 +147,13 @@ class ContextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         distributable: Whether the group's members share its sessions (``<distributable/>``). If
             not, and it has no manager of its own, it has a Standard one.
         attributes: Attributes of the application, shared by its members; unset: it has none.
+        cookie: Its session cookie, over what the application says; unset: as that says.
     """
 
     manager: AnyManager | None = None
     distributable: bool = True
     attributes: AttributesConfig | None = None
+    cookie: CookieConfig | None = None
 
 
 def shared_settings(manager: ManagerConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from tribes.config.cookies import check_cookie
 from tribes.config.managers import (
     AnyManager,
     ContextConfig,
@@ -26,7 +27,15 @@ from tribes.config.managers import (
     waits_for_members,
 )
 from tribes.config.secret import Secret
-from tribes.config.valves import SSO_CONTEXT, ReplicationConfig, SingleSignOnConfig, check_valves
+from tribes.config.valves import (
+    SSO_CONTEXT,
+    CrawlerConfig,
+    DrainingConfig,
+    ReplicationConfig,
+    RouteBinderConfig,
+    SingleSignOnConfig,
+    check_valves,
+)
 from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
@@ -437,7 +446,11 @@ class NodeConfig(_Config, frozen=True):
         manager: The manager of every context that has none of its own: the template.
         context: What some contexts have otherwise, by name. They need not be in ``contexts``, too.
         valves: What stands around every request; unset: JvmRouteBinderValve and ReplicationValve.
+            There are also LoadBalancerDrainingValve and CrawlerSessionManagerValve.
+        route_binder: The JvmRouteBinderValve's settings.
         replication: The ReplicationValve's settings.
+        draining: The LoadBalancerDrainingValve's settings.
+        crawlers: The CrawlerSessionManagerValve's settings.
         sso: One login for all contexts; unset: each has its own.
         notify_on_failure: Tell listeners of the cluster about messages that nobody accepts
             (``notifyLifecycleListenerOnFailure``).
@@ -455,7 +468,10 @@ class NodeConfig(_Config, frozen=True):
     manager: AnyManager = ManagerConfig()
     context: Mapping[str, ContextConfig] = {}
     valves: tuple[str, ...] | None = None
+    route_binder: RouteBinderConfig = RouteBinderConfig()
     replication: ReplicationConfig = ReplicationConfig()
+    draining: DrainingConfig = DrainingConfig()
+    crawlers: CrawlerConfig = CrawlerConfig()
     sso: SingleSignOnConfig | None = None
     notify_on_failure: bool = False
 
@@ -579,7 +595,7 @@ def check_values(config: NodeConfig) -> None:
             key="drain_timeout_s",
         )
     check_managers(config)
-    check_valves(config.valves, config.replication)
+    check_valves(config.valves, config.replication, config.draining, config.crawlers)
     _check_services(config.channel)
     group = _ip("channel.membership.address", membership.address)
     if not group.is_multicast:
@@ -654,6 +670,15 @@ def check_managers(config: NodeConfig) -> None:
                 "the sessions that the members share are saved in the files of manager.pathname, "
                 "which {context} in it tells apart; take this away",
                 key=f"context.{name}.manager.pathname",
+            )
+        if (cookie := context.cookie) is not None:
+            check_cookie(
+                f"context.{name}.cookie",
+                name="JSESSIONID" if cookie.name is None else cookie.name,
+                path=cookie.path or "",
+                domain=cookie.domain or "",
+                same_site=cookie.same_site or "",
+                max_age_s=cookie.max_age_s,
             )
         if context.manager is not None:
             managers[f"context.{name}.manager"] = context.manager

@@ -17,6 +17,7 @@ from tribes.manager.session_locks import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
 from tribes.web.refusal import refuse
+from tribes.web.request_session import RequestSession
 from tribes.web.urls import strip_scope
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class SessionMiddleware:
         url = None
         if binding.tracking != "cookie":
             scope = dict(scope)
-            url = strip_scope(scope, binding.parameter, binding.route)
+            url = strip_scope(scope, binding.parameter, binding.ids)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
         line = None
         if binding.wants_request:
@@ -132,9 +133,18 @@ class SessionMiddleware:
             # Nobody knows whether there is a session; a new one would log the user out.
             await refuse(scope, send, ())
             return
+        is_secure = scope.get("scheme") in ("https", "wss")
+        if scope["type"] == "http" and (
+            away := binding.away(held, scope, cookies, is_secure=is_secure)
+        ):
+            status, fields = away
+            encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
+            await send({"type": "http.response.start", "status": status, "headers": encoded})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        held.is_included = isinstance(scope.get("session"), RequestSession)
         scope["session"] = held
         binding.begin(held, scope.get("path", ""), scope)
-        is_secure = scope.get("scheme") in ("https", "wss")
         is_refused = False
 
         async def send_with_cookie(message: Message) -> None:
@@ -148,6 +158,9 @@ class SessionMiddleware:
                     is_refused = True
                 cookies = binding.set_cookies(held, is_secure=is_secure)
                 headers = [(b"set-cookie", cookie) for cookie in cookies]
+                if headers and message["type"] == "http.response.start":
+                    # No cache may give one client's cookie to another.
+                    headers.append((b"vary", b"Cookie"))
                 if is_refused:
                     await refuse(scope, send, headers)
                     return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import structlog
 
-from tribes.config.valves import DEFAULT_VALVES, SSO_CONTEXT
+from tribes.config.valves import SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import report_unstored
@@ -26,7 +26,7 @@ from tribes.runtime.native import ChannelTask
 from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.sso import Login
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
-from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_route
+from tribes.web.cookies import CookieSettings, cookie_values, split_route
 from tribes.web.early import start_with_worker
 from tribes.web.freshness import (
     TOKEN_SUFFIX,
@@ -37,8 +37,9 @@ from tribes.web.freshness import (
     decode_token,
     encode_token,
 )
+from tribes.web.pipeline import Pipeline
 from tribes.web.request_session import RequestSession
-from tribes.web.valve import ReplicationValve
+from tribes.web.signing import WireIds
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
@@ -124,8 +125,10 @@ class SessionBinding:
         self.tracking = tracking
         self.node = node
         self.manager: SessionManager = node.manager(context)
-        self.cookie = cookie or CookieSettings()
-        self.route = route
+        own = node.config.context.get(context)
+        self._over = None if own is None else own.cookie
+        self.cookie = self.settle(cookie or CookieSettings())
+        self.ids = WireIds(context, route, self.cookie.signing_keys)
         self.committer: Committer | LocalCommitter
         alone: LocalSessions | None
         if isinstance(node, LocalSessions):
@@ -136,12 +139,8 @@ class SessionBinding:
         self._is_alone = alone is not None
         self._acks_all = alone is not None or acks_all(node.config.manager_of(context))
         self._filter = None if alone is None else alone.path_filter
-        self.pipeline = node.config.valves if node.config.valves is not None else DEFAULT_VALVES
-        """What stands around each request, first to last: what is configured, or the default."""
-        self.valve: ReplicationValve | None = None
-        """Filter, indicator and counters, unless the configured valves leave it out."""
-        if alone is None and "ReplicationValve" in self.pipeline:
-            self.valve = ReplicationValve(node.config.replication)
+        self.pipeline = Pipeline(node.config, self.manager, self.ids, is_alone=alone is not None)
+        """What stands around each request."""
         self._sign_on = None if isinstance(node, LocalSessions) else node.sessions.sign_on
         if self._sign_on is not None:
             config = self._sign_on.config
@@ -164,6 +163,10 @@ class SessionBinding:
         self._native: ChannelTask | None = None
         if not isinstance(node, GroupChannel):
             start_with_worker(self)
+
+    def settle(self, cookie: CookieSettings) -> CookieSettings:
+        """The application's settings of the cookie, but as the context's configuration says."""
+        return cookie.under(self._over)
 
     def _make_locks(self, mode: LockMode, timeout_s: float) -> SessionLocks | None:
         if mode == "none":
@@ -266,7 +269,8 @@ class SessionBinding:
 
     def _ids(self, headers: Iterable[bytes], name: str, url: RequestUrl | None) -> list[str]:
         offered = () if url is None or not url.offered else (url.offered,)
-        return [split_route(value)[0] for value in (*cookie_values(headers, name), *offered)]
+        found = (*cookie_values(headers, name), *offered)
+        return [each for each, _ in map(self.ids.read, found) if each]
 
     def _open(
         self, headers: tuple[bytes, ...], url: RequestUrl | None, request: RequestLine | None
@@ -338,20 +342,29 @@ class SessionBinding:
         return self.logged_in(held, headers)
 
     def begin(self, held: RequestSession, path: str, attributes: MutableMapping[str, Any]) -> None:
-        """A request begins; tell it what the ReplicationValve tells.
+        """A request begins; the valves do and tell what they have to before it.
 
         Args:
             held: From `open`.
             path: Decoded, with the context's path and without the query.
             attributes: Where the application finds what belongs to its request.
         """
-        valve = self.valve
-        if valve is None:
-            return
-        held.is_filtered = valve.is_filtered(path)
-        held.began = valve.begin(is_filtered=held.is_filtered)
-        if valve.indicator and held.waiting is None and held.session is not None:
-            attributes[valve.indicator] = self.manager.is_primary(held.session.id)
+        self.pipeline.begin(held, path, attributes)
+
+    def away(
+        self,
+        held: RequestSession,
+        request: MutableMapping[str, Any],
+        headers: Iterable[bytes],
+        *,
+        is_secure: bool,
+    ) -> tuple[int, list[tuple[str, str]]] | None:
+        """Status and header fields of the answer that sends a client to another node, because a
+        balancer drains this one; None: its request is served. After `open`.
+        """
+        return self.pipeline.away(
+            held, request, headers, self.cookie, self.parameter, is_secure=is_secure
+        )
 
     def find(
         self, headers: Iterable[bytes], name: str, request: RequestLine | None = None
@@ -372,19 +385,19 @@ class SessionBinding:
         return None, ""
 
     def _find_one(self, value: str, request: RequestLine | None) -> Session | None:
-        session_id, route = split_route(value)
+        session_id, route = self.ids.read(value)
         if request is None:
             return self.manager.find(session_id)
         return self.manager.find(session_id, request=self._at(request, route))
 
     def _is_away(self, value: str, request: RequestLine | None) -> bool:
-        session_id, route = split_route(value)
+        session_id, route = self.ids.read(value)
         if request is not None:
             request = self._at(request, route)
         return self.manager.is_away(session_id, request)
 
     def _at(self, request: RequestLine, route: str) -> RequestLine:
-        return request._replace(is_at_home=True) if route and route == self.route else request
+        return request._replace(is_at_home=True) if route and route == self.ids.route else request
 
     def _values(self, headers: tuple[bytes, ...], url: RequestUrl | None) -> list[str]:
         """Everything that may name a session."""
@@ -415,8 +428,7 @@ class SessionBinding:
                     held.session, known_failures=held.failed, can_refuse=can_refuse
                 )
                 self._note(held, result)
-            if self.valve is not None:
-                self.valve.sent(held.began, began)
+            self._sent(held, began)
 
     def _commit_filtered(self, held: RequestSession, session: Session) -> None:
         """Nobody waits; it reaches the members before what the next request changes."""
@@ -439,8 +451,11 @@ class SessionBinding:
                     held.session, known_failures=held.failed, can_refuse=can_refuse
                 )
                 self._note(held, result)
-            if self.valve is not None:
-                self.valve.sent(held.began, began)
+            self._sent(held, began)
+
+    def _sent(self, held: RequestSession, commit_began: float) -> None:
+        if self.pipeline.replication is not None:
+            self.pipeline.replication.sent(held.began, commit_began, is_included=held.is_included)
 
     def _note(self, held: RequestSession, result: CommitResult) -> None:
         if self.must_tell(result):
@@ -482,11 +497,14 @@ class SessionBinding:
             return None
         if not session.is_valid:
             return cookie.header("", is_secure=is_secure) if held.offered else None
-        value = join_route(session.id, self.route)
+        value = self.ids.written(session.id)
         if value == held.offered and not always:
             return None
-        keeps_route = "JvmRouteBinderValve" not in self.pipeline
-        if keeps_route and not always and split_route(held.offered)[0] == session.id:
+        if (
+            self.pipeline.keeps_routes
+            and not always
+            and split_route(held.offered)[0] == split_route(value)[0]
+        ):
             return None
         return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
 

@@ -7,10 +7,13 @@ must never hide the session's (the standard library's parser stops at the first 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
-from tribes.errors import ConfigError
+from tribes.config.cookies import check_cookie
+
+if TYPE_CHECKING:
+    from tribes.config.cookies import CookieConfig
 
 __all__ = ["CookieSettings", "cookie_values", "join_route", "split_route"]
 
@@ -19,9 +22,6 @@ COOKIE_VALUE_MAX_CHARS = 256
 
 COOKIES_MAX = 64
 """Cookies of the wanted name that are looked at; a browser sends one, or a few by path."""
-
-_SAME_SITE = ("lax", "strict", "none")
-_FORBIDDEN = frozenset(';,\\" \t\r\n')
 
 
 def cookie_values(headers: Iterable[bytes], name: str) -> list[str]:
@@ -72,6 +72,13 @@ class CookieSettings:
         secure: Send it over TLS only; None: when the request came that way.
         partitioned: Keep one for each top-level site that embeds this one (CHIPS); browsers want
             ``Secure`` with it, so it is added.
+        path_uses_trailing_slash: Append ``/`` to the path, so that ``/shop`` is not also the cookie
+            of ``/shopping``.
+        max_age_s: Seconds the client keeps it; None: until it is closed. It counts from the answer
+            that sets the cookie, which is not every one.
+        signing_keys: Secrets of 16 characters or more, the same on all members: ids are signed by
+            the first, and one that was signed by none of them is as unknown, before anybody looks
+            for it. See :mod:`tribes.web.signing`.
     """
 
     name: str = "JSESSIONID"
@@ -81,21 +88,30 @@ class CookieSettings:
     same_site: Literal["lax", "strict", "none", ""] = "lax"
     secure: bool | None = None
     partitioned: bool = False
+    path_uses_trailing_slash: bool = False
+    max_age_s: int | None = None
+    signing_keys: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for key in ("name", "path", "domain"):
-            text = getattr(self, key)
-            if not text.isascii() or _FORBIDDEN & set(text) or not text.isprintable():
-                raise ConfigError(
-                    f"{text!r} has a character that a cookie cannot carry", key=f"cookie.{key}"
-                )
-        if not self.name or "=" in self.name:
-            raise ConfigError("must be a name without '='", key="cookie.name")
-        if self.same_site and self.same_site not in _SAME_SITE:
-            raise ConfigError(
-                f"must be one of {', '.join(_SAME_SITE)} or empty, found {self.same_site!r}",
-                key="cookie.same_site",
-            )
+        check_cookie(
+            "cookie",
+            name=self.name,
+            path=self.path,
+            domain=self.domain,
+            same_site=self.same_site,
+            max_age_s=self.max_age_s,
+        )
+
+    def under(self, config: CookieConfig | None) -> CookieSettings:
+        """The same, where a context's configuration says nothing else."""
+        if config is None:
+            return self
+        said = {
+            name: value
+            for name in config.__struct_fields__
+            if (value := getattr(config, name)) is not None
+        }
+        return replace(self, **said)
 
     def header(self, value: str, *, is_secure: bool, max_age_s: int | None = None) -> bytes:
         """The value of a ``Set-Cookie`` header.
@@ -103,13 +119,18 @@ class CookieSettings:
         Args:
             value: Session id with its route; empty: make the client forget the cookie.
             is_secure: Whether the request came over TLS.
-            max_age_s: How long the client shall keep it, in seconds; None: until it is closed.
+            max_age_s: How long the client shall keep it, in seconds; None: as the settings say.
         """
-        parts = [f"{self.name}={value}", f"Path={self.path}"]
+        path = self.path
+        if self.path_uses_trailing_slash and not path.endswith("/"):
+            path += "/"
+        parts = [f"{self.name}={value}", f"Path={path}"]
         if self.domain:
             parts.append(f"Domain={self.domain}")
         if not value:
             max_age_s = 0
+        elif max_age_s is None:
+            max_age_s = self.max_age_s
         if max_age_s is not None:
             parts.append(f"Max-Age={max_age_s}")
         secure = is_secure if self.secure is None else self.secure

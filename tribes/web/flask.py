@@ -13,7 +13,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from markupsafe import Markup
 from werkzeug.exceptions import ServiceUnavailable
 
-from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError
+from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings
@@ -133,12 +133,12 @@ class TribesSessions(SessionInterface):
             held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
             held.waiting = lambda: binding.find(cookies, name, line)
         else:
-            binding.bring(cookies, name)
-            found = binding.find(cookies, name, line)
-            held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
             try:
+                binding.bring(cookies, name)
+                found = binding.find(cookies, name, line)
+                held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
                 binding.lock(held)
-            except SessionLockTimeoutError:
+            except (StoreError, SessionLockTimeoutError):
                 # What Flask raises in place of the view, as if there were none: an error raised
                 # here would be a 500.
                 refused = ServiceUnavailable(refusal.BODY.decode(), retry_after=1)
@@ -205,8 +205,12 @@ class TribesSessions(SessionInterface):
             self.binding.close(held)
 
     def cookie(self, app: Flask) -> CookieSettings:
-        """The settings given, or those that the application's configuration makes."""
-        return self._cookie or _cookie_of(
+        """The settings given, or those that the application's configuration makes, but as the
+        context's configuration says.
+        """
+        if self._cookie is not None:
+            return self.binding.cookie
+        made = _cookie_of(
             self.get_cookie_name(app),
             self.get_cookie_path(app),
             self.get_cookie_domain(app) or "",
@@ -215,6 +219,7 @@ class TribesSessions(SessionInterface):
             self.get_cookie_secure(app),
             self.get_cookie_partitioned(app),
         )
+        return self.binding.settle(made)
 
 
 @lru_cache(maxsize=64)

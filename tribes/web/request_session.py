@@ -31,10 +31,12 @@ class RequestSession(MutableMapping[str, Any]):
         "began",
         "failed",
         "is_filtered",
+        "is_included",
         "is_sealed",
         "lock",
         "login",
         "offered",
+        "on_made",
         "url",
         "waiting",
         "written",
@@ -53,6 +55,10 @@ class RequestSession(MutableMapping[str, Any]):
         """When the request began, for the valve's statistics."""
         self.is_filtered = False
         """Nobody waits for what it changes (Tomcat: ReplicationValve's ``filter``)."""
+        self.is_included = False
+        """The request is made by another application's, which has a session of its own."""
+        self.on_made: Callable[[Session], None] | None = None
+        """Called with the session that this request begins, if it does."""
         self.login: Login | None = None
         """What single sign-on knows of the client; None: there is none."""
         self.lock: SessionLock | None = None
@@ -96,6 +102,8 @@ class RequestSession(MutableMapping[str, Any]):
             self.session = self._manager.create()
             if self.login is not None:
                 self.login.made(self.session)
+            if self.on_made is not None:
+                self.on_made(self.session)
         return self.session
 
     # Mapping.

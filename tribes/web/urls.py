@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from tribes.web.cookies import COOKIE_VALUE_MAX_CHARS, join_route
+from tribes.web.cookies import COOKIE_VALUE_MAX_CHARS
 
 if TYPE_CHECKING:
     from tribes.web.request_session import RequestSession
+    from tribes.web.signing import WireIds
 
 __all__ = ["RequestUrl", "encode_url", "strip_environ", "strip_scope", "take_id"]
 
@@ -30,7 +31,7 @@ class RequestUrl:
 
     Attributes:
         parameter: Name of the path parameter.
-        route: This node's, appended to ids.
+        ids: Writes ids as clients get them.
         scheme: ``http`` or ``https``.
         host: With the port, as the client named it.
         root: Path below which the application is, without a final slash.
@@ -39,7 +40,7 @@ class RequestUrl:
     """
 
     parameter: str
-    route: str
+    ids: WireIds
     scheme: str
     host: str
     root: str
@@ -64,7 +65,7 @@ def take_id(path: str, parameter: str) -> tuple[str, str]:
     return folder + slash + ";".join((name, *kept)), value
 
 
-def strip_scope(scope: MutableMapping[str, Any], parameter: str, route: str) -> RequestUrl:
+def strip_scope(scope: MutableMapping[str, Any], parameter: str, ids: WireIds) -> RequestUrl:
     """Take the id out of an ASGI scope, so that the application is routed without it."""
     scope["path"], offered = take_id(scope["path"], parameter)
     raw = scope.get("raw_path")
@@ -74,7 +75,7 @@ def strip_scope(scope: MutableMapping[str, Any], parameter: str, route: str) -> 
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     return RequestUrl(
         parameter,
-        route,
+        ids,
         _SCHEMES.get(scheme, scheme),
         hosts[0] if hosts else "",
         scope.get("root_path", ""),
@@ -83,13 +84,13 @@ def strip_scope(scope: MutableMapping[str, Any], parameter: str, route: str) -> 
     )
 
 
-def strip_environ(environ: MutableMapping[str, Any], parameter: str, route: str) -> RequestUrl:
+def strip_environ(environ: MutableMapping[str, Any], parameter: str, ids: WireIds) -> RequestUrl:
     """The same for WSGI."""
     environ["PATH_INFO"], offered = take_id(environ.get("PATH_INFO", ""), parameter)
     root = environ.get("SCRIPT_NAME", "")
     path = (root + environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace")
     host = environ.get("HTTP_HOST", "")
-    return RequestUrl(parameter, route, environ["wsgi.url_scheme"], host, root, path, offered)
+    return RequestUrl(parameter, ids, environ["wsgi.url_scheme"], host, root, path, offered)
 
 
 def encode_url(request: Any, url: str) -> str:
@@ -117,7 +118,7 @@ def encode_url(request: Any, url: str) -> str:
         return url
     # A URL that is a query only means the present path, and must name it to add to it.
     path, _ = take_id(path or ("/" if host else quote(here.path)), here.parameter)
-    path += f";{here.parameter}={join_route(held.session.id, here.route)}"
+    path += f";{here.parameter}={here.ids.written(held.session.id)}"
     return urlunsplit((scheme, host, path, query, fragment))
 
 

@@ -24,13 +24,18 @@ log = structlog.get_logger("tribes")
 class ValveStatistics:
     """Counters of one application, plain ints; times are in seconds."""
 
-    __slots__ = ("filtered", "last_send_s", "request_s", "requests", "send_s", "sent")
+    __slots__ = (
+        *("cross_context_sent", "filtered", "last_send_s"),
+        *("request_s", "requests", "send_s", "sent"),
+    )
 
     def __init__(self) -> None:
         self.requests = 0
         self.filtered = 0
         self.sent = 0
         """Commits that did not have to be refused."""
+        self.cross_context_sent = 0
+        """Of them, those of requests that another application made, with a session of its own."""
         self.request_s = 0.0
         """From finding the session to its last commit."""
         self.send_s = 0.0
@@ -82,10 +87,11 @@ class ReplicationValve:
         self.statistics.filtered += is_filtered
         return time.monotonic()
 
-    def sent(self, began: float, commit_began: float) -> None:
+    def sent(self, began: float, commit_began: float, *, is_included: bool = False) -> None:
         """A request's changes are committed."""
         now, statistics = time.monotonic(), self.statistics
         statistics.sent += 1
+        statistics.cross_context_sent += is_included
         statistics.request_s += now - began
         statistics.last_send_s = now - commit_began
         statistics.send_s += statistics.last_send_s

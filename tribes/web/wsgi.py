@@ -8,6 +8,7 @@ first bytes of the body, however these come: as a list, from a generator, or by 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -16,6 +17,7 @@ from tribes.manager.session_locks import RequestLine
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import ready_answer
+from tribes.web.request_session import RequestSession
 from tribes.web.urls import strip_environ
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from tribes.runtime.background import BackgroundNode
     from tribes.runtime.local import LocalSessions
     from tribes.web.cookies import CookieSettings
-    from tribes.web.request_session import RequestSession
 
 __all__ = ["SESSION", "SessionMiddleware", "request_line"]
 
@@ -111,14 +112,20 @@ class SessionMiddleware:
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
         url = None
         if binding.tracking != "cookie":
-            url = strip_environ(environ, binding.parameter, binding.route)
+            url = strip_environ(environ, binding.parameter, binding.ids)
         line = request_line(environ) if binding.wants_request else None
         try:
-            held = environ[SESSION] = binding.open((cookies,), url, line)
+            held = binding.open((cookies,), url, line)
         except (StoreError, SessionLockTimeoutError):
             # Nobody knows whether there is a session; a new one would log the user out.
             start_response(refusal.STATUS, refusal.head())
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.BODY]
+        is_secure = environ.get("wsgi.url_scheme") == "https"
+        if away := binding.away(held, environ, (cookies,), is_secure=is_secure):
+            start_response(f"{away[0]} {HTTPStatus(away[0]).phrase}", away[1])
+            return []
+        held.is_included = isinstance(environ.get(SESSION), RequestSession)
+        environ[SESSION] = held
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         binding.begin(held, path.encode("latin-1").decode("utf-8", "replace"), environ)
         answer = _Answer(binding, held, environ, start_response)
@@ -233,6 +240,9 @@ class _Answer:
             status, headers = refusal.STATUS, refusal.head()
         cookies = self._binding.set_cookies(self._held, is_secure=self._is_secure)
         headers = [*headers, *(("Set-Cookie", each.decode("latin-1")) for each in cookies)]
+        if cookies:
+            # No cache may give one client's cookie to another.
+            headers.append(("Vary", "Cookie"))
         self.is_sent = True
         self._write = self._start_response(status, headers)
 

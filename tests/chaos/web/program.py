@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--pathname", default="")
     parser.add_argument("--donor-delay", type=float, default=0.0)
     parser.add_argument("--late-at", default="")
+    parser.add_argument("--route", default="")
     given = parser.parse_args()
     set_up_logging("json", "info")
     if given.donor_delay:
@@ -171,7 +172,7 @@ def main() -> None:
         Route("/facts", pages.facts),
         Route("/members", pages.members),
     ]
-    app = SessionMiddleware(Starlette(routes=routes), node, ready_path="/ready")
+    app = SessionMiddleware(Starlette(routes=routes), node, route=given.route, ready_path="/ready")
     config = uvicorn.Config(
         app,
         host=given.address,

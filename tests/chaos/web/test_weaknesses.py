@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
@@ -53,6 +54,32 @@ def test_t56_w01_client_that_waits_reads_its_own_writes_on_every_node(three: Any
         ids.add(answer.values["id"])
         assert answer.values["values"]["count"] == number + 1
     assert len(ids) == 1
+
+
+@pytest.mark.parametrize("options", [8, 2, 6])
+def test_t103_w02_a_balancer_that_is_not_sticky_makes_no_second_session(
+    web: Any, options: int
+) -> None:
+    """600 requests in turn over three nodes with a route each, by the default options (8) and the
+    others: one session, on every node the only one. A client that carries its cookies, of which
+    one says what it has written last.
+
+    Tomcat: 235 sessions, since each node gives the session another id.
+    """
+    for name in NAMES:
+        web.start(name, options=options, route=name)
+    web.wait_equal(*NAMES)
+    ids = set()
+    with httpx.Client(trust_env=False, timeout=15) as client:
+        for number in range(600):
+            name = NAMES[number % 3]
+            answer = client.post(f"http://127.0.0.1:{web.ports[name]}/count").json()
+            ids.add(answer["id"])
+            assert answer["values"]["count"] == number + 1
+            assert client.cookies["JSESSIONID"] == f"{answer['id']}.{name}", "bound to this node"
+    assert len(ids) == 1
+    web.wait_equal(*NAMES)
+    assert [web.facts(name)["live"] for name in NAMES] == [1, 1, 1]
 
 
 def test_t57_w03_two_nodes_that_write_different_attributes_keep_both(three: Any) -> None:

@@ -187,6 +187,12 @@ CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
         Kind.ELSEWHERE,
         "SessionMiddleware(route=...) writes the answering node's route into the cookie",
     ),
+    "LoadBalancerDrainingValve": (
+        Kind.MAPPED,
+        "for every context of the node; a balancer that does not speak AJP says DIS in the header "
+        "JK-LB-Activation",
+    ),
+    "CrawlerSessionManagerValve": (Kind.MAPPED, "for every context of the node"),
     "PersistentValve": (Kind.MAPPED, "per_request = true in the manager of its contexts"),
     "FarmWarDeployer": (Kind.NOT_SUPPORTED, "members deploy no applications to each other"),
     "JvmRouteSessionIDBinderListener": (

@@ -14,7 +14,7 @@ import msgspec
 from tribes.config.managers import DEFAULT_KIND, MANAGER_KINDS
 from tribes.config.model import MembershipConfig
 from tribes.config.notices import Kind, Notice
-from tribes.config.valves import DEFAULT_VALVES
+from tribes.config.valves import DEFAULT_VALVES, MORE_VALVES
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _KINDS: Final = {
 }
 _NAMES: Final = frozenset({"contexts", "context"})
 """What names contexts, and is read with all of them."""
+
+_COOKIE: Final = "context.<name>.cookie."
 
 _OF_CLUSTER: Final = frozenset({"kind", "channel_send_options"})
 """Settings in a manager's table that in Tomcat are the cluster's."""
@@ -116,6 +118,7 @@ class Making:
         self._contexts: list[_Context] = []
         self._tick_s = _TICK_S
         self._per_request: list[tuple[Place, str]] = []
+        self._beside: list[Place] = []
 
     def error(self, place: Place, message: str, name: str = "") -> ConfigError:
         """An error at an element, or at an attribute of it."""
@@ -178,6 +181,8 @@ class Making:
     def _valve(self, place: Place) -> None:
         if place.owner in DEFAULT_VALVES:
             self.put("valves", [*(self.get("valves") or ()), place.owner], place)
+        elif place.owner in MORE_VALVES:
+            self._beside.append(place)
         elif place.owner == "ClusterSingleSignOn":
             self.put("sso", self.get("sso") or {}, place)
 
@@ -251,7 +256,10 @@ class Making:
                 context.over[name] = value
 
     def _of_context(self, context: _Context, key: str, value: Any, place: Place) -> None:
-        if key.startswith("context."):
+        if key.startswith(_COOKIE):
+            if value != "":  # As good as absent, in Tomcat.
+                context.others.setdefault("cookie", {})[key.removeprefix(_COOKIE)] = value
+        elif key.startswith("context."):
             if "attributes" in context.others:
                 context.others["attributes"]["map_send_options"] = value
                 return
@@ -309,6 +317,10 @@ class Making:
         """Apply the rules that need everything."""
         self._name_contexts()
         self._context_managers()
+        for place in self._beside:
+            # They are not the cluster's: a cluster that names no valve has its default ones still.
+            valves = self.get("valves") or DEFAULT_VALVES
+            self.put("valves", list(dict.fromkeys((*valves, place.owner))), place)
         if self._cluster is not None:
             self._addresses(self._cluster)
             self._patience(self._cluster)

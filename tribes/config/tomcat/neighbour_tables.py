@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from tribes.config.tomcat.attributes import Table, refused
+from tribes.config.tomcat.attributes import Table, honoured, mapped, refused, unused
 
 __all__ = ["NEIGHBOUR_NOTES", "NEIGHBOUR_TABLES"]
 
 NEIGHBOUR_NOTES: Final[dict[str, str]] = {
     "HeartbeatListener": "a node reports its load to no balancer",
-    "LoadBalancerDrainingValve": "requests are not redirected while a balancer drains a node; any "
-    "member serves any session, so none is lost",
-    "CrawlerSessionManagerValve": "crawlers get no session in common; max_active_sessions bounds "
-    "how many sessions there are",
 }
 """Why the class is not supported."""
 
@@ -27,22 +23,62 @@ _ATTRIBUTES: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
         ("proxyList", "unset", "balancers to report to by HTTP"),
         ("proxyURL", "/HeartbeatListener", "path there"),
     ),
-    "LoadBalancerDrainingValve": (
-        ("redirectStatusCode", "307", "status of the redirection"),
-        ("ignoreCookieName", "unset", "cookie that lets a request through"),
-        ("ignoreCookieValue", "unset", "its value"),
-    ),
-    "CrawlerSessionManagerValve": (
-        ("crawlerUserAgents", "a regex", "who is a crawler, by name"),
-        ("crawlerIps", "unset", "who is, by address"),
-        ("sessionInactiveInterval", "60", "seconds their session lives"),
-        ("hostAware", "true", "one for each host"),
-        ("contextAware", "true", "one for each context"),
-    ),
 }
 
 NEIGHBOUR_TABLES: Final[dict[str, Table]] = {
-    owner: tuple(refused(*each, NEIGHBOUR_NOTES[owner]) for each in attributes)
-    for owner, attributes in _ATTRIBUTES.items()
+    **{
+        owner: tuple(refused(*each, NEIGHBOUR_NOTES[owner]) for each in attributes)
+        for owner, attributes in _ATTRIBUTES.items()
+    },
+    "LoadBalancerDrainingValve": (
+        honoured(
+            "redirectStatusCode",
+            "307",
+            "int",
+            "draining.redirect_status_code",
+            "status of the redirection",
+        ),
+        honoured(
+            "ignoreCookieName",
+            "unset",
+            "text",
+            "draining.ignore_cookie_name",
+            "cookie that lets a request through",
+        ),
+        honoured("ignoreCookieValue", "unset", "text", "draining.ignore_cookie_value", "its value"),
+    ),
+    "CrawlerSessionManagerValve": (
+        mapped(
+            "crawlerUserAgents",
+            "a regex",
+            "filter",
+            "crawlers.user_agents",
+            "who is a crawler, by name",
+            "Java's regular expression is read as Python's",
+        ),
+        mapped(
+            "crawlerIps",
+            "unset",
+            "filter",
+            "crawlers.ips",
+            "who is, by address",
+            "Java's regular expression is read as Python's",
+        ),
+        honoured(
+            "sessionInactiveInterval",
+            "60",
+            "int",
+            "crawlers.session_inactive_s",
+            "seconds their session lives",
+        ),
+        honoured("hostAware", "true", "bool", "crawlers.host_aware", "one for each host"),
+        unused(
+            "contextAware",
+            "true",
+            "one for each context",
+            "sessions of two contexts are never one",
+            "true",
+        ),
+    ),
 }
 """By the name of the class."""

@@ -19,11 +19,10 @@ _MERGED: Final = "changes are merged by attribute with versions, so none is too 
 _LISTENERS: Final = "listeners of a node are told what its own applications do, and of expiries"
 _NO_SEMAPHORE: Final = "requests of a session run side by side, and their changes are merged"
 _SSO_STATE: Final = "logins that are not here yet are got from the others when they are asked for"
-_COOKIE: Final = "give it to SessionMiddleware(cookie=CookieSettings(...))"
+_TRACKING: Final = "give it to SessionMiddleware(tracking='url')"
 _ROUTE: Final = "give it to SessionMiddleware(route=...)"
 _ROUTE_OWN: Final = "SessionMiddleware(route=...) writes the answering node's route into the cookie"
 _NO_FARM: Final = "members deploy no applications to each other"
-_MARKS: Final = "no request is marked; every member may serve every session"
 _ENTROPY: Final = "ids come from the operating system's source of randomness"
 
 _FILTERS: Final[Table] = (
@@ -340,17 +339,36 @@ _CONTEXT: Final[Table] = (
         "replicate its sessions (Tomcat 5)",
         "web.xml is not read: every context is distributable that does not say false here",
     ),
-    elsewhere("sessionCookieName", "JSESSIONID", "name of the cookie", _COOKIE),
-    elsewhere("sessionCookiePath", "the context's", "path of the cookie", _COOKIE),
-    elsewhere("sessionCookieDomain", "unset", "domain of the cookie", _COOKIE),
-    elsewhere("useHttpOnly", "true", "keep the cookie from scripts", _COOKIE, "true"),
-    refused("sessionCookiePathUsesTrailingSlash", "false", "append / to it", _COOKIE, "false"),
-    refused("cookies", "true", "carry ids in cookies", "ids are carried in cookies only", "true"),
-    elsewhere(
+    *(
+        honoured(name, default, kind, f"context.<name>.cookie.{key}", meaning)
+        for name, default, kind, key, meaning in (
+            ("sessionCookieName", "JSESSIONID", "text", "name", "name of the cookie"),
+            ("sessionCookieDomain", "unset", "text", "domain", "domain of the cookie"),
+            ("useHttpOnly", "true", "bool", "http_only", "keep the cookie from scripts"),
+            ("usePartitioned", "false", "bool", "partitioned", "one for each top-level site"),
+            (
+                "sessionCookiePathUsesTrailingSlash",
+                "false",
+                "bool",
+                "path_uses_trailing_slash",
+                "append / to it",
+            ),
+        )
+    ),
+    mapped(
+        "sessionCookiePath",
+        "the context's",
+        "text",
+        "context.<name>.cookie.path",
+        "path of the cookie",
+        "here / unless set: a context's name need not be its path",
+    ),
+    elsewhere("cookies", "true", "carry ids in cookies", _TRACKING, "true"),
+    unused(
         "crossContext",
         "false",
         "applications may use each other's sessions",
-        "SessionMiddleware(cross_context=True)",
+        "an application that calls another one calls its middleware, which commits its session",
         "false",
     ),
     honoured(
@@ -477,8 +495,16 @@ SESSION_TABLES: Final[dict[str, Table]] = {
         unused("statistics", "false", "count and measure", "counters are always on"),
     ),
     "JvmRouteBinderValve": (
-        refused("enabled", "true", "rewrite the route after a failover", _ROUTE_OWN, "true"),
-        refused("sessionIdAttribute", "a name", "tells the application the old id", _MARKS),
+        honoured(
+            "enabled", "true", "bool", "route_binder.enabled", "rewrite the route after a failover"
+        ),
+        honoured(
+            "sessionIdAttribute",
+            "a name",
+            "text",
+            "route_binder.session_id_attribute",
+            "tells the application the old id",
+        ),
     ),
     "PersistentValve": (
         mapped(
