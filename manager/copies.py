@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .changes import Change
     from .clock import Clock
-    from .session_locks import Lock
+    from .node_locks import NodeLock
 
 __all__ = ["Copies", "Held", "Written"]
 
@@ -94,7 +94,7 @@ class Held:
         self.record: Record | None = None
         self.versions: dict[RingNode, int] = {}
         self.must_copy = False
-        self.lock: Lock | None = None
+        self.lock: NodeLock | None = None
         self.is_read_only = True
         self.question = ""
         self.touched_ds = 0

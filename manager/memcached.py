@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 
     from .clock import Clock
     from .inbox import Waiter
-    from .session_locks import RequestLine, SessionLocks
+    from .node_locks import NodeLocks
+    from .request_line import RequestLine
     from .table import SessionTable
 
 __all__ = ["MemcachedManager"]
@@ -100,7 +101,7 @@ class MemcachedManager(LocalManager):
         clock: Clock,
         *,
         copies: Copies,
-        locks: SessionLocks,
+        locks: NodeLocks,
         sticky: bool,
         new_lock: Callable[[], AbstractContextManager[Any]],
         later: Callable[[str], None] | None = None,

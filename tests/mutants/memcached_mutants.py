@@ -20,7 +20,8 @@ from tribes.manager import copies
 from tribes.manager.copies import Copies
 from tribes.manager.inbox import CommitResult
 from tribes.manager.memcached import MemcachedManager
-from tribes.manager.session_locks import ReadOnlyRequests, RequestLine, SessionLocks
+from tribes.manager.node_locks import NodeLocks, ReadOnlyRequests
+from tribes.manager.request_line import RequestLine
 from tribes.stores import memcached
 from tribes.stores.memcached import MemcachedNode
 from tribes.stores.ring import Ring, RingNode
@@ -242,13 +243,13 @@ add(
 add(
     "locks not renewed",
     "A request that takes longer than its lock has none any more.",
-    (SessionLocks, "_renew", nothing),
+    (NodeLocks, "_renew", nothing),
     test=on_backend(test_locks.test_f49_a_lock_outlives_its_time_while_the_request_runs),
 )
 add(
     "locks not taken",
     "The mode is read, and nothing is ever locked.",
-    (SessionLocks, "wants", lambda self, request, question: False),
+    (NodeLocks, "wants", lambda self, request, question: False),
     test=on(
         2, test_locks.test_f47_patterns_lock_what_they_match, "uriPattern:/set.*", ("/set",), ()
     ),

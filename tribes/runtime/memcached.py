@@ -29,8 +29,8 @@ from tribes.config.memcached import (
 from tribes.errors import ConfigError, StoreError
 from tribes.manager.copies import Copies
 from tribes.manager.memcached import MemcachedManager
+from tribes.manager.node_locks import NodeLocks
 from tribes.manager.record import deciseconds
-from tribes.manager.session_locks import SessionLocks
 from tribes.manager.stored import StoredForm
 from tribes.runtime.managers import wall_ms
 from tribes.stores.ring import Ring, RingNode
@@ -232,7 +232,7 @@ def make_memcached(
         on_error=report,
     )
     mode = parse_locking("none" if config.sticky else config.locking_mode)
-    locks = SessionLocks(
+    locks = NodeLocks(
         mode.kind,
         mode.pattern,
         ring,

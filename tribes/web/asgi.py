@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
-from tribes.manager.session_locks import RequestLine
+from tribes.manager.request_line import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
 from tribes.web.refusal import refuse

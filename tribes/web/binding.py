@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.request_line import RequestLine
     from tribes.manager.session import Session
-    from tribes.manager.session_locks import RequestLine
     from tribes.runtime.commits import Committer
     from tribes.runtime.session_locks import LockMode
     from tribes.web.urls import RequestUrl

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
-from tribes.manager.session_locks import RequestLine
+from tribes.manager.request_line import RequestLine
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import ready_answer
