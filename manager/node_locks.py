@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tribes.stores.ring import Ring, RingNode
 
-    from .copies import Held
+    from .held import Held
     from .request_line import RequestLine
 
 __all__ = ["NodeLock", "NodeLocks", "ReadOnlyRequests"]

@@ -16,12 +16,14 @@ from tests.session_server import test_failures, test_locks, test_requests
 from tests.session_server import test_values as values
 from tests.session_server.conftest import Backend, node_list
 from tests.session_server.site import Site, site_on
-from tribes.manager import copies
+from tribes.manager import held
 from tribes.manager.copies import Copies
 from tribes.manager.inbox import CommitResult
 from tribes.manager.memcached import MemcachedManager
 from tribes.manager.node_locks import NodeLocks, ReadOnlyRequests
 from tribes.manager.request_line import RequestLine
+from tribes.manager.roaming import RoamingManager
+from tribes.manager.sticky import StickyManager
 from tribes.stores import memcached
 from tribes.stores.memcached import MemcachedNode
 from tribes.stores.ring import Ring, RingNode
@@ -101,8 +103,8 @@ add(
     "ends are not kept",
     "A logout deletes the session, and leaves nothing that a late save would meet.",
     (
-        MemcachedManager,
-        "_end_remote",
+        RoamingManager,
+        "_end_stored",
         lambda self, session, held: (
             [
                 self.ring.call(node, lambda client: client.delete(self.copies.prefix + held.key))
@@ -128,7 +130,7 @@ add(
 add(
     "missing copies stay missing",
     "Who finds a session on its second node leaves it so.",
-    (MemcachedManager, "_must_write", lambda self, held, record: False),
+    (RoamingManager, "_must_write", lambda self, held, record: False),
     test=on(2, test_failures.test_f40_an_empty_first_node_gets_its_copy_back),
 )
 add(
@@ -185,7 +187,7 @@ add(
         "load",
         lambda self, key, ttl_s=None, load=MemcachedNode.load: (
             found
-            if (found := load(self, key, ttl_s)) is None or found.data[0] == copies.FORMAT
+            if (found := load(self, key, ttl_s)) is None or found.data[0] == held.FORMAT
             else (self.delete(key), None)[1]
         ),
     ),
@@ -280,14 +282,14 @@ add(
 add(
     "memory always trusted",
     "A balancer that roams gets what this process last had.",
-    (MemcachedManager, "_refresh", nothing),
+    (StickyManager, "_refresh", nothing),
     test=on_backend(test_failures.test_f37_memory_that_is_stale_is_noticed),
 )
 add(
     "sessions stay on dead nodes",
     "The home of a session is never another one.",
     (
-        MemcachedManager,
+        StickyManager,
         "_attach",
         lambda self, session: setattr(session, "held", self._spare_of(session.key)),
     ),
@@ -296,8 +298,8 @@ add(
 add(
     "everything written",
     "A sticky session is stored by every request.",
-    (MemcachedManager, "_must_store_sticky", lambda self, session, outcome: True),
-    (MemcachedManager, "_touch_copy", lambda self, held: setattr(held, "must_copy", True)),
+    (StickyManager, "_must_store", lambda self, session, outcome: True),
+    (StickyManager, "_touch_copy", lambda self, held: setattr(held, "must_copy", True)),
     test=on(2, test_requests.test_f11_f12_f13_t116_sticky_sessions_are_stored_when_they_change),
 )
 add(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.session_server.site import Browser, Site, together
 from tribes.errors import SessionNotReplicatedError
-from tribes.manager.copies import Held
+from tribes.manager.held import Held
 from tribes.manager.request_line import RequestLine
 
 if TYPE_CHECKING:
