@@ -16,7 +16,7 @@ from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, St
 from tribes.manager.request_line import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
-from tribes.web.refusal import refuse
+from tribes.web.refusal import refuse, status_of
 from tribes.web.urls import strip_scope
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ class SessionMiddleware:
             line = RequestLine(scope.get("method", ""), scope.get("path", ""), query)
         try:
             held = await binding.aopen(cookies, url, line)
-        except (StoreError, SessionLockTimeoutError):
+        except (StoreError, SessionLockTimeoutError) as why:
             # Nobody knows whether there is a session; a new one would log the user out.
-            await refuse(scope, send, ())
+            await refuse(scope, send, (), status_of(why))
             return
         scope["session"] = held
         binding.begin(held, scope.get("path", ""), scope)

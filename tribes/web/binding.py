@@ -170,7 +170,8 @@ class SessionBinding:
             return None
         node = self.node
         if isinstance(node, LocalSessions):
-            return SessionLocks(self.manager, "local", timeout_s)
+            may_wait = getattr(node.config.manager, "block_on_acquire", True)
+            return SessionLocks(self.manager, "local", timeout_s, may_wait=may_wait)
         return SessionLocks(
             self.manager,
             mode,

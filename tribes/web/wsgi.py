@@ -108,6 +108,8 @@ class SessionMiddleware:
             status, headers, text = ready_answer(is_ready=binding.node.is_ready)
             start_response(status, headers)
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+        if binding.is_filtered(request_line(environ).path):
+            return self.app(environ, start_response)
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
         url = None
         if binding.tracking != "cookie":
@@ -115,9 +117,9 @@ class SessionMiddleware:
         line = request_line(environ) if binding.wants_request else None
         try:
             held = environ[SESSION] = binding.open((cookies,), url, line)
-        except (StoreError, SessionLockTimeoutError):
+        except (StoreError, SessionLockTimeoutError) as why:
             # Nobody knows whether there is a session; a new one would log the user out.
-            start_response(refusal.STATUS, refusal.head())
+            start_response(refusal.status_of(why), refusal.head())
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.BODY]
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         binding.begin(held, path.encode("latin-1").decode("utf-8", "replace"), environ)

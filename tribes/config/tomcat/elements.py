@@ -187,7 +187,10 @@ CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
         Kind.ELSEWHERE,
         "SessionMiddleware(route=...) writes the answering node's route into the cookie",
     ),
-    "PersistentValve": (Kind.MAPPED, "per_request = true in the manager of its contexts"),
+    "PersistentValve": (
+        Kind.MAPPED,
+        "per_request = true and lock = 'local' in the manager of its contexts",
+    ),
     "FarmWarDeployer": (Kind.NOT_SUPPORTED, "members deploy no applications to each other"),
     "JvmRouteSessionIDBinderListener": (
         Kind.NO_EFFECT,
