@@ -13,6 +13,7 @@ from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tests.servers.caches import CacheServer, cache_servers
 from tests.session_server import test_failures, test_locks, test_requests
+from tests.session_server import test_pieces as pieces
 from tests.session_server import test_values as values
 from tests.session_server.conftest import Backend, node_list
 from tests.session_server.site import Site, site_on
@@ -26,6 +27,7 @@ from tribes.manager.roaming import RoamingManager
 from tribes.manager.sticky import StickyManager
 from tribes.stores import memcached
 from tribes.stores.memcached import MemcachedNode
+from tribes.stores.protocol import Stored
 from tribes.stores.ring import Ring, RingNode
 
 if TYPE_CHECKING:
@@ -87,10 +89,10 @@ def on_backend(test: Callable[..., object], *more: Any, count: int = 2) -> Calla
 _store = MemcachedNode._store
 
 
-def _careless(self: Any, key: str, data: bytes, expected: int, ttl_s: int) -> int:
+def _careless(self: Any, key: str, data: bytes, expected: int, ttl_s: int, flags: int = 0) -> int:
     """Replaces whatever is there."""
     there = None if key.startswith("lock:") else self.peek(key)
-    return _store(self, key, data, expected if there is None else there, ttl_s)
+    return _store(self, key, data, expected if there is None else there, ttl_s, flags)
 
 
 add(
@@ -171,6 +173,33 @@ add(
     "The server is asked to refuse what is too large, and removes the old value.",
     (MemcachedNode, "save", _unchecked),
     test=on(2, values.test_f58_what_is_too_large_is_refused_before_it_is_sent, False),
+)
+
+
+add(
+    "pieces stay",
+    "Pieces of a value that was replaced are not removed.",
+    (MemcachedNode, "_remove", nothing),
+    test=on(1, lambda named, site: pieces.test_f59_old_pieces_are_removed(named)),
+)
+add(
+    "torn values",
+    "Of a value in pieces those are given that are there.",
+    (
+        MemcachedNode,
+        "_load_pieces",
+        lambda self, key, found, version, ttl_s: Stored(
+            b"".join(self._call(f"mg {name} v c\r\n".encode())[1] for name in found.keys(key)),
+            version,
+        ),
+    ),
+    test=on(1, lambda named, site: pieces.test_f59_a_torn_value_is_no_value(named)),
+)
+add(
+    "pieces that die first",
+    "Asking for a version prolongs the list's life, and not that of its pieces.",
+    (memcached, "FLAGS", 2),
+    test=on(1, lambda named, site: pieces.test_f59_pieces_live_as_long_as_their_list(named)),
 )
 
 
