@@ -109,6 +109,8 @@ class Copies:
         self._pause = pause
         self._filter = attribute_filter
         self.tell = on_error or (lambda verb, error: None)
+        # Of the last record that was asked for: each request asks several times.
+        self._limit: tuple[Record | None, int] = (None, 0)
         self.conflicts = 0
         self.refused = 0
         self.repaired = 0
@@ -116,8 +118,13 @@ class Copies:
 
     def limit_of(self, record: Record) -> int:
         """Return how many seconds the session may be idle; 0 or less: for ever."""
+        known, limit_s = self._limit
+        if known is record:
+            return limit_s
         own = facts_of(record).max_inactive_s
-        return self.default_limit_s if own is None else own
+        limit_s = self.default_limit_s if own is None else own
+        self._limit = record, limit_s
+        return limit_s
 
     def slack_of(self, limit_s: int) -> int:
         """Return after how many seconds at the latest the second copy's life is extended."""

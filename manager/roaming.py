@@ -170,7 +170,9 @@ class RoamingManager(MemcachedManager):
             built = None
             if current is not None and header(current).life == Life.DESTROYED:
                 return None
-            built = self._built(session, changes, current)
+            # For the record that was loaded, it was built to see whether anything changed.
+            is_first = first is not None and current is before
+            built = first if is_first else self._built(session, changes, current)
             if built is not None:
                 names = self._clashing(changes, current) if built.conflicts else []
                 if names and names != told:
@@ -180,11 +182,12 @@ class RoamingManager(MemcachedManager):
             assert current is not None
             return with_access(current, self._next_after(current), self.now_ds())
 
+        before, first = held.record, None
         if session.reading is not None and not self._must_write(held, session.reading.record):
-            if self._built(session, changes, held.record) is None:
+            first = self._built(session, changes, before)
+            if first is None:
                 return CommitResult(0, (), {})  # Assigned, and the same as before.
             held.is_read_only = False
-        before = held.record
         written = self.copies.save(held, build, home_first=self._on_conflict != "serve")
         if written is None:
             session.close()
