@@ -231,7 +231,7 @@ def test_t96_requests_that_match_the_filter_have_no_session(processes: Processes
 
 
 def test_t96_flask_answers_429_too(processes: Processes) -> None:
-    sessions = processes.one(block_on_acquire=False)
+    sessions = processes.one(block_on_acquire=False, lock_timeout=50)
     session_id = new_session(sessions, n=0)
     site = flask.Flask("shop")
     site.session_interface = TribesSessions(sessions)
