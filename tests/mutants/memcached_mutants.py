@@ -198,7 +198,13 @@ add(
 add(
     "pieces that die first",
     "Asking for a version prolongs the list's life, and not that of its pieces.",
-    (memcached, "FLAGS", 2),
+    (
+        MemcachedNode,
+        "peek",
+        lambda self, key, ttl_s=None: memcached._cas(
+            self._call(f"mg {key} c{memcached._longer(ttl_s)}\r\n".encode())[0]
+        ),
+    ),
     test=on(1, lambda named, site: pieces.test_f59_pieces_live_as_long_as_their_list(named)),
 )
 

@@ -279,8 +279,8 @@ add(
     test=per_request(valve_tests.test_t96_requests_that_match_the_filter_have_no_session),
 )
 add(
-    "given back with the head",
-    "A request gives its turn to the next one when its answer begins.",
+    "asynchronous requests wait for nobody",
+    "A task runs beside another one of its session.",
     (SessionBinding, "alock", lambda self, held: _no_lock()),
     test=per_request(valve_tests.test_t96_an_asynchronous_request_keeps_it_until_it_is_over),
 )
