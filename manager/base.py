@@ -71,7 +71,7 @@ from .watched import Watch
 if TYPE_CHECKING:
     from .clock import Clock
     from .inbox import Inbox
-    from .session_locks import RequestLine
+    from .request_line import RequestLine
     from .values import ValueCodec
 
 __all__ = ["CommitOutcome", "ManagerStatistics", "SessionListener", "SessionManager"]

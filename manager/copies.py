@@ -1,8 +1,6 @@
 """The copies of sessions on a ring of servers: found, saved with a merge, repaired.
 
-A value is the name and the version of the other copy, and the sealed record::
-
-    u8 1 | u8 length of the name | name | u64 version | what `StoredForm` packs
+A value is what `held.wrapped` makes: the name and the version of the other copy, and the record.
 
 **Saving** writes the second copy first and the home's last, each on condition that it still has the
 version that this process saw.  The home's value says which version the second one has, so both
@@ -32,6 +30,7 @@ from tribes.errors import (
 )
 
 from .container import facts_of
+from .held import Held, Written, unwrapped, wrapped
 from .merge import merge
 from .record import Life, Namespace, Record, equal_state, header, pack, parse
 from .stored import Link, StoredForm
@@ -41,77 +40,16 @@ if TYPE_CHECKING:
 
     from tribes.stores.ring import Ring, RingNode
 
-    from .changes import Change
     from .clock import Clock
-    from .session_locks import Lock
 
-__all__ = ["Copies", "Held", "Written"]
+__all__ = ["Copies"]
 
 TRIES_MAX: Final = 200
 ENDED_KEPT_S: Final = 3600
 """How long the end of a session without limit is remembered."""
-FORMAT: Final = 1
 
 Build: TypeAlias = Callable[[Record | None], Record | None]
 """Makes the record to save of what is stored; None: it ended, so nothing is."""
-
-
-class Held:
-    """What is known here of one session's copies; of one request, or of one session in memory.
-
-    Attributes:
-        key: The session's.
-        home: The node that ids name; None: none answers.
-        record: What was last read or written; None: nothing.
-        versions: Of the value on each node, as far as known; 0: there is none.
-        must_copy: A copy is missing, or older than the other.
-        lock: That the request holds.
-        is_read_only: The request has changed nothing so far.
-        question: What the request is, for locks that learn.
-        touched_ds: When the copies' lives were last extended.
-        content: Digest of what was last saved.
-        changes: Of the request, between its commit and the save.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "changes",
-        "content",
-        "home",
-        "is_read_only",
-        "key",
-        "lock",
-        "must_copy",
-        "question",
-        "record",
-        "touched_ds",
-        "versions",
-    )
-
-    def __init__(self, key: str, home: RingNode | None) -> None:
-        self.key = key
-        self.home = home
-        self.record: Record | None = None
-        self.versions: dict[RingNode, int] = {}
-        self.must_copy = False
-        self.lock: Lock | None = None
-        self.is_read_only = True
-        self.question = ""
-        self.touched_ds = 0
-        self.content = 0
-        self.changes: list[Change] = []
-
-
-class Written(NamedTuple):
-    """Where a session was saved.
-
-    Attributes:
-        nodes: Names of the nodes that have it.
-        missing: Nodes that should have it too, and why they have not.
-    """
-
-    nodes: tuple[str, ...]
-    missing: dict[str, str]
 
 
 class _Found(NamedTuple):
@@ -171,6 +109,8 @@ class Copies:
         self._pause = pause
         self._filter = attribute_filter
         self.tell = on_error or (lambda verb, error: None)
+        # Of the last record that was asked for: each request asks several times.
+        self._limit: tuple[Record | None, int] = (None, 0)
         self.conflicts = 0
         self.refused = 0
         self.repaired = 0
@@ -178,8 +118,13 @@ class Copies:
 
     def limit_of(self, record: Record) -> int:
         """Return how many seconds the session may be idle; 0 or less: for ever."""
+        known, limit_s = self._limit
+        if known is record:
+            return limit_s
         own = facts_of(record).max_inactive_s
-        return self.default_limit_s if own is None else own
+        limit_s = self.default_limit_s if own is None else own
+        self._limit = record, limit_s
+        return limit_s
 
     def slack_of(self, limit_s: int) -> int:
         """Return after how many seconds at the latest the second copy's life is extended."""
@@ -306,7 +251,7 @@ class Copies:
         if stored is None:
             return None
         try:
-            partner, partner_version, sealed = _unwrapped(stored.data)
+            partner, partner_version, sealed = unwrapped(stored.data)
             found = self._form.unpack(key, sealed)
             if isinstance(found, Link):
                 return found
@@ -427,7 +372,7 @@ class Copies:
     def _put(self, node: RingNode, held: Held, record: Record, targets: list[RingNode]) -> None:
         partner = targets[1] if len(targets) > 1 and node is targets[0] else None
         hint = ("", 0) if partner is None else (partner.name, held.versions.get(partner, 0))
-        data = _wrapped(*hint, self._form.pack(held.key, record))
+        data = wrapped(*hint, self._form.pack(held.key, record))
         limit_s = self.limit_of(record)
         if header(record).life == Life.DESTROYED:
             limit_s = max(self.default_limit_s, 60) if self.default_limit_s > 0 else ENDED_KEPT_S
@@ -465,7 +410,7 @@ class Copies:
             home: The node that the id names.
             limit_s: Of the session.
         """
-        data = _wrapped("", 0, self._form.pack_link(session_id, key))
+        data = wrapped("", 0, self._form.pack_link(session_id, key))
         name = self.prefix + session_id
         ttl_s = 0 if limit_s <= 0 else self.link_life_of(limit_s)
         for node in self.ring.targets(home, self.copies):
@@ -496,22 +441,3 @@ class Copies:
         if self.ring.call(home, lambda client: client.delete(name, expected=version)):
             return True
         return self.ring.call(home, lambda client: client.peek(name)) is None
-
-
-def _wrapped(partner: str, version: int, sealed: bytes) -> bytes:
-    name = partner.encode()
-    head = bytes((FORMAT, len(name)))
-    return b"".join((head, name, version.to_bytes(8, "big"), sealed))
-
-
-def _unwrapped(data: bytes) -> tuple[str, int, bytes]:
-    """Return name and version of the other copy, and the rest.
-
-    Raises:
-        StoreDataError: It is nothing that this program has written.
-    """
-    if len(data) < 10 or data[0] != FORMAT or len(data) < 10 + data[1]:
-        raise StoreDataError("these bytes are no stored session of Tribes for Python")
-    end = 2 + data[1]
-    partner = data[2:end].decode("ascii", "replace")
-    return partner, int.from_bytes(data[end : end + 8], "big"), data[end + 8 :]

@@ -38,7 +38,7 @@ from .session_ids import is_possible_id
 if TYPE_CHECKING:
     from .base import CommitOutcome
     from .clock import Clock
-    from .session_locks import RequestLine
+    from .request_line import RequestLine
     from .shelf import Shelf, Shelved
     from .table import SessionTable
 

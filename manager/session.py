@@ -33,7 +33,7 @@ from .session_listeners import OwnListeners
 from .watched import WatchedBag
 
 if TYPE_CHECKING:
-    from .copies import Held
+    from .held import Held
     from .session_ids import SessionIds
     from .values import ValueCodec
     from .watched import Watch

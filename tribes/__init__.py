@@ -40,6 +40,7 @@ from tribes.errors import RemoteProcessError as RemoteProcessError
 from tribes.errors import RemoteProtocolError as RemoteProtocolError
 from tribes.errors import SendTimeoutError as SendTimeoutError
 from tribes.errors import SessionError as SessionError
+from tribes.errors import SessionInUseError as SessionInUseError
 from tribes.errors import SessionInvalidError as SessionInvalidError
 from tribes.errors import SessionLimitError as SessionLimitError
 from tribes.errors import SessionLockTimeoutError as SessionLockTimeoutError

@@ -27,6 +27,8 @@
     │   └── StoreNodeError           a server of several does not answer, or not in time
     └── SessionError
         ├── SessionInvalidError      the session was invalidated or has expired
+        ├── SessionLockTimeoutError  another request of the session had its lock for too long
+        │   └── SessionInUseError    the same, where none shall wait
         ├── SessionLimitError        a limit of the manager (sessions, sizes) refused it
         ├── SessionNotReplicatedError  a commit is on fewer members than it must be; ``result``
         ├── AttributeNotEncodableError   a value has no registered codec (also a TypeError)
@@ -63,6 +65,7 @@ __all__ = [
     "RemoteProtocolError",
     "SendTimeoutError",
     "SessionError",
+    "SessionInUseError",
     "SessionInvalidError",
     "SessionLimitError",
     "SessionNotReplicatedError",
@@ -208,6 +211,10 @@ class SessionInvalidError(SessionError):
 
 class SessionLockTimeoutError(SessionError):
     """Another request of the session had its lock for too long; this one has not run."""
+
+
+class SessionInUseError(SessionLockTimeoutError):
+    """Another request of the session runs, and none shall wait for it; this one has not run."""
 
 
 class SessionLimitError(SessionError):

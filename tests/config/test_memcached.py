@@ -102,6 +102,11 @@ def test_f01_what_is_no_node_list_is_named(nodes: str, names: str) -> None:
         ({"storage_key_prefix": "hosts"}, "storageKeyPrefix"),
         ({"lock_expiration": 0}, "lockExpiration"),
         ({"custom_converter": "org.x.Y"}, "customConverter"),
+        ({"sticky": False, "lock": "cluster"}, "lockingMode = 'all'"),
+        ({"sticky": False, "lock": "local", "locking_mode": "all"}, "lock"),
+        ({"sticky": False, "max_active_sessions": 9}, "max_active_sessions"),
+        ({"sticky": False, "session_activity_check": True}, "session_activity_check"),
+        ({"sticky": False, "session_last_access_at_start": True}, "session_last_access_at_start"),
     ],
 )
 def test_f02_what_cannot_work_is_refused(settings: dict[str, object], names: str) -> None:

@@ -152,7 +152,8 @@ def test_memcached_session_manager_is_one_of_the_kinds() -> None:
 def test_a_persistent_valve_makes_its_contexts_work_per_request() -> None:
     store = f'<Store className="{SESSION}FileStore" directory="'
     manager = f'<Manager className="{SESSION}PersistentManager">{store}'
-    valve = '<Valve className="org.apache.catalina.valves.PersistentValve" filter=".*[.]gif"/>'
+    valve = """<Valve className="org.apache.catalina.valves.PersistentValve" filter=".*[.]gif"
+        semaphoreBlockOnAcquire="false"/>"""
     loaded = load(
         f"""<Host name="h"><Context path="/a">{manager}/a"/></Manager>{valve}</Context>
         <Context path="/b">{manager}/b"/></Manager></Context></Host>"""
@@ -161,7 +162,8 @@ def test_a_persistent_valve_makes_its_contexts_work_per_request() -> None:
     assert isinstance(a, PersistentConfig)
     assert isinstance(b, PersistentConfig)
     assert (a.per_request, a.filter) == (True, ".*[.]gif")
-    assert not b.per_request
+    assert (a.lock, a.block_on_acquire) == ("local", False)
+    assert (b.per_request, b.lock, b.block_on_acquire) == (False, "none", True)
     alone = load(f'<Context path="/c">{valve}</Context>')
     assert "there is no PersistentManager" in texts(alone)
 

@@ -13,16 +13,21 @@ from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tests.servers.caches import CacheServer, cache_servers
 from tests.session_server import test_failures, test_locks, test_requests
+from tests.session_server import test_pieces as pieces
 from tests.session_server import test_values as values
 from tests.session_server.conftest import Backend, node_list
 from tests.session_server.site import Site, site_on
-from tribes.manager import copies
+from tribes.manager import held
 from tribes.manager.copies import Copies
 from tribes.manager.inbox import CommitResult
 from tribes.manager.memcached import MemcachedManager
-from tribes.manager.session_locks import ReadOnlyRequests, RequestLine, SessionLocks
+from tribes.manager.node_locks import NodeLocks, ReadOnlyRequests
+from tribes.manager.request_line import RequestLine
+from tribes.manager.roaming import RoamingManager
+from tribes.manager.sticky import StickyManager
 from tribes.stores import memcached
 from tribes.stores.memcached import MemcachedNode
+from tribes.stores.protocol import Stored
 from tribes.stores.ring import Ring, RingNode
 
 if TYPE_CHECKING:
@@ -84,10 +89,10 @@ def on_backend(test: Callable[..., object], *more: Any, count: int = 2) -> Calla
 _store = MemcachedNode._store
 
 
-def _careless(self: Any, key: str, data: bytes, expected: int, ttl_s: int) -> int:
+def _careless(self: Any, key: str, data: bytes, expected: int, ttl_s: int, flags: int = 0) -> int:
     """Replaces whatever is there."""
     there = None if key.startswith("lock:") else self.peek(key)
-    return _store(self, key, data, expected if there is None else there, ttl_s)
+    return _store(self, key, data, expected if there is None else there, ttl_s, flags)
 
 
 add(
@@ -100,8 +105,8 @@ add(
     "ends are not kept",
     "A logout deletes the session, and leaves nothing that a late save would meet.",
     (
-        MemcachedManager,
-        "_end_remote",
+        RoamingManager,
+        "_end_stored",
         lambda self, session, held: (
             [
                 self.ring.call(node, lambda client: client.delete(self.copies.prefix + held.key))
@@ -127,7 +132,7 @@ add(
 add(
     "missing copies stay missing",
     "Who finds a session on its second node leaves it so.",
-    (MemcachedManager, "_must_write", lambda self, held, record: False),
+    (RoamingManager, "_must_write", lambda self, held, record: False),
     test=on(2, test_failures.test_f40_an_empty_first_node_gets_its_copy_back),
 )
 add(
@@ -171,6 +176,39 @@ add(
 )
 
 
+add(
+    "pieces stay",
+    "Pieces of a value that was replaced are not removed.",
+    (MemcachedNode, "_remove", nothing),
+    test=on(1, lambda named, site: pieces.test_f59_old_pieces_are_removed(named)),
+)
+add(
+    "torn values",
+    "Of a value in pieces those are given that are there.",
+    (
+        MemcachedNode,
+        "_load_pieces",
+        lambda self, key, found, version, ttl_s: Stored(
+            b"".join(self._call(f"mg {name} v c\r\n".encode())[1] for name in found.keys(key)),
+            version,
+        ),
+    ),
+    test=on(1, lambda named, site: pieces.test_f59_a_torn_value_is_no_value(named)),
+)
+add(
+    "pieces that die first",
+    "Asking for a version prolongs the list's life, and not that of its pieces.",
+    (
+        MemcachedNode,
+        "peek",
+        lambda self, key, ttl_s=None: memcached._cas(
+            self._call(f"mg {key} c{memcached._longer(ttl_s)}\r\n".encode())[0]
+        ),
+    ),
+    test=on(1, lambda named, site: pieces.test_f59_pieces_live_as_long_as_their_list(named)),
+)
+
+
 def _with_folder(named: dict[str, CacheServer], site: Site) -> None:
     with tempfile.TemporaryDirectory() as path:
         values.test_f61_pickles_are_bytes_like_any_others(named, site, Path(path))
@@ -184,7 +222,7 @@ add(
         "load",
         lambda self, key, ttl_s=None, load=MemcachedNode.load: (
             found
-            if (found := load(self, key, ttl_s)) is None or found.data[0] == copies.FORMAT
+            if (found := load(self, key, ttl_s)) is None or found.data[0] == held.FORMAT
             else (self.delete(key), None)[1]
         ),
     ),
@@ -242,13 +280,13 @@ add(
 add(
     "locks not renewed",
     "A request that takes longer than its lock has none any more.",
-    (SessionLocks, "_renew", nothing),
+    (NodeLocks, "_renew", nothing),
     test=on_backend(test_locks.test_f49_a_lock_outlives_its_time_while_the_request_runs),
 )
 add(
     "locks not taken",
     "The mode is read, and nothing is ever locked.",
-    (SessionLocks, "wants", lambda self, request, question: False),
+    (NodeLocks, "wants", lambda self, request, question: False),
     test=on(
         2, test_locks.test_f47_patterns_lock_what_they_match, "uriPattern:/set.*", ("/set",), ()
     ),
@@ -279,14 +317,14 @@ add(
 add(
     "memory always trusted",
     "A balancer that roams gets what this process last had.",
-    (MemcachedManager, "_refresh", nothing),
+    (StickyManager, "_refresh", nothing),
     test=on_backend(test_failures.test_f37_memory_that_is_stale_is_noticed),
 )
 add(
     "sessions stay on dead nodes",
     "The home of a session is never another one.",
     (
-        MemcachedManager,
+        StickyManager,
         "_attach",
         lambda self, session: setattr(session, "held", self._spare_of(session.key)),
     ),
@@ -295,8 +333,8 @@ add(
 add(
     "everything written",
     "A sticky session is stored by every request.",
-    (MemcachedManager, "_must_store_sticky", lambda self, session, outcome: True),
-    (MemcachedManager, "_touch_copy", lambda self, held: setattr(held, "must_copy", True)),
+    (StickyManager, "_must_store", lambda self, session, outcome: True),
+    (StickyManager, "_touch_copy", lambda self, held: setattr(held, "must_copy", True)),
     test=on(2, test_requests.test_f11_f12_f13_t116_sticky_sessions_are_stored_when_they_change),
 )
 add(

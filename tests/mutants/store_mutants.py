@@ -13,17 +13,20 @@ from tests.manager import test_standard as standard_tests
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tests.stores import test_envelope, test_file, test_protocol, test_snapshot
+from tests.web import test_persistent_valve as valve_tests
 from tribes.errors import StoreError
 from tribes.manager import shelf
 from tribes.manager.local import LocalManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.shelf import Shelf
 from tribes.manager.standard import StandardManager
+from tribes.runtime.session_locks import SessionLocks
 from tribes.stores import snapshot
 from tribes.stores.envelope import Envelope
 from tribes.stores.file import FileStore
 from tribes.stores.snapshot import SnapshotFile
 from tribes.testing.manager_strategies import FakeTime
+from tribes.web.binding import SessionBinding
 
 
 def add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
@@ -235,3 +238,53 @@ add(
         takes_clocks=False,
     ),
 )
+
+# ---- per request ---------------------------------------------------------------------------------
+
+
+def per_request(test: Callable[[Any], object]) -> Callable[[], object]:
+    """A test of processes that share a store."""
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as path:
+            made = valve_tests.Processes(Path(path))
+            try:
+                test(made)
+            finally:
+                for each in made.made:
+                    each.stop()
+
+    return run
+
+
+_enter = SessionLocks._enter
+
+
+def _patient(self: Any, key: str, make: Any) -> Any:
+    """Waits, whatever the setting says."""
+    self._may_wait = True
+    return _enter(self, key, make)
+
+
+add(
+    "always waits",
+    "A request waits for another one though it shall be refused.",
+    (SessionLocks, "_enter", _patient),
+    test=per_request(valve_tests.test_t96_flask_answers_429_too),
+)
+add(
+    "no filter",
+    "Requests that match the filter load and save their session.",
+    (SessionBinding, "is_filtered", lambda self, path: False),
+    test=per_request(valve_tests.test_t96_requests_that_match_the_filter_have_no_session),
+)
+add(
+    "asynchronous requests wait for nobody",
+    "A task runs beside another one of its session.",
+    (SessionBinding, "alock", lambda self, held: _no_lock()),
+    test=per_request(valve_tests.test_t96_an_asynchronous_request_keeps_it_until_it_is_over),
+)
+
+
+async def _no_lock() -> None:
+    """Nothing is waited for."""

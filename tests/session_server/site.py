@@ -192,8 +192,7 @@ class Site:
         config = MemcachedConfig(
             memcached_nodes=nodes or self.nodes,
             max_inactive_s=max_inactive_s,
-            expiry_interval=100,
-            **{**self.defaults, **settings},
+            **{"expiry_interval": 100, **self.defaults, **settings},
         )
         made = Instance(config, route=route, **web)
         self.instances.append(made)

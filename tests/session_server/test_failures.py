@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,6 +213,58 @@ def test_f34_a_new_owner_that_dies_at_once_loses_nothing(backend: Backend) -> No
         lambda: moving.get(tc2, "/?sleep=300"), lambda: after(0.1, browser, tc3, "/")
     )
     assert page["a"] == "1"
+
+
+@contextmanager
+def doomed(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of `tests/session_server/doomed.py`; it is killed at the end at the latest."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.session_server.doomed", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_f34_a_killed_new_owner_loses_nothing(backend: Backend) -> None:
+    """SIGKILL while its handler runs, after it took the session over."""
+    tc1, tc3 = backend.instance(route="tc1"), backend.instance(route="tc3")
+    browser = Browser()
+    browser.post(tc1, "/?a=1")
+    with doomed(backend.site.nodes, "", "tc2", "GET", "/hold", browser.cookie) as process:
+        assert line_of(process) == "{'a': '1'}"
+        process.kill()
+        process.wait()
+        page = browser.get(tc3)
+        assert page["a"] == "1"
+        assert browser.post(tc3, "/?b=2")["b"] == "2"
+
+
+def test_f07_the_other_instance_has_what_a_killed_machine_wrote(n: Nodes, two: Site) -> None:
+    """SIGKILL for the instance and for the node of its own machine, right after the answer."""
+    tc2 = two.instance(route="tc2", failover_nodes="n2")
+    with doomed(two.nodes, "n1", "tc1", "POST", "/?a=1", "") as process:
+        line_of(process)
+        cookie = line_of(process)
+        assert cookie.endswith("-n2.tc1")
+        process.kill()
+        process.wait()
+        n["n1"].kill()
+        browser = Browser(cookie)
+        assert browser.get(tc2)["a"] == "1"
+        assert browser.cookie.endswith("-n2.tc2")
 
 
 def test_f35_listeners_hear_of_sessions_that_come_in(two: Site) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.session_server.site import Browser, Site, together
 from tribes.errors import SessionNotReplicatedError
-from tribes.manager.copies import Held
-from tribes.manager.session_locks import RequestLine
+from tribes.manager.held import Held
+from tribes.manager.request_line import RequestLine
 
 if TYPE_CHECKING:
     from tests.servers.caches import CacheServer

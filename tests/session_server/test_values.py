@@ -111,6 +111,47 @@ def test_f58_the_largest_that_fits_fits(n: Nodes, two: Site) -> None:
 
 
 @MODES
+def test_limits_of_sizes_hold_as_in_every_manager(two: Site, sticky: bool) -> None:
+    """What is too large is refused by its name; the rest of the request is stored."""
+    instance = two.instance(sticky=sticky, attribute_max_bytes=1000, session_max_bytes=1500)
+    browser = Browser()
+    session = instance.manager.create()
+    session["large"] = "x" * 1001
+    session["small"] = "y" * 900
+    session["other"] = "z" * 800
+    outcome = instance.manager.commit(session)
+    assert outcome.failed.keys() == {"large", "small"}
+    if instance.manager.must_store(session, outcome):
+        instance.manager.store(session)
+    browser.cookie = session.id
+    other = two.instance(sticky=sticky)
+    assert get(other, browser, "other") == "z" * 800
+    assert get(other, browser, "large") is get(other, browser, "small") is None
+
+
+@MODES
+def test_a_session_lives_no_longer_than_its_lifetime(two: Site, sticky: bool) -> None:
+    """However much it is used; on another process too."""
+    instance = two.instance(sticky=sticky, max_lifetime_s=3600)
+    browser = Browser()
+    browser.post(instance, "/?a=1")
+    assert get(instance, browser, "a") == "1"
+    for each in (instance, two.instance(sticky=sticky, max_lifetime_s=3600)):
+        ahead = each.manager.idleness._clock
+        wall_ms = ahead.wall_ms
+        each.manager.idleness._clock = Later(wall_ms() + 3_600_000)  # type: ignore[assignment]
+        assert each.manager.find(browser.cookie) is None
+        each.manager.idleness._clock = ahead
+
+
+class Later:
+    """A clock that is ahead."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.wall_ms = lambda: now_ms
+
+
+@MODES
 def test_f59_values_of_all_sizes_come_back(backend: Backend, sticky: bool) -> None:
     """From 1 kB to 5 MB, compressed; and as they are, as far as the server takes them."""
     squeezed = backend.instance(

@@ -92,6 +92,9 @@ class PersistentConfig(ManagerConfig, frozen=True, tag="persistent"):
         check_interval_s: Seconds between two looks for what expired in the store
             (``checkInterval``).
         per_request: Load before and save after every request (``PersistentValve``).
+        block_on_acquire: With ``per_request`` and ``lock = "local"``, a request waits while
+            another one of its session runs here, ``lock_timeout`` at most; false: it is answered
+            429 at once (``semaphoreBlockOnAcquire``).
         filter: Regular expression; requests whose path matches in full have no session
             (``filter``).
         envelope: How values are protected in the store.
@@ -107,6 +110,7 @@ class PersistentConfig(ManagerConfig, frozen=True, tag="persistent"):
     max_idle_swap_s: int = -1
     check_interval_s: int = 60
     per_request: bool = False
+    block_on_acquire: bool = True
     filter: str = ""
     envelope: EnvelopeConfig = EnvelopeConfig()
 
@@ -201,6 +205,8 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
     check_session_rules(manager, key)
     if isinstance(manager, MemcachedConfig):
         check_memcached(manager)
+    if isinstance(manager, PersistentConfig):
+        _check_semaphore(manager, key)
     if not manager.in_group:
         # There it is the store that a commit waits for, whatever the send options say.
         return
@@ -242,6 +248,21 @@ def check_persistent(config: PersistentConfig, *, has_store: bool, key: str = ""
     if config.check_interval_s < 1:
         raise ConfigError(
             f"must be 1 or more, found {config.check_interval_s}", key=f"{at}check_interval_s"
+        )
+
+
+def _check_semaphore(config: PersistentConfig, key: str) -> None:
+    if config.per_request and config.lock == "cluster":
+        raise ConfigError(
+            "is 'cluster', but several processes may use the store and it has no locks; write "
+            "'local' (one request at a time in each process; changes of several are merged)",
+            key=f"{key}.lock",
+        )
+    if not config.block_on_acquire and (not config.per_request or config.lock == "none"):
+        raise ConfigError(
+            "is false, but no request waits for another one; write per_request = true and "
+            "lock = 'local' as well",
+            key=f"{key}.block_on_acquire",
         )
 
 

@@ -105,7 +105,8 @@ class MemcachedConfig(ManagerConfig, frozen=True, kw_only=True, tag="memcached")
         custom_converter: Accepted if empty; register codecs in Python instead.
         enabled: False: no node is asked for anything (sticky only).
         probe_interval: Milliseconds between two questions whether a node lives.
-        value_max_bytes: A longer session is not stored; 0: as long as the server takes.
+        value_max_bytes: A longer session is not stored; 0: as long as an item of the server. Above
+            that, a memcached gets it in pieces.
         envelope: How values are protected.
     """
 
@@ -172,10 +173,38 @@ def check_memcached(config: MemcachedConfig) -> None:
         value = getattr(config, name)
         if not least <= value <= most:
             raise ConfigError(f"must be {least} to {most}, found {value}", key=key)
+    if mode.kind != "none" and config.lock != "none":
+        raise ConfigError(
+            f"is {config.lock!r} and lockingMode is {config.locking_mode!r}: a request would wait "
+            "for two locks; leave one of them out (lockingMode holds in all processes)",
+            key="lock",
+        )
+    if not config.sticky:
+        _check_roaming(config)
     if config.sticky and mode.kind != "none":
         # As in the original: nobody else has the session while a balancer is sticky.
         return
     storage_prefix(config, "")
+
+
+def _check_roaming(config: MemcachedConfig) -> None:
+    """Refuse what only a process could do that has the sessions in its memory."""
+    if config.lock == "cluster":
+        raise ConfigError(
+            "is 'cluster', and there is no group; with sticky = false write lockingMode = 'all'",
+            key="lock",
+        )
+    for name, is_set, why in (
+        ("max_active_sessions", config.max_active_sessions >= 0, "no process counts the sessions"),
+        ("session_activity_check", config.session_activity_check, "the servers expire sessions"),
+        (
+            "session_last_access_at_start",
+            config.session_last_access_at_start,
+            "a session's time begins anew when it is loaded, and when it is saved",
+        ),
+    ):
+        if is_set:
+            raise ConfigError(f"cannot be had with sticky = false: {why}; leave it out", key=name)
 
 
 _PATTERNS: Final = {

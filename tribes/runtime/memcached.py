@@ -28,15 +28,17 @@ from tribes.config.memcached import (
 )
 from tribes.errors import ConfigError, StoreError
 from tribes.manager.copies import Copies
-from tribes.manager.memcached import MemcachedManager
+from tribes.manager.node_locks import NodeLocks
 from tribes.manager.record import deciseconds
-from tribes.manager.session_locks import SessionLocks
+from tribes.manager.roaming import RoamingManager
+from tribes.manager.sticky import StickyManager
 from tribes.manager.stored import StoredForm
 from tribes.runtime.managers import wall_ms
 from tribes.stores.ring import Ring, RingNode
 
 if TYPE_CHECKING:
     from tribes.manager.clock import Clock
+    from tribes.manager.memcached import MemcachedManager
     from tribes.manager.table import SessionTable
     from tribes.stores.cache import CacheNode
     from tribes.stores.envelope import Envelope
@@ -232,7 +234,7 @@ def make_memcached(
         on_error=report,
     )
     mode = parse_locking("none" if config.sticky else config.locking_mode)
-    locks = SessionLocks(
+    locks = NodeLocks(
         mode.kind,
         mode.pattern,
         ring,
@@ -246,22 +248,25 @@ def make_memcached(
         lock=threading.Lock(),
         on_error=report,
     )
-    manager = MemcachedManager(
+    parts: dict[str, Any] = {
+        "copies": copies,
+        "locks": locks,
+        "ignored": compiled(config.request_uri_ignore_pattern, "requestUriIgnorePattern"),
+        "service": service,
+        **settings,
+    }
+    service.upkeep = locks.upkeep
+    if not config.sticky:
+        return RoamingManager(context, table, clock, on_conflict=config.on_conflict, **parts)
+    manager = StickyManager(
         context,
         table,
         clock,
-        copies=copies,
-        locks=locks,
-        sticky=config.sticky,
         new_lock=threading.Lock,
-        later=service.later if config.sticky and config.session_backup_async else None,
-        ignored=compiled(config.request_uri_ignore_pattern, "requestUriIgnorePattern"),
-        on_conflict=config.on_conflict,
-        service=service,
-        **settings,
+        later=service.later if config.session_backup_async else None,
+        **parts,
     )
     manager.enabled = config.enabled
-    service.upkeep = locks.upkeep
     service.write = manager.store_key
     return manager
 

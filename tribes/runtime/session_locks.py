@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 from weakref import WeakKeyDictionary
 
-from tribes.errors import ChannelClosedError, SessionLockTimeoutError
+from tribes.errors import ChannelClosedError, SessionInUseError, SessionLockTimeoutError
 from tribes.manager.inbox import CommitResult
 from tribes.runtime.crossing import call_in_run
 from tribes.runtime.waiters import ThreadWaiter, async_waiter
@@ -131,6 +131,8 @@ class SessionLocks:
         manager: Whose sessions.
         mode: ``local`` or ``cluster``.
         timeout_s: Seconds that a request waits at most.
+        may_wait: Whether a request waits at all for another one of this process; else it is
+            refused at once.
         channel: Gives the running channel, for ``cluster``; raises ChannelClosedError where none
             runs: then the lock is one of this process.
     """
@@ -141,8 +143,11 @@ class SessionLocks:
         mode: LockMode,
         timeout_s: float,
         channel: Callable[[], GroupChannel] | None = None,
+        *,
+        may_wait: bool = True,
     ) -> None:
         self._manager = manager
+        self._may_wait = may_wait
         self._timeout_s = timeout_s
         self._channel = channel if mode == "cluster" else None
         with _queues_lock:
@@ -158,6 +163,7 @@ class SessionLocks:
 
         Raises:
             SessionLockTimeoutError: It took too long, or too many wait.
+            SessionInUseError: Another request has it, and nobody may wait.
             LocalProtocolError: It would block an event loop.
         """
         end = time.monotonic() + self._timeout_s
@@ -195,6 +201,13 @@ class SessionLocks:
         turn = self._queues.enter(key, make)
         if turn is None:
             raise self._too_late(f"{WAITING_MAX} requests wait for this session already")
+        if turn.waiter is not None and not self._may_wait:
+            self._manager.locks_timed_out += 1
+            # Given up, or given to it in this very moment: then it passes on.
+            self._queues.leave(key, turn)
+            raise SessionInUseError(
+                "another request of this session runs here, and manager.block_on_acquire is false"
+            )
         if turn.waiter is not None:
             self._manager.locks_waited += 1
         return turn

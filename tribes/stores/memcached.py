@@ -5,6 +5,9 @@ Sessions need what the meta commands do in one round trip: value, version and lo
 and its ``raw_command`` loses what does not arrive in one piece, so a subclass of its client sends
 them and reads the answers by their lengths.
 
+A value that is longer than the server's items is cut in pieces (`pieces`), if ``value_max_bytes``
+allows it.
+
 **A connection with a half-read answer is closed**, whatever the reason: the next request would get
 another user's session from it.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
@@ -24,7 +27,8 @@ from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 from tribes.errors import StoreConflictError, StoreError, StoreLimitError, StoreNodeError
 
 from .cache import expiry_of
-from .protocol import VALUE_MAX_BYTES, Stored, check_size
+from .pieces import FLAGS, PIECES_MAX, Pieces
+from .protocol import Stored, check_size
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +41,12 @@ OVERHEAD_BYTES: Final = 512
 """Of an item beside its value, with room to spare: a store that the server refuses for its size
 removes the old value, so it must never come to that."""
 IDLE_CONNECTIONS_MAX: Final = 64
+PIECES_OUTLIVE_S: Final = 60
+"""Pieces live for so much longer than their list, which is touched before them."""
+LISTS_MAX: Final = 1000
+"""Lists that are remembered, to remove the pieces of what is replaced."""
+READS_MAX: Final = 10
+"""Attempts to read a value in pieces that others replace again and again."""
 
 _CHUNK: Final = 256 * 1024
 _LINE_MAX: Final = 2048
@@ -93,8 +103,8 @@ class MemcachedNode:
     Args:
         server: ``(host, port)``, or the path of a Unix socket.
         timeout_s: Seconds that an answer, and a connection, may take.
-        value_max_bytes: A longer value is refused; 0: as long as the server takes, which it is
-            asked at the first use.
+        value_max_bytes: A longer value is refused, and what is longer than an item is cut in
+            pieces; 0: as long as one item, which the server is asked at the first use.
         tls: For servers with TLS.
     """
 
@@ -111,6 +121,7 @@ class MemcachedNode:
         self._limit = value_max_bytes
         self._item_max = 0
         self._tls = tls
+        self._lists: OrderedDict[str, tuple[int, Pieces]] = OrderedDict()
         self._lock = threading.Lock()
         self._idle: deque[_Connection] = deque()
         self._generation = 0
@@ -124,32 +135,120 @@ class MemcachedNode:
     @property
     def value_max_bytes(self) -> int:
         """See `CacheNode`."""
+        return min(self._limit or self._piece_bytes, PIECES_MAX * self._piece_bytes)
+
+    @property
+    def _piece_bytes(self) -> int:
+        """The longest value of one item."""
         if not self._item_max:
             self._item_max = self._do(_item_size_max)
-        taken = self._item_max - OVERHEAD_BYTES
-        return min(self._limit or VALUE_MAX_BYTES, taken)
+        return self._item_max - OVERHEAD_BYTES
 
     def load(self, key: str, ttl_s: int | None = None) -> Stored | None:
         """See `CacheNode`."""
-        words, data = self._call(f"mg {key} v c{_longer(ttl_s)}\r\n".encode())
-        return None if words[0] == b"EN" else Stored(data, _cas(words))
+        words, data = self._call(f"mg {key} v c f{_longer(ttl_s)}\r\n".encode())
+        if words[0] == b"EN":
+            return None
+        if _flags(words) == FLAGS and (pieces := Pieces.read(data)) is not None:
+            return self._load_pieces(key, pieces, _cas(words), ttl_s)
+        return Stored(data, _cas(words))
+
+    def _load_pieces(
+        self, key: str, pieces: Pieces, version: int, ttl_s: int | None
+    ) -> Stored | None:
+        longer = _longer(_outliving(ttl_s))
+        for _ in range(READS_MAX):
+            found = []
+            for name in pieces.keys(key):
+                words, data = self._call(f"mg {name} v c{longer}\r\n".encode())
+                if words[0] == b"EN":
+                    break
+                found.append(data)
+            whole = b"".join(found)
+            if len(found) == pieces.number and len(whole) == pieces.length:
+                self._remember(key, version, pieces)
+                return Stored(whole, version)
+            words, data = self._call(f"mg {key} v c f\r\n".encode())
+            if words[0] == b"EN":
+                return None
+            is_same, version = _cas(words) == version, _cas(words)
+            if is_same:
+                # A piece was evicted. What is left would stand in the way of a new copy.
+                self.delete(key, expected=version)
+                self._remove(key, pieces)
+                return None
+            other = Pieces.read(data) if _flags(words) == FLAGS else None
+            if other is None:
+                return Stored(data, version)
+            pieces = other
+        raise StoreError(f"{self.address}: a session is replaced faster than it can be read")
 
     def peek(self, key: str, ttl_s: int | None = None) -> int | None:
         """See `CacheNode`."""
-        words, _ = self._call(f"mg {key} c{_longer(ttl_s)}\r\n".encode())
-        return None if words[0] == b"EN" else _cas(words)
+        words, _ = self._call(f"mg {key} c f{_longer(ttl_s)}\r\n".encode())
+        if words[0] == b"EN":
+            return None
+        if ttl_s is not None and _flags(words) == FLAGS:
+            # Its pieces are to live as long; one that is missing makes it a value that is lost.
+            found = self.load(key, ttl_s)
+            return None if found is None else found.version
+        return _cas(words)
 
     def save(self, key: str, data: bytes, *, expected: int, ttl_s: int) -> int:
         """See `CacheNode`."""
         check_size(self.address, data, self.value_max_bytes)
-        version = self._store(key, data, expected, ttl_s)
+        old = self._lists.get(key)
+        pieces = None
+        if len(data) <= self._piece_bytes:
+            version = self._store(key, data, expected, ttl_s)
+        else:
+            pieces = Pieces.of(data, self._piece_bytes)
+            version = self._store_pieces(key, data, pieces, expected, ttl_s)
         if not version:
             raise StoreConflictError(f"{self.address} has another version of the session")
+        if pieces is not None:
+            self._remember(key, version, pieces)
+        elif old is not None:
+            self._lists.pop(key, None)
+        if old is not None and old[0] == expected:
+            self._remove(key, old[1])
         return version
 
-    def _store(self, key: str, data: bytes, expected: int, ttl_s: int) -> int:
+    def _store_pieces(
+        self, key: str, data: bytes, pieces: Pieces, expected: int, ttl_s: int
+    ) -> int:
+        """Write pieces, then their list if what it replaces is as expected; 0: it is not."""
+        life, size = _outliving(ttl_s), self._piece_bytes
+        assert life is not None
+        for number, name in enumerate(pieces.keys(key)):
+            if not self._store(name, data[number * size : (number + 1) * size], 0, life):
+                raise StoreError(f"{self.address} has a piece of that name already")
+        version = self._store(key, pieces.pack(), expected, ttl_s, FLAGS)
+        if not version:
+            # Only then: after an error nobody knows whether the list is there.
+            self._remove(key, pieces)
+        return version
+
+    def _remember(self, key: str, version: int, pieces: Pieces) -> None:
+        with self._lock:
+            self._lists[key] = (version, pieces)
+            self._lists.move_to_end(key)
+            if len(self._lists) > LISTS_MAX:
+                self._lists.popitem(last=False)
+
+    def _remove(self, key: str, pieces: Pieces) -> None:
+        """Remove pieces that nobody needs; if the server does not, their time ends them."""
+        try:
+            for name in pieces.keys(key):
+                self._call(f"md {name}\r\n".encode())
+        except StoreError:
+            return
+
+    def _store(self, key: str, data: bytes, expected: int, ttl_s: int, flags: int = 0) -> int:
         """Write a value that is as expected; 0: it is not."""
         condition = f"C{expected}" if expected else "ME"
+        if flags:
+            condition += f" F{flags}"
         life = expiry_of(ttl_s, time.time())
         head = f"ms {key} {len(data)} {condition} T{life} c\r\n".encode()
         words, _ = self._call(b"".join((head, data, b"\r\n")))
@@ -159,7 +258,10 @@ class MemcachedNode:
         """See `CacheNode`."""
         condition = "" if expected is None else f" C{expected}"
         words, _ = self._call(f"md {key}{condition}\r\n".encode())
-        return words[0] == b"HD"
+        is_deleted = words[0] == b"HD"
+        if is_deleted and (old := self._lists.pop(key, None)) is not None:
+            self._remove(key, old[1])
+        return is_deleted
 
     def lock(self, key: str, token: str, ttl_s: int) -> int:
         """See `CacheNode`."""
@@ -271,6 +373,15 @@ def _item_size_max(connection: _Connection) -> int:
 
 def _longer(ttl_s: int | None) -> str:
     return "" if ttl_s is None else f" T{expiry_of(ttl_s, time.time())}"
+
+
+def _outliving(ttl_s: int | None) -> int | None:
+    """How long a piece lives whose list lives for so long."""
+    return ttl_s + PIECES_OUTLIVE_S if ttl_s is not None and ttl_s > 0 else ttl_s
+
+
+def _flags(words: list[bytes]) -> int:
+    return next((int(word[1:]) for word in words if word[:1] == b"f"), 0)
 
 
 def _cas(words: list[bytes]) -> int:

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
-from tribes.manager.session_locks import RequestLine
+from tribes.manager.request_line import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
-from tribes.web.refusal import refuse
+from tribes.web.refusal import refuse, status_of
 from tribes.web.request_session import RequestSession
 from tribes.web.urls import strip_scope
 
@@ -129,9 +129,9 @@ class SessionMiddleware:
             line = RequestLine(scope.get("method", ""), scope.get("path", ""), query)
         try:
             held = await binding.aopen(cookies, url, line)
-        except (StoreError, SessionLockTimeoutError):
+        except (StoreError, SessionLockTimeoutError) as why:
             # Nobody knows whether there is a session; a new one would log the user out.
-            await refuse(scope, send, ())
+            await refuse(scope, send, (), status_of(why))
             return
         is_secure = scope.get("scheme") in ("https", "wss")
         if scope["type"] == "http" and (

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
+    from tribes.manager.request_line import RequestLine
     from tribes.manager.session import Session
-    from tribes.manager.session_locks import RequestLine
     from tribes.runtime.commits import Committer
     from tribes.runtime.session_locks import LockMode
     from tribes.web.urls import RequestUrl
@@ -173,7 +173,8 @@ class SessionBinding:
             return None
         node = self.node
         if isinstance(node, LocalSessions):
-            return SessionLocks(self.manager, "local", timeout_s)
+            may_wait = getattr(node.config.manager, "block_on_acquire", True)
+            return SessionLocks(self.manager, "local", timeout_s, may_wait=may_wait)
         return SessionLocks(
             self.manager,
             mode,

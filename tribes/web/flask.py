@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask.sessions import SessionInterface, SessionMixin
 from markupsafe import Markup
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 
-from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
+from tribes.errors import (
+    SessionInUseError,
+    SessionLockTimeoutError,
+    SessionNotReplicatedError,
+    StoreError,
+)
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings
@@ -121,11 +126,13 @@ class TribesSessions(SessionInterface):
             Markup, name="markupsafe.Markup", encode=str, decode=Markup
         )
 
-    def open_session(self, app: Flask, request: Request) -> FlaskSession:
-        """Find the session of a request."""
+    def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
+        """Find the session of a request; None: it has none, not even a new one."""
         binding = self.binding
         if binding.must_join:
             binding.join()
+        if binding.is_filtered(request_line(request.environ).path):
+            return None
         cookies = (request.environ.get("HTTP_COOKIE", "").encode("latin-1"),)
         name = self.cookie(app).name
         line = request_line(request.environ) if binding.wants_request else None
@@ -138,11 +145,12 @@ class TribesSessions(SessionInterface):
                 found = binding.find(cookies, name, line)
                 held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
                 binding.lock(held)
-            except (StoreError, SessionLockTimeoutError):
+            except (StoreError, SessionLockTimeoutError) as why:
                 # What Flask raises in place of the view, as if there were none: an error raised
                 # here would be a 500.
-                refused = ServiceUnavailable(refusal.BODY.decode(), retry_after=1)
-                request.routing_exception = refused
+                is_in_use = isinstance(why, SessionInUseError)
+                kind = TooManyRequests if is_in_use else ServiceUnavailable
+                request.routing_exception = kind(refusal.BODY.decode(), retry_after=1)
                 held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
                 held.is_sealed = True
                 return held

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
-from tribes.manager.session_locks import RequestLine
+from tribes.manager.request_line import RequestLine
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import ready_answer
@@ -109,6 +109,8 @@ class SessionMiddleware:
             status, headers, text = ready_answer(is_ready=binding.node.is_ready)
             start_response(status, headers)
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+        if binding.is_filtered(request_line(environ).path):
+            return self.app(environ, start_response)
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
         url = None
         if binding.tracking != "cookie":
@@ -116,9 +118,9 @@ class SessionMiddleware:
         line = request_line(environ) if binding.wants_request else None
         try:
             held = binding.open((cookies,), url, line)
-        except (StoreError, SessionLockTimeoutError):
+        except (StoreError, SessionLockTimeoutError) as why:
             # Nobody knows whether there is a session; a new one would log the user out.
-            start_response(refusal.STATUS, refusal.head())
+            start_response(refusal.status_of(why), refusal.head())
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [refusal.BODY]
         is_secure = environ.get("wsgi.url_scheme") == "https"
         if away := binding.away(held, environ, (cookies,), is_secure=is_secure):

@@ -193,7 +193,10 @@ CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
         "JK-LB-Activation",
     ),
     "CrawlerSessionManagerValve": (Kind.MAPPED, "for every context of the node"),
-    "PersistentValve": (Kind.MAPPED, "per_request = true in the manager of its contexts"),
+    "PersistentValve": (
+        Kind.MAPPED,
+        "per_request = true and lock = 'local' in the manager of its contexts",
+    ),
     "FarmWarDeployer": (Kind.NOT_SUPPORTED, "members deploy no applications to each other"),
     "JvmRouteSessionIDBinderListener": (
         Kind.NO_EFFECT,

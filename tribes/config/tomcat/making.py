@@ -117,7 +117,7 @@ class Making:
         self._cluster: Place | None = None
         self._contexts: list[_Context] = []
         self._tick_s = _TICK_S
-        self._per_request: list[tuple[Place, str]] = []
+        self._per_request: list[tuple[Place, dict[str, Any]]] = []
         self._beside: list[Place] = []
 
     def error(self, place: Place, message: str, name: str = "") -> ConfigError:
@@ -208,7 +208,7 @@ class Making:
     def attributes(self, place: Place, values: dict[str, Any]) -> None:
         """The values of an element's attributes, by our keys."""
         if place.owner == "PersistentValve":
-            self._per_request.append((place, values.get("manager.filter", "")))
+            self._per_request.append((place, values))
             return
         if (
             place.owner == "MemcachedBackupSessionManager"
@@ -347,8 +347,8 @@ class Making:
 
     def _context_managers(self) -> None:
         """A context's own manager replaces the cluster's template, as in Tomcat."""
-        for place, pattern in self._per_request:
-            self._store_each_request(place, pattern)
+        for place, values in self._per_request:
+            self._store_each_request(place, values)
         template = self.tables.get("manager", {})
         for context in self._contexts:
             own = self._own_manager(context, template)
@@ -382,7 +382,7 @@ class Making:
         kept = {"kind": context.manager.get("kind", DEFAULT_KIND)}
         return {**plain, **kept, **context.manager, **context.over}
 
-    def _store_each_request(self, valve: Place, pattern: str) -> None:
+    def _store_each_request(self, valve: Place, values: dict[str, Any]) -> None:
         """The valve works on the persistent managers of what it stands in."""
         tables = [self.tables.get("manager", {})] if not self._contexts else []
         tables += [
@@ -394,8 +394,10 @@ class Making:
         found = [table for table in tables if table.get("kind") == "persistent"]
         for table in found:
             table["per_request"] = True
-            if pattern:
-                table["filter"] = pattern
+            table["lock"] = "local"
+            for name in ("filter", "block_on_acquire"):
+                if f"manager.{name}" in values:
+                    table[name] = values[f"manager.{name}"]
         if not found:
             what = "there is no PersistentManager that it could work with"
             self.note(valve, Kind.NO_EFFECT, "PersistentValve", "", what)

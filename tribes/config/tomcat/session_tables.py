@@ -17,7 +17,7 @@ _NO_JAVA: Final = "there are no classes of Java here"
 _ALL_HOLD: Final = "every member holds every session here, and they are compared by digests"
 _MERGED: Final = "changes are merged by attribute with versions, so none is too old or too many"
 _LISTENERS: Final = "listeners of a node are told what its own applications do, and of expiries"
-_NO_SEMAPHORE: Final = "requests of a session run side by side, and their changes are merged"
+_SEMAPHORE: Final = "requests of a session wait in the order in which they came"
 _SSO_STATE: Final = "logins that are not here yet are got from the others when they are asked for"
 _TRACKING: Final = "give it to SessionMiddleware(tracking='url')"
 _ROUTE: Final = "give it to SessionMiddleware(route=...)"
@@ -515,13 +515,19 @@ SESSION_TABLES: Final[dict[str, Table]] = {
             "requests without a session",
             "Java's regular expression is read as Python's",
         ),
-        *(
-            unused(name, "true", meaning, _NO_SEMAPHORE)
-            for name, meaning in (
-                ("semaphoreFairness", "first come, first served"),
-                ("semaphoreBlockOnAcquire", "wait for the session"),
-                ("semaphoreAcquireUninterruptibly", "ignore interrupts"),
-            )
+        honoured(
+            "semaphoreBlockOnAcquire",
+            "true",
+            "bool",
+            "manager.block_on_acquire",
+            "wait for the session, or answer 429",
+        ),
+        unused("semaphoreFairness", "true", "first come, first served", _SEMAPHORE),
+        unused(
+            "semaphoreAcquireUninterruptibly",
+            "true",
+            "ignore interrupts",
+            "a thread that waits is not interrupted, and a task gives up its place when cancelled",
         ),
     ),
     "ClusterSingleSignOn": (

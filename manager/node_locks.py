@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from tribes.errors import StoreError, StoreLockedError
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from tribes.stores.ring import Ring, RingNode
 
-    from .copies import Held
+    from .held import Held
+    from .request_line import RequestLine
 
-__all__ = ["Lock", "ReadOnlyRequests", "RequestLine", "SessionLocks"]
+__all__ = ["NodeLock", "NodeLocks", "ReadOnlyRequests"]
 
 READ_ONLY_MAX: Final = 1000
 MODIFYING_MAX: Final = 50_000
@@ -32,33 +33,9 @@ PATTERN_WARNING_AFTER: Final = 1000
 """Requests none of which the pattern has matched, after which that is told."""
 
 
-class RequestLine(NamedTuple):
-    """What a manager may want to know of a request.
-
-    Attributes:
-        method: ``GET`` and so on.
-        path: Without the query.
-        query: Without the question mark.
-        is_at_home: The id has this node's route: the last request of the session was here too.
-    """
-
-    method: str = ""
-    path: str = ""
-    query: str = ""
-    is_at_home: bool = False
-
-    def matches(self, pattern: re.Pattern[str]) -> bool:
-        """Whether a pattern is the path, path and query, or these with the method before them."""
-        line = f"{self.path}?{self.query}" if self.query else self.path
-        return any(
-            pattern.fullmatch(text) is not None
-            for text in (self.path, line, f"{self.method} {self.path}", f"{self.method} {line}")
-        )
-
-
 @final
 @dataclass(eq=False, slots=True)
-class Lock:
+class NodeLock:
     """One lock that a request of this process holds."""
 
     node: RingNode
@@ -103,7 +80,7 @@ class ReadOnlyRequests:
 
 
 @final
-class SessionLocks:
+class NodeLocks:
     """Takes, keeps and releases locks. For any thread.
 
     Args:
@@ -149,7 +126,7 @@ class SessionLocks:
         self._entropy = entropy
         self._lock = lock
         self._on_error = on_error or (lambda verb, error: None)
-        self._mine: dict[str, Lock] = {}
+        self._mine: dict[str, NodeLock] = {}
         self.known = ReadOnlyRequests(lock)
         self.acquired = self.waited = self.timeouts = self.failures = self.lost = self.renewed = 0
         self.wait_total_s = 0.0
@@ -174,7 +151,9 @@ class SessionLocks:
                 return is_match
         return False
 
-    def acquire(self, key: str, home: RingNode | None, holder: Held | None = None) -> Lock | None:
+    def acquire(
+        self, key: str, home: RingNode | None, holder: Held | None = None
+    ) -> NodeLock | None:
         """Take the lock of a session; None if it cannot be had, and the request may go on.
 
         Raises:
@@ -196,7 +175,7 @@ class SessionLocks:
                 self._on_error("lock", why)
                 return None
             if held:
-                lock = Lock(node, name, token, held, self._monotonic())
+                lock = NodeLock(node, name, token, held, self._monotonic())
                 with self._lock:
                     self._mine[token] = lock
                     self.acquired += 1
@@ -216,7 +195,7 @@ class SessionLocks:
         nodes = (*(() if home is None else (home,)), *self._ring.after(home))
         return next((node for node in nodes if node.is_up), None)
 
-    def release(self, lock: Lock) -> None:
+    def release(self, lock: NodeLock) -> None:
         """Give a lock back; a second time, nothing happens."""
         with self._lock:
             if self._mine.pop(lock.token, None) is None:
@@ -240,7 +219,7 @@ class SessionLocks:
             elif self._monotonic() - lock.renewed_at >= self._expiration_s / 3:
                 self._renew(lock)
 
-    def _renew(self, lock: Lock) -> None:
+    def _renew(self, lock: NodeLock) -> None:
         try:
             held = self._ring.call(
                 lock.node,
