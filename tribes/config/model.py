@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from tribes.config.http import HttpConfig, check_http, check_http_protection
 from tribes.config.managers import (
     AnyManager,
     ContextConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "ChannelConfig",
     "ContextConfig",
     "DnsConfig",
+    "HttpConfig",
     "InterceptorConfig",
     "KubernetesConfig",
     "ManagerConfig",
@@ -443,6 +445,7 @@ class NodeConfig(_Config, frozen=True):
             (``notifyLifecycleListenerOnFailure``).
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
+        http: Where ``tribes node`` answers operators; unset: nowhere.
     """
 
     name: str = ""
@@ -458,6 +461,7 @@ class NodeConfig(_Config, frozen=True):
     replication: ReplicationConfig = ReplicationConfig()
     sso: SingleSignOnConfig | None = None
     notify_on_failure: bool = False
+    http: HttpConfig | None = None
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.
@@ -603,6 +607,8 @@ def check_values(config: NodeConfig) -> None:
         )
     _check_key(config.channel)
     _check_tls(config.channel)
+    if config.http is not None:
+        check_http(config.http)
 
 
 def check_protection(config: NodeConfig) -> None:
@@ -612,6 +618,8 @@ def check_protection(config: NodeConfig) -> None:
         ConfigError: Names the key, what was found and what to write instead.
     """
     membership, receiver = config.channel.membership, config.channel.receiver
+    if config.http is not None:
+        check_http_protection(config.http)
     exposed = [("channel.receiver.address", receiver.address)]
     if membership.multicast:
         exposed.insert(0, ("channel.membership.bind", membership.bind))
