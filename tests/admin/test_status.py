@@ -36,6 +36,8 @@ async def test_status_tells_of_members_contexts_links_and_transfers(
         assert (shown["node"], shown["config"], shown["is_ready"]) == ("n1", "shop.toml", True)
         [member] = shown["members"]
         assert (member["name"], member["is_suspected"]) == ("n2", False)
+        assert 0 < member["alive_s"] < 60
+        assert 0 < shown["uptime_s"] < 60
         [context] = shown["contexts"]
         assert (context["context"], context["kind"], context["sessions"]) == ("shop", "delta", 1)
         assert (context["copies_on"], context["under_replicated"]) == (["n2"], 0)
@@ -157,7 +159,8 @@ def test_failures_are_kept_up_to_a_bound() -> None:
     failures.watch(MemberSuspected(MEMBER, 1.5))
     for number in range(FAILURES_MAX + 4):
         failures.watch(Notice("message refused", {"why": "x" * 1000, "number": number}))
-    failures.watch(Notice("member draining", {"member": "n2"}))
+    for fine in ("member draining", "joined"):
+        failures.watch(Notice(fine, {"member": "n2"}))
     failures.watch(MemberRemoved(MEMBER, RemovalReason.LEFT, 2))
     assert failures.seen == FAILURES_MAX + 5
     assert len(failures.last) == FAILURES_MAX

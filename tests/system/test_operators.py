@@ -39,7 +39,11 @@ class Node:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.url = self.read_until("operators")["url"]
+        try:
+            self.url: str = self.read_until("operators")["url"]
+        except BaseException:
+            self.close()
+            raise
 
     def read_until(self, event: str, **fields: object) -> dict[str, Any]:
         """The first line of that event with those fields."""
@@ -55,7 +59,9 @@ class Node:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @pytest.fixture

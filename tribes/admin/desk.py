@@ -103,6 +103,7 @@ class Desk:
         self._source = source
         self._leave = leave
         self._now = now
+        self._started = now()
         self._rates = Rates(lambda: counters_of(channel))
         self._kept: tuple[float, dict[str, Any]] | None = None
         self._limiter = trio.CapacityLimiter(_AT_ONCE)
@@ -159,6 +160,7 @@ class Desk:
         if self._kept is None or not 0 <= now - self._kept[0] < KEPT_S:
             status = status_of(self._channel)
             status["config"] = self._source
+            status["uptime_s"] = round(now - self._started, 1)
             status["failures_seen"] = self._failures.seen
             status["failures"] = self._failures.last
             status["rates"] = {"every_s": SAMPLE_S, "series": self._rates.series}

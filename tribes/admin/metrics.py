@@ -85,7 +85,7 @@ def _node(status: Mapping[str, Any]) -> Iterator[Family]:
     for name, text, value in (
         ("ready", "Whether a balancer should send requests here.", status["is_ready"]),
         ("joined", "Whether it has what the other members had.", status["is_joined"]),
-        ("uptime_seconds", "How long it has been a member.", status["uptime_s"]),
+        ("uptime_seconds", "Since the port was opened.", status["uptime_s"]),
         ("members", "Other members of the view.", len(status["members"])),
         ("members_suspected", "Those among them that do not answer.", suspected),
         ("view", "Number of the view.", status["view"]),

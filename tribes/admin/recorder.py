@@ -19,7 +19,10 @@ SAMPLES_MAX: Final = 120
 _TEXT_MAX: Final = 300
 
 _FINE: Final = frozenset(
-    {"member draining", "discovery works again", "multicast recovered", "interceptors"}
+    {
+        *("joined", "member draining", "discovery works again", "multicast recovered"),
+        "interceptors",
+    }
 )
 """Notices that tell of no failure."""
 

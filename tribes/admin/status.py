@@ -41,24 +41,26 @@ def managers_of(channel: GroupChannel) -> dict[str, SessionManager]:
 
 
 def status_of(channel: GroupChannel) -> dict[str, Any]:
-    """Everything but what the recorder keeps.
+    """Everything but what the desk itself knows.
 
     Raises:
         ChannelClosedError: The channel has not been entered.
     """
-    core, view, config = channel.shell.core, channel.view, channel.config
-    gauges = channel.gauges()
+    shell, view, config = channel.shell, channel.view, channel.config
+    core, now, gauges = shell.core, shell.now(), channel.gauges()
     return {
         "node": config.name,
         "address": _address(channel.local),
         "version": product_version(),
         "id": channel.local.unique_id.hex(),
-        "uptime_s": round(channel.local.alive / 1000, 1),
         "is_ready": channel.is_ready,
         "is_joined": core.is_joined,
         "is_running": channel.is_running,
         "view": view.number,
-        "members": [_member(each, each in view.suspected) for each in view.members],
+        "members": [
+            _member(each, now - (core.channel.up_since(each) or now), each in view.suspected)
+            for each in view.members
+        ],
         "links": [_link(each) for each in gauges.peers],
         "contexts": contexts_of(channel),
         "queues": _queues(gauges),
@@ -130,13 +132,13 @@ def _context(
     return shown
 
 
-def _member(member: Member, is_suspected: bool) -> dict[str, Any]:
+def _member(member: Member, alive_s: float, is_suspected: bool) -> dict[str, Any]:
     return {
         "name": member.label,
         "address": _address(member),
         "id": member.unique_id.hex(),
         "domain": member.domain.decode("latin-1"),
-        "alive_s": round(member.alive / 1000, 1),
+        "alive_s": round(alive_s, 1),
         "is_suspected": is_suspected,
     }
 
