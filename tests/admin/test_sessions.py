@@ -9,7 +9,7 @@ import pytest
 import structlog
 import trio
 
-from tribes.admin.sessions import handle_of
+from tribes.admin.sessions import handle_of, listing, show
 from tribes.manager.merged import MergedCounter
 
 
@@ -73,6 +73,39 @@ async def test_sessions_are_listed_in_parts(operate: Callable[..., Any]) -> None
                 break
             after = shown["next"]
         assert seen == sorted(handle_of(session.key) for session in made)
+
+
+async def test_t117_sessions_are_listed_inspected_expired_and_resynced_without_side_effects(
+    operate: Callable[..., Any],
+) -> None:
+    """On each node the same; who looks uses no session and changes no record; what is ended is gone
+    on all, and nothing else is.
+    """
+    async with operate() as node:
+        made = [await commit(node.other, number=number) for number in range(4)]
+        tables = [channel.manager("shop").table for channel in (node.channel, node.other)]
+        before = [{key: table.get(key) for key in table.keys()} for table in tables]  # noqa: SIM118
+        counts = node.channel.manager("shop").statistics()
+        lists = [await listing(each, "shop", 100, "") for each in (node.channel, node.other)]
+        handles = [[each["session"] for each in shown["sessions"]] for shown in lists]
+        assert handles[0] == handles[1] == sorted(handle_of(session.key) for session in made)
+        for each in (node.channel, node.other):
+            for handle in handles[0]:
+                assert (await show(each, "shop", handle))["attributes"][0]["name"] == "number"
+        await node.http.get("/status")
+        await node.http.get("/metrics")
+        for table, records in zip(tables, before, strict=True):
+            assert all(table.get(key) is record for key, record in records.items())
+        assert node.channel.manager("shop").statistics() == counts
+        assert (await node.post("/resync", context="shop")).json() == {
+            "context": "shop",
+            "asked": 1,
+        }
+        await node.post("/sessions/expire", context="shop", session=handles[0][0])
+        for each in (node.channel, node.other):
+            left = await listing(each, "shop", 100, "")
+            assert [one["session"] for one in left["sessions"]] == handles[0][1:]
+        assert node.channel.manager("shop").statistics().destroyed == counts.destroyed + 1
 
 
 async def test_an_expired_session_is_gone_on_every_member_and_the_log_says_who(
