@@ -22,6 +22,7 @@ from tribes.config import (
     config_from,
     read_config_bytes,
 )
+from tribes.config.http import HttpConfig
 from tribes.config.local import local_config_from
 from tribes.config.managers import ManagerConfig, PersistentConfig, StandardConfig
 from tribes.config.model import ChannelConfig, NodeConfig, ReceiverConfig
@@ -50,9 +51,10 @@ def test_fault_test_of_the_guide_passes() -> None:
 
 def test_settings_of_the_page_about_stops_work() -> None:
     """The TOML is read, and names what it is said to name."""
-    [text] = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
-    config = read_config_bytes(text.encode()).config
+    texts = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    config = read_config_bytes("\n".join(reversed(texts)).encode()).config
     check_config(config)
+    assert config.http == HttpConfig(token_file="/etc/tribes/http.token")
     assert config.manager.pathname == "/var/lib/shop/{context}.sessions"
 
 

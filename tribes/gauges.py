@@ -86,12 +86,12 @@ class NodeGauges:
         inbox_overflowed: Changes that found none; their sessions were sent later.
         dispatch_waited: Sends that had to wait for room in the dispatch queue.
         dispatch_rejected: Those among them that failed for want of room.
-        live_refused: This and the following: the sums of what `PeerGauges` counts.
-        sends_blocked: As above.
-        sends_timed_out: As above.
-        fell_behind: As above.
-        needed_sync: As above.
-        repaired: As above.
+        live_refused: Messages with changes that found a peer's live queue full.
+        sends_blocked: Sends that had to wait for room in a peer's queue.
+        sends_timed_out: Those among them that failed for want of room.
+        fell_behind: How often changes stopped going to some peer directly.
+        needed_sync: How often everything had to be compared with some peer.
+        repaired: Merged sessions that peers got in place of the changes that they missed.
         locks_granted: Locks of sessions in the whole group that requests of this node got.
         locks_lost: Those among them whose lease ended before their requests.
         locks_freed: Locks that this node took, as their keeper, from holders that were gone.

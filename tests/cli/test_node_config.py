@@ -34,7 +34,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
     """What a node would have been started with."""
     found: list[NodeConfig] = []
 
-    async def run(config: NodeConfig) -> None:
+    async def run(config: NodeConfig, source: str) -> None:
         found.append(config)
 
     monkeypatch.setattr(command, "_run", run)

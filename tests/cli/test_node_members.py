@@ -30,7 +30,9 @@ def test_members_are_hosts_with_or_without_a_port(
 ) -> None:
     """Addresses of IPv6 in brackets, where a port follows."""
     configs: list[NodeConfig] = []
-    monkeypatch.setattr("tribes.cli.node.trio.run", lambda run, config: configs.append(config))
+    monkeypatch.setattr(
+        "tribes.cli.node.trio.run", lambda run, config, source: configs.append(config)
+    )
     done = CliRunner().invoke(main, ["node", "--no-multicast", "--member", text])
     assert done.exit_code == 0, done.output
     membership = configs[0].channel.membership

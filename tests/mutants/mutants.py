@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    admin_mutants,
     apps_mutants,
     channel_mutants,
     config_mutants,
@@ -28,6 +29,7 @@ __all__ = ["MUTANTS", "Mutant"]
 
 # Importing them registers them.
 _ = (
+    admin_mutants,
     apps_mutants,
     channel_mutants,
     config_mutants,

@@ -79,8 +79,15 @@ class Browser:
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def open(self, url: str) -> None:
+    def navigate(self, url: str) -> None:
         self._call("Page.navigate", self._session, url=url)
+
+    def resize(self, width: int, height: int) -> None:
+        sizes = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", self._session, **sizes)
+
+    def open(self, url: str) -> None:
+        self.navigate(url)
         self.until("document.readyState == 'complete' && !document.getElementById('add').disabled")
 
     def js(self, expression: str) -> Any:

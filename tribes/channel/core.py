@@ -299,6 +299,10 @@ class ChannelCore:
         """The other members, as an immutable snapshot."""
         return self._views.current
 
+    def up_since(self, member: Member) -> float | None:
+        """When a member of the view was started, as it says: monotonic seconds of this node."""
+        return self._views.up_since(member)
+
     @property
     def suspected(self) -> frozenset[Member]:
         """The members of the view that do not answer now."""

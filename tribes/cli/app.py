@@ -10,6 +10,11 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "node": "tribes.cli.node",
+    "status": "tribes.cli.operator",
+    "members": "tribes.cli.operator",
+    "sessions": "tribes.cli.operator",
+    "resync": "tribes.cli.operator",
+    "drain": "tribes.cli.operator",
     "demo": "tribes.cli.demo",
     "demo-node": "tribes.cli.demo",
     "config": "tribes.cli.config",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Callable, Set
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import click
 import structlog
 import trio
 from click.core import ParameterSource
 
+from tribes.admin.desk import open_desk
+from tribes.admin.recorder import Failures
 from tribes.cli.logs import LOG_FORMATS, set_up_logging
 from tribes.cli.progress_bar import ProgressBar
 from tribes.config import read_config, read_config_bytes, value_at, with_value
@@ -28,6 +32,9 @@ from tribes.config.model import (
 from tribes.errors import ConfigError
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.options import parse_send_options
+
+if TYPE_CHECKING:
+    from tribes.channel.outputs import Event
 
 __all__ = ["STATUS_NOT_DRAINED", "node"]
 
@@ -263,7 +270,7 @@ def node(
             for option in ctx.params
             if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE
         }
-        status = trio.run(_run, _config(config_file, options, given))
+        status = trio.run(_run, _config(config_file, options, given), config_file or "")
     except* ConfigError as group:
         raise click.ClickException(str(_first(group))) from group
     if status:
@@ -339,18 +346,27 @@ def _reload(channel: GroupChannel) -> None:
             log.error("certificates stay as they were", error=str(error))
 
 
-async def _run(config: NodeConfig) -> int:
+async def _run(config: NodeConfig, source: str = "") -> int:
     """Be a member until a signal comes; returns the exit status."""
-    has_files = bool(config.channel.key_file or config.channel.tls)
+    has_token = config.http is not None and bool(config.http.token_file)
+    has_files = bool(config.channel.key_file or config.channel.tls or has_token)
     reload = getattr(signal, "SIGHUP", None) if has_files else None
+    bar, failures = ProgressBar(sys.stdout), Failures()
+
+    def watch(event: Event) -> None:
+        bar.watch(event)
+        failures.watch(event)
+
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
-        channel = GroupChannel(config, watch=ProgressBar(sys.stdout).watch)
-        async with trio.open_nursery() as nursery:
+        channel = GroupChannel(config, watch=watch)
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            reload_token = await _operators(stack, channel, failures, source)
             async with channel:
                 _say_ready(channel)
                 async for number in signals:
                     if number == reload:
                         _reload(channel)
+                        reload_token()
                         continue
                     log.info("node leaves", signal=signal.Signals(number).name)
                     channel.retire()
@@ -376,6 +392,32 @@ def _say_ready(channel: GroupChannel) -> None:
         key=config.channel.key_file or "none",
         tls=config.channel.tls.certificate if config.channel.tls else "none",
     )
+
+
+async def _operators(
+    stack: AsyncExitStack, channel: GroupChannel, failures: Failures, source: str
+) -> Callable[[], None]:
+    """Open the port for operators, if there is to be one; returns what reads its token again."""
+    if channel.config.http is None:
+        return lambda: None
+    again = await stack.enter_async_context(
+        open_desk(
+            channel.config.http,
+            channel,
+            failures,
+            source=source,
+            leave=lambda: signal.raise_signal(signal.SIGTERM),
+        )
+    )
+
+    def reload() -> None:
+        try:
+            if again():
+                log.info("token read again")
+        except ConfigError as error:
+            log.error("token stays as it was", error=str(error))
+
+    return reload
 
 
 async def _give_up(signals: AsyncIterator[int], nursery: trio.Nursery) -> None:

@@ -16,7 +16,7 @@ from tribes.config.model import NodeConfig
 from tribes.config.tomcat import Attribute, Use, every_attribute
 from tribes.config.tomcat.interceptor_tables import INTERCEPTOR_TABLES
 
-__all__ = ["explain", "keys", "keys_table", "names_like", "tomcat_tables"]
+__all__ = ["explain", "keys", "keys_table", "meanings", "names_like", "tomcat_tables"]
 
 _ATTRIBUTES: Final = re.compile(r"^Attributes:\n(.*)", re.DOTALL | re.MULTILINE)
 _ENTRY: Final = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
@@ -58,24 +58,24 @@ def keys() -> Iterator[tuple[str, str, str]]:
 
 
 def _keys(path: str, kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
-    meanings = _meanings(kind)
+    said = meanings(kind)
     hints = get_type_hints(kind)
     for each in msgspec.structs.fields(kind):
         where = f"{path}.{each.name}" if path else each.name
         hint = hints[each.name]
         if get_origin(hint) is Mapping:
-            yield where, "none", meanings.get(each.name, "")
+            yield where, "none", said.get(each.name, "")
             yield from _keys(f"{where}.<name>", get_args(hint)[1])
             continue
         if _is_union(hint) and ManagerConfig in get_args(hint):
-            yield from _managers(where, meanings.get(each.name, ""), hint)
+            yield from _managers(where, said.get(each.name, ""), hint)
             continue
         inner = _inner(hint)
         if inner is None:
-            yield where, _default(each), meanings.get(each.name, "")
+            yield where, _default(each), said.get(each.name, "")
             continue
         if each.default is None or each.default == ():
-            yield where, "none", meanings.get(each.name, "")
+            yield where, "none", said.get(each.name, "")
         yield from _keys(where, inner)
 
 
@@ -120,7 +120,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return str(value)
 
 
-def _meanings(kind: type[msgspec.Struct]) -> dict[str, str]:
+def meanings(kind: type) -> dict[str, str]:
+    """What the docstring of a class says of each attribute."""
     doc = inspect.cleandoc(kind.__doc__ or "")
     section = _ATTRIBUTES.search(doc)
     if section is None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from tribes.config.cookies import check_cookie
+from tribes.config.http import HttpConfig, check_http, check_http_protection
 from tribes.config.managers import (
     AnyManager,
     ContextConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "ChannelConfig",
     "ContextConfig",
     "DnsConfig",
+    "HttpConfig",
     "InterceptorConfig",
     "KubernetesConfig",
     "ManagerConfig",
@@ -456,6 +458,7 @@ class NodeConfig(_Config, frozen=True):
             (``notifyLifecycleListenerOnFailure``).
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
+        http: Where ``tribes node`` answers operators; unset: nowhere.
     """
 
     name: str = ""
@@ -474,6 +477,7 @@ class NodeConfig(_Config, frozen=True):
     crawlers: CrawlerConfig = CrawlerConfig()
     sso: SingleSignOnConfig | None = None
     notify_on_failure: bool = False
+    http: HttpConfig | None = None
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.
@@ -619,6 +623,8 @@ def check_values(config: NodeConfig) -> None:
         )
     _check_key(config.channel)
     _check_tls(config.channel)
+    if config.http is not None:
+        check_http(config.http)
 
 
 def check_protection(config: NodeConfig) -> None:
@@ -628,6 +634,8 @@ def check_protection(config: NodeConfig) -> None:
         ConfigError: Names the key, what was found and what to write instead.
     """
     membership, receiver = config.channel.membership, config.channel.receiver
+    if config.http is not None:
+        check_http_protection(config.http)
     exposed = [("channel.receiver.address", receiver.address)]
     if membership.multicast:
         exposed.insert(0, ("channel.membership.bind", membership.bind))

@@ -94,6 +94,11 @@ class ViewBuilder:
         known = self._started.get(member)
         return None if known is None else known[1]
 
+    def up_since(self, member: Member) -> float | None:
+        """When a member was started, by the clock that ``add`` was given; None: it is none."""
+        known = self._started.get(member)
+        return None if known is None else known[0]
+
     def _changed(self, step: int) -> None:
         self.number += step
         self._view = None

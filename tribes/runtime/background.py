@@ -136,6 +136,8 @@ class BackgroundNode:
             if self._run is not None:
                 raise LocalProtocolError("a background node is started once")
             run = self._launch()
+        if self.config.http is not None:
+            log.warning("http is served by the command tribes node only", key="http")
         self._await_started(run)
 
     def _launch(self) -> _Run:

@@ -1,0 +1,98 @@
+"""The status page in a browser: what it shows of a group that lives, loses and hangs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.test_browser import Browser, browser
+from tests.system.test_operators import TOKEN, Node, start, token_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["browser", "start", "token_file"]
+
+pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
+
+SHOWN = "!document.getElementById('data').hidden"
+LOADED = "document.readyState === 'complete' && document.getElementById('data') !== null"
+
+
+def text(page: Browser, name: str) -> str:
+    return str(page.js(f"document.getElementById('{name}').textContent"))
+
+
+def test_the_page_follows_the_group(start: Callable[..., Node], browser: Browser) -> None:
+    """Members come, hang, answer again and die; charts run; nothing is wider than a phone; when the
+    node has gone, the page says so.
+    """
+    first = start("n1")
+    second = start("n2")
+    first.read_until("member added")
+    browser.navigate(first.url)
+    browser.until(LOADED)
+    browser.until(f"{SHOWN} && document.getElementById('members-n').textContent === '1'")
+    assert text(browser, "node") == "n1"
+    browser.until("document.getElementById('ready').textContent === 'ready'")
+    assert "n2" in text(browser, "members")
+    assert "shop" in text(browser, "contexts")
+    browser.until("document.querySelectorAll('#charts svg path.line').length === 4")
+    for width in (1280, 390, 320):
+        browser.resize(width, 800)
+        assert browser.js("document.documentElement.scrollWidth") <= width
+    second.process.send_signal(signal.SIGSTOP)
+    browser.until("document.getElementById('suspected-n').textContent === '1'")
+    browser.until("document.getElementById('members').textContent.includes('suspected')")
+    browser.until("document.getElementById('failures').textContent.includes('member suspected')")
+    second.process.send_signal(signal.SIGCONT)
+    browser.until("document.getElementById('suspected-n').textContent === '0'")
+    second.process.kill()
+    browser.until("document.getElementById('members-n').textContent === '0'")
+    browser.until("document.getElementById('failures').textContent.includes('crashed')")
+    first.close()
+    browser.until("document.getElementById('banner').textContent.includes('does not answer')")
+
+
+def test_names_of_others_are_text_and_nothing_foreign_runs(
+    start: Callable[..., Node], browser: Browser
+) -> None:
+    """A member that calls itself HTML is shown as it calls itself; the policy holds as well."""
+    first = start("n1")
+    start("<img src=x onerror=document.title=1>".replace("/", ""))
+    browser.navigate(first.url)
+    browser.until(LOADED)
+    browser.until(f"{SHOWN} && document.getElementById('members').textContent.includes('<img')")
+    assert browser.js("document.querySelectorAll('img').length") == 0
+    browser.js(
+        "document.body.append(Object.assign(document.createElement('script'),"
+        "{textContent: 'window.foreign = 1'}))"
+    )
+    assert browser.js("window.foreign === undefined") is True
+    browser.js("fetch('http://127.0.0.2:1/').catch(() => { window.held = 1 })")
+    browser.until("window.held === 1")
+
+
+def test_the_page_asks_for_the_token(
+    start: Callable[..., Node], browser: Browser, token_file: Path
+) -> None:
+    """Nothing is shown without it; a wrong one is told; it stays in the tab."""
+    node = start("n1", f'token_file = "{token_file}"\n')
+    browser.navigate(node.url)
+    browser.until(LOADED)
+    login = "!document.getElementById('login').hidden"
+    browser.until(login)
+    assert text(browser, "members") == ""
+    for token, then in (("wrong-token-of-somebody", login), (TOKEN, SHOWN)):
+        browser.js(f"document.getElementById('token').value = '{token}'")
+        browser.js("document.querySelector('form').requestSubmit()")
+        if token != TOKEN:
+            browser.until("document.getElementById('banner').textContent.includes('not the node')")
+        browser.until(then)
+    browser.until("document.getElementById('login').hidden")
+    browser.navigate(node.url)
+    browser.until(LOADED)
+    browser.until(SHOWN)
