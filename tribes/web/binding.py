@@ -19,7 +19,7 @@ import structlog
 from tribes.config.valves import DEFAULT_VALVES, SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
-from tribes.runtime.commits import report_unstored
+from tribes.runtime.commits import report_unstored, report_void
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
@@ -338,13 +338,14 @@ class SessionBinding:
         return self.logged_in(held, headers)
 
     def begin(self, held: RequestSession, path: str, attributes: MutableMapping[str, Any]) -> None:
-        """A request begins; tell it what the ReplicationValve tells.
+        """A request begins; it can commit, and is told what the ReplicationValve tells.
 
         Args:
             held: From `open`.
             path: Decoded, with the context's path and without the query.
             attributes: Where the application finds what belongs to its request.
         """
+        held.committer = self
         valve = self.valve
         if valve is None:
             return
@@ -422,6 +423,7 @@ class SessionBinding:
         """Nobody waits; it reaches the members before what the next request changes."""
         outcome = self.manager.commit(session)
         report_unstored(outcome.failed, held.failed)
+        report_void(outcome)
         held.written = outcome.version or held.written
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
