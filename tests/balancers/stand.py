@@ -32,7 +32,13 @@ _MODULES = (
 
 
 class Stand:
-    """One balancer and its three application processes, each ended by its pid."""
+    """One balancer and its three application processes, each ended by its pid.
+
+    Attributes:
+        application: What uvicorn is to run, and its folder.
+    """
+
+    application = ("app:app", EXAMPLES)
 
     def __init__(self, folder: Path, needs: Needs) -> None:
         self.folder = folder
@@ -55,11 +61,12 @@ class Stand:
 
     def begin(self, name: str) -> None:
         """Start one application process."""
-        command = f"{sys.executable} -m uvicorn app:app --port {self.ports[name]}"
+        app, folder = self.application
+        command = f"{sys.executable} -m uvicorn {app} --port {self.ports[name]}"
         with (self.folder / f"{name}.log").open("ab") as log:
             self.apps[name] = subprocess.Popen(
                 command.split(),
-                cwd=EXAMPLES,
+                cwd=folder,
                 env={
                     **os.environ,
                     "ROUTE": name,
