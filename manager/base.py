@@ -144,6 +144,11 @@ class SessionManager:
         return ()
 
     @property
+    def has_draining(self) -> bool:
+        """Whether a member that is about to leave still serves, and no commit waits for it."""
+        return False
+
+    @property
     def is_joined(self) -> bool:
         """Whether this node has the sessions that the others had; safe from any thread."""
         return True

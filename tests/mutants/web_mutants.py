@@ -12,8 +12,9 @@ from typing import Any
 from tests.manager import test_values
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tests.web import test_flask, test_long_requests, test_urls, test_wsgi
+from tests.web import test_flask, test_long_requests, test_ready, test_urls, test_wsgi
 from tribes.manager import values
+from tribes.manager.delta import DeltaManager
 from tribes.manager.policy import CommitPolicy
 from tribes.web import binding, flask, urls
 from tribes.web.binding import SessionBinding
@@ -186,4 +187,10 @@ _add(
     "A late commit on too few members is not judged, so neither counted nor logged.",
     (CommitPolicy, "judge", nothing),
     test=test_long_requests.test_background_task_that_is_refused_is_reported,
+)
+_add(
+    "leaving members forgotten",
+    "Clients get no token although a member that is about to leave still serves them.",
+    (DeltaManager, "has_draining", False),
+    test=test_ready.test_client_reads_its_writes_on_a_node_that_is_to_leave,
 )

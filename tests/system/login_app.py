@@ -4,6 +4,7 @@ import os
 from typing import Any
 from urllib.parse import parse_qs
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, RedirectResponse
@@ -94,3 +95,6 @@ app = Starlette(
         Middleware(SessionMiddleware, node=node, tracking="both", ready_path="/ready", route=ROUTE)
     ],
 )
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ["PORT"]))

@@ -33,7 +33,7 @@ NO_COOKIES = {"profile": {"default_content_setting_values": {"cookies": 2}}}
 class LoginStand(Stand):
     """The same stand with another application."""
 
-    application = ("login_app:app", Path(__file__).parent)
+    application = Path(__file__).parent / "login_app.py"
 
 
 @pytest.fixture

@@ -453,7 +453,7 @@ class SessionBinding:
         # What a store has is not another member's to show.
         if self._is_alone or not result.version:
             return False
-        return bool(result.missing) or not self._acks_all
+        return bool(result.missing) or not self._acks_all or self.manager.has_draining
 
     def set_cookie(
         self,
