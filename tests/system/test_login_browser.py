@@ -36,10 +36,12 @@ class LoginStand(Stand):
     application = Path(__file__).parent / "login_app.py"
 
 
-@pytest.fixture
-def stand(tmp_path: Path, needs: Needs) -> Iterator[Stand]:
-    os.chmod(tmp_path, 0o755)  # nginx's own account looks into it
-    made = LoginStand(tmp_path, needs)
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory, needs: Needs) -> Iterator[Stand]:
+    """Three processes, of which each of the two tests kills one."""
+    folder = tmp_path_factory.mktemp("stand")
+    os.chmod(folder, 0o755)  # nginx's own account looks into it
+    made = LoginStand(folder, needs)
     try:
         made.start("nginx/round-robin.conf")
         yield made
