@@ -27,7 +27,7 @@ import msgspec
 from tribes.errors import SessionLimitError
 from tribes.ids import SessionId, SessionKey
 
-from .changes import build_delta
+from .changes import attributes_of, build_delta
 from .clock import hlc_to_ms
 from .container import active_ids
 from .endings import Endings
@@ -89,11 +89,13 @@ class CommitOutcome(msgspec.Struct, frozen=True):
         version: hlc of the commit; None if nothing changed: then there is nothing to wait for.
         failed: Attributes that were not committed, because they cannot be encoded or are too large.
         is_gone: The session had ended elsewhere meanwhile; what this request did to it is void.
+        void: Names of the attributes that it changed, in that case.
     """
 
     version: int | None
     failed: Mapping[str, Exception]
     is_gone: bool = False
+    void: tuple[str, ...] = ()
 
 
 class SessionManager:
@@ -141,6 +143,11 @@ class SessionManager:
     def copies_on(self) -> tuple[str, ...]:
         """Names of the other members that hold copies now; safe from any thread."""
         return ()
+
+    @property
+    def has_draining(self) -> bool:
+        """Whether a member that is about to leave still serves, and no commit waits for it."""
+        return False
 
     @property
     def is_joined(self) -> bool:
@@ -342,7 +349,7 @@ class SessionManager:
                 if life == _DESTROYED:
                     session.close()
                     session.abandoned()
-                    return CommitOutcome(None, failed, is_gone=True)
+                    return CommitOutcome(None, failed, is_gone=True, void=attributes_of(changes))
                 if hlc <= access:
                     # Merged by somebody who did not tell the clock.
                     clock.observe(access)

@@ -33,14 +33,17 @@ from .splice import rewrite
 from .three_way import ABSENT, merge_values
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .values import ValueCodec
 
-__all__ = ["Built", "Change", "build_delta"]
+__all__ = ["Built", "Change", "attributes_of", "build_delta"]
 
 _LIVE: Final = int(Life.LIVE)
 _LAST_WRITER: Final = int(Kind.LAST_WRITER)
 _TOMBSTONE: Final = int(Kind.TOMBSTONE)
 _KNOWN_KINDS: Final = (_LAST_WRITER, _TOMBSTONE)
+_ATTRIBUTE: Final = int(Namespace.ATTRIBUTE)
 _CONTAINER: Final = int(Namespace.CONTAINER)
 
 
@@ -78,6 +81,11 @@ class Built(msgspec.Struct, frozen=True, gc=False):
     joined: frozenset[tuple[int, bytes]] = frozenset()
     conflicts: tuple[tuple[Entry, Entry], ...] = ()
     dropped: int = 0
+
+
+def attributes_of(changes: Iterable[Change]) -> tuple[str, ...]:
+    """Return the names of the attributes among what a request wants to change."""
+    return tuple(each.name.decode() for each in changes if each.namespace == _ATTRIBUTE)
 
 
 def build_delta(

@@ -42,6 +42,12 @@ class DeltaManager(SessionManager):
         replicator = self.replicator
         return () if replicator is None else tuple(m.label for m in replicator.targets)
 
+    @property
+    def has_draining(self) -> bool:
+        """Whether a member that is about to leave still serves, and no commit waits for it."""
+        replicator = self.replicator
+        return replicator is not None and replicator.has_draining
+
     def is_primary(self, session_id: str) -> bool:
         """Tell whether this node is the one that used the session last, as far as it knows.
 

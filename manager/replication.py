@@ -192,6 +192,11 @@ class Replicator:
         return self.receipts.is_over if self.receipts.has_begun else self.is_quiet
 
     @property
+    def has_draining(self) -> bool:
+        """Whether a member is about to leave; safe from any thread."""
+        return bool(self._draining)
+
+    @property
     def staying(self) -> tuple[Member, ...]:
         """The members that hold copies and are not about to leave."""
         if not self._draining:

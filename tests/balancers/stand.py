@@ -32,7 +32,13 @@ _MODULES = (
 
 
 class Stand:
-    """One balancer and its three application processes, each ended by its pid."""
+    """One balancer and its three application processes, each ended by its pid.
+
+    Attributes:
+        application: What Python is to run, with the port in ``PORT``.
+    """
+
+    application = EXAMPLES / "app.py"
 
     def __init__(self, folder: Path, needs: Needs) -> None:
         self.folder = folder
@@ -55,14 +61,14 @@ class Stand:
 
     def begin(self, name: str) -> None:
         """Start one application process."""
-        command = f"{sys.executable} -m uvicorn app:app --port {self.ports[name]}"
         with (self.folder / f"{name}.log").open("ab") as log:
             self.apps[name] = subprocess.Popen(
-                command.split(),
-                cwd=EXAMPLES,
+                [sys.executable, self.application.name],
+                cwd=self.application.parent,
                 env={
                     **os.environ,
                     "ROUTE": name,
+                    "PORT": str(self.ports[name]),
                     "GROUP_PORT": str(self.group_port),
                     "PYTHONPATH": str(ROOT),
                 },
@@ -167,21 +173,22 @@ class Stand:
 
 @dataclass
 class User:
-    """A browser: one cookie, and how far its counter has come."""
+    """A browser: its cookies, and how far its counter has come."""
 
-    cookie: str = ""
+    cookies: dict[str, str] = field(default_factory=dict)
     visits: int = 0
     nodes: list[str] = field(default_factory=list)
 
     def visit(self, http: httpx.Client, port: int) -> httpx.Response:
         """One request; keeps the cookie, the count and who answered."""
-        headers = {"cookie": self.cookie} if self.cookie else {}
+        sent = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = {"cookie": sent} if sent else {}
         answer = http.get(f"http://127.0.0.1:{port}/", headers=headers)
         http.cookies.clear()
         if answer.status_code == 200:
             for given in answer.headers.get_list("set-cookie"):
-                if given.startswith("JSESSIONID="):
-                    self.cookie = given.partition(";")[0]
+                name, _, value = given.partition(";")[0].partition("=")
+                self.cookies[name] = value
             count = int(answer.text.removeprefix("visit "))
             # A request that the balancer repeated may have counted twice; never back.
             assert count > self.visits, f"{answer.headers['x-node']} has lost visits"
@@ -191,11 +198,11 @@ class User:
 
     @property
     def route(self) -> str:
-        return self.cookie.rpartition(".")[2]
+        return self.cookies.get("JSESSIONID", "").rpartition(".")[2]
 
     @property
     def session_id(self) -> str:
-        return self.cookie.partition("=")[2].partition(".")[0]
+        return self.cookies.get("JSESSIONID", "").partition(".")[0]
 
 
 class Load:

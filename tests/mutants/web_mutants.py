@@ -12,8 +12,10 @@ from typing import Any
 from tests.manager import test_values
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tests.web import test_flask, test_urls, test_wsgi
+from tests.web import test_flask, test_long_requests, test_ready, test_urls, test_wsgi
 from tribes.manager import values
+from tribes.manager.delta import DeltaManager
+from tribes.manager.policy import CommitPolicy
 from tribes.web import binding, flask, urls
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings, cookie_values
@@ -29,6 +31,7 @@ def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> N
 _find = SessionBinding.find
 _open = SessionBinding.open
 _commit = SessionBinding.commit
+_acommit = SessionBinding.acommit
 _start = _Answer.start
 _header = CookieSettings.header
 
@@ -162,4 +165,32 @@ _add(
     test=partial(
         test_urls.test_t99_cookie_counts_before_the_url_and_makes_links_plain, ask=test_urls.wsgi
     ),
+)
+_add(
+    "asked commit is silent",
+    "A refused commit that the application asked for raises nothing.",
+    (
+        SessionBinding,
+        "acommit",
+        lambda self, held, can_refuse=True: _acommit(self, held, can_refuse=False),
+    ),
+    test=test_long_requests.test_commit_that_a_socket_asks_for_can_be_refused,
+)
+_add(
+    "content of the beginning",
+    "After a commit in a stream the session shows what it was when the request began.",
+    (RequestSession, "_renew", nothing),
+    test=test_flask.test_stream_commits_when_it_says_so,
+)
+_add(
+    "late commit goes unsaid",
+    "A late commit on too few members is not judged, so neither counted nor logged.",
+    (CommitPolicy, "judge", nothing),
+    test=test_long_requests.test_background_task_that_is_refused_is_reported,
+)
+_add(
+    "leaving members forgotten",
+    "Clients get no token although a member that is about to leave still serves them.",
+    (DeltaManager, "has_draining", False),
+    test=test_ready.test_client_reads_its_writes_on_a_node_that_is_to_leave,
 )

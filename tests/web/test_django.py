@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import secrets
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -83,6 +84,7 @@ django.setup()
 from django.contrib import admin, auth, messages  # noqa: E402 - only after setup()
 from django.contrib.auth.models import User  # noqa: E402
 from django.contrib.sessions.backends.base import CreateError, UpdateError  # noqa: E402
+from django.contrib.sessions.management.commands import clearsessions  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.test import AsyncClient, Client, override_settings  # noqa: E402
@@ -102,7 +104,7 @@ def view_look(request: Any) -> HttpResponse:
 
 
 def view_say(request: Any) -> HttpResponse:
-    messages.success(request, "saved")
+    messages.success(request, request.GET.get("text", "saved"))
     return HttpResponse()
 
 
@@ -260,6 +262,28 @@ def test_messages_are_shown_once() -> None:
     client.get("/say")
     assert client.get("/heard").content == b"['saved']"
     assert client.get("/heard").content == b"[]"
+
+
+def test_messages_too_long_for_a_cookie_go_into_the_session() -> None:
+    """By Django's default storage."""
+    fallback = "django.contrib.messages.storage.fallback.FallbackStorage"
+    with override_settings(MESSAGE_STORAGE=fallback):
+        client = Client()
+        client.get("/say")
+        assert "sessionid" not in client.cookies
+        text = secrets.token_hex(4000)  # it compresses
+        client.get(f"/say?text={text}")
+        assert text in str(stored(client)["_messages"])
+        assert sorted(eval(client.get("/heard").content)) == sorted(["saved", text])
+        assert client.get("/heard").content == b"[]"
+
+
+def test_clearsessions_leaves_what_lives() -> None:
+    """The command runs, as for every engine, and has nothing to do."""
+    client = Client()
+    client.get("/count")
+    call_command(clearsessions.Command())
+    assert client.get("/count").content == b"2"
 
 
 def test_answer_of_500_saves_nothing() -> None:

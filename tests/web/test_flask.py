@@ -326,6 +326,38 @@ def test_changes_after_the_view_are_committed() -> None:
         _ = app.test_client().get("/stream").text
 
 
+def test_stream_commits_when_it_says_so() -> None:
+    """And sees then what other requests did meanwhile."""
+    node = Node()
+    seen: list[Any] = []
+
+    def stream() -> Any:
+        flask.session["part"] = 0
+
+        def body() -> Any:
+            yield "one"
+            flask.session["part"] = 1
+            flask.session.commit()  # type: ignore[attr-defined]
+            yield "two"
+            flask.session.commit()  # type: ignore[attr-defined]
+            seen.append(flask.session.get("count"))
+
+        return flask.Response(flask.stream_with_context(body()))
+
+    app = make({"stream": stream, "count": count, "look": look}, node)
+    with app.test_client().get("/stream", buffered=False) as response:
+        parts = iter(response.response)
+        assert next(parts) == b"one"
+        headers = {"Cookie": f"session={cookie_of(response)}"}
+        others = app.test_client(use_cookies=False)
+        assert others.get("/look", headers=headers).text == "{'part': 0}"
+        assert next(parts) == b"two"
+        assert others.get("/look", headers=headers).text == "{'part': 1}"
+        others.get("/count", headers=headers)
+        assert list(parts) == []
+    assert seen == [1]
+
+
 def test_failing_view_keeps_its_changes() -> None:
     """Its 500 is an answer like another, with the cookie."""
 

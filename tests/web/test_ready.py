@@ -12,8 +12,10 @@ import pytest
 import uvicorn
 
 from tests.web.nodes import free_udp_port, make_node, until
+from tests.web.test_asgi import ask, count
 from tribes.manager.drain import DrainReport, Lacking
 from tribes.web.asgi import SessionMiddleware
+from tribes.web.freshness import TOKEN_SUFFIX
 from tribes.web.serving import STATUS_NOT_DRAINED, DrainingServer
 from tribes.web.wsgi import SessionMiddleware as WSGIMiddleware
 
@@ -111,6 +113,28 @@ def test_others_do_not_wait_for_a_node_that_is_to_leave() -> None:
         assert found is not None
         two.stop()
         assert two.drain_report == DrainReport(False, (), {"app": 1})
+    finally:
+        one.stop()
+        two.stop()
+
+
+def test_client_reads_its_writes_on_a_node_that_is_to_leave() -> None:
+    """It still serves, and no commit waits for it any more: so each answer carries a token."""
+    port = free_udp_port()
+    one, two = make_node("one", port), make_node("two", port)
+    one.start()
+    two.start()
+    try:
+        assert one.wait_joined()
+        assert two.wait_joined()
+        until(lambda: len(one.member_names) == len(two.member_names) == 2)
+        token = "JSESSIONID" + TOKEN_SUFFIX
+        answer = ask(one, count)
+        assert not any(cookie.startswith(token) for cookie in answer.cookies)
+        two.retire()
+        until(lambda: one.manager("app").has_draining)
+        answer = ask(one, count, cookie=answer.session_cookie)
+        assert any(cookie.startswith(token) for cookie in answer.cookies)
     finally:
         one.stop()
         two.stop()

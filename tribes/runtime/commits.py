@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tribes.manager.inbox import Inbox
     from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
 
-__all__ = ["Committer", "manager_of", "report_unstored"]
+__all__ = ["Committer", "manager_of", "report_unstored", "report_void"]
 
 log = structlog.get_logger("tribes")
 
@@ -81,6 +81,7 @@ class Committer:
         waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
         outcome = manager.commit(session, waiter)
         report_unstored(outcome.failed, known_failures)
+        report_void(outcome)
         if waiter is None or outcome.version is None:
             return _not_waited(outcome)
         result = waiter.wait(self._wait_s)
@@ -102,6 +103,7 @@ class Committer:
             # Also when cancelled: the change shall stand.
             outcome = manager.commit(session, waiter)
         report_unstored(outcome.failed, known_failures)
+        report_void(outcome)
         if waiter is None or outcome.version is None:
             return _not_waited(outcome)
         result = await waiter.wait(self._wait_s)
@@ -141,6 +143,12 @@ def report_unstored(failed: Mapping[str, Exception], known: set[str] | None) -> 
             log.error("session attribute not stored", attribute=name, error=str(error))
     if known is not None:
         known.update(failed)
+
+
+def report_void(outcome: CommitOutcome) -> None:
+    """Log the attributes whose changes are lost because their session has ended meanwhile."""
+    if outcome.void:
+        log.warning("session had ended: changes dropped", attributes=list(outcome.void))
 
 
 def manager_of(session: Session) -> SessionManager:

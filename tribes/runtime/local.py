@@ -38,7 +38,7 @@ from tribes.manager.session import Session, home_of
 from tribes.manager.standard import StandardManager
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
-from tribes.runtime.commits import report_unstored
+from tribes.runtime.commits import report_unstored, report_void
 from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
 
@@ -277,6 +277,7 @@ class LocalCommitter:
         """See `Committer.commit`."""
         outcome = self._commit(session)
         report_unstored(outcome.failed, known_failures)
+        report_void(outcome)
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
         refuse_in_event_loop("await sessions.acommit(session)")
@@ -288,6 +289,7 @@ class LocalCommitter:
         """See `Committer.acommit`."""
         outcome = self._commit(session)
         report_unstored(outcome.failed, known_failures)
+        report_void(outcome)
         if self._store is None or not self._store.must_store(session, outcome):
             return CommitResult(outcome.version or 0, (), {})
         result, is_lost = await in_thread(partial(self._write, session, outcome))

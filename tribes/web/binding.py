@@ -19,7 +19,7 @@ import structlog
 from tribes.config.valves import SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
-from tribes.runtime.commits import report_unstored
+from tribes.runtime.commits import report_unstored, report_void
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.local import LocalCommitter, LocalSessions
 from tribes.runtime.native import ChannelTask
@@ -343,13 +343,14 @@ class SessionBinding:
         return self.logged_in(held, headers)
 
     def begin(self, held: RequestSession, path: str, attributes: MutableMapping[str, Any]) -> None:
-        """A request begins; the valves do and tell what they have to before it.
+        """A request begins; it can commit, and the valves do and tell what they have to before it.
 
         Args:
             held: From `open`.
             path: Decoded, with the context's path and without the query.
             attributes: Where the application finds what belongs to its request.
         """
+        held.committer = self
         self.pipeline.begin(held, path, attributes)
 
     def away(
@@ -435,6 +436,7 @@ class SessionBinding:
         """Nobody waits; it reaches the members before what the next request changes."""
         outcome = self.manager.commit(session)
         report_unstored(outcome.failed, held.failed)
+        report_void(outcome)
         held.written = outcome.version or held.written
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
@@ -467,7 +469,7 @@ class SessionBinding:
         # What a store has is not another member's to show.
         if self._is_alone or not result.version:
             return False
-        return bool(result.missing) or not self._acks_all
+        return bool(result.missing) or not self._acks_all or self.manager.has_draining
 
     def set_cookie(
         self,

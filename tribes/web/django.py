@@ -20,6 +20,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 
 from tribes.config.load import config_from
 from tribes.errors import AttributeUnreadableError, ConfigError, SessionNotReplicatedError
@@ -73,7 +74,16 @@ def _new_binding() -> SessionBinding:
             source="Django's settings",
         )
     config = config_from({"contexts": _CONTEXTS, **found}, source="Django's settings: TRIBES")
-    return SessionBinding(BackgroundNode(config), can_lock=False)
+    return bound(BackgroundNode(config))
+
+
+def bound(node: BackgroundNode) -> SessionBinding:
+    """A node's sessions, which know Django's own type of text besides the codec's types."""
+    binding = SessionBinding(node, can_lock=False)
+    binding.manager.codec.register(
+        SafeString, name="django.SafeString", encode=lambda text: text + "", decode=SafeString
+    )
+    return binding
 
 
 def _forget_node(*, setting: str, **_: Any) -> None:

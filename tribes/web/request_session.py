@@ -7,7 +7,7 @@ sets no cookie. Writing, or asking for the id, makes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tribes.errors import SessionError
 from tribes.manager.session import Session
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["RequestSession"]
 
 
+class RequestCommitter(Protocol):
+    """What `SessionBinding` has for the commits that an application asks for."""
+
+    def commit(self, held: RequestSession) -> None: ...
+
+    async def acommit(self, held: RequestSession) -> None: ...
+
+
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
 
@@ -29,6 +37,7 @@ class RequestSession(MutableMapping[str, Any]):
         "_manager",
         "_session",
         "began",
+        "committer",
         "failed",
         "is_filtered",
         "is_included",
@@ -51,6 +60,8 @@ class RequestSession(MutableMapping[str, Any]):
         """What the client sent that names the session, with the route; empty: nothing did."""
         self.url: RequestUrl | None = None
         """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
+        self.committer: RequestCommitter | None = None
+        """Commits before the adapter does, when the application asks for it."""
         self.began = 0.0
         """When the request began, for the valve's statistics."""
         self.is_filtered = False
@@ -91,6 +102,41 @@ class RequestSession(MutableMapping[str, Any]):
         """
         if self.lock is not None:
             self.lock.release()
+
+    def commit(self) -> None:
+        """Commit now what was changed until here; block until the members have it.
+
+        The adapter commits before the response head leaves and at the end of the request; between
+        them, in a WebSocket or a long stream, the application says when. It then also sees what
+        other requests changed meanwhile; values that it has taken out of the session before are to
+        be taken again. If the session was ended, ``is_valid`` is false and every use raises.
+
+        Raises:
+            SessionNotReplicatedError: Too few members have it, and that is to be an error.
+            LocalProtocolError: It would block an event loop: use `acommit`.
+        """
+        if self.committer is not None:
+            self.committer.commit(self)
+        self._renew()
+
+    async def acommit(self) -> None:
+        """The same in a task of asyncio or trio."""
+        if self.committer is not None:
+            await self.committer.acommit(self)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Go on from the newest content, where that is in memory."""
+        session = self._session
+        if not self.is_sealed or session is None or not session.is_valid:
+            return
+        if self._manager.is_away(session.id):
+            return
+        found = self._manager.find(session.id)
+        if found is None:
+            session.close()
+        else:
+            self._session = found
 
     def _made(self) -> Session:
         if self.session is None:
