@@ -14,7 +14,7 @@ from tests.mutants.registry import (
     add,
     nothing,
 )
-from tribes.manager import base, digests, merge, record, table
+from tribes.manager import base, digests, idleness, merge, record, table
 from tribes.manager.clock import Clock
 from tribes.manager.expiry import Expiry
 from tribes.manager.inbox import Inbox
@@ -195,7 +195,7 @@ add(
 add(
     "idle too early",
     "A session counts as idle long before its limit.",
-    (base, "_is_over", lambda idle_ds, limit_s: limit_s > 0 and idle_ds >= limit_s // 2),
+    (idleness, "is_over", lambda idle_ds, limit_s: limit_s > 0 and idle_ds >= limit_s // 2),
     changes={**SHORT_IDLE, "think": 0.5},
 )
 add(
@@ -219,7 +219,7 @@ add(
 add(
     "expired at once",
     "The owner expires every session that it looks at.",
-    (base, "_is_over", lambda idle_ds, limit_s: idle_ds >= 2),
+    (idleness, "is_over", lambda idle_ds, limit_s: idle_ds >= 2),
     changes={**BUSY, "think": 0.5},
 )
 
