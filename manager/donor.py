@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
     from .base import SessionManager
+    from .record import Record
     from .transfer import TransferStatistics
 
 __all__ = ["RECORDS_MAX_BYTES", "Donor", "ServingBudget", "are_lost"]
@@ -238,11 +239,14 @@ class Donor:
         self, partitions: list[int], digests: list[int], now: float
     ) -> Iterator[tuple[str, bytes]]:
         """The records of these partitions that have one of these digests."""
+        table = self._manager.table
         lacked = set(digests)
         for partition in partitions:
-            for each, key in self._manager.table.session_digests(partition):
-                if each in lacked:
-                    yield from self._record(key, now)
+            for each, key in table.session_digests(partition):
+                record = table.get(key) if each in lacked else None
+                wire = None if record is None else self._encoded(record, now)
+                if wire is not None:
+                    yield key, wire
 
     def _wanted(self, have: dict[int, list[int]], now: float) -> Iterator[tuple[str, bytes]]:
         table = self._manager.table
@@ -251,18 +255,18 @@ class Donor:
             for key in table.keys_of(partition):
                 record = table.get(key)
                 # Who has nothing gets everything: then nothing has to be hashed.
-                if record is not None and (not known or digest(key, record) not in known):
-                    yield from self._record(key, now)
+                if record is None or (known and digest(key, record) in known):
+                    continue
+                wire = self._encoded(record, now)
+                if wire is not None:
+                    yield key, wire
 
-    def _record(self, key: str, now: float) -> Iterator[tuple[str, bytes]]:
-        record = self._manager.table.get(key)
-        if record is None:
-            return
+    def _encoded(self, record: Record, now: float) -> bytes | None:
         if size(record) > self.record_max_bytes:
             # No member could read it. Its writer was told; all others shall have theirs.
             self._statistics.records_too_large += 1
-            return
-        yield key, to_wire(record, deciseconds(now))
+            return None
+        return to_wire(record, deciseconds(now))
 
     def _is_current(self, serving: _Serving) -> bool:
         return serving in self._servings.get(serving.target, ())

@@ -245,14 +245,17 @@ class SessionTable:
         has_container = incoming_main[2] & HAS_CONTAINER
         while True:
             before = self.get(key)
-            if before is None and self.is_forgettable(incoming, now_ds):
-                return None, incoming, False
-            try:
-                after = merge(before, incoming)
-            except SessionLimitError as error:
-                raise RemoteProtocolError(f"merging a delta: {error}") from error
-            if after is before:
-                return before, after, False
+            if before is None:
+                if incoming_main[1] != _LIVE and self.is_forgettable(incoming, now_ds):
+                    return None, incoming, False
+                after = incoming
+            else:
+                try:
+                    after = merge(before, incoming)
+                except SessionLimitError as error:
+                    raise RemoteProtocolError(f"merging a delta: {error}") from error
+                if after is before:
+                    return before, after, False
             if self._swap(key, before, after, None, has_container, now_ds):
                 return before, after, True
 
@@ -335,7 +338,8 @@ class SessionTable:
                 if facts_before is not None and life == _DESTROYED:
                     self._limits.pop(key, None)
                     self._aliases.forget(SessionKey(key), facts_before)
-                self._aliases.learn(SessionKey(key), facts_before, facts, learned_ds)
+                if facts.ids:
+                    self._aliases.learn(SessionKey(key), facts_before, facts, learned_ds)
                 if facts.evict_hlc is not None and life == _LIVE:
                     self.marked[key] = facts.evict_hlc
                 if facts.max_inactive_s in (None, self.max_inactive_s):
@@ -357,5 +361,7 @@ class SessionTable:
         if life != _LIVE:
             self._dead[life][key] = None
             self.marked.pop(key, None)
-        elif self.live > self.live_peak:
-            self.live_peak = self.live
+        else:
+            live = self.live
+            if live > self.live_peak:
+                self.live_peak = live

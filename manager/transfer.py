@@ -37,7 +37,7 @@ from .conflicts import SessionConflict
 from .donor import Donor, ServingBudget
 from .messages import Digests, Lack, Pairs, Records, Summary, Want
 from .progress import Progress
-from .record import deciseconds, from_wire, header
+from .record import deciseconds, from_wire, life_and_access
 from .session_ids import GROUPS, PARTITIONS
 
 if TYPE_CHECKING:
@@ -500,7 +500,7 @@ class Transfer:
         for key, data in pairs:
             try:
                 record = from_wire(data, now_ds)
-                clock.observe(header(record).access)
+                clock.observe(life_and_access(record)[1])
             except RemoteProtocolError as error:
                 self.statistics.records_refused += 1
                 refused = error
@@ -509,11 +509,12 @@ class Transfer:
             self.statistics.records_received += 1
             if has_changed:
                 self._manager.merged(key, before, after)
-                self._report_overwritten(key, before, after)
+                if before is not None:
+                    self._report_overwritten(key, before, after)
         if refused is not None:
             raise refused
 
-    def _report_overwritten(self, key: str, before: Record | None, after: Record) -> None:
+    def _report_overwritten(self, key: str, before: Record, after: Record) -> None:
         manager = self._manager
         for lost, won in manager.overwritten(before, after):
             if manager.on_conflict is not None:
