@@ -13,10 +13,11 @@ from tests.mutants.registry import Patch, nothing
 from tests.sim import test_freshness
 from tribes.manager import delta, donor, fetch, progress
 from tribes.manager.delta import DeltaManager
-from tribes.manager.donor import Donor, ServingBudget
+from tribes.manager.donor import Donor
 from tribes.manager.expiry import Expiry
 from tribes.manager.fetch import Fetches
 from tribes.manager.replication import Replicator
+from tribes.manager.serving_budget import ServingBudget
 from tribes.manager.touches import Touches
 from tribes.manager.transfer import Transfer
 
