@@ -208,7 +208,7 @@ class Colour:
 
 def test_t52_an_undecodable_attribute_costs_only_itself() -> None:
     """Five sessions, one with a value that the joiner has no codec for: five sessions arrive, all
-    other attributes can be read, and the value is there for those who know it.
+    other attributes can be read, the one is counted, and it is there for those who know it.
     """
     world = World(8)
     [a] = start(world, "a")
@@ -231,6 +231,8 @@ def test_t52_an_undecodable_attribute_costs_only_itself() -> None:
         except KeyError:
             pass
     assert unreadable == [ids[2]]
+    assert b.manager().statistics().attributes_unreadable == 1
+    assert a.manager().statistics().attributes_unreadable == 0
     write(b, "plain", "changed", ids[2])
     world.run(1)
     known = a.manager().find(ids[2])
