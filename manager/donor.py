@@ -43,7 +43,7 @@ __all__ = ["Donor", "are_lost"]
 UNANSWERED_MAX: Final = 8
 """Messages of a request that a slow member may leave unacknowledged; then it is dropped."""
 
-OUTSTANDING_MAX_BYTES = 1024 * 1024
+OUTSTANDING_MAX_BYTES = 256 * 1024
 """Records of one request that were sent and not processed, but for the last message's surplus."""
 
 SERVINGS_MAX = 8
