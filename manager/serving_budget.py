@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 __all__ = ["RECORDS_MAX_BYTES", "SERVING_STRANGERS_MAX", "TRICKLE_S", "ServingBudget"]
 
 RECORDS_MAX_BYTES = 64 * 1024
-"""Records of one message. Larger ones are no faster, and a change waits behind them: with 256 KiB, and
-`OUTSTANDING_MAX_BYTES` of 1 MiB, a bystander's commits took several times as long during a join."""
+"""Records of one message. Larger ones are no faster, and a change waits behind them: with 256 KiB,
+and four times that under way, a bystander's commits took several times as long during a join."""
 
 SERVED_MAX_BYTES: Final = 12 * 1024 * 1024
 """Records that were sent and not processed, of all requests of a process: with what the links add
