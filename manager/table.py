@@ -277,6 +277,10 @@ class SessionTable:
             sums[partition * GROUPS // PARTITIONS] += digest_of_it
         return [each % 2**64 for each in sums]
 
+    def settle_digests(self, limit: int) -> bool:
+        """Hash up to about so many of the sessions that changed; tell whether some are left."""
+        return self._digests.settle(limit)
+
     def session_digests(self, partition: int) -> list[tuple[int, str]]:
         """Return the digest and key of every session of a partition; costs a hash for each."""
         found = []

@@ -57,6 +57,12 @@ Done = Callable[[Exception | None, float], None]
 COMPARE_S: Final = 5.0
 """Between two comparisons with a member chosen at random, once a node has joined."""
 
+SETTLE_SESSIONS: Final = 1000
+"""Before that, the sessions that changed are hashed so many at a time, some three milliseconds,"""
+
+SETTLE_PAUSE_S: Final = 0.01
+"""with a pause for everything else."""
+
 WANT_SESSIONS: Final = 4096
 """Sessions that one request is about, as far as that can be told before: of those here, which it
 lists, and of the donor's, going by its average partition."""
@@ -583,6 +589,10 @@ class Transfer:
         self._channel.event(Notice(name, fields))
 
     def _compare(self, now: float) -> None:
+        # Also where there is nobody to compare with: what is hashed now need not be remembered.
+        if self._manager.table.settle_digests(SETTLE_SESSIONS):
+            self._timer = self._channel.timers.at(now + SETTLE_PAUSE_S, self._compare)
+            return
         self._timer = self._channel.timers.at(now + COMPARE_S, self._compare)
         suspected = self._channel.suspected
         # Who is getting records is not given the same ones a second time.

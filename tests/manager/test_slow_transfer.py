@@ -6,6 +6,7 @@ has arrived is kept, nothing is sent twice, and the join takes as long as they a
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -57,6 +58,29 @@ def check(a: SimNode, b: SimNode) -> None:
     assert transfer.statistics.pulls_failed == 0
     assert replicator(a).transfer.statistics.records_sent == SESSIONS
     assert "member removed" not in {event.name for node in (a, b) for _, event in node.events}
+
+
+def test_a_node_hashes_what_changed_a_little_at_a_time_also_when_it_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before it compares: no pause for its requests, and nothing is remembered for ever."""
+    world = World(30)
+    [a] = start(world, "a")
+    fill(a, SESSIONS)
+    digests: Any = a.manager().table._digests
+    left: list[int] = []
+    settle = type(digests).settle
+
+    def noting(self: Any, limit: int) -> bool:
+        some = bool(settle(self, limit))
+        left.append(self.unsettled)
+        return some
+
+    monkeypatch.setattr(type(digests), "settle", noting)
+    world.run(6)
+    steps = [SESSIONS, *left]
+    assert all(0 <= early - late < 1100 for early, late in pairwise(steps)), steps
+    assert left[-1] == 0
 
 
 @pytest.mark.parametrize(("stop", "run"), [(1.5, 0.02), (3.2, 0.2)])

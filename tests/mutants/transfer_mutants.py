@@ -48,7 +48,7 @@ def _changes_first() -> None:
 _add(
     "silent donor kept",
     "What a silent donor owes is asked of nobody else before the donor is given up.",
-    (Transfer, "_replace", nothing),
+    (Transfer, "_replace", lambda self, pull, now: setattr(pull, "is_silent", True)),
     test=_hangs,
 )
 
