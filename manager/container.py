@@ -98,11 +98,12 @@ def facts_of(record: Record) -> Facts:
             if main[span[0]] >> 4 != _CONTAINER:
                 continue
             name = main[span[1] : span[2]]
-            if name.startswith(ID_PREFIX):
+            if name == MAX_INACTIVE:
+                # Almost all have it and nothing else. A large value, which lies elsewhere, is none.
+                idle = decode_idle(main[span[2] : span[3]])
+            elif name.startswith(ID_PREFIX):
                 entry = read_entry(record, span)
                 ids[name[len(ID_PREFIX) :].decode()] = _grace_of(entry)
-            elif name == MAX_INACTIVE:
-                idle = decode_idle(read_entry(record, span).value)
             elif name == EVICT:
                 evict = read_entry(record, span).hlc
     return Facts(ids, idle, evict)

@@ -75,6 +75,17 @@ class PartitionDigests:
         partitions = sorted(sums) if len(sums) < last - first else range(first, last + 1)
         return {p: sums[p] for p in partitions if first <= p <= last and p in sums}
 
+    def settle(self, limit: int) -> bool:
+        """Settle whole partitions until so many keys are done; tell whether some are left."""
+        if self._unsorted:
+            self._sort()
+        for partition in list(self._pending):
+            if limit <= 0:
+                break
+            limit -= len(self._pending[partition])
+            self._settle(partition)
+        return bool(self._pending)
+
     def total(self) -> int:
         """Return the sum of all digests. Settles everything: for tests and tools."""
         self._sort()

@@ -5,6 +5,10 @@ to send, that is keys.  What it has encoded and the members have not processed i
 `OUTSTANDING_MAX_BYTES` for each request, and by `ServingBudget` for all members and contexts
 together.  Changes go first: while some wait in a member's live queue, it gets one message of
 records every `TRICKLE_S` and no more.
+
+A member may be slow.  When it did not acknowledge a message in time, the donor sends no more and
+tells it as soon as it listens; the member asks again at once, for what it has not got.  So nothing
+is sent twice, and a stall of one of them costs no more than it lasts.
 """
 
 from __future__ import annotations
@@ -13,12 +17,19 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from tribes.errors import MemberBehindError, QueueFullError, RemoteProcessError
+from tribes.errors import (
+    MemberBehindError,
+    MemberSuspectedError,
+    QueueFullError,
+    RemoteProcessError,
+    SendTimeoutError,
+)
 from tribes.wire.options import SendOptions
 
 from .merge import digest
 from .messages import Digests, Lack, Pairs, Records, Summary, Want
 from .record import deciseconds, size, to_wire
+from .serving_budget import RECORDS_MAX_BYTES, SERVING_STRANGERS_MAX, TRICKLE_S, ServingBudget
 from .session_ids import GROUPS, PARTITIONS
 
 if TYPE_CHECKING:
@@ -26,85 +37,30 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
     from .base import SessionManager
+    from .record import Record
     from .transfer import TransferStatistics
 
-__all__ = ["RECORDS_MAX_BYTES", "Donor", "ServingBudget", "are_lost"]
+__all__ = ["Donor", "are_lost"]
 
-RECORDS_MAX_BYTES = 256 * 1024
-"""Records of one message."""
+UNANSWERED_MAX: Final = 8
+"""Messages of a request that a slow member may leave unacknowledged; then it is dropped."""
 
-OUTSTANDING_MAX_BYTES = 1024 * 1024
+OUTSTANDING_MAX_BYTES = 256 * 1024
 """Records of one request that were sent and not processed, but for the last message's surplus."""
-
-SERVED_MAX_BYTES: Final = 12 * 1024 * 1024
-"""The same of all requests of a process: with what the links add it stays below 16 MiB."""
 
 SERVINGS_MAX = 8
 """Requests of one member that are served at once; of more the oldest is dropped."""
 
-SERVING_STRANGERS_MAX = 1000
-"""Askers that are served at once; others ask again."""
-
 LIVE_SLACK_BYTES: Final = 64 * 1024
 """A live queue with less than one message of changes counts as empty."""
-
-TRICKLE_S: Final = 0.05
-"""Between two messages to a member whose live queue is not empty: a join under load ends too."""
 
 _MESSAGE_ROOM_BYTES: Final = 4096
 """What a message of records needs beyond them: context, keys, lengths."""
 
+_SLOW: Final = (SendTimeoutError, MemberSuspectedError)
+"""What says that a member does not keep up; it is still one."""
+
 _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
-
-
-class ServingBudget:
-    """What all donors of a process have encoded and their members have not processed, in bytes.
-
-    Attributes:
-        bytes: Now.
-        peak_bytes: The most that there ever was.
-    """
-
-    __slots__ = ("_by_member", "_trickled", "bytes", "peak_bytes")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.peak_bytes = 0
-        self._by_member: dict[Member, int] = {}
-        self._trickled: dict[Member, float] = {}
-
-    def may_trickle(self, member: Member, now: float) -> bool:
-        """Whether a member whose live queue is not empty may get one message all the same."""
-        if self.is_spent or now < self._trickled.get(member, -TRICKLE_S) + TRICKLE_S:
-            return False
-        if len(self._trickled) >= SERVING_STRANGERS_MAX:
-            self._trickled.clear()
-        self._trickled[member] = now
-        return True
-
-    def of(self, member: Member) -> int:
-        """What is on its way to one member."""
-        return self._by_member.get(member, 0)
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether one more message must wait."""
-        return self.bytes + RECORDS_MAX_BYTES > SERVED_MAX_BYTES
-
-    def take(self, member: Member, size_bytes: int) -> None:
-        """A message is on its way."""
-        self.bytes += size_bytes
-        self.peak_bytes = max(self.peak_bytes, self.bytes)
-        self._by_member[member] = self.of(member) + size_bytes
-
-    def give_back(self, member: Member, size_bytes: int) -> None:
-        """It was processed, or lost."""
-        self.bytes -= size_bytes
-        left = self.of(member) - size_bytes
-        if left > 0:
-            self._by_member[member] = left
-        else:
-            self._by_member.pop(member, None)
 
 
 class _Serving:
@@ -112,13 +68,17 @@ class _Serving:
 
     __slots__ = (
         "ended",
+        "have",
+        "is_lossy",
         "is_over",
+        "is_told",
         "is_waiting",
         "messages",
         "outstanding",
         "records",
         "sync",
         "target",
+        "unanswered",
     )
 
     def __init__(
@@ -127,14 +87,19 @@ class _Serving:
         sync: int,
         records: Iterator[tuple[str, bytes]],
         ended: Callable[[Exception | None, float], None] | None,
+        have: dict[int, list[int]],
     ) -> None:
         self.target = target
         self.sync = sync
         self.records = records
         self.ended = ended
+        self.have = have  # the partitions that are wanted and not begun
         self.messages = 0  # on their way
         self.outstanding = 0  # bytes in them
+        self.unanswered = 0  # messages
+        self.is_lossy = False  # some may not have arrived
         self.is_over = False  # nothing is left to be encoded
+        self.is_told = False  # the last message is on its way
         self.is_waiting = False  # a timer is set
 
 
@@ -170,6 +135,10 @@ class Donor:
         """Whether somebody is still to get records."""
         return bool(self._servings)
 
+    def serves(self, member: Member) -> bool:
+        """Whether this member is still to get records."""
+        return member in self._servings
+
     @property
     def record_max_bytes(self) -> int:
         """The longest record that can travel."""
@@ -204,7 +173,12 @@ class Donor:
                 answer = Lack(message.context, message.sync, lacking)
                 self._manager.traffic.count_message(answer)
                 self._channel.post((source,), answer.encode(), _ACKED, now)
-        self.serve(source, message.sync, self._wanted(message.have, now), now)
+        for serving in self._servings.get(source, ()):
+            # Who asks again has given up waiting for the rest of it.
+            for partition in message.have.keys() & serving.have.keys():
+                del serving.have[partition]
+        have = dict(message.have)
+        self.serve(source, message.sync, self._wanted(have, now), now, have=have)
 
     def serve(
         self,
@@ -213,6 +187,8 @@ class Donor:
         records: Iterator[tuple[str, bytes]],
         now: float,
         ended: Callable[[Exception | None, float], None] | None = None,
+        *,
+        have: dict[int, list[int]] | None = None,
     ) -> None:
         """Send records, as fast as the member processes them.
 
@@ -222,6 +198,7 @@ class Donor:
             records: What to send; asked for more when there is room.
             now: Monotonic seconds.
             ended: Told when all are processed, or why not all could be sent.
+            have: What ``records`` takes its partitions from; one taken out is not sent.
         """
         servings = self._servings.get(target)
         if servings is None:
@@ -231,7 +208,7 @@ class Donor:
         elif len(servings) >= SERVINGS_MAX:
             self._end(next(iter(servings)), QueueFullError("newer requests took its place"), now)
             servings = self._servings.setdefault(target, {})
-        serving = _Serving(target, sync, records, ended)
+        serving = _Serving(target, sync, records, ended, {} if have is None else have)
         servings[serving] = None
         self._go_on(serving, now)
 
@@ -239,38 +216,44 @@ class Donor:
         self, partitions: list[int], digests: list[int], now: float
     ) -> Iterator[tuple[str, bytes]]:
         """The records of these partitions that have one of these digests."""
+        table = self._manager.table
         lacked = set(digests)
         for partition in partitions:
-            for each, key in self._manager.table.session_digests(partition):
-                if each in lacked:
-                    yield from self._record(key, now)
+            for each, key in table.session_digests(partition):
+                record = table.get(key) if each in lacked else None
+                wire = None if record is None else self._encoded(record, now)
+                if wire is not None:
+                    yield key, wire
 
     def _wanted(self, have: dict[int, list[int]], now: float) -> Iterator[tuple[str, bytes]]:
         table = self._manager.table
-        for partition, listed in have.items():
-            known = set(listed)
+        while have:
+            partition = next(iter(have))
+            known = set(have.pop(partition))
             for key in table.keys_of(partition):
                 record = table.get(key)
                 # Who has nothing gets everything: then nothing has to be hashed.
-                if record is not None and (not known or digest(key, record) not in known):
-                    yield from self._record(key, now)
+                if record is None or (known and digest(key, record) in known):
+                    continue
+                wire = self._encoded(record, now)
+                if wire is not None:
+                    yield key, wire
 
-    def _record(self, key: str, now: float) -> Iterator[tuple[str, bytes]]:
-        record = self._manager.table.get(key)
-        if record is None:
-            return
+    def _encoded(self, record: Record, now: float) -> bytes | None:
         if size(record) > self.record_max_bytes:
             # No member could read it. Its writer was told; all others shall have theirs.
             self._statistics.records_too_large += 1
-            return
-        yield key, to_wire(record, deciseconds(now))
+            return None
+        return to_wire(record, deciseconds(now))
 
     def _is_current(self, serving: _Serving) -> bool:
         return serving in self._servings.get(serving.target, ())
 
     def _go_on(self, serving: _Serving, now: float) -> None:
-        while self._is_current(serving) and not (serving.is_over or serving.is_waiting):
-            if serving.outstanding + RECORDS_MAX_BYTES > OUTSTANDING_MAX_BYTES:
+        while self._is_current(serving) and not (serving.is_told or serving.is_waiting):
+            if serving.messages and (
+                serving.outstanding + RECORDS_MAX_BYTES > OUTSTANDING_MAX_BYTES or serving.is_over
+            ):
                 return
             if not self._may_send(serving.target):
                 self._wait(serving, now)
@@ -279,7 +262,7 @@ class Donor:
 
     def _may_send(self, target: Member) -> bool:
         """Whether nothing but records waits for a member, and the budget allows for more."""
-        if self._budget.is_spent:
+        if self._budget.is_spent or target in self._channel.suspected:
             return False
         waiting = self._channel.live_waiting(target) - self._budget.of(target)
         return waiting <= LIVE_SLACK_BYTES
@@ -289,16 +272,55 @@ class Donor:
             return
         serving.is_waiting = True
 
+        target = serving.target
+
         def again(then: float) -> None:
             serving.is_waiting = False
-            if self._is_current(serving) and not serving.is_over:
-                if not serving.messages and self._budget.may_trickle(serving.target, then):
+            if self._is_current(serving) and not serving.is_told:
+                may_send = not serving.messages and target not in self._channel.suspected
+                if may_send and self._budget.may_trickle(target, then):
                     self._send(serving, then)
                 self._go_on(serving, then)
 
         self._channel.timers.at(now + TRICKLE_S, again)
 
     def _send(self, serving: _Serving, now: float) -> None:
+        pairs, length = self._take(serving)
+        is_last = serving.is_over and not serving.messages
+        if not pairs and not (is_last and serving.sync):
+            if is_last:
+                self._end(serving, None, now)
+            return
+        serving.is_told = is_last
+        self._statistics.records_sent += len(pairs)
+        serving.messages += 1
+        serving.outstanding += length
+        target = serving.target
+        self._budget.take(target, length)
+
+        def settled(faulty: dict[Member, Exception], then: float) -> None:
+            self._budget.give_back(target, length)
+            serving.messages -= 1
+            serving.outstanding -= length
+            if not self._is_current(serving):
+                return
+            why = faulty.get(target)
+            if isinstance(why, MemberBehindError):
+                # There is no room for it just now: the same again when there is.
+                serving.records = chain(pairs, serving.records)
+                serving.is_over = serving.is_told = False
+                self._wait(serving, then)
+                return
+            self._settle(serving, why, then)
+
+        message = Records(
+            self._manager.context, serving.sync, pairs, is_last, is_last and serving.is_lossy
+        )
+        self._manager.traffic.count_message(message)
+        self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
+
+    def _take(self, serving: _Serving) -> tuple[Pairs, int]:
+        """Encode the records of one message; return how many bytes they have, too."""
         pairs: Pairs = []
         length = 0
         for key, record in serving.records:
@@ -308,42 +330,20 @@ class Donor:
                 break
         else:
             serving.is_over = True
-        if not pairs and not serving.sync:
-            if not serving.messages:
-                self._end(serving, None, now)
-            return
-        self._statistics.records_sent += len(pairs)
-        serving.messages += 1
-        serving.outstanding += length
-        target = serving.target
-        self._budget.take(target, length)
+        return pairs, length
 
-        def settled(faulty: dict[Member, Exception], then: float) -> None:
-            self._budget.give_back(target, length)
-            why = faulty.get(target)
-            if isinstance(why, MemberBehindError) and self._is_current(serving):
-                # There is no room for it just now: the same again when there is.
-                serving.records = chain(pairs, serving.records)
-                serving.is_over = False
-                serving.messages -= 1
-                serving.outstanding -= length
-                self._wait(serving, then)
-                return
-            self._settle(serving, length, why, then)
-
-        message = Records(self._manager.context, serving.sync, pairs, serving.is_over)
-        self._manager.traffic.count_message(message)
-        self._channel.post((target,), message.encode(), _ACKED, now, settled=settled)
-
-    def _settle(self, serving: _Serving, length: int, why: Exception | None, now: float) -> None:
-        serving.messages -= 1
-        serving.outstanding -= length
-        if not self._is_current(serving):
-            return
-        if why is not None and are_lost(why):
+    def _settle(self, serving: _Serving, why: Exception | None, now: float) -> None:
+        if isinstance(why, _SLOW) and serving.sync and serving.unanswered < UNANSWERED_MAX:
+            serving.unanswered += 1
+            serving.is_lossy = serving.is_over = True
+            serving.is_told = False
+            serving.records = iter(())
+            self._statistics.messages_unanswered += 1
+        elif why is not None and are_lost(why):
             # Who asked, with a number, asks again.
             self._end(serving, why, now)
-        elif not serving.is_over:
+            return
+        if not serving.is_told:
             # Not from within: a message that is settled at once must not nest the next one.
             self._channel.timers.at(now, lambda then: self._go_on(serving, then))
         elif not serving.messages:

@@ -32,11 +32,15 @@ from .layout import (
     ACTORS_AT,
     CREATED_AT,
     HEADER,
+    LARGE_VALUE_BYTES,
     LAYOUT,
     SEEN_AT,
     SEEN_BIAS,
+    SMALL,
+    VERSION_BYTES,
     WIDE,
     has_kind,
+    read_varint,
     walk,
 )
 from .record import (
@@ -209,7 +213,7 @@ def digest(key: str, record: Record) -> int:
     """
     main = record if isinstance(record, bytes) else record[0]
     life = main[1]
-    pieces = [key.encode(), bytes((life,))]
+    pieces = [key.encode(), SMALL[life]]
     if life == _EXPIRED:
         pieces.append(header(main).access.to_bytes(8, "big"))
         for start, name_at, value_at, _, _ in walk(main):
@@ -217,15 +221,34 @@ def digest(key: str, record: Record) -> int:
                 pieces.append(_VERSION.pack(*write_of(main, start), _MARK, value_at - name_at))
                 pieces.append(main[name_at:value_at])
     elif life == _LIVE:
-        pieces.append(bytes((main[2] & WHOLE,)))
-        for start, name_at, value_at, end, large in walk(main):
-            kind = main[start] & 15
+        pieces.append(SMALL[main[2] & WHOLE])
+        # What `walk`, `write_of` and `read_version` do, in one loop: every session that changes
+        # anywhere is hashed, and all of them by a node that joins.
+        created, from_bytes = int.from_bytes(main[CREATED_AT:ACCESS_AT], "big"), int.from_bytes
+        actors = main[3]
+        skip, pos = (5, ACTORS_AT) if actors == WIDE else (2, ACTORS_AT + 4 * actors)
+        beside = 0
+        for _ in range(main[4] << 8 | main[5]):
+            head, at, version_at = main[pos], pos + 1, pos + skip
+            if actors != WIDE:
+                at = ACTORS_AT + 4 * main[at]
+            lengths = main[version_at]
+            ahead = from_bytes(main[version_at + 1 : version_at + 1 + (lengths >> 4)], "big")
+            pos = version_at + VERSION_BYTES[lengths]
+            length, pos = (main[pos], pos + 1) if main[pos] < 128 else read_varint(main, pos)
+            size, pos = (main[pos], pos + 1) if main[pos] < 128 else read_varint(main, pos)
+            name_at, pos = pos, pos + length
+            kind = head & 15
             if kind != _TOMBSTONE:
-                hlc, actor = write_of(main, start)
-                pieces.append(_VERSION.pack(hlc, actor, main[start] >> 4, value_at - name_at))
-                pieces.append(main[name_at:value_at])
+                pieces.append(_VERSION.pack(created + ahead, main[at : at + 4], head >> 4, length))
+                pieces.append(main[name_at:pos])
                 if has_dots(kind):
-                    pieces.append(main[value_at:end] if large < 0 else large_of(record, large))
+                    is_beside = size > LARGE_VALUE_BYTES
+                    pieces.append(large_of(record, beside) if is_beside else main[pos : pos + size])
+            if size > LARGE_VALUE_BYTES:
+                beside += 1
+            else:
+                pos += size
     hashed = blake2b(b"\0".join(pieces), digest_size=8, person=b"tribes.session")
     return int.from_bytes(hashed.digest(), "big")
 

@@ -7,7 +7,7 @@
     HELLO          [0, name, [context …], is_first]
     DELTAS         [1, context, [key, record, key, record …]]
     DIGESTS        [2, context, sync, sessions, u8 group …, u16 partition + u64 digest …]
-    RECORDS        [3, context, sync, [key, record …], done]
+    RECORDS        [3, context, sync, [key, record …], done, is_lossy]
     EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
     EXPIRE_ANSWER  [5, context, ask, [key, record …]]
     DRAINING       [6]
@@ -201,16 +201,26 @@ class Lack:
 
 @dataclass(slots=True)
 class Records:
-    """Whole sessions: wanted (``sync``), or what the receiver is known to lack (0)."""
+    """Whole sessions: wanted (``sync``), or what the receiver is known to lack (0).
+
+    Attributes:
+        context: The application.
+        sync: Of the request.
+        pairs: The sessions.
+        done: These are the last ones.
+        is_lossy: Some before it may not have arrived: ask again.
+    """
 
     context: str
     sync: int
     pairs: Pairs
     done: bool
+    is_lossy: bool = False
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([3, self.context, self.sync, _flat(self.pairs), self.done])
+        pairs = _flat(self.pairs)
+        return _PREFIX + pack([3, self.context, self.sync, pairs, self.done, self.is_lossy])
 
 
 @dataclass(slots=True)
@@ -522,8 +532,9 @@ def _fetched(context: Any, ask: Any, pairs: Any, is_sure: Any) -> Fetched:
     return Fetched(_text(context, NAME_MAX_CHARS), _sync(ask), found, _bool(is_sure))
 
 
-def _records(context: Any, sync: Any, pairs: Any, done: Any) -> Records:
-    return Records(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), _pairs(pairs), _bool(done))
+def _records(context: Any, sync: Any, pairs: Any, done: Any, is_lossy: Any) -> Records:
+    name, number = _text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63)
+    return Records(name, number, _pairs(pairs), _bool(done), _bool(is_lossy))
 
 
 def _expire_ask(context: Any, ask: Any, keys: Any) -> ExpireAsk:
@@ -567,7 +578,7 @@ _READERS: dict[int, tuple[Any, int]] = {
     0: (_hello, 3),
     1: (_deltas, 2),
     2: (_digests, 5),
-    3: (_records, 4),
+    3: (_records, 5),
     4: (_expire_ask, 3),
     5: (_expire_answer, 3),
     6: (Draining, 0),

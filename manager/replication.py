@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
     from .base import SessionManager
-    from .donor import ServingBudget
+    from .serving_budget import ServingBudget
 
 __all__ = ["Replicator", "ReplicatorStatistics"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-from tribes.errors import SessionInvalidError
+from tribes.errors import AttributeUnreadableError, SessionInvalidError
 from tribes.ids import SessionId, SessionKey
 
 from .bag import Bag
@@ -35,6 +35,7 @@ from .watched import WatchedBag
 if TYPE_CHECKING:
     from .held import Held
     from .session_ids import SessionIds
+    from .statistics import Counts
     from .values import ValueCodec
     from .watched import Watch
 
@@ -53,6 +54,7 @@ class SessionHome(Protocol):
     """What a session needs of its manager."""
 
     codec: ValueCodec
+    counts: Counts
     ids: SessionIds
     watch: Watch
 
@@ -159,7 +161,11 @@ class Session(MutableMapping[str, Any]):
     # Attributes.
 
     def __getitem__(self, name: str) -> Any:
-        return self._attributes[name]
+        try:
+            return self._attributes[name]
+        except AttributeUnreadableError:
+            self._home.counts.attributes_unreadable += 1
+            raise
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name in LOCAL_NAMES and not isinstance(self._attributes, WatchedBag):
@@ -189,7 +195,7 @@ class Session(MutableMapping[str, Any]):
 
     def get_attribute(self, name: str) -> Any:
         """Return the value, or None if there is none that can be read."""
-        return self._attributes.get(name)
+        return self.get(name)
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Set a value; None removes it."""

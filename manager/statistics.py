@@ -48,6 +48,7 @@ class ManagerStatistics:
         commits_served_unreplicated: Commits on too few members whose requests were answered.
         commits_refused: Commits on too few members whose requests got an error.
         attribute_failures: Attributes that could not be encoded.
+        attributes_unreadable: Reads of attributes that could not be decoded here.
         attributes_too_large: Attributes beyond a limit of size, refused or warned of.
         attributes_held_back: Assignments that a filter kept in this process.
         listener_failures: Events whose listener raised.
@@ -86,6 +87,7 @@ class ManagerStatistics:
     commits_served_unreplicated: int
     commits_refused: int
     attribute_failures: int
+    attributes_unreadable: int
     attributes_too_large: int
     attributes_held_back: int
     listener_failures: int
@@ -104,6 +106,7 @@ class Counts:
     """What requests count: plain numbers, of which a race of threads may cost one."""
 
     attribute_failures: int = 0
+    attributes_unreadable: int = 0
     commit_conflicts: int = 0
     commit_retries: int = 0
     commits: int = 0
@@ -146,6 +149,7 @@ def collect(manager: SessionManager) -> ManagerStatistics:
         commits_served_unreplicated=manager.policy.served,
         commits_refused=manager.policy.refused,
         attribute_failures=counts.attribute_failures,
+        attributes_unreadable=counts.attributes_unreadable,
         attributes_too_large=manager.sizes.exceeded,
         attributes_held_back=manager.watch.filtered,
         listener_failures=manager.watch.listeners.failures,

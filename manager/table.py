@@ -245,14 +245,17 @@ class SessionTable:
         has_container = incoming_main[2] & HAS_CONTAINER
         while True:
             before = self.get(key)
-            if before is None and self.is_forgettable(incoming, now_ds):
-                return None, incoming, False
-            try:
-                after = merge(before, incoming)
-            except SessionLimitError as error:
-                raise RemoteProtocolError(f"merging a delta: {error}") from error
-            if after is before:
-                return before, after, False
+            if before is None:
+                if incoming_main[1] != _LIVE and self.is_forgettable(incoming, now_ds):
+                    return None, incoming, False
+                after = incoming
+            else:
+                try:
+                    after = merge(before, incoming)
+                except SessionLimitError as error:
+                    raise RemoteProtocolError(f"merging a delta: {error}") from error
+                if after is before:
+                    return before, after, False
             if self._swap(key, before, after, None, has_container, now_ds):
                 return before, after, True
 
@@ -273,6 +276,10 @@ class SessionTable:
         for partition, digest_of_it in self._digests.between(0, PARTITIONS - 1).items():
             sums[partition * GROUPS // PARTITIONS] += digest_of_it
         return [each % 2**64 for each in sums]
+
+    def settle_digests(self, limit: int) -> bool:
+        """Hash up to about so many of the sessions that changed; tell whether some are left."""
+        return self._digests.settle(limit)
 
     def session_digests(self, partition: int) -> list[tuple[int, str]]:
         """Return the digest and key of every session of a partition; costs a hash for each."""
@@ -335,7 +342,8 @@ class SessionTable:
                 if facts_before is not None and life == _DESTROYED:
                     self._limits.pop(key, None)
                     self._aliases.forget(SessionKey(key), facts_before)
-                self._aliases.learn(SessionKey(key), facts_before, facts, learned_ds)
+                if facts.ids:
+                    self._aliases.learn(SessionKey(key), facts_before, facts, learned_ds)
                 if facts.evict_hlc is not None and life == _LIVE:
                     self.marked[key] = facts.evict_hlc
                 if facts.max_inactive_s in (None, self.max_inactive_s):
@@ -357,5 +365,7 @@ class SessionTable:
         if life != _LIVE:
             self._dead[life][key] = None
             self.marked.pop(key, None)
-        elif self.live > self.live_peak:
-            self.live_peak = self.live
+        else:
+            live = self.live
+            if live > self.live_peak:
+                self.live_peak = live

@@ -30,14 +30,15 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tribes.channel.outputs import Notice
-from tribes.errors import MemberUnreachableError, RemoteProtocolError
+from tribes.errors import MemberUnreachableError, RemoteProtocolError, SendTimeoutError
 from tribes.wire.options import SendOptions
 
 from .conflicts import SessionConflict
-from .donor import Donor, ServingBudget
+from .donor import Donor
 from .messages import Digests, Lack, Pairs, Records, Summary, Want
 from .progress import Progress
-from .record import deciseconds, from_wire, header
+from .record import deciseconds, from_wire, life_and_access
+from .serving_budget import ServingBudget
 from .session_ids import GROUPS, PARTITIONS
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ Done = Callable[[Exception | None, float], None]
 COMPARE_S: Final = 5.0
 """Between two comparisons with a member chosen at random, once a node has joined."""
 
+SETTLE_SESSIONS: Final = 1000
+"""Before that, the sessions that changed are hashed so many at a time, some three milliseconds,"""
+
+SETTLE_PAUSE_S: Final = 0.01
+"""with a pause for everything else."""
+
 WANT_SESSIONS: Final = 4096
 """Sessions that one request is about, as far as that can be told before: of those here, which it
 lists, and of the donor's, going by its average partition."""
@@ -70,7 +77,16 @@ WANTS_MAX: Final = 2
 PULL_AGAIN_S: Final = 1.0
 
 PULL_SILENCE_S: Final = 5.0
-"""A member that owes an answer and gives none for so long is not waited for."""
+"""A member that owes an answer and gives none for so long is asked anew; then it is waited for
+twice as long each time, since it may be slow and is not made faster by more questions."""
+
+PULL_SILENCE_MAX_S: Final = 20.0
+
+PROGRESS_S: Final = 5.0
+"""While records came in the last so many seconds, a join whose time is over goes on, for"""
+
+OVERTIME_MAX: Final = 10
+"""times ``state_transfer_timeout_s`` in all."""
 
 DONOR_SILENCE_S: Final = 1.0
 """After that others may be asked for what it owes."""
@@ -84,12 +100,14 @@ class TransferStatistics:
     Attributes:
         no_state_transferred: Starts without all sessions, because ``state_transfer_timeout_s`` was
             over (Tomcat: ``counterNoStateTransferred``).
+        messages_unanswered: Messages of records that a member did not acknowledge in time.
         donors_replaced: Donors that failed or fell silent while they owed something, and there were
             others.
     """
 
     __slots__ = (
         "donors_replaced",
+        "messages_unanswered",
         "no_state_transferred",
         "pulls_done",
         "pulls_failed",
@@ -102,6 +120,7 @@ class TransferStatistics:
 
     def __init__(self) -> None:
         self.donors_replaced = 0
+        self.messages_unanswered = 0
         self.no_state_transferred = 0
         self.pulls_started = 0
         self.pulls_done = 0
@@ -117,6 +136,7 @@ class _Pull:
 
     Attributes:
         left: The partitions that differ, with the member's digests; nothing asked yet: None.
+        theirs: The member's digests, as it told them.
         wants: The requests under way, with their partitions.
         gives: What the member lacks and is being sent.
         partitions_max: Of one request.
@@ -132,6 +152,7 @@ class _Pull:
         "member",
         "offers",
         "partitions_max",
+        "theirs",
         "wants",
     )
 
@@ -145,6 +166,7 @@ class _Pull:
         self.done = done
         self.is_silent = False
         self.left: dict[int, int] | None = None
+        self.theirs: dict[int, int] = {}
         self.wants: dict[int, list[int]] = {}
         self.gives = 0
         self.partitions_max = WANT_PARTITIONS_MIN
@@ -163,8 +185,8 @@ class Transfer:
         channel: Where messages go.
         randrange: Gives a number below its argument; chooses whom to compare with.
         join_window: Seconds in which other members may still be found.
-        timeout: Seconds after which this node goes on although records are missing; less than 0:
-            never.
+        timeout: Seconds after which this node goes on although records are missing, unless they
+            are still coming; less than 0: never.
         budget: What all donors of this process may have on its way; None: one of its own.
         batch_max: Sessions of one message (``sendAllSessionsSize``).
 
@@ -207,10 +229,13 @@ class Transfer:
         self._wants: dict[int, _Pull] = {}
         self._under_way: dict[int, _Pull] = {}
         """By partition, who is asked for it."""
+        self._silence: dict[Member, float] = {}
+        """How long members are waited for that were silent for too long; `PULL_SILENCE_S`."""
         self._owed: dict[Member, bool] = {}
         """Members to be asked again, and whether they are offered what is here."""
         self._number = 0
         self._started = 0.0
+        self._deadline = inf
         self._timer: Timer | None = None
 
     # Life.
@@ -221,7 +246,8 @@ class Transfer:
         self.progress.start(now)
         self._channel.timers.at(now + self._join_window, self._look)
         if self._timeout < inf:
-            self._channel.timers.at(now + max(self._timeout, self._join_window), self._look)
+            self._deadline = now + max(self._timeout, self._join_window)
+            self._channel.timers.at(self._deadline, self._late)
         # Not all members at one moment.
         first = COMPARE_S * (0.5 + self._randrange(1000) / 2000)
         self._timer = self._channel.timers.at(now + self._join_window + first, self._compare)
@@ -239,6 +265,7 @@ class Transfer:
     def peer_down(self, member: Member, now: float) -> None:
         """A member is gone: whoever else has its sessions is asked too, or was already."""
         self._peers.pop(member, None)
+        self._silence.pop(member, None)
         self.donor.peer_down(member)
         self._owed.pop(member, None)
         for sync in [s for s, pull in self._pulls.items() if pull.member == member]:
@@ -305,8 +332,10 @@ class Transfer:
 
     def _post(self, sync: int, member: Member, message: Summary | Want, now: float) -> None:
         def settled(faulty: dict[Member, Exception], then: float) -> None:
-            if member in faulty and sync in self._pulls:
-                self._give_up(sync, faulty[member], then)
+            why = faulty.get(member)
+            # One that is only slow may answer yet: `_watch` tells how long it is waited for.
+            if why is not None and sync in self._pulls and not isinstance(why, SendTimeoutError):
+                self._give_up(sync, why, then)
 
         self._manager.traffic.count_message(message)
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
@@ -315,16 +344,18 @@ class Transfer:
         pull = self._pulls.get(sync)
         if pull is None:
             return
+        silence = self._silence.get(pull.member, PULL_SILENCE_S)
         if pull.left is not None and not pull.wants:
             # It is we who have not asked: others are asked first, or it is being given something.
             pull.heard = now
-        elif now >= pull.heard + PULL_SILENCE_S:
-            text = f"it sent nothing for {PULL_SILENCE_S:g} s"
+        elif now >= pull.heard + silence:
+            text = f"it sent nothing for {silence:g} s"
+            self._silence[pull.member] = min(2 * silence, PULL_SILENCE_MAX_S)
             self._give_up(sync, MemberUnreachableError(text), now)
             return
         elif now >= pull.heard + DONOR_SILENCE_S and not pull.is_silent:
             self._replace(pull, now)
-        pause = PULL_SILENCE_S if pull.is_silent else DONOR_SILENCE_S
+        pause = silence if pull.is_silent else DONOR_SILENCE_S
         self._channel.timers.at(pull.heard + pause, lambda then: self._watch(sync, then))
 
     def _replace(self, pull: _Pull, now: float) -> None:
@@ -364,6 +395,7 @@ class Transfer:
 
     def _end(self, sync: int, now: float) -> None:
         pull = self._pulls.pop(sync)
+        self._silence.pop(pull.member, None)
         self.statistics.pulls_done += 1
         if pull.done is not None:
             pull.done(None, now)
@@ -380,7 +412,7 @@ class Transfer:
         for group in message.groups:
             first = group * width
             mine.update(self._manager.table.partition_digests(first, first + width - 1))
-        theirs = message.digests
+        theirs = pull.theirs = message.digests
         # Every donor begins elsewhere, so that they meet late.
         start = self._randrange(PARTITIONS)
         differing = self._differing(mine, theirs, is_mutual=pull.offers)
@@ -476,16 +508,22 @@ class Transfer:
             self.merge(message.pairs, now)
         finally:
             # Whether or not all of it could be merged: the member has sent what it has.
-            if pull is not None:
-                self.progress.receive(len(message.pairs), source, now)
-                if message.done:
-                    self._wanted(message.sync, pull, now)
+            self.progress.receive(len(message.pairs), source, now)
+            if message.pairs and now + PROGRESS_S > self._deadline:
+                longest = self._started + OVERTIME_MAX * self._timeout
+                self._deadline = max(self._deadline, min(now + PROGRESS_S, longest))
+            if pull is not None and message.done:
+                self._wanted(message, pull, now)
 
-    def _wanted(self, number: int, pull: _Pull, now: float) -> None:
-        del self._wants[number]
-        for partition in pull.wants.pop(number):
+    def _wanted(self, message: Records, pull: _Pull, now: float) -> None:
+        del self._wants[message.sync]
+        wanted = pull.wants.pop(message.sync)
+        for partition in wanted:
             if self._under_way.get(partition) is pull:
                 del self._under_way[partition]
+        if message.is_lossy and pull.left is not None:
+            # This node was too slow. What it lists of them now is not sent again.
+            pull.left.update((p, pull.theirs.get(p, 0)) for p in wanted)
         self._pump(now)
 
     def merge(self, pairs: Pairs, now: float) -> None:
@@ -500,7 +538,7 @@ class Transfer:
         for key, data in pairs:
             try:
                 record = from_wire(data, now_ds)
-                clock.observe(header(record).access)
+                clock.observe(life_and_access(record)[1])
             except RemoteProtocolError as error:
                 self.statistics.records_refused += 1
                 refused = error
@@ -510,11 +548,12 @@ class Transfer:
             self.statistics.records_received += 1
             if has_changed:
                 self._manager.merged(key, before, after)
-                self._report_overwritten(key, before, after)
+                if before is not None:
+                    self._report_overwritten(key, before, after)
         if refused is not None:
             raise refused
 
-    def _report_overwritten(self, key: str, before: Record | None, after: Record) -> None:
+    def _report_overwritten(self, key: str, before: Record, after: Record) -> None:
         manager = self._manager
         for lost, won in manager.overwritten(before, after):
             if manager.on_conflict is not None:
@@ -522,11 +561,18 @@ class Transfer:
 
     # The join, and what follows it.
 
+    def _late(self, now: float) -> None:
+        """The time for joining is over, unless records came lately."""
+        if now >= self._deadline:
+            self._look(now)
+        elif not self.is_joined:
+            self._channel.timers.at(self._deadline, self._late)
+
     def _look(self, now: float) -> None:
         if self.is_joined:
             return
         is_waiting = any(not p.is_background for p in self._pulls.values()) or bool(self._owed)
-        if now >= self._started + self._timeout:
+        if now >= self._deadline:
             self.is_complete = not is_waiting
         elif is_waiting or now < self._started + self._join_window:
             return
@@ -544,9 +590,14 @@ class Transfer:
         self._channel.event(Notice(name, fields))
 
     def _compare(self, now: float) -> None:
+        # Also where there is nobody to compare with: what is hashed now need not be remembered.
+        if self._manager.table.settle_digests(SETTLE_SESSIONS):
+            self._timer = self._channel.timers.at(now + SETTLE_PAUSE_S, self._compare)
+            return
         self._timer = self._channel.timers.at(now + COMPARE_S, self._compare)
         suspected = self._channel.suspected
-        peers = tuple(peer for peer in self._peers if peer not in suspected)
+        # Who is getting records is not given the same ones a second time.
+        peers = tuple(p for p in self._peers if p not in suspected and not self.donor.serves(p))
         if not peers or self._pulls or self._owed:
             return
         peer = peers[self._randrange(len(peers))]

@@ -26,7 +26,6 @@ from .layout import (
     Life,
     Namespace,
     read_varint,
-    read_version,
 )
 
 __all__ = ["check"]
@@ -69,6 +68,7 @@ def _check(main: bytes) -> tuple[int, list[int]]:
             names = unpack_from(f">{actors}I", main, ACTORS_AT)
             if any(left >= right for left, right in pairwise(names)):
                 raise RemoteProtocolError("session record with an unsorted actor table")
+    from_bytes = int.from_bytes
     used: set[int] = set()
     large = []
     last = (-1, b"")
@@ -86,15 +86,18 @@ def _check(main: bytes) -> tuple[int, list[int]]:
         used.add(actor)
         lengths = main[pos]
         first, second = lengths >> 4, lengths & 15
-        ahead, back = read_version(main, pos)
+        middle = pos + 1 + first
+        # As `read_version` does, in place: this is the loop of a joining node.
+        ahead = from_bytes(main[pos + 1 : middle], "big")
+        back = from_bytes(main[middle : middle + second], "big")
         if (
             (first and not main[pos + 1])
-            or (second and not main[pos + 1 + first])
+            or (second and not main[middle])
             or first > NUMBER_MAX_BYTES
             or second > NUMBER_MAX_BYTES
         ):
             raise RemoteProtocolError(f"session entry at {start} has a version in a long form")
-        pos += 1 + first + second
+        pos = middle + second
         length = main[pos]
         if length > 127:
             length, pos = _check_varint(main, pos)

@@ -15,11 +15,11 @@ from tribes.channel.outputs import Notice
 from tribes.errors import LocalProtocolError
 from tribes.gauges import NodeGauges, gauges_of
 from tribes.interceptors.rules import advice, check_stack
-from tribes.manager.donor import ServingBudget
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.messages import CONTEXTS_MAX
 from tribes.manager.replication import Replicator
+from tribes.manager.serving_budget import ServingBudget
 from tribes.maps.lazy import LazyCore
 from tribes.maps.manager import MapManager
 from tribes.maps.placement import PARTITIONS

@@ -88,6 +88,26 @@ def test_no_break_spaces_of_a_web_page_are_spaces(seed: Path) -> None:
     assert [(n.path, n.name) for n in rest] == [(n.path, n.name) for n in plain.notices]
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_t48_state_timestamp_drop_is_accepted_and_told_to_have_no_effect(value: str) -> None:
+    """Whichever it is: changes have versions, so none that is queued is too old. The time-out that
+    stands beside it is honoured.
+    """
+    loaded = read_config_bytes(
+        f'<Cluster><Manager className="org.apache.catalina.ha.session.DeltaManager"'
+        f' stateTimestampDrop="{value}" stateTransferTimeout="7"/></Cluster>'.encode(),
+        source="c.xml",
+    )
+    assert loaded.config.manager.state_transfer_timeout_s == 7
+    assert "versions" in told(loaded, "stateTimestampDrop")
+    plain = read_config_bytes(
+        b'<Cluster><Manager className="org.apache.catalina.ha.session.DeltaManager"'
+        b' stateTransferTimeout="7"/></Cluster>',
+        source="c.xml",
+    )
+    assert loaded.config == plain.config
+
+
 def test_the_cluster_of_the_guides() -> None:
     """Its attributes are where they belong, and what has no place is named."""
     loaded = read_config(DATA / "seeds-xml" / "001-cluster-plain.xml")

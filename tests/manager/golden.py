@@ -142,6 +142,7 @@ MESSAGES: Final[dict[str, ManagerMessage]] = {
     "fetched": Fetched("app", 5, [], False),
     "records": Records("app", 3, [(_KEY, _DELTA)], False),
     "last records": Records("app", 2**63, [], True),
+    "last records, some lost": Records("app", 3, [], True, True),
     "expire ask": ExpireAsk("app", 1, [(_KEY, _HLC)]),
     "lock": Lock("app", LockVerb.ASK, 7, 2, _KEY),
     "expire answer": ExpireAnswer("app", 1, [(_KEY, to_wire(RECORDS["touch"], NOW_DS))]),

@@ -279,9 +279,9 @@ add(
 )
 
 
-def _first_chunk(self: Any, serving: Any, length: int, why: Any, now: float) -> None:
+def _first_chunk(self: Any, serving: Any, why: Any, now: float) -> None:
     serving.records = iter(())
-    _settle(self, serving, length, why, now)
+    _settle(self, serving, why, now)
 
 
 _settle = Donor._settle
@@ -317,17 +317,15 @@ add(
     (Transfer, "_compare", nothing),
     plan=plans.failed_pull,
 )
-_record = Donor._record
+_encoded = Donor._encoded
 add(
     "dead sessions not transferred",
     "Records of sessions that were logged out are left out of transfers.",
     (
         Donor,
-        "_record",
-        lambda self, key, now: (
-            (each, data)
-            for each, data in _record(self, key, now)
-            if header(self._manager.table.get(key)).life == Life.LIVE
+        "_encoded",
+        lambda self, record, now: (
+            _encoded(self, record, now) if header(record).life == Life.LIVE else None
         ),
     ),
     faults=SPLIT,

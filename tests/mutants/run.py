@@ -129,6 +129,8 @@ def _test_outcome(mutant: Mutant, test: Callable[[], object], *, sound: bool) ->
             raise MisfitError(f"{mutant.name}: {error!r}") from error
         except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - what we look for
             return f"a test, {type(error).__name__}"
+        except _EndlessError:
+            return "endless test"
     return ""
 
 

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from tests.manager import test_expiry, test_transfer
+from tests.manager import test_expiry, test_slow_transfer, test_transfer
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tests.sim import test_freshness
-from tribes.manager import delta, donor, fetch, progress
+from tribes.manager import delta, donor, fetch, progress, transfer
 from tribes.manager.delta import DeltaManager
-from tribes.manager.donor import Donor, ServingBudget
+from tribes.manager.donor import Donor
 from tribes.manager.expiry import Expiry
 from tribes.manager.fetch import Fetches
+from tribes.manager.messages import Records, Want
 from tribes.manager.replication import Replicator
+from tribes.manager.serving_budget import ServingBudget
 from tribes.manager.touches import Touches
 from tribes.manager.transfer import Transfer
 
@@ -46,8 +48,84 @@ def _changes_first() -> None:
 _add(
     "silent donor kept",
     "What a silent donor owes is asked of nobody else before the donor is given up.",
-    (Transfer, "_replace", nothing),
+    (Transfer, "_replace", lambda self, pull, now: setattr(pull, "is_silent", True)),
     test=_hangs,
+)
+
+
+def _in_small_messages(
+    test: Callable[..., None], *args: Any, messages: bool = False
+) -> Callable[[], None]:
+    def run() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(donor, "RECORDS_MAX_BYTES", 20_000)
+            patch.setattr(donor, "OUTSTANDING_MAX_BYTES", 80_000)
+            test(*args, *([patch] if messages else []))
+
+    return run
+
+
+_slow_joiner = _in_small_messages(
+    test_slow_transfer.test_a_joiner_that_is_merely_slow_gets_the_rest_when_it_listens, 3.2, 0.2
+)
+_asks_again = _in_small_messages(
+    test_slow_transfer.test_who_asks_again_gets_what_is_missing_once, messages=True
+)
+
+_add(
+    "loss not told",
+    "A donor whose message was not acknowledged in time drops the request and says nothing.",
+    (donor, "UNANSWERED_MAX", 0),
+    test=_slow_joiner,
+)
+_add(
+    "loss not heard",
+    "A joiner takes for complete what its donor calls incomplete.",
+    (Transfer, "on_records", lambda self, *each: _on_records_whole(self, *each)),
+    test=_slow_joiner,
+)
+
+
+def _on_records_whole(self: Transfer, source: Any, message: Records, now: float) -> None:
+    whole = Records(message.context, message.sync, message.pairs, message.done, False)
+    _on_records(self, source, whole, now)
+
+
+_on_records = Transfer.on_records
+_add(
+    "no patience",
+    "A member that was silent is waited for no longer the second time.",
+    (transfer, "PULL_SILENCE_MAX_S", transfer.PULL_SILENCE_S),
+    test=_asks_again,
+)
+_add(
+    "both questions answered",
+    "A donor goes on with what its asker has given up.",
+    (Donor, "on_want", lambda self, source, message, now: _on_want(self, source, message, now)),
+    test=_asks_again,
+)
+
+
+def _on_want(self: Donor, source: Any, message: Want, now: float) -> None:
+    self.serve(source, message.sync, self._wanted(dict(message.have), now), now)
+
+
+_add(
+    "no overtime",
+    "A join is over when its time is, although sessions come.",
+    (transfer, "PROGRESS_S", 0.0),
+    test=_in_small_messages(
+        test_slow_transfer.test_t48_a_join_whose_time_is_over_goes_on_while_sessions_come
+    ),
+)
+_add(
+    "overtime without end",
+    "A join goes on as long as a session comes now and then.",
+    (transfer, "OVERTIME_MAX", 10**6),
+    test=_in_small_messages(
+        test_slow_transfer.test_t48_a_join_ends_after_ten_times_its_time_whatever_comes,
+        messages=True,
+    ),
 )
 _add(
     "one donor for all",

@@ -75,8 +75,9 @@ class ManagerConfig(
         lock: Whether requests of one session wait for each other: ``"none"``, ``"local"`` (in this
             process), ``"cluster"`` (in the whole group).
         lock_timeout: Milliseconds such a request waits; then it is answered 503 and has not run.
-        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions; then it
-            goes on with what it has, and says so. -1: for ever (``stateTransferTimeout``).
+        state_transfer_timeout_s: Seconds a joining node waits for the others' sessions; then, when
+            none come any more, it goes on with what it has, and says so. -1: for ever
+            (``stateTransferTimeout``).
         send_all_sessions_size: Sessions that a donor puts into one message at most
             (``sendAllSessionsSize``).
         expiry_interval: Milliseconds between two looks for idle sessions.

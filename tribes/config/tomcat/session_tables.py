@@ -180,7 +180,7 @@ _DELTA: Final[Table] = (
         "int",
         "manager.send_all_sessions_size",
         "sessions in a message",
-        "whatever sendAllSessions says; at most 256 KiB of them",
+        "whatever sendAllSessions says; at most 64 KiB of them",
     ),
     unused("sendAllSessionsWaitTime", "2000", "ms between two messages", _ALL_HOLD),
     unused("stateTimestampDrop", "true", "drop changes older than the transfer", _MERGED),
