@@ -217,7 +217,7 @@ def digest(key: str, record: Record) -> int:
     if life == _EXPIRED:
         pieces.append(header(main).access.to_bytes(8, "big"))
         for start, name_at, value_at, _, _ in walk(main):
-            if main[start] >> 4 == _MARK:
+            if main[start] >> 4 == _MARK and main[start] & 15 != _TOMBSTONE:
                 pieces.append(_VERSION.pack(*write_of(main, start), _MARK, value_at - name_at))
                 pieces.append(main[name_at:value_at])
     elif life == _LIVE:
