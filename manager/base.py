@@ -185,12 +185,12 @@ class SessionManager:
         Raises:
             SessionLimitError: There are ``max_active_sessions`` already.
         """
-        if 0 <= self.max_active_sessions <= self.table.live:
+        if 0 <= self.max_active_sessions <= self.active_here():
             self._rejected += 1
             raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
-        key = self.ids.new()
+        key = self.new_key()
         while key in self.table:
-            key = self.ids.new()
+            key = self.new_key()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
         self._place(session)
         self._created += 1
@@ -309,6 +309,14 @@ class SessionManager:
     def rotate_id(self, session: Session, grace_s: int = 30) -> SessionId:
         """Give the session a new id; it is valid from the commit on. See `Session.rotate_id`."""
         return session.rotate_id(grace_s)
+
+    def active_here(self) -> int:
+        """Return how many sessions count for ``max_active_sessions``."""
+        return self.table.live
+
+    def new_key(self) -> str:
+        """Make the key of a new session."""
+        return self.ids.new()
 
     def limit_of(self, key: str) -> int:
         """Return how many seconds a session may be idle; 0 or less: for ever."""

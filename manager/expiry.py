@@ -78,6 +78,7 @@ class Expiry:
         channel: Where questions go.
         interval: Seconds between two looks.
         spread: Sends the records of expired sessions to all members.
+        owns: Whether this node owns the session of a key; None: by a hash over all members.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Expiry:
         *,
         interval: float,
         spread: Callable[[Pairs, float], None],
+        owns: Callable[[str], bool] | None = None,
     ) -> None:
         self.expired = 0
         self.objections = 0
@@ -102,6 +104,7 @@ class Expiry:
         self._owners: dict[int, bytes] = {}
         self._draining: set[Member] = set()
         self._is_retired = False
+        self._owns = owns
 
     def start(self, now: float) -> None:
         """Begin to look."""
@@ -138,6 +141,8 @@ class Expiry:
         """Whether this node owns a session now."""
         if self._is_retired:
             return False
+        if self._owns is not None:
+            return self._owns(key)
         partition = partition_of(key)
         owner = self._owners.get(partition)
         if owner is None:

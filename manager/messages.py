@@ -5,7 +5,7 @@
     payload = 00 54 50 59 | u8 version (1) | msgpack array [kind, …]
 
     HELLO          [0, name, [context …], is_first]
-    DELTAS         [1, context, [key, record, key, record …]]
+    DELTAS         [1, context, [key, record, key, record …], epoch]
     DIGESTS        [2, context, sync, first, last, mode, u16 partition + u64 digest …]
     RECORDS        [3, context, sync, [key, record …], done]
     EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
@@ -14,6 +14,7 @@
     CONFIRM        [7, context, sync, u16 partition + u64 digest …]
     RECEIPT        [8, context, sync, u16 partition …]
 
+Those about parts that not all members hold are in :mod:`tribes.manager.placed_messages`.
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
 
@@ -30,6 +31,8 @@ from typing import Any
 from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack, unpack
 
+from .magic import MAGIC, PREFIX, VERSION
+from .placed_messages import PLACED_READERS, Places, Seek, Sought, Stale
 from .session_ids import PARTITIONS
 
 __all__ = [
@@ -43,15 +46,13 @@ __all__ = [
     "Hello",
     "ManagerMessage",
     "Pairs",
+    "PlacedMessage",
     "Receipt",
     "Records",
     "decode_message",
     "is_manager_message",
 ]
 
-MAGIC = b"\x00TPY"
-_VERSION = 1
-_PREFIX = MAGIC + bytes((_VERSION,))
 _DIGEST = struct.Struct(">HQ")
 _PARTITION = struct.Struct(">H")
 
@@ -80,19 +81,26 @@ class Hello:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([0, self.name, self.contexts, self.is_first])
+        return PREFIX + pack([0, self.name, self.contexts, self.is_first])
 
 
 @dataclass(slots=True)
 class Deltas:
-    """What changed in some sessions."""
+    """What changed in some sessions.
+
+    Attributes:
+        context: Name of the application.
+        pairs: The changes.
+        epoch: Of a placed part: the latest that the sender knows.
+    """
 
     context: str
     pairs: Pairs
+    epoch: int = 0
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([1, self.context, _flat(self.pairs)])
+        return PREFIX + pack([1, self.context, _flat(self.pairs), self.epoch])
 
 
 @dataclass(slots=True)
@@ -118,7 +126,7 @@ class Digests:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         packed = _packed(self.digests)
-        return _PREFIX + pack(
+        return PREFIX + pack(
             [2, self.context, self.sync, self.first, self.last, self.offers, packed]
         )
 
@@ -134,7 +142,7 @@ class Records:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([3, self.context, self.sync, _flat(self.pairs), self.done])
+        return PREFIX + pack([3, self.context, self.sync, _flat(self.pairs), self.done])
 
 
 @dataclass(slots=True)
@@ -148,7 +156,7 @@ class ExpireAsk:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         flat = [item for pair in self.keys for item in pair]
-        return _PREFIX + pack([4, self.context, self.ask, flat])
+        return PREFIX + pack([4, self.context, self.ask, flat])
 
 
 @dataclass(slots=True)
@@ -161,7 +169,7 @@ class ExpireAnswer:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
+        return PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
 
 
 @dataclass(slots=True)
@@ -170,7 +178,7 @@ class Draining:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([6])
+        return PREFIX + pack([6])
 
 
 @dataclass(slots=True)
@@ -183,7 +191,7 @@ class Confirm:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([7, self.context, self.sync, _packed(self.digests)])
+        return PREFIX + pack([7, self.context, self.sync, _packed(self.digests)])
 
 
 @dataclass(slots=True)
@@ -197,11 +205,22 @@ class Receipt:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         packed = b"".join(map(_PARTITION.pack, self.differing))
-        return _PREFIX + pack([8, self.context, self.sync, packed])
+        return PREFIX + pack([8, self.context, self.sync, packed])
 
+
+PlacedMessage = Places | Stale | Seek | Sought
 
 ManagerMessage = (
-    Hello | Deltas | Digests | Records | ExpireAsk | ExpireAnswer | Draining | Confirm | Receipt
+    Hello
+    | Deltas
+    | Digests
+    | Records
+    | ExpireAsk
+    | ExpireAnswer
+    | Draining
+    | Confirm
+    | Receipt
+    | PlacedMessage
 )
 
 
@@ -216,12 +235,12 @@ def decode_message(payload: bytes) -> ManagerMessage | None:
     Raises:
         RemoteProtocolError: It is malformed, or of a version that is not spoken here.
     """
-    if not payload.startswith(_PREFIX):
+    if not payload.startswith(PREFIX):
         raise RemoteProtocolError(
-            f"manager message of version {payload[len(MAGIC) : len(_PREFIX)].hex() or 'none'}, "
-            f"spoken here: {_VERSION}"
+            f"manager message of version {payload[len(MAGIC) : len(PREFIX)].hex() or 'none'}, "
+            f"spoken here: {VERSION}"
         )
-    fields = unpack(payload[len(_PREFIX) :])
+    fields = unpack(payload[len(PREFIX) :])
     if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
         raise RemoteProtocolError("a manager message is an array that begins with its kind")
     reader, count = _READERS.get(fields[0], (None, 0))
@@ -286,8 +305,8 @@ def _hello(name: Any, contexts: Any, is_first: Any) -> Hello:
     return Hello(_text(name, NAME_MAX_CHARS), names, _bool(is_first))
 
 
-def _deltas(context: Any, pairs: Any) -> Deltas:
-    return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs))
+def _deltas(context: Any, pairs: Any, epoch: Any = 0) -> Deltas:
+    return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs), _int(epoch, 0, 2**32 - 1))
 
 
 def _digests(context: Any, sync: Any, first: Any, last: Any, offers: Any, packed: Any) -> Digests:
@@ -335,7 +354,7 @@ def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
 
 _READERS: dict[int, tuple[Any, int]] = {
     0: (_hello, 3),
-    1: (_deltas, 2),
+    1: (_deltas, 3),
     2: (_digests, 6),
     3: (_records, 4),
     4: (_expire_ask, 3),
@@ -343,5 +362,6 @@ _READERS: dict[int, tuple[Any, int]] = {
     6: (Draining, 0),
     7: (_confirm, 3),
     8: (_receipt, 3),
+    **PLACED_READERS,
 }
 """By kind: what makes a message of its fields, and how many it has."""

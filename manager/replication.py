@@ -112,6 +112,8 @@ class Replicator:
         wakes: Gets the event loops whose tasks' commits have ended.
     """
 
+    _transfer_type: type[Transfer] = Transfer
+
     def __init__(
         self,
         manager: SessionManager,
@@ -125,7 +127,7 @@ class Replicator:
         self.manager = manager
         self.statistics = ReplicatorStatistics()
         self.repair = Repair(manager, channel, dirty_max=config.dirty_max)
-        self.transfer = Transfer(
+        self.transfer = self._transfer_type(
             manager,
             channel,
             randrange=randrange,
@@ -326,7 +328,7 @@ class Replicator:
         if self._waits and len(targets) < len(self._targets):
             missing = {m: self.repair.why_held_off(m) for m in self.staying if m not in targets}
         pairs = [(commit.key, commit.delta) for commit in commits]
-        payload = Deltas(self.manager.context, pairs).encode()
+        payload = self._deltas(pairs).encode()
         if self._draining:
             targets = self._send_to_draining(targets, payload, keys, now)
         if not targets:
@@ -411,8 +413,11 @@ class Replicator:
         keys = [key for key, _ in pairs]
         targets = self._following(keys, now)
         if targets:
-            payload = Deltas(self.manager.context, pairs).encode()
+            payload = self._deltas(pairs).encode()
             self._channel.post(targets, payload, self._options, now, each=self._marker(keys))
+
+    def _deltas(self, pairs: Pairs) -> Deltas:
+        return Deltas(self.manager.context, pairs)
 
     def _send_touches(self, now: float) -> None:
         if not self._is_running:

@@ -445,6 +445,21 @@ class ManagerConfig(_Config, frozen=True):
     expiry_interval: int = 1000
     pathname: str = ""
 
+    @property
+    def send_options(self) -> int:
+        """Guarantee of a commit, as this kind has it."""
+        return self.channel_send_options
+
+
+class ContextConfig(_Config, frozen=True):
+    """What one context has otherwise than the others (Tomcat: ``Context``).
+
+    Attributes:
+        manager: Its manager, whole; unset: the node's.
+    """
+
+    manager: ManagerConfig | None = None
+
 
 class NodeConfig(_Config, frozen=True):
     """A node: one member of a group, with the sessions of its contexts.
@@ -458,6 +473,7 @@ class NodeConfig(_Config, frozen=True):
             TLS, and so nothing is authenticated.
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
+        context: What some contexts have otherwise, by name.
     """
 
     name: str = ""
@@ -468,6 +484,12 @@ class NodeConfig(_Config, frozen=True):
     drain_timeout_s: float = 25.0
     channel: ChannelConfig = ChannelConfig()
     manager: ManagerConfig = ManagerConfig()
+    context: Mapping[str, ContextConfig] = {}
+
+    def manager_of(self, context: str) -> ManagerConfig:
+        """The settings of a context's manager: its own, or the node's."""
+        own = self.context.get(context)
+        return self.manager if own is None or own.manager is None else own.manager
 
 
 def check_config(config: NodeConfig) -> None:
@@ -810,7 +832,7 @@ def _check_unreplicated(manager: ManagerConfig) -> None:
 
 def waits_for_members(manager: ManagerConfig) -> bool:
     """Whether a commit waits for the members: the options have 2 and do not have 8."""
-    return bool(manager.channel_send_options & 2) and not manager.channel_send_options & 8
+    return bool(manager.send_options & 2) and not manager.send_options & 8
 
 
 def _positive(key: str, value: int) -> None:

@@ -14,11 +14,14 @@ from weakref import WeakSet
 import msgspec
 import structlog
 
+from tribes.config.managers import BackupConfig
 from tribes.config.model import NodeConfig, check_config
 from tribes.errors import LocalProtocolError
 from tribes.ids import UniqueId, make_unique_id, parse_unique_id
 from tribes.interceptors.domain import parse_domain
 from tribes.interceptors.static import adopt_local_member
+from tribes.manager.backup import BackupManager
+from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.clock import Clock, ClockAheadError
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Inbox
@@ -31,6 +34,7 @@ from tribes.node import NodeCore
 from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.addresses import with_addresses
 from tribes.runtime.discovery import discovery_services
+from tribes.runtime.fetching import SessionFetcher
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
@@ -219,10 +223,11 @@ class Sessions:
         return SessionTable(threading.Lock(), self.inbox, max_inactive_s=0)
 
     def _make(self, context: str) -> DeltaManager:
-        settings = self._config.manager
-        manager = DeltaManager(
+        settings = self._config.manager_of(context)
+        kind = BackupManager if isinstance(settings, BackupConfig) else DeltaManager
+        manager = kind(
             context,
-            self._table(),
+            self._table(context),
             self.clock,
             inbox=self.inbox,
             codec=self._codec,
@@ -239,12 +244,12 @@ class Sessions:
     def _new_inbox(self) -> Inbox:
         return Inbox(threading.Lock(), max_bytes=self._config.manager.inbox_max_bytes)
 
-    def _table(self) -> SessionTable:
-        limit = self._config.manager.max_inactive_s
+    def _table(self, context: str) -> SessionTable:
+        limit = self._config.manager_of(context).max_inactive_s
         return SessionTable(threading.Lock(), self.inbox, max_inactive_s=limit)
 
     def _policy(self, context: str) -> CommitPolicy:
-        settings = self._config.manager
+        settings = self._config.manager_of(context)
         return CommitPolicy(
             context,
             threading.Lock(),
@@ -263,7 +268,7 @@ class Sessions:
             self.clock.observe(seen)
         self.inbox = self._new_inbox()
         for context, manager in self._managers.items():
-            manager.start_over(self._table(), self.clock, self.inbox, self._policy(context))
+            manager.start_over(self._table(context), self.clock, self.inbox, self._policy(context))
             manager.replicator = None
         presences = [parts.presence for parts in self._lazy_maps.values()]
         for parts in self._lazy_maps.values():
@@ -389,6 +394,10 @@ def make_shell(
                 each.close()
         raise
     sessions.inbox.wake = lambda: wake(shell.commits)
+    for replicator in core.sessions.replicators.values():
+        if isinstance(replicator, BackupReplicator):
+            timeout_s = replicator.start_timeout_s
+            replicator.manager.fetch = SessionFetcher(replicator, shell, wake, timeout_s=timeout_s)
     return shell
 
 

@@ -16,15 +16,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tribes.config.managers import BackupConfig
 from tribes.config.model import (
     ChannelConfig,
+    ContextConfig,
     ManagerConfig,
     MembershipConfig,
     NodeConfig,
     StaticMemberConfig,
 )
+from tribes.testing.backup_checks import placed_state, survivors
 from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.invariants import check_converged, check_history, check_now
+from tribes.testing.observer import incarnation
+from tribes.testing.session_checks import check_reads, check_state
 from tribes.testing.sim import SimNode, World
 from tribes.testing.sim.world import FIRST_PORT
 from tribes.testing.steps import PERFORM, UNTOLD
@@ -65,6 +70,9 @@ _PATIENCE_S = 2.5
 """Who does not answer and sends no heartbeats is suspected within 2 s."""
 _ASKED_S = 3.5
 """Who sends heartbeats is suspected within 2 s of the first question; there is some load."""
+
+SECOND = "second"
+"""The application with full copies, where the first one has a Backup manager."""
 
 START_S = 1.5
 """Virtual seconds before the plan begins: everybody has found everybody."""
@@ -158,8 +166,13 @@ def patient_collector() -> Iterator[Callable[[], None]]:
 
 def _config(plan: Plan, number: int) -> NodeConfig:
     static = () if plan.multicast else (StaticMemberConfig(host="127.0.0.1", port=FIRST_PORT),)
+    backup = BackupConfig(
+        backup_count=plan.copies,
+        map_send_options=plan.send_options,
+        max_inactive_s=plan.max_inactive_s,
+    )
     return NodeConfig(
-        contexts=("app",),
+        contexts=("app", SECOND) if plan.managers == "both" else ("app",),
         channel=ChannelConfig(
             membership=MembershipConfig(
                 suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
@@ -170,6 +183,7 @@ def _config(plan: Plan, number: int) -> NodeConfig:
         manager=ManagerConfig(
             channel_send_options=plan.send_options, max_inactive_s=plan.max_inactive_s
         ),
+        context={} if plan.managers == "delta" else {"app": ContextConfig(manager=backup)},
     )
 
 
@@ -215,6 +229,19 @@ class _Run:
             large_share=plan.large_share,
         )
         self.history: History = self.workload.history
+        self.is_placed = plan.managers != "delta"
+        self.second: Workload | None = None
+        if plan.managers == "both":
+            self.second = Workload(
+                self.world,
+                clients=2,
+                context=SECOND,
+                routing="random",
+                think_s=plan.think,
+                messages_per_s=0.0,
+                seed=plan.seed + 1,
+                is_second=True,
+            )
         # A connection names the process that it is meant for; a plain Tomcat's does not.
         self.history.state["exact targets"] = plan.links == "own"
 
@@ -230,6 +257,8 @@ class _Run:
         for step in plan.steps:
             world.at(step.at, lambda step=step: self._begin(step))  # type: ignore[misc]
         self.workload.start()
+        if self.second is not None:
+            self.second.start()
         whole = plan.seconds + plan.settle
         end = self.end_s
         while world.now < end:
@@ -239,6 +268,8 @@ class _Run:
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
         self.workload.stop()
+        if self.second is not None:
+            self.second.stop()
         self._mend_all()
         healed = world.now
         end = healed + plan.settle
@@ -248,17 +279,25 @@ class _Run:
                 return violations
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
-        return [
-            *check_converged(world, self.nodes, healed, plan.settle, history=self.history),
-            *check_history(
-                self.history,
-                WorldState.of(world),
-                soon_s=plan.soon_s,
-                patience_s=_patience(plan),
-                suspects=plan.suspect_after == _SUSPECT_AFTER,
-                all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
-            ),
-        ]
+        found = check_converged(world, self.nodes, healed, plan.settle, history=self.history)
+        is_placed = self.is_placed
+        found += check_history(
+            self.history,
+            placed_state(world, "app") if is_placed else WorldState.of(world),
+            soon_s=plan.soon_s,
+            patience_s=_patience(plan),
+            suspects=plan.suspect_after == _SUSPECT_AFTER,
+            all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
+            survivors=survivors(self.history, plan.copies, world.now) if is_placed else None,
+        )
+        if self.second is not None:
+            history = self.second.history
+            found += check_converged(
+                world, self.nodes, healed, plan.settle, history=history, context=SECOND
+            )
+            state = WorldState.of(world, SECOND)
+            found += [*check_reads(history), *check_state(history, state)]
+        return found
 
     def _look(self) -> list[Violation]:
         self._between_looks()
@@ -272,7 +311,10 @@ class _Run:
 
     def watch_drained(self, node: SimNode) -> None:
         """A node says that it may go: what it has must be with its targets, or on the last way."""
-        copies = DrainedCopies(node)
+        if node.core.view.members:
+            # One that sees nobody has given its sessions to nobody.
+            self.history.state.setdefault("drained", set()).add(incarnation(node))
+        copies = DrainedCopies(node, is_placed=self.is_placed)
         if self.plan.send_options & _ACKED == _ACKED & ~_ASYNC:
             self._found += copies.missing(self.world)
         else:
