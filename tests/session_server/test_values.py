@@ -60,7 +60,7 @@ def test_f17_values_that_nobody_touched_are_not_encoded(two: Site) -> None:
             calls.append("decode")
             return codec.decode(data)
 
-    instance.manager.codec = cast("Any", Counting())
+    instance.manager.codec = cast("ValueCodec", Counting())
     session = instance.manager.find(browser.cookie)
     assert session is not None
     assert session["one"] == [1]
