@@ -443,6 +443,7 @@ class NodeConfig(_Config, frozen=True):
             (``notifyLifecycleListenerOnFailure``).
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
+        context: What some contexts have otherwise, by name.
     """
 
     name: str = ""
