@@ -93,6 +93,15 @@ class BackupManager(DeltaManager):
         # What `is_elsewhere` does not say is here.
         return False
 
+    def is_primary(self, session_id: str) -> bool:
+        """Tell whether this member owns the session of an id; safe from any thread."""
+        book = self.book
+        return (
+            book is not None
+            and is_possible_id(session_id)
+            and bool(book.claims[part_of(session_id)])
+        )
+
     def is_elsewhere(self, session_id: str) -> bool:
         """Tell whether another member must be asked for the session of this id."""
         book = self.book
