@@ -150,7 +150,8 @@ class SessionGroup:
     @property
     def is_last(self) -> bool:
         """True when no member stays that could have what is here."""
-        return not any(each.staying for each in self.replicators.values())
+        each_context = (r for r in self.replicators.values() if not r.manager.is_part)
+        return not any(replicator.staying for replicator in each_context)
 
     def drain_report(self) -> DrainReport:
         """How the drain stands."""
