@@ -5,7 +5,7 @@ then asks the other holders for what there is, and holds it (HOLD) when it has a
 a time from others, so that copying leaves room for the requests.
 
 **Giving.** Who should not hold it any more keeps it (KEEP) until every member that should does, and
-a whole comparison with them found nothing to send. Then it tells all members that it is none of the
+a whole comparison has brought them what is here. Then it tells all members that it is none of the
 holders, waits until each has heard it and so sends it nothing more, compares once again, and only
 then forgets. So at every moment of a change there are as many copies as before.
 
@@ -16,7 +16,7 @@ epoch, so that others can tell what was done before it came.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tribes.channel.outputs import Notice
 from tribes.errors import RemoteProtocolError
@@ -75,6 +75,13 @@ class PlacedStatistics:
     refused: int = 0
     stale_told: int = 0
     redirected: int = 0
+
+
+class _Round(NamedTuple):
+    """A comparison of a part that is to be given: with whom, and what had failed before."""
+
+    failed: int
+    asked: frozenset[Member]
 
 
 class PlacedHost(Protocol):
@@ -153,7 +160,7 @@ class PlacedCore:
         self._pulls_max = placing.pulls_max
         self._closing: dict[int, tuple[int, float]] = {}
         """Parts that the others were told to be gone: by which number, and until when to wait."""
-        self._rounds: dict[int, int] = {}
+        self._rounds: dict[int, _Round] = {}
         self._with_donors: set[int] = set()
         self._is_open = False
         self.is_draining = False
@@ -428,7 +435,11 @@ class PlacedCore:
     def _is_given(
         self, number: int, part: PartReplicator, placed: list[Member], now: float
     ) -> bool:
-        """Whether all who should have a part have it, by a comparison that found no difference."""
+        """Whether all who should have a part have it, by a comparison that was completed.
+
+        It need not find everything equal: while others write on, two copies may never be equal at
+        one moment. But what was here when it began is there when it ends; so a drain ends, too.
+        """
         suspected, book = self._channel.view.suspected, self.book
         for member in placed:
             is_whole = book.state_of(member, number) == PlaceState.HOLD
@@ -437,10 +448,13 @@ class PlacedCore:
                 return False
         if not part.is_quiet:
             return False
-        sent = part.transfer.statistics.records_sent
-        if self._rounds.get(number) == sent and not part.transfer.is_comparing:
+        if part.transfer.is_comparing:
+            return False
+        failed = part.transfer.statistics.pulls_failed
+        begun = self._rounds.get(number)
+        if begun is not None and begun.failed == failed and begun.asked.issuperset(placed):
             return True
-        self._rounds[number] = sent
+        self._rounds[number] = _Round(failed, frozenset(part.targets))
         part.compare_all(now)
         return False
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.mutants.registry import nothing
 from tests.sim import test_backup as backup
+from tests.sim import test_backup_reads as reads
 from tests.sim import test_found_backup as found
 from tests.sim import test_lazy_maps as lazy
 from tribes.manager import fetching
@@ -41,6 +42,17 @@ def _from_memory(self: Any, session_id: str, real: Any = BackupManager.is_elsewh
     return session_id not in self.table and real(self, session_id)
 
 
+def _until_equal(
+    self: Any, number: int, part: Any, placed: Any, now: float, real: Any = PlacedCore._is_given
+) -> Any:
+    """Only a comparison that finds nothing to send will do."""
+    sent = part.transfer.statistics.records_sent
+    if getattr(part, "sent_before", -1) != sent:
+        self._rounds.pop(number, None)
+    part.sent_before = sent
+    return real(self, number, part, placed, now)
+
+
 def _to_all(self: Any, part: int) -> Any:
     return list(self.peers)
 
@@ -59,6 +71,27 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         "_give",
         _release_early,
         lazy.test_nothing_is_given_to_a_member_that_hangs,
+    ),
+    (
+        "a part is given when its copies are equal",
+        PlacedCore,
+        "_is_given",
+        _until_equal,
+        reads.test_a_part_is_given_away_while_its_sessions_are_written,
+    ),
+    (
+        "the owner's copy is taken for the latest",
+        fetching.Fetches,
+        "_is_fresh",
+        lambda self, fetch: True,
+        reads.test_a_write_that_an_owner_lacks_is_had_from_the_next_holder,
+    ),
+    (
+        "a write that nobody has is looked for again and again",
+        fetching.Fetches,
+        "settled",
+        property(lambda self: {}, nothing),
+        reads.test_a_write_that_nobody_has_is_looked_for_once,
     ),
     (
         "a node says that it is drained at once",

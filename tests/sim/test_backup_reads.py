@@ -1,10 +1,10 @@
-"""What a client has written is in the session of its next request, also with a Backup manager; and
-what becomes of the sessions when all leave.
+"""What a client has written is in the session of its next request, also with a Backup manager; what
+is written while parts move; and what becomes of the sessions when all leave.
 """
 
 from __future__ import annotations
 
-from tests.sim.backup_nodes import bystanders, core, find, holders, manager, put, start
+from tests.sim.backup_nodes import bystanders, config, core, find, holders, manager, put, start
 from tribes.manager.placement import part_of
 from tribes.testing.sim import SimNode, SimWaiter, World
 
@@ -76,6 +76,34 @@ def test_a_write_that_nobody_has_is_looked_for_once() -> None:
         assert 0.2 < _ask(node, key, forged) < 0.5
     assert not manager(holders(nodes, key)[0]).lacks(key, forged)
     assert _ask(bystanders(nodes, key)[0], key, forged) < 0.05
+
+
+def test_a_part_is_given_away_while_its_sessions_are_written() -> None:
+    """Copies that change are never equal at one moment; what one had is with the others all the
+    same.
+    """
+    world = World(75)
+    nodes = start(world, "abc")
+    keys = [put(nodes[0], n=0) for _ in range(60)]
+    joiner = world.start("d", config())
+    everybody = [*nodes, joiner]
+    for turn in range(60):
+        for key in keys:
+            node = holders(nodes, key)[0]
+            session = manager(node).find(key)
+            assert session is not None
+            session["n"] = turn
+            manager(node).commit(session)
+            node.pump()
+        world.run(0.1)
+    assert all(core(node).placed.is_settled for node in everybody)
+    assert sum(core(node).placed.statistics.released for node in everybody) > 10
+    world.run(1)
+    for key in keys:
+        for node in holders(everybody, key):
+            session = manager(node).find(key)
+            assert session is not None
+            assert session["n"] == 59
 
 
 def test_nobody_is_an_heir_where_all_drain() -> None:
