@@ -89,8 +89,8 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
     (
         "a write that nobody has is looked for again and again",
         fetching.Fetches,
-        "settled",
-        property(lambda self: {}, nothing),
+        "_settle",
+        lambda self, fetch, until: self._finish(fetch, None),
         reads.test_a_write_that_nobody_has_is_looked_for_once,
     ),
     (

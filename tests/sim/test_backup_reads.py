@@ -4,7 +4,17 @@ is written while parts move; and what becomes of the sessions when all leave.
 
 from __future__ import annotations
 
-from tests.sim.backup_nodes import bystanders, config, core, find, holders, manager, put, start
+from tests.sim.backup_nodes import (
+    bystanders,
+    config,
+    core,
+    find,
+    holders,
+    manager,
+    owners,
+    put,
+    start,
+)
 from tribes.manager.placement import part_of
 from tribes.testing.sim import SimNode, SimWaiter, World
 
@@ -31,7 +41,8 @@ def _write_unseen(nodes: list[SimNode]) -> tuple[str, SimNode, tuple[int, int]]:
     """A write on a holder of which the other one does not hear; key, the other one, token."""
     key = put(nodes[0], a=1)
     nodes[0].world.run(0.2)
-    writer, other = holders(nodes, key)
+    other = owners(nodes, key)[0]
+    writer = next(node for node in holders(nodes, key) if node is not other)
     _lose_changes(writer, key)
     session = find(writer, key)
     assert session is not None
