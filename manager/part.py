@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tribes.channel.outputs import Notice
-from tribes.errors import RemoteProtocolError
+from tribes.errors import MemberUnreachableError, RemoteProtocolError
 from tribes.wire.options import SendOptions
 
 from .messages import Deltas
@@ -23,7 +23,7 @@ from .placement import PARTS
 from .progress import JoinProgress
 from .replication import Replicator
 from .session_ids import GROUPS, PARTITIONS, partition_of
-from .transfer import Transfer
+from .transfer import Done, Transfer
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -147,6 +147,23 @@ class PartTransfer(Transfer):
     """Digests and records of a part. See `Transfer`."""
 
     owner: PartReplicator
+    is_open = False
+    """Whether the part is being taken, or was: before that it is only said that it will be."""
+
+    def pull(
+        self,
+        member: Member,
+        now: float,
+        *,
+        offers: bool = False,
+        is_background: bool = False,
+        done: Done | None = None,
+    ) -> None:
+        """Compare with one member, unless all will be compared soon anyway."""
+        if not self.owner.is_held or self.is_open:
+            super().pull(member, now, offers=offers, is_background=is_background, done=done)
+        elif done is not None:
+            done(MemberUnreachableError("the part is not taken yet"), now)
 
     def peer_up(self, member: Member, now: float) -> None:
         """Another holder: ask it for what differs, unless it is the one that has to ask."""
@@ -251,8 +268,8 @@ class PartReplicator(Replicator):
     def hold(self, now: float) -> None:
         """Take the part: be told of every change, and get what the other holders have."""
         self.is_held = True
-        self.transfer = PartTransfer(self.manager, self._channel, **self._transfer_settings)
-        self.transfer.owner = self
+        self.forget_transfer()
+        self.transfer.is_open = True
         self.start(now)
         changed = {**self._changed, **self._homeless}
         self._changed.clear()
@@ -261,6 +278,12 @@ class PartReplicator(Replicator):
             self.transfer.peer_up(member, now)
             if changed:
                 self.repair.mark(member, changed, now)
+
+    def forget_transfer(self) -> None:
+        """What is here has to be compared anew, from the next `hold` on."""
+        self.transfer.stop()
+        self.transfer = PartTransfer(self.manager, self._channel, **self._transfer_settings)
+        self.transfer.owner = self
 
     def start(self, now: float) -> None:
         """Begin to replicate."""
@@ -293,7 +316,7 @@ class PartReplicator(Replicator):
         if is_new and (keys := {**self._changed, **self._homeless}):
             # The next one needs them too.
             self._changed, self._homeless = keys, {}
-            self.repair.mark(member, keys, now)
+            self.repair.send(member, keys, now)
 
     def forget(self, key: str) -> None:
         """A session is not here any more: all holders have it."""

@@ -47,6 +47,7 @@ class PlaceTeller:
 
     Attributes:
         number: Of what was told last.
+        on_heard: Called when somebody has acknowledged what it was told.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class PlaceTeller:
         channel: ChannelCore,
     ) -> None:
         self.number = 0
+        self.on_heard: Callable[[float], None] | None = None
         self._context = context
         self._book = book
         self._entries_of = entries_of
@@ -98,6 +100,8 @@ class PlaceTeller:
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             if not faulty:
                 ear.heard = max(number, ear.heard)
+                if self.on_heard is not None:
+                    self.on_heard(then)
             elif self._ears.get(member) is ear and ear.told == number:
                 self._channel.timers.at(then + _AGAIN_S, again)
 

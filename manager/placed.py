@@ -48,6 +48,9 @@ _CLOSING_S: Final = 15.0
 """A member that does not acknowledge for so long is not waited for: what it sends late is refused
 and redirected."""
 
+_HEARD_S: Final = 1.0
+"""So long a part is not taken because somebody has not heard of it yet."""
+
 _LOST_S: Final = 2.0
 """Who holds a part after all has said so by then."""
 
@@ -161,6 +164,10 @@ class PlacedCore:
         self._closing: dict[int, tuple[int, float]] = {}
         """Parts that the others were told to be gone: by which number, and until when to wait."""
         self._rounds: dict[int, _Round] = {}
+        self._announced: dict[int, tuple[int, float]] = {}
+        """Parts that are to be taken: by which number the others were told, and until when to wait
+        for them."""
+        self._teller.on_heard = self._hold_announced
         self._with_donors: set[int] = set()
         self._is_open = False
         self.is_draining = False
@@ -299,10 +306,25 @@ class PlacedCore:
             # In this order: who is asked for what it has must have us as a target of what follows.
             self._teller.tell_all(now)
             self.statistics.taken += len(taken)
+            until = now + _HEARD_S
             for number in taken:
-                part = self.parts[number]
-                self._group.add_part(part)
-                part.hold(now)
+                self._group.add_part(self.parts[number])
+                self._announced[number] = self._teller.number, until
+            self._channel.timers.at(until, self._hold_announced)
+            self._hold_announced(now)
+
+    def _hold_announced(self, now: float) -> None:
+        """Take the parts of which everybody knows now that they are taken.
+
+        Not before: who has not heard of it still sends a change to the other holders only, perhaps
+        after they were asked for what they have.
+        """
+        for number, (told, until) in list(self._announced.items()):
+            if now >= until or self._teller.has_heard(told):
+                del self._announced[number]
+                part = self.parts.get(number)
+                if self._is_open and part is not None and part.is_held:
+                    part.hold(now)
 
     def _to_take(self) -> list[int]:
         book, taken = self.book, []
@@ -313,7 +335,7 @@ class PlacedCore:
                 continue
             if part is not None and part.is_held:
                 # It was on its way to others, and is to stay.
-                self._closing.pop(number, None)
+                self._reopen(number, part)
                 continue
             if book.donors(number):
                 if pulls >= self._pulls_max:
@@ -408,14 +430,14 @@ class PlacedCore:
     def _give(self, number: int, part: PartReplicator, now: float) -> None:
         """Take one step towards giving a part away, if it is not to lie here."""
         placed = self.book.placed(number)
-        if self.book.local in placed:
+        if self.book.local in placed or number in self._announced:
             self._rounds.pop(number, None)
             return
         closing = self._closing.get(number)
         if closing is not None:
             if any(self.book.state_of(m, number) != PlaceState.HOLD for m in placed):
-                # Somebody else is to have it now: it is from here that he gets it.
-                del self._closing[number]
+                # Somebody else is to have it now: he may get it from here.
+                self._reopen(number, part)
                 return
             told, until = closing
             if now < until and not self._teller.has_heard(told):
@@ -431,6 +453,19 @@ class PlacedCore:
         self._set(number, PlaceState.NONE)
         self._claim()
         self._teller.tell_all(now)
+
+    def _reopen(self, number: int, part: PartReplicator) -> None:
+        """Hold a part that the others were told to be gone: what changed since is not here."""
+        if self._closing.pop(number, None) is None:
+            return
+        now = self._channel.now
+        part.forget_transfer()
+        self._rounds.pop(number, None)
+        self._set(number, PlaceState.PULL)
+        self._claim()
+        self._teller.tell_all(now)
+        self._announced[number] = self._teller.number, now + _HEARD_S
+        self._channel.timers.at(now + _HEARD_S, self._hold_announced)
 
     def _is_given(
         self, number: int, part: PartReplicator, placed: list[Member], now: float

@@ -10,13 +10,11 @@ import pytest
 from tests.mutants.registry import nothing
 from tests.sim import test_backup as backup
 from tests.sim import test_backup_reads as reads
-from tests.sim import test_found_backup as found
 from tests.sim import test_lazy_maps as lazy
 from tribes.manager import fetching
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.base import SessionManager
-from tribes.manager.part import PartReplicator
 from tribes.manager.placed import PlacedCore
 from tribes.manager.placed_messages import PlaceState
 from tribes.manager.places import PlaceBook
@@ -204,13 +202,6 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         "commit",
         SessionManager.commit,
         backup.test_t75_a_long_request_on_a_former_owner_loses_nothing,
-    ),
-    (
-        "what changed on a visit is forgotten at once",
-        PartReplicator,
-        "_note",
-        lambda self, keys: not self.is_held and not self._targets,
-        found.test_a_holder_that_a_visitor_did_not_know_gets_its_changes,
     ),
 ]
 
