@@ -243,15 +243,15 @@ class SessionManager:
             SessionLimitError: There are ``max_active_sessions`` already, and they shall not, or
                 cannot, go for this one (``on_full``).
         """
-        if 0 <= self.max_active_sessions <= self.table.live and not (
+        if 0 <= self.max_active_sessions <= self.active_here() and not (
             self.rules.evicts and self._make_room()
         ):
             self.counts.rejected += 1
             raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
-        key = self.ids.new()
+        key = self.new_key()
         while key in self.table:
             self.counts.duplicates += 1
-            key = self.ids.new()
+            key = self.new_key()
         session = Session(self, SessionKey(key), None, created=self.clock.next())
         self.counts.created += 1
         self.lives.begun()
@@ -420,6 +420,14 @@ class SessionManager:
     def rotate_id(self, session: Session, grace_s: int = 30) -> SessionId:
         """Give the session a new id; it is valid from the commit on. See `Session.rotate_id`."""
         return session.rotate_id(grace_s)
+
+    def active_here(self) -> int:
+        """Return how many sessions count for ``max_active_sessions``."""
+        return self.table.live
+
+    def new_key(self) -> str:
+        """Make the key of a new session."""
+        return self.ids.new()
 
     def limit_of(self, key: str) -> int:
         """Return how many seconds a session may be idle; 0 or less: for ever."""

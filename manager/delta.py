@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .base import SessionManager
-from .fetch import has_write
+from .fetch import FETCH_MAX_S, has_write
 from .inbox import Commit, Question
 from .layout import walk
 from .marks import fired_mark, is_fired
@@ -32,9 +32,11 @@ class DeltaManager(SessionManager):
     Attributes:
         replicator: The side in the core, once a node runs this manager; None before. From other
             threads only the properties here may be used.
+        ask_max_s: Seconds within which the waiter of `ask` is told.
     """
 
     replicator: Replicator | None = None
+    ask_max_s: float = FETCH_MAX_S
 
     @property
     def copies_on(self) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ class DeltaManager(SessionManager):
         hlc, actor = written
         if actor == self.clock.actor or has_write(record, hlc, actor):
             return False
-        known = replicator.fetches.settled.get(key)
+        known = replicator.settled.get(key)
         return known is None or known[:2] != written or known[2] < self._monotonic()
 
     def _may_lack(self, replicator: Replicator) -> bool:
@@ -96,7 +98,8 @@ class DeltaManager(SessionManager):
     def ask(self, session_id: str, written: tuple[int, int] | None, waiter: Waiter) -> bool:
         """Have a session brought here; False when nobody does, and the waiter is not told.
 
-        The waiter is told within `FETCH_MAX_S` seconds, whatever comes of it.
+        The waiter is told within `ask_max_s` seconds, whatever comes of it. What it is told has
+        something in ``missing`` when nobody knows whether there is such a session.
         """
         hlc, actor = written or (0, 0)
         return self.inbox.ask(Question(self.context, session_id, hlc, actor, waiter))
@@ -105,7 +108,7 @@ class DeltaManager(SessionManager):
         """A peer's delta or copy has changed a record: perhaps a request waits for it."""
         super().merged(key, before, after)
         if self.replicator is not None:
-            self.replicator.fetches.seen(key)
+            self.replicator.seen(key)
             self.replicator.expiry.merged(key, after)
 
     def notify_destroyed(self, key: str, reason: str) -> None:

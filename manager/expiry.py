@@ -100,6 +100,7 @@ class Expiry:
         interval: Seconds between two looks.
         spread: Sends the records of expired sessions to all members, and then calls its third
             argument, whoever could not be reached.
+        owns: Whether this node owns the session of a key; None: by a hash over all members.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Expiry:
         *,
         interval: float,
         spread: Callable[[Pairs, float, Callable[[float], None]], None],
+        owns: Callable[[str], bool] | None = None,
     ) -> None:
         self.expired = 0
         self.taken_over = 0
@@ -129,6 +131,7 @@ class Expiry:
         """Whose events are due here."""
         self._unfired: dict[str, float] = {}
         """Expired sessions whose event is another member's, and since when that is known here."""
+        self._owns = owns
 
     def start(self, now: float) -> None:
         """Begin to look."""
@@ -165,6 +168,8 @@ class Expiry:
         """Whether this node owns a session now."""
         if self._is_retired:
             return False
+        if self._owns is not None:
+            return self._owns(key)
         partition = partition_of(key)
         owner = self._owners.get(partition)
         if owner is None:

@@ -17,12 +17,15 @@ from tribes.wire.options import SendOptions
 from .drain import DrainReport
 from .inbox import Commit, CommitResult, Question, Wakes, resolve_all
 from .messages import CONTEXTS_MAX, Draining, Hello, decode_message, is_manager_message
+from .placed_messages import split_context
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 
+    from .part import PartReplicator
+    from .placed import PlacedCore
     from .replication import Replicator
 
 __all__ = ["SessionGroup"]
@@ -55,6 +58,8 @@ class SessionGroup:
         """Who takes the commits of contexts that request threads may not know to be removed."""
         self.unknown_messages = 0
         """Messages of kinds that this release does not know."""
+        self.placed: dict[str, PlacedCore] = {}
+        """By context, who places its parts. The parts themselves are among the replicators."""
         self._name = name
         self._channel = channel
         self._adopt = adopt
@@ -100,16 +105,24 @@ class SessionGroup:
                 if replicator.manager.context in theirs:
                     replicator.peer_up(member, now)
 
+    def add_part(self, part: PartReplicator) -> None:
+        """A part lies here from now on: messages about it go to its replicator."""
+        self.replicators[part.manager.context] = part
+
+    def remove_part(self, context: str) -> None:
+        """A part does not lie here any more."""
+        self.replicators.pop(context, None)
+
     def start(self, now: float) -> None:
         """Begin."""
         self._is_running = True
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.start(now)
 
     def stop(self) -> None:
         """End all timers."""
         self._is_running = False
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.stop()
 
     def retire(self, now: float) -> None:
@@ -121,7 +134,7 @@ class SessionGroup:
         if self._is_retired:
             return
         self._is_retired = True
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.retire()
         for member in self._contexts:
             if self._channel.has_member(member):
@@ -130,14 +143,15 @@ class SessionGroup:
     def drain(self, now: float) -> None:
         """Ask for receipts of all that is here. Parts of something else see to themselves."""
         self.retire(now)
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             if not replicator.manager.is_part:
                 replicator.drain(now)
 
     @property
     def is_last(self) -> bool:
         """True when no member stays that could have what is here."""
-        return not any(each.staying for each in self.replicators.values())
+        each_context = (r for r in self.replicators.values() if not r.manager.is_part)
+        return not any(replicator.staying for replicator in each_context)
 
     def drain_report(self) -> DrainReport:
         """How the drain stands."""
@@ -175,24 +189,24 @@ class SessionGroup:
         elif change.kind is ChangeKind.REMOVED:
             self._contexts.pop(member, None)
             self._draining.pop(member, None)
-            for replicator in self.replicators.values():
+            for replicator in list(self.replicators.values()):
                 replicator.locks.gone(member, change.reason, now)
                 replicator.peer_down(member, now)
                 replicator.peer_lost(now)
 
     def suspicion(self, member: Member, is_suspected: bool, now: float) -> None:
         """A member stopped answering, or answers again."""
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.suspicion(member, is_suspected, now)
 
     def room(self, member: Member, now: float) -> None:
         """There is room again in the live queue of a member."""
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.room(member, now)
 
     def link_lost(self, member: Member, now: float) -> None:
         """A connection to a member broke: it may lack what was on it."""
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.link_lost(member, now)
 
     def commits(self, batch: list[Commit], now: float) -> None:
@@ -205,7 +219,7 @@ class SessionGroup:
         for question in questions:
             replicator = self.replicators.get(question.context)
             if replicator is not None:
-                replicator.fetches.ask(question, now)
+                replicator.ask(question, now)
             else:
                 self._wakes.tell(question.waiter, CommitResult(0, (), {}))
 
@@ -258,6 +272,10 @@ class SessionGroup:
             return True
         replicator = self.replicators.get(message.context)
         if replicator is None:
+            part = split_context(message.context)
+            placed = None if part is None else self.placed.get(part[0])
+            if part is not None and placed is not None:
+                placed.not_here(part[1], source, message, now)
             raise RemoteProtocolError(f"no context {message.context!r} runs here")
         replicator.message(source, message, now)
         return True
@@ -266,7 +284,9 @@ class SessionGroup:
         if not self.replicators and self._adopt is None and not self._had_contexts:
             # A channel without sessions is to others what a plain member is.
             return
-        hello = Hello(self._name, list(self.replicators), is_first)
+        # Who has which parts they tell themselves.
+        contexts = [c for c, each in self.replicators.items() if not each.manager.is_part]
+        hello = Hello(self._name, contexts, is_first)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
             if faulty and self._channel.has_member(member) and self._is_running:
@@ -290,7 +310,7 @@ class SessionGroup:
             # changed before is in the records that we ask for then.
             self._hello(source, now, is_first=False)
             for context, replicator in list(self.replicators.items()):
-                if context in hello.contexts:
+                if context in hello.contexts and not replicator.manager.is_part:
                     replicator.peer_forgot(source, now)
         self._connect(source, now)
         if self._is_retired:
@@ -309,7 +329,7 @@ class SessionGroup:
             self._lay_off(source, now)
 
     def _lay_off(self, member: Member, now: float) -> None:
-        for replicator in self.replicators.values():
+        for replicator in list(self.replicators.values()):
             replicator.peer_draining(member, now)
 
     def _connect(self, member: Member, now: float) -> None:
@@ -318,6 +338,8 @@ class SessionGroup:
             return
         self._adopt_new(contexts, now)
         for context, replicator in list(self.replicators.items()):
+            if replicator.manager.is_part:
+                continue
             if context in contexts:
                 replicator.peer_up(member, now)
             else:

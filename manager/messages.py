@@ -5,7 +5,7 @@
     payload = 00 54 50 59 | u8 version (1) | msgpack array [kind, …]
 
     HELLO          [0, name, [context …], is_first]
-    DELTAS         [1, context, [key, record, key, record …]]
+    DELTAS         [1, context, [key, record, key, record …], epoch]
     DIGESTS        [2, context, sync, sessions, u8 group …, u16 partition + u64 digest …]
     RECORDS        [3, context, sync, [key, record …], done, is_lossy]
     EXPIRE_ASK     [4, context, ask, [key, access, key, access …]]
@@ -23,6 +23,7 @@ Two members compare what they hold by SUMMARY, DIGESTS, WANT, LACK and RECORDS, 
 :mod:`tribes.manager.transfer`; FETCH brings one session at once, see :mod:`tribes.manager.fetch`.
     LOCK           [32, context, verb, ask, turn, key]
 
+Those about parts that not all members hold are in :mod:`tribes.manager.placed_messages`.
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
 
@@ -40,6 +41,8 @@ from typing import Any
 from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack, unpack
 
+from .magic import MAGIC, PREFIX, VERSION
+from .placed_messages import PLACED_READERS, Places, Seek, Sought, Stale
 from .session_ids import GROUPS, PARTITIONS
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "LockVerb",
     "ManagerMessage",
     "Pairs",
+    "PlacedMessage",
     "Receipt",
     "Records",
     "Summary",
@@ -66,9 +70,6 @@ __all__ = [
     "is_manager_message",
 ]
 
-MAGIC = b"\x00TPY"
-_VERSION = 1
-_PREFIX = MAGIC + bytes((_VERSION,))
 _DIGEST = struct.Struct(">HQ")
 _PARTITION = struct.Struct(">H")
 _LISTED = struct.Struct(">HI")
@@ -100,19 +101,26 @@ class Hello:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([0, self.name, self.contexts, self.is_first])
+        return PREFIX + pack([0, self.name, self.contexts, self.is_first])
 
 
 @dataclass(slots=True)
 class Deltas:
-    """What changed in some sessions."""
+    """What changed in some sessions.
+
+    Attributes:
+        context: Name of the application.
+        pairs: The changes.
+        epoch: Of a placed part: the latest that the sender knows.
+    """
 
     context: str
     pairs: Pairs
+    epoch: int = 0
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([1, self.context, _flat(self.pairs)])
+        return PREFIX + pack([1, self.context, _flat(self.pairs), self.epoch])
 
 
 @dataclass(slots=True)
@@ -131,7 +139,7 @@ class Summary:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([9, self.context, self.sync, _SUMMARY.pack(*self.sums)])
+        return PREFIX + pack([9, self.context, self.sync, _SUMMARY.pack(*self.sums)])
 
 
 @dataclass(slots=True)
@@ -155,7 +163,7 @@ class Digests:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         packed = _packed(self.digests)
-        return _PREFIX + pack(
+        return PREFIX + pack(
             [2, self.context, self.sync, self.sessions, bytes(self.groups), packed]
         )
 
@@ -182,7 +190,7 @@ class Want:
             _LISTED.pack(p, len(digests)) + struct.pack(f">{len(digests)}Q", *digests)
             for p, digests in self.have.items()
         )
-        return _PREFIX + pack([10, self.context, self.sync, self.offers, packed])
+        return PREFIX + pack([10, self.context, self.sync, self.offers, packed])
 
 
 @dataclass(slots=True)
@@ -196,7 +204,7 @@ class Lack:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         packed = struct.pack(f">{len(self.digests)}Q", *self.digests)
-        return _PREFIX + pack([11, self.context, self.sync, packed])
+        return PREFIX + pack([11, self.context, self.sync, packed])
 
 
 @dataclass(slots=True)
@@ -220,7 +228,7 @@ class Records:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         pairs = _flat(self.pairs)
-        return _PREFIX + pack([3, self.context, self.sync, pairs, self.done, self.is_lossy])
+        return PREFIX + pack([3, self.context, self.sync, pairs, self.done, self.is_lossy])
 
 
 @dataclass(slots=True)
@@ -234,7 +242,7 @@ class ExpireAsk:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         flat = [item for pair in self.keys for item in pair]
-        return _PREFIX + pack([4, self.context, self.ask, flat])
+        return PREFIX + pack([4, self.context, self.ask, flat])
 
 
 @dataclass(slots=True)
@@ -247,7 +255,7 @@ class ExpireAnswer:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
+        return PREFIX + pack([5, self.context, self.ask, _flat(self.objections)])
 
 
 @dataclass(slots=True)
@@ -256,7 +264,7 @@ class Draining:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([6])
+        return PREFIX + pack([6])
 
 
 @dataclass(slots=True)
@@ -269,7 +277,7 @@ class Confirm:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([7, self.context, self.sync, _packed(self.digests)])
+        return PREFIX + pack([7, self.context, self.sync, _packed(self.digests)])
 
 
 @dataclass(slots=True)
@@ -283,7 +291,7 @@ class Receipt:
     def encode(self) -> bytes:
         """The payload of a byte message."""
         packed = b"".join(map(_PARTITION.pack, self.differing))
-        return _PREFIX + pack([8, self.context, self.sync, packed])
+        return PREFIX + pack([8, self.context, self.sync, packed])
 
 
 @dataclass(slots=True)
@@ -306,7 +314,7 @@ class Fetch:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([12, self.context, self.ask, self.session_id, self.hlc, self.actor])
+        return PREFIX + pack([12, self.context, self.ask, self.session_id, self.hlc, self.actor])
 
 
 @dataclass(slots=True)
@@ -327,7 +335,7 @@ class Fetched:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([13, self.context, self.ask, _flat(self.pairs), self.is_sure])
+        return PREFIX + pack([13, self.context, self.ask, _flat(self.pairs), self.is_sure])
 
 
 class LockVerb(enum.IntEnum):
@@ -359,8 +367,10 @@ class Lock:
 
     def encode(self) -> bytes:
         """The payload of a byte message."""
-        return _PREFIX + pack([32, self.context, int(self.verb), self.ask, self.turn, self.key])
+        return PREFIX + pack([32, self.context, int(self.verb), self.ask, self.turn, self.key])
 
+
+PlacedMessage = Places | Stale | Seek | Sought
 
 ManagerMessage = (
     Hello
@@ -378,6 +388,7 @@ ManagerMessage = (
     | Fetch
     | Fetched
     | Lock
+    | PlacedMessage
 )
 
 
@@ -392,12 +403,12 @@ def decode_message(payload: bytes) -> ManagerMessage | None:
     Raises:
         RemoteProtocolError: It is malformed, or of a version that is not spoken here.
     """
-    if not payload.startswith(_PREFIX):
+    if not payload.startswith(PREFIX):
         raise RemoteProtocolError(
-            f"manager message of version {payload[len(MAGIC) : len(_PREFIX)].hex() or 'none'}, "
-            f"spoken here: {_VERSION}"
+            f"manager message of version {payload[len(MAGIC) : len(PREFIX)].hex() or 'none'}, "
+            f"spoken here: {VERSION}"
         )
-    fields = unpack(payload[len(_PREFIX) :])
+    fields = unpack(payload[len(PREFIX) :])
     if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
         raise RemoteProtocolError("a manager message is an array that begins with its kind")
     reader, count = _READERS.get(fields[0], (None, 0))
@@ -462,8 +473,8 @@ def _hello(name: Any, contexts: Any, is_first: Any) -> Hello:
     return Hello(_text(name, NAME_MAX_CHARS), names, _bool(is_first))
 
 
-def _deltas(context: Any, pairs: Any) -> Deltas:
-    return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs))
+def _deltas(context: Any, pairs: Any, epoch: Any = 0) -> Deltas:
+    return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs), _int(epoch, 0, 2**32 - 1))
 
 
 def _bytes(value: Any, unit: int) -> bytes:
@@ -576,7 +587,7 @@ def _lock(context: Any, verb: Any, ask: Any, turn: Any, key: Any) -> Lock:
 
 _READERS: dict[int, tuple[Any, int]] = {
     0: (_hello, 3),
-    1: (_deltas, 2),
+    1: (_deltas, 3),
     2: (_digests, 5),
     3: (_records, 5),
     4: (_expire_ask, 3),
@@ -590,5 +601,6 @@ _READERS: dict[int, tuple[Any, int]] = {
     12: (_fetch, 5),
     13: (_fetched, 4),
     32: (_lock, 5),
+    **PLACED_READERS,
 }
 """By kind: what makes a message of its fields, and how many it has."""

@@ -215,6 +215,14 @@ class Repair:
             debt.is_under_way = True
             self._later(member, debt, now + debt.backoff)
 
+    def send(self, member: Member, keys: Iterable[str], now: float) -> None:
+        """Send the merged records of these sessions to a member as soon as may be."""
+        debt = self._debts.get(member)
+        if debt is not None:
+            self._owe(debt, keys)
+            if not debt.is_behind:
+                self.go_on(member, now)
+
     def compare(self, member: Member, now: float) -> None:
         """A member may have missed changes of sessions that nobody can name."""
         debt = self._debts.get(member)

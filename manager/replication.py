@@ -18,7 +18,7 @@ from tribes.wire.options import SendOptions
 from .drain import Drain, differing_partitions
 from .expiry import Expiry
 from .fetch import Fetches
-from .inbox import Commit, Wakes, resolve_all
+from .inbox import Commit, Question, Wakes, resolve_all
 from .locks import ClusterLocks
 from .messages import (
     Confirm,
@@ -122,6 +122,8 @@ class Replicator:
         budget: What all donors of this process may have on its way; None: one of its own.
     """
 
+    _transfer_type: type[Transfer] = Transfer
+
     def __init__(
         self,
         manager: SessionManager,
@@ -135,7 +137,7 @@ class Replicator:
     ) -> None:
         self.manager = manager
         self.statistics = ReplicatorStatistics()
-        self.transfer = Transfer(
+        self.transfer = self._transfer_type(
             manager,
             channel,
             randrange=randrange,
@@ -316,6 +318,19 @@ class Replicator:
 
     # The way out.
 
+    def ask(self, question: Question, now: float) -> None:
+        """A request needs a session that is not here, or not with what its client has written."""
+        self.fetches.ask(question, now)
+
+    def seen(self, key: str) -> None:
+        """A session has changed here: perhaps a request waits for that."""
+        self.fetches.seen(key)
+
+    @property
+    def settled(self) -> dict[str, tuple[int, int, float]]:
+        """By session, the write last asked for, and until when the answer holds."""
+        return self.fetches.settled
+
     def commits(self, batch: list[Commit], now: float) -> None:
         """Spread what request threads committed."""
         self.statistics.commits += len(batch)
@@ -369,7 +384,7 @@ class Replicator:
         if self._waits and len(targets) < len(self._targets):
             missing = {m: self.repair.why_held_off(m) for m in self.staying if m not in targets}
         pairs = [(commit.key, commit.delta) for commit in commits]
-        payload = Deltas(self.manager.context, pairs).encode()
+        payload = self._deltas(pairs).encode()
         if self._draining:
             targets = self._send_to_draining(targets, payload, keys, now)
         if not targets:
@@ -458,7 +473,7 @@ class Replicator:
             then(now)
             return
         self.manager.traffic.count_sent("expiries")
-        payload = Deltas(self.manager.context, pairs).encode()
+        payload = self._deltas(pairs).encode()
         self._channel.post(
             targets,
             payload,
@@ -467,6 +482,9 @@ class Replicator:
             settled=lambda faulty, when: then(when),
             each=self._marker(keys),
         )
+
+    def _deltas(self, pairs: Pairs) -> Deltas:
+        return Deltas(self.manager.context, pairs)
 
     def _send_touches(self, now: float) -> None:
         if not self._is_running:

@@ -83,6 +83,7 @@ class Session(MutableMapping[str, Any]):
         rotated_from: The id before `rotate_id`, until the commit.
         suffix: What the manager appends to ids that clients get.
         held: For the manager: what it knows of the session's copies.
+        epoch: Where members own sessions: of which owner's time the record is; else 0.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Session(MutableMapping[str, Any]):
         "_notes",
         "_own_changes",
         "begun_ds",
+        "epoch",
         "failures",
         "first_hlc",
         "held",
@@ -135,6 +137,7 @@ class Session(MutableMapping[str, Any]):
         """Attributes that a commit could not encode, and has counted."""
         self.suffix = ""
         self.held: Held | None = None
+        self.epoch = 0
         self._home = home
         self.first_hlc = created
         self._id = session_id

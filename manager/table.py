@@ -27,6 +27,7 @@ from .aliases import Aliases
 from .container import facts_of
 from .digests import PartitionDigests
 from .merge import digest, merge
+from .placement import PARTS, part_of
 from .record import HAS_CONTAINER, Life, Record, header, main_of, size, with_access
 from .session_ids import GROUPS, PARTITIONS, partition_of
 
@@ -63,6 +64,7 @@ class SessionTable:
         lock: As given; others may hold it for a few dictionary operations of their own.
         created: Sessions that appeared here live, by a commit or from a peer.
         destroyed_horizon: hlc; destroyed sessions that ended before it are forgotten.
+        live_in: How many live sessions each part has, see :mod:`tribes.manager.placement`.
         live_peak: The most live sessions that there ever were.
         marked: Keys that were marked to go, with the hlc of the mark; it counts as long as the
             session was not used since (`tribes.manager.eviction`).
@@ -81,6 +83,7 @@ class SessionTable:
         "created",
         "destroyed_horizon",
         "get",
+        "live_in",
         "live_peak",
         "lock",
         "marked",
@@ -111,6 +114,7 @@ class SessionTable:
         self.bytes = 0
         self.created = 0
         self.live_peak = 0
+        self.live_in = [0] * PARTS
 
     # Reading, in any thread.
 
@@ -215,6 +219,8 @@ class SessionTable:
             self._partitions[partition] = keys[:at] + keys[at + 1 :]
             if main[1]:
                 del self._dead[main[1]][key]
+            else:
+                self.live_in[part_of(key)] -= 1
             self._limits.pop(key, None)
             self.marked.pop(key, None)
             self._aliases.forget(SessionKey(key), facts)
@@ -356,6 +362,8 @@ class SessionTable:
 
     def _file(self, key: str, expected: Record | None, was: int, life: int) -> None:
         """Keep the lists of keys: a session appeared or changed its life."""
+        if life == _LIVE or (expected is not None and was == _LIVE):
+            self.live_in[part_of(key)] += 1 if life == _LIVE else -1
         if expected is None:
             partition = partition_of(key)
             self._partitions[partition] = (*self._partitions.get(partition, ()), key)

@@ -13,6 +13,7 @@ counted as         Tomcat's event          what it is
 ``records``        ALL_SESSION_DATA,       sessions that somebody lacked
                    TRANSFERCOMPLETE
 ``fetches``        none                    a session that a request needs now, and the answer
+``places``         none                    of a Backup manager: who holds what
 ``receipts``       none                    what a member that leaves has confirmed
 =================  ======================  ==================================================
 
@@ -40,6 +41,7 @@ from .messages import (
     Summary,
     Want,
 )
+from .placed_messages import Places, Seek, Sought, Stale
 
 __all__ = ["Traffic"]
 
@@ -56,6 +58,10 @@ _KINDS: dict[type, str] = {
     Receipt: "receipts",
     ExpireAsk: "expire_asks",
     ExpireAnswer: "expire_answers",
+    Places: "places",
+    Stale: "places",
+    Seek: "fetches",
+    Sought: "fetches",
 }
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .base import SessionManager
     from .record import Record
 
-__all__ = ["Transfer", "TransferStatistics"]
+__all__ = ["Done", "Transfer", "TransferStatistics"]
 
 Done = Callable[[Exception | None, float], None]
 """Told how a comparison ended, and when."""

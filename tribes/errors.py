@@ -20,6 +20,7 @@
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
     ├── MapFullError                 a replicated map has no room for one more entry
     ├── StoreError                   a session store cannot do what it was asked (``__cause__``)
+    │   ├── SessionUnreachableError  the members that hold a session do not answer
     │   ├── StoreConflictError       somebody else has saved or deleted the value meanwhile
     │   ├── StoreDataError           stored bytes are damaged, tampered with or foreign; kept aside
     │   ├── StoreLimitError          a value is too large; nothing was sent, the old copy stays
@@ -179,6 +180,10 @@ class GroupSendError(ChannelError):
 
 class StoreError(TribesError):
     """A session store did not do what it was asked; ``__cause__`` holds the system's error."""
+
+
+class SessionUnreachableError(StoreError):
+    """The members that hold a session do not answer, so nobody here knows whether there is one."""
 
 
 class StoreConflictError(StoreError):

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tribes.channel.core import ChannelCore, Output
 from tribes.channel.outputs import Notice
-from tribes.errors import LocalProtocolError
+from tribes.config.managers import BackupConfig
+from tribes.errors import ChannelError, LocalProtocolError
 from tribes.gauges import NodeGauges, gauges_of
 from tribes.interceptors.rules import advice, check_stack
+from tribes.manager.backup import BackupManager
+from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.group import SessionGroup
 from tribes.manager.inbox import Wakes
 from tribes.manager.messages import CONTEXTS_MAX
@@ -169,6 +172,19 @@ class NodeCore:
         """True when every context has what the other members had."""
         return self.sessions.is_joined
 
+    def check_start(self) -> None:
+        """Refuse to go on where a manager could not start and is to end the node then.
+
+        Raises:
+            ChannelError: Names the context.
+        """
+        for context, replicator in self.sessions.replicators.items():
+            if isinstance(replicator, BackupReplicator) and replicator.has_failed:
+                raise ChannelError(
+                    f"the members with the context {context!r} did not say what they hold within "
+                    "rpc_timeout, and terminate_on_start_failure is set"
+                )
+
     @property
     def is_drained(self) -> bool:
         """True when nothing is on its way to any member, and no member is known to be behind.
@@ -309,7 +325,13 @@ class NodeCore:
 
     def _replicator(self, context: str) -> Replicator:
         manager = self._make_manager(context)
-        manager.replicator = Replicator(manager, **self._replication(manager))
+        settings = self._replication(manager)
+        config = self.config.replicated_manager_of(context)
+        if isinstance(manager, BackupManager) and isinstance(config, BackupConfig):
+            settings["config"] = config
+            manager.replicator = BackupReplicator(manager, group=self.sessions, **settings)
+        else:
+            manager.replicator = Replicator(manager, **settings)
         return manager.replicator
 
     def _replication(self, manager: DeltaManager) -> dict[str, Any]:

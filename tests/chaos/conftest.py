@@ -89,6 +89,7 @@ class Nodes:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self.command: tuple[str, ...] = ("-m", "tribes", "demo-node")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._asker = ThreadPoolExecutor(1, initializer=place.enter)
         self._http = httpx.Client(timeout=REQUEST_S, trust_env=False)
@@ -98,7 +99,7 @@ class Nodes:
         for name in names:
             command = [
                 *self.place.prefix(name),
-                *(sys.executable, "-m", "tribes", "demo-node", "--name", name),
+                *(sys.executable, *self.command, "--name", name),
                 *("--address", self.place.address(name)),
                 *("--http-port", str(self.place.http_port(name))),
                 *("--multicast-port", str(self.place.multicast_port())),

@@ -181,6 +181,10 @@ def test_what_cannot_be_is_named(text: str, match: str) -> None:
     ("manager", "match"),
     [
         (BackupConfig(backup_count=0), "context.a.manager.backup_count: must be greater than 0"),
+        (BackupConfig(cache_max=0), "context.a.manager.cache_max: must be greater than 0"),
+        (BackupConfig(weight=17), "context.a.manager.weight: must be 0 .* to 16, found 17"),
+        (BackupConfig(weight=-1), "context.a.manager.weight: must be 0 .* to 16, found -1"),
+        (BackupConfig(zone="z" * 65), "context.a.manager.zone: .* 64 characters, found 65"),
         (
             BackupConfig(map_send_options=8, min_copies=1),
             "with map_send_options = 8 no commit waits",

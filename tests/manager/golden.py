@@ -35,6 +35,8 @@ from tribes.manager.messages import (
     Summary,
     Want,
 )
+from tribes.manager.placed_messages import Answer, Places, PlaceState, Seek, Sought, Stale
+from tribes.manager.placement import PARTS
 from tribes.manager.record import (
     WHOLE,
     Entry,
@@ -149,6 +151,21 @@ MESSAGES: Final[dict[str, ManagerMessage]] = {
     "draining": Draining(),
     "confirm": Confirm("app", 4, {0: 1, 4095: 2**64 - 1}),
     "receipt": Receipt("app", 4, [0, 4095]),
+    "deltas of a part": Deltas("app\x1f7", [(_KEY, _DELTA)], 3),
+    "places": Places(
+        "app",
+        5,
+        1,
+        "east",
+        True,
+        [PlaceState(part % 4) for part in range(PARTS)],
+        [part % 3 for part in range(PARTS)],
+        list(range(PARTS)),
+    ),
+    "stale": Stale("app", 63, 2**32 - 1, [b"0123456789abcdef"], [_KEY]),
+    "seek": Seek("app", 1, _KEY, "", 2**64 - 1),
+    "sought": Sought("app", 1, Answer.FOUND, _KEY, _DELTA),
+    "sought in vain": Sought("app", 2, Answer.NONE),
 }
 
 VALUES: Final[dict[str, Any]] = {

@@ -83,6 +83,7 @@ def plan_for(mutant: Mutant, seed: int) -> Plan:
         members=members,
         seconds=rest.get("seconds", 10.0),
         faults=mutant.faults,
+        managers=rest.get("managers", "delta"),
     )
     if mutant.options:
         rest["send_options"] = mutant.options[seed % len(mutant.options)]

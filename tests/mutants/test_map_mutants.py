@@ -14,6 +14,7 @@ from tests.sim import test_maps as maps
 from tribes.manager.base import SessionManager
 from tribes.manager.container import MAX_INACTIVE, encode_idle
 from tribes.manager.group import SessionGroup
+from tribes.manager.placed import PlacedCore
 from tribes.manager.record import WHOLE, Entry, Kind, Record, pack_delta
 from tribes.maps import manager as manager_module
 from tribes.maps import questions
@@ -30,6 +31,14 @@ def _removed_alive(self: Any, created: int, hlc: int, base: int, data: bytes | N
     limit = Entry(1, 0, MAX_INACTIVE, encode_idle(0), hlc, self.clock.actor, base)
     value = Entry(0, int(kind), b"v", data or b"", hlc, self.clock.actor, base)
     return pack_delta(created, hlc, self.clock.actor, self.now_ds(), WHOLE, [value, limit])
+
+
+def _give_at_once(self: Any, number: int, part: Any, now: float) -> None:
+    """Forget a part as soon as it is not to lie here."""
+    if self.book.local not in self.book.placed(number):
+        self._closing[number] = 0, now
+        self._release(number, part, now)
+        self._review(now)
 
 
 MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
@@ -63,17 +72,17 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
     ),
     (
         "a partition is given away at once",
-        LazyCore,
-        "_may_go",
-        lambda self, partition, now: self._channel.local not in self._placed(partition),
+        PlacedCore,
+        "_give",
+        _give_at_once,
         lazy.test_nothing_is_given_to_a_member_that_hangs,
     ),
     (
         "a partition is never given away",
-        LazyCore,
-        "_may_go",
-        lambda self, partition, now: False,
-        lazy.test_each_partition_lies_on_a_primary_and_its_backups,
+        PlacedCore,
+        "_is_given",
+        lambda self, number, part, placed, now: False,
+        lazy.test_a_join_moves_partitions_and_loses_nothing,
     ),
     (
         "a leaving member keeps what it has",
@@ -84,17 +93,10 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
     ),
     (
         "lost copies are not made anew",
-        LazyCore,
-        "_moved",
-        nothing,
+        PlacedCore,
+        "_to_take",
+        lambda self, real=PlacedCore._to_take: real(self) if not self.held else [],
         lazy.test_a_crash_promotes_backups_and_copies_are_made_anew,
-    ),
-    (
-        "a joining holder answers before it has all",
-        questions,
-        "_knows",
-        lambda manager, request: True,
-        lazy.test_a_join_moves_partitions_and_loses_nothing,
     ),
     (
         "the first holder is asked for ever",

@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from tribes.config.managers import ContextConfig, ManagerConfig, PersistentConfig, StandardConfig
+from tribes.config.managers import (
+    BackupConfig,
+    ContextConfig,
+    ManagerConfig,
+    PersistentConfig,
+    StandardConfig,
+)
 from tribes.config.model import NodeConfig
 from tribes.config.stores import FileStoreConfig
 from tribes.errors import ConfigError, LocalProtocolError
+from tribes.manager.backup import BackupManager
+from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.delta import DeltaManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.standard import StandardManager
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.parts import Sessions
+from tribes.web.freshness import bring
 
 from .test_replicated_map import running, wait_until
 
@@ -99,6 +108,56 @@ def test_t02_kinds_are_mixed_on_one_node(make_config: MakeConfig, tmp_path: Path
     assert found is not None
     assert found["x"] == 3
     again.stop_local()
+
+
+def test_t02_one_application_has_all_copies_and_another_some(make_config: MakeConfig) -> None:
+    """Delta and Backup managers on the same three nodes: both replicate, each as its kind does, and
+    each waits for its own members.
+    """
+    backup = ContextConfig(manager=BackupConfig(map_send_options=6))
+    config = msgspec.structs.replace(
+        make_config("a", contexts=("all",), send_options=6), context={"some": backup}
+    )
+    nodes = [BackgroundNode(msgspec.structs.replace(config, name=name)) for name in "abc"]
+    a, b, _ = nodes
+
+    def some(node: BackgroundNode) -> BackupManager:
+        manager = node.manager("some")
+        assert isinstance(manager, BackupManager)
+        return manager
+
+    def is_settled(node: BackgroundNode) -> bool:
+        core = some(node).replicator
+        return isinstance(core, BackupReplicator) and core.placed.is_settled
+
+    with running(*nodes):
+        wait_until(lambda: all(len(node.manager("all").copies_on) == 2 for node in nodes))
+        wait_until(lambda: all(len(some(node).copies_on) == 2 for node in nodes))
+        wait_until(lambda: all(map(is_settled, nodes)))
+        acked = {}
+        for context in config.contexts:
+            session = a.manager(context).create()
+            session["x"] = context
+            acked[context] = len(a.commit(session).acked)
+        assert acked == {"all": 2, "some": 1}
+        keys = [new(a, "some", x=number) for number in range(20)]
+        everywhere = [new(a, "all", x=number) for number in range(20)]
+        for key in keys:
+            assert sum(key in some(node).table for node in nodes) == 2
+        for key in everywhere:
+            assert all(node.manager("all").find(key) for node in nodes)
+        for number, key in enumerate(keys):
+            bring(some(b), (key,), None)
+            found = some(b).find(key)
+            assert found is not None
+            assert found["x"] == number
+            found["y"] = number
+            assert b.commit(found).missing == {}
+        for number, key in enumerate(keys):
+            bring(some(a), (key,), None)
+            found = some(a).find(key)
+            assert found is not None
+            assert found["y"] == number
 
 
 async def test_a_channel_looks_after_them_too(make_config: MakeConfig, tmp_path: Path) -> None:

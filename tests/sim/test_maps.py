@@ -54,6 +54,24 @@ def test_every_member_has_every_entry(options: int) -> None:
         assert sorted(waiters[0].result.acked) == ["b", "c"]
 
 
+def test_t87_every_member_has_every_value_and_who_leaves_takes_none_away() -> None:
+    """Put on one, read on all, also on one that joins later, and when the first one has left."""
+    world = World(30)
+    nodes, maps = opened(world, "ab")
+    maps[0].put("k", {"n": 1})
+    world.run(0.2)
+    assert [state(each) for each in maps] == [{"k": {"n": 1}}] * 2
+    joiner = world.start("c", NodeConfig())
+    world.run(1)
+    late = joiner.open_map()
+    world.run(2)
+    assert state(late) == {"k": {"n": 1}}
+    nodes[0].stop(drain=5)
+    world.run(3)
+    assert not nodes[0].is_alive
+    assert [state(each) for each in (maps[1], late)] == [{"k": {"n": 1}}] * 2
+
+
 def test_members_without_the_map_get_nothing_of_it() -> None:
     """Only who opens a map holds it, and other maps are other maps."""
     world = World(2)

@@ -38,6 +38,11 @@ __all__ = [
 ]
 
 
+WEIGHT_MAX: Final = 16
+ZONE_MAX_CHARS: Final = 64
+"""Greater ones the members would not tell each other."""
+
+
 class BackupConfig(ManagerConfig, frozen=True, tag="backup"):
     """One copy of each session beside its first, or more (Tomcat: ``BackupManager``).
 
@@ -50,6 +55,10 @@ class BackupConfig(ManagerConfig, frozen=True, tag="backup"):
             for gone (``accessTimeout``).
         terminate_on_start_failure: Fail the start of the node when the others' sessions cannot be
             had (``terminateOnStartFailure``); false: serve, and get them later.
+        weight: How many sessions this member takes, compared with others, 0 to 16; 0: none.
+        zone: What fails together with this member beside its host, such as a rack: copies lie in
+            others, if there are any.
+        cache_max: Sessions of other members that are kept here while requests use them.
     """
 
     backup_count: int = 1
@@ -57,6 +66,9 @@ class BackupConfig(ManagerConfig, frozen=True, tag="backup"):
     rpc_timeout: int = 15_000
     access_timeout: int = 5000
     terminate_on_start_failure: bool = False
+    weight: int = 1
+    zone: str = ""
+    cache_max: int = 10_000
 
     @property
     def send_options(self) -> int:
@@ -212,8 +224,22 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
         return
     _check_unreplicated(manager, key)
     if isinstance(manager, BackupConfig):
-        for name in ("backup_count", "rpc_timeout", "access_timeout"):
-            _positive(f"{key}.{name}", getattr(manager, name))
+        _check_backup(manager, key)
+
+
+def _check_backup(manager: BackupConfig, key: str) -> None:
+    for name in ("backup_count", "rpc_timeout", "access_timeout", "cache_max"):
+        _positive(f"{key}.{name}", getattr(manager, name))
+    if not 0 <= manager.weight <= WEIGHT_MAX:
+        raise ConfigError(
+            f"must be 0 (hold nothing) to {WEIGHT_MAX}, found {manager.weight}",
+            key=f"{key}.weight",
+        )
+    if len(manager.zone) > ZONE_MAX_CHARS:
+        raise ConfigError(
+            f"must have at most {ZONE_MAX_CHARS} characters, found {len(manager.zone)}",
+            key=f"{key}.zone",
+        )
 
 
 def check_persistent(config: PersistentConfig, *, has_store: bool, key: str = "") -> None:

@@ -26,6 +26,7 @@ from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import Commit
 from tribes.manager.merge import merge
 from tribes.manager.messages import NAME_MAX_CHARS
+from tribes.manager.placed_messages import part_context
 from tribes.manager.reading import Reading
 from tribes.manager.record import (
     WHOLE,
@@ -104,7 +105,8 @@ def map_context(name: str, *, partition: int | None = None, is_lazy: bool = Fals
             f"the name of a map has 1 to {NAME_MAX_CHARS_OF_MAPS} characters, not {len(name)}"
         )
     if is_lazy:
-        return f"{LAZY_PREFIX}:{name}" if partition is None else f"{LAZY_PREFIX}/{partition}:{name}"
+        whole = f"{LAZY_PREFIX}:{name}"
+        return whole if partition is None else part_context(whole, partition)
     return CONTEXT_PREFIX + name
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from tribes.config.managers import (
+    BackupConfig,
     ManagerConfig,
     MemcachedConfig,
     PersistentConfig,
@@ -25,6 +26,7 @@ from tribes.config.managers import (
     kind_of,
 )
 from tribes.errors import ConfigError
+from tribes.manager.backup import BackupManager
 from tribes.manager.delta import DeltaManager
 from tribes.manager.persistent import PersistentManager
 from tribes.manager.record import deciseconds
@@ -118,6 +120,10 @@ def _delta(parts: ManagerParts) -> DeltaManager:
     return DeltaManager(parts.context, parts.table, parts.clock, **parts.settings())
 
 
+def _backup(parts: ManagerParts) -> BackupManager:
+    return BackupManager(parts.context, parts.table, parts.clock, **parts.settings())
+
+
 def _standard(parts: ManagerParts) -> StandardManager:
     config: StandardConfig = parts.config
     if parts.store is not None:
@@ -183,6 +189,7 @@ def _memcached(parts: ManagerParts) -> SessionManager:
 
 FACTORIES: Final[dict[type[ManagerConfig], Factory]] = {
     ManagerConfig: _delta,
+    BackupConfig: _backup,
     StandardConfig: _standard,
     PersistentConfig: _persistent,
     MemcachedConfig: _memcached,

@@ -212,10 +212,16 @@ class Shell:
         self.pump()
 
     async def joined(self, timeout: float) -> bool:
-        """Wait until this node has the sessions of the others; False when that took too long."""
+        """Wait until this node has the sessions of the others; False when that took too long.
+
+        Raises:
+            ChannelError: It cannot have them, and a manager's settings say that it must then not
+                start (``terminate_on_start_failure``).
+        """
         with trio.move_on_after(timeout):
             while not self.core.is_joined:
                 await self.changed()
+            self.core.check_start()
             return True
         return False
 

@@ -23,9 +23,10 @@ class DrainedCopies:
     Args:
         node: It says so now.
         context: The web application.
+        is_placed: Its sessions lie on some nodes: the others together must have what is here.
     """
 
-    def __init__(self, node: SimNode, context: str = "app") -> None:
+    def __init__(self, node: SimNode, context: str = "app", *, is_placed: bool = False) -> None:
         manager = node.manager(context)
         table = manager.table
         self._node = node
@@ -34,6 +35,7 @@ class DrainedCopies:
         self._context = context
         records = ((key, table.get(key)) for key in table.keys())  # noqa: SIM118 - no mapping
         self._records = {key: record for key, record in records if record is not None}
+        self._is_placed = is_placed
         self._targets = {m.unique_id for m in node.core.sessions.replicators[context].targets}
 
     def missing(self, world: World) -> list[Violation]:
@@ -48,6 +50,12 @@ class DrainedCopies:
         found = []
         for key, record in self._records.items():
             together = _together([table.get(key) for table in tables.values()])
+            if self._is_placed:
+                if targets and not _has(key, together, record):
+                    text = f"no node has a session, or all changes of it, that {self._where} had"
+                    facts = self._where, self._where, key[:8]
+                    found.append(Violation("drained copies", text, facts, world.now))
+                continue
             for where in targets:
                 held = tables[where].get(key)
                 if _has(key, held, record) or (

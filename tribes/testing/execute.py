@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tribes.config.managers import ContextConfig
+from tribes.config.managers import BackupConfig, ContextConfig
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -24,9 +24,12 @@ from tribes.config.model import (
     NodeConfig,
     StaticMemberConfig,
 )
+from tribes.testing.backup_checks import placed_state, survivors
 from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.invariants import check_converged, check_history, check_now
 from tribes.testing.lock_checks import check_locks, check_locks_over
+from tribes.testing.observer import incarnation
+from tribes.testing.session_checks import check_reads, check_state
 from tribes.testing.sim import SimNode, World
 from tribes.testing.sim.world import FIRST_PORT
 from tribes.testing.steps import PERFORM, UNTOLD
@@ -69,6 +72,9 @@ _PATIENCE_S = 2.5
 """Who does not answer and sends no heartbeats is suspected within 2 s."""
 _ASKED_S = 3.5
 """Who sends heartbeats is suspected within 2 s of the first question; there is some load."""
+
+SECOND = "second"
+"""The application with full copies, where the first one has a Backup manager."""
 
 START_S = 1.5
 """Virtual seconds before the plan begins: everybody has found everybody."""
@@ -162,7 +168,7 @@ def patient_collector() -> Iterator[Callable[[], None]]:
 
 def _config(plan: Plan, number: int) -> NodeConfig:
     static = () if plan.multicast else (StaticMemberConfig(host="127.0.0.1", port=FIRST_PORT),)
-    extras = {
+    contexts = {
         extra.name: ContextConfig(
             manager=ManagerConfig(
                 channel_send_options=extra.send_options, max_inactive_s=plan.max_inactive_s
@@ -171,9 +177,16 @@ def _config(plan: Plan, number: int) -> NodeConfig:
         for extra in plan.contexts
         if not extra.nodes or number in extra.nodes
     }
+    if plan.managers != "delta":
+        backup = BackupConfig(
+            backup_count=plan.copies,
+            map_send_options=plan.send_options,
+            max_inactive_s=plan.max_inactive_s,
+        )
+        contexts["app"] = ContextConfig(manager=backup)
     return NodeConfig(
-        contexts=("app",),
-        context=extras,
+        contexts=("app", SECOND) if plan.managers == "both" else ("app",),
+        context=contexts,
         channel=ChannelConfig(
             membership=MembershipConfig(
                 suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
@@ -243,6 +256,21 @@ class _Run:
             large_share=plan.large_share,
         )
         self.history: History = self.workload.history
+        self.loads = [*self.extras, self.workload]
+        self.is_placed = plan.managers != "delta"
+        self.second: Workload | None = None
+        if plan.managers == "both":
+            self.second = Workload(
+                self.world,
+                clients=2,
+                context=SECOND,
+                routing="random",
+                think_s=plan.think,
+                messages_per_s=0.0,
+                seed=plan.seed + 1,
+                is_second=True,
+            )
+            self.loads.append(self.second)
         # A connection names the process that it is meant for; a plain Tomcat's does not.
         self.history.state["exact targets"] = plan.links == "own"
 
@@ -257,7 +285,7 @@ class _Run:
             WitnessCheck(world, self._found)
         for step in plan.steps:
             world.at(step.at, lambda step=step: self._begin(step))  # type: ignore[misc]
-        for load in (*self.extras, self.workload):
+        for load in self.loads:
             load.start()
         whole = plan.seconds + plan.settle
         end = self.end_s
@@ -267,7 +295,7 @@ class _Run:
                 return violations
             if progress is not None:
                 progress((world.now - START_S) / max(whole, 1e-9))
-        for load in (*self.extras, self.workload):
+        for load in self.loads:
             load.stop()
         self._mend_all()
         healed = world.now
@@ -280,6 +308,7 @@ class _Run:
                 progress((world.now - START_S) / max(whole, 1e-9))
         found = []
         for load in (self.workload, *self.extras):
+            is_placed = self.is_placed and load is self.workload
             found += [
                 *check_converged(
                     world,
@@ -291,15 +320,25 @@ class _Run:
                 ),
                 *check_history(
                     load.history,
-                    WorldState.of(world, load.context),
+                    placed_state(world, "app") if is_placed else WorldState.of(world, load.context),
                     soon_s=plan.soon_s,
                     patience_s=_patience(plan),
                     suspects=plan.suspect_after == _SUSPECT_AFTER,
                     all_answer={step.action for step in plan.steps} <= _ALL_ANSWER,
+                    survivors=survivors(load.history, plan.copies, world.now)
+                    if is_placed
+                    else None,
                 ),
             ]
         if plan.settle >= _LOCKS_S:
             found += check_locks_over(world, self.nodes)
+        if self.second is not None:
+            history = self.second.history
+            found += check_converged(
+                world, self.nodes, healed, plan.settle, history=history, context=SECOND
+            )
+            state = WorldState.of(world, SECOND)
+            found += [*check_reads(history), *check_state(history, state)]
         return found
 
     def _look(self) -> list[Violation]:
@@ -319,7 +358,10 @@ class _Run:
 
     def watch_drained(self, node: SimNode) -> None:
         """A node says that it may go: what it has must be with its targets, or on the last way."""
-        copies = DrainedCopies(node)
+        if node.core.view.members:
+            # One that sees nobody has given its sessions to nobody.
+            self.history.state.setdefault("drained", set()).add(incarnation(node))
+        copies = DrainedCopies(node, is_placed=self.is_placed)
         if self.plan.send_options & _ACKED == _ACKED & ~_ASYNC:
             self._found += copies.missing(self.world)
         else:

@@ -95,6 +95,7 @@ def draw_plan(
     seconds: float = 10.0,
     settle: float = 10.0,
     faults: Sequence[str] | None = None,
+    managers: str = "",
 ) -> Plan:
     """Draw a plan.
 
@@ -104,6 +105,7 @@ def draw_plan(
         seconds: Virtual seconds under faults; some plans have a load without faults after them.
         settle: Virtual seconds after both.
         faults: The kinds to choose from; None: :data:`DEFAULT_FAULTS`.
+        managers: See `Plan`; empty: drawn.
 
     Raises:
         ConfigError: A kind is none of :data:`ACTIONS`.
@@ -135,6 +137,7 @@ def draw_plan(
     tabs = added.choice((1, 1, 2, 3))
     # Some go on in peace: what is promised for calm times only is looked at under load too.
     rest = added.choice((0.0,) * 5 + (_REST_S,))
+    placed = Random(f"plan {seed}, placed")
     return Plan(
         seed=seed,
         members=count,
@@ -154,6 +157,8 @@ def draw_plan(
         suspect_after=added.choice((1000, 1000, 1000, 0)),
         mix=added.choice(({}, {}, {**MIX, **MERGED_MIX})),
         contexts=_contexts(Random(f"plan {seed}, contexts"), count),
+        managers=managers or placed.choice(("delta", "delta", "backup", "both")),
+        copies=placed.choice((1, 1, 2)),
     )
 
 

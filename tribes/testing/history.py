@@ -65,6 +65,8 @@ class Op(msgspec.Struct, array_like=True):
         end: When the client got its answer or gave up.
         settled: When the commit's waiter was resolved; None: it was not, or there was none.
         outcome: open, ok, unknown (given up, or the node crashed), failed (nothing was done).
+        asked: When other members were asked for the session first; None: they were not.
+        is_holder: The session lay on the node.
     """
 
     number: int
@@ -85,6 +87,8 @@ class Op(msgspec.Struct, array_like=True):
     end: float | None = None
     settled: float | None = None
     outcome: str = "open"
+    asked: float | None = None
+    is_holder: bool = True
 
     @property
     def is_done(self) -> bool:

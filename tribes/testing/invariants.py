@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from tribes.interceptors import MessageDispatchInterceptor
 from tribes.links.blocked import BLOCKED_MAX
 from tribes.manager.record import Life, header
+from tribes.testing.backup_checks import check_places, is_backup, is_whole
 from tribes.testing.expiry_checks import check_expiries
 from tribes.testing.history import SETTLE_S
 from tribes.testing.merge_checks import check_merged, check_overwritten
@@ -121,7 +122,9 @@ def check_now(
         where = incarnation(node)
         table = node.manager(context).table
         judged = online.judged.setdefault(where, {})
-        for key, op in online.ended.items():
+        # A node may forget what lies on others, and get it from one that never knew the end.
+        ended = {} if is_backup(node, context) else online.ended
+        for key, op in ended.items():
             record = table.get(key)
             if record is None or record is judged.get(key):
                 continue
@@ -224,6 +227,7 @@ def check_history(
     patience_s: float = 0.0,
     suspects: bool = False,
     all_answer: bool = False,
+    survivors: set[int] | None = None,
 ) -> list[Violation]:
     """Check a run that is over: reads against writes, the end state, tickets against deliveries.
 
@@ -235,13 +239,14 @@ def check_history(
         suspects: Whether all nodes suspect who does not answer for a second, see
             `check_suspicions`.
         all_answer: Whether no fault kept anybody from answering, but for stops.
+        survivors: Where sessions lie on some nodes: the operations that must be seen in the end.
     """
     until = world_state.time
     return [
-        *check_reads(history),
-        *check_state(history, world_state),
-        *check_merged(history, world_state),
-        *check_overwritten(history, world_state),
+        *check_reads(history, is_placed=survivors is not None),
+        *check_state(history, world_state, survivors),
+        *check_merged(history, world_state, survivors),
+        *(check_overwritten(history, world_state) if survivors is None else ()),
         *check_expiries(history, world_state),
         *check_sends(history, until),
         *check_times(history, until, patience_s),
@@ -291,11 +296,14 @@ def check_converged(
     live = [node for node in every if node.runs(context)]
     if not live:
         return []
+    is_placed = any(is_backup(node, context) for node in live)
 
     def digests() -> set[int]:
         return {node.manager(context).table.root_digest() for node in live}
 
     def is_quiet() -> bool:
+        if is_placed:
+            return is_whole(live, context) and all(node.core.is_drained for node in every)
         return all(node.core.is_drained for node in every) and len(digests()) == 1
 
     world.run_until(world.now + _DRAIN_S, is_quiet)
@@ -312,10 +320,13 @@ def check_converged(
             if member not in node.core.view:
                 text = f"{node.name} has a sender to {member.label}, which is no member"
                 found.append(Violation("sender kept", text, (node.name, member.label), now))
-    if len(digests()) > 1:
+    if is_placed:
+        found += check_places(live, context, now)
+    elif len(digests()) > 1:
         different = tuple(f"{n.name}: {n.manager(context).table.root_digest():x}" for n in live)
         found.append(Violation("equal copies", "the digests differ", different, now))
-    found += _check_copies(live, context, now)
+    if not is_placed:
+        found += _check_copies(live, context, now)
     if history is not None:
         running = {incarnation(node): node for node in live}
         for op in history.waiting.values():

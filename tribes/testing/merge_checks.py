@@ -71,7 +71,9 @@ class _Elements:
         return None
 
 
-def check_merged(history: History, state: WorldState) -> list[Violation]:
+def check_merged(
+    history: History, state: WorldState, kept: set[int] | None = None
+) -> list[Violation]:
     """Compare every sight of a merged value, and what is there at the end, with what was done.
 
     - ``lost addition``, ``lost element``: a node shows the part of every write that it knows, in
@@ -79,6 +81,9 @@ def check_merged(history: History, state: WorldState) -> list[Violation]:
     - ``invented addition``, ``foreign element``, ``element twice``: it shows nothing else, and
       nothing more often.
     - ``removed element``: a member that it knows to be removed stays out; nobody puts one in again.
+
+    With ``kept``, the operations that must be seen in the end, only the end is looked at: where
+    sessions lie on some nodes, who knew of a write need not know it any more.
     """
     known: dict[tuple[str, str], _Elements] = {}
     done: dict[str, _Elements] = {}
@@ -97,18 +102,23 @@ def check_merged(history: History, state: WorldState) -> list[Violation]:
             told += 1
         here = known.setdefault((op.node, op.key), _Elements())
         everywhere = done.setdefault(op.key, _Elements())
+        if kept is not None:
+            everywhere.add(op)
+            continue
         wrong = here.wrong(op.name, op.seen, everywhere)
         if wrong is not None:
             text = f"{op.node} shows in {op.name} {wrong[1]}"
             found.append(Violation(wrong[0], text, (f"op {op.number}",), op.begin))
         everywhere.add(op)
         here.add(op)
-    return found + _check_end(history, state, done)
+    return found + _check_end(history, state, done, kept)
 
 
-def _check_end(history: History, state: WorldState, done: dict[str, _Elements]) -> list[Violation]:
+def _check_end(
+    history: History, state: WorldState, done: dict[str, _Elements], kept_ops: set[int] | None
+) -> list[Violation]:
     kept: dict[str, _Elements] = {}
-    numbers = survivors(history, state)
+    numbers = survivors(history, state) if kept_ops is None else kept_ops
     for op in history.ops:
         if op.number in numbers and op.name.startswith("merged"):
             kept.setdefault(op.key, _Elements()).add(op)

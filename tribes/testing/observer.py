@@ -13,6 +13,7 @@ from tribes.channel.outputs import (
     SendFailed,
 )
 from tribes.ids import UniqueId
+from tribes.manager.backup import BackupManager
 from tribes.manager.expiry import SessionExpired
 from tribes.wire.options import SendOptions
 
@@ -76,14 +77,20 @@ class Observer:
         world: What to watch.
         history: Where to write.
         context: Whose sessions' copies are compared twice a second.
+        is_second: Another one watches the messages of these nodes.
     """
 
-    def __init__(self, world: World, history: History, context: str = "app") -> None:
+    def __init__(
+        self, world: World, history: History, context: str = "app", *, is_second: bool = False
+    ) -> None:
         self.world = world
         self.history = history
         self.died: list[Callable[[str], None]] = []
         """Called with each incarnation that ends."""
+        self.is_whole: Callable[[list[SimNode], str], bool] | None = None
+        """Tells whether sessions that lie on some nodes lie where they should."""
         self._context = context
+        self._is_second = is_second
         self._sends: dict[tuple[str, int], tuple[Send, dict[bytes, str]]] = {}
         self._early: dict[tuple[str, int], tuple[float, dict[Member, Exception]]] = {}
         self._by_id: dict[UniqueId, tuple[Send, dict[bytes, str]]] = {}
@@ -197,6 +204,9 @@ class Observer:
             send.late = _named(event.faulty, targets)
 
     def _observe(self, node: SimNode) -> None:
+        if self._is_second:
+            self._listeners[node.name] = None
+            return
         self._listeners[node.name] = node.on_message
         node.on_message = lambda data: self._message(node, data)
         node.done = _Tickets(lambda ticket, faulty: self._ticket(node, ticket, faulty))
@@ -204,6 +214,10 @@ class Observer:
     def _compare(self) -> None:
         self.world.at(_COPIES_S, self._compare)
         nodes = [n for n in self.world.nodes.values() if n.is_alive and n.runs(self._context)]
+        if nodes and isinstance(nodes[0].manager(self._context), BackupManager):
+            if self.is_whole is not None and self.is_whole(nodes, self._context):
+                self.history.equal_copies(self.world.now, *map(incarnation, nodes))
+            return
         digests = (node.manager(self._context).table.root_digest() for node in nodes)
         first = next(digests, None)
         if first is not None and all(digest == first for digest in digests):

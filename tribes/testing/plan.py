@@ -158,6 +158,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             first one, and after a split by looking for whom they lost: with pauses of up to 30 s,
             so ``settle`` and ``soon_s`` are to be longer. Their links must be ``own``.
         contexts: Further contexts; ``app`` is on all nodes.
+        managers: ``delta``, ``backup``, or ``both``: then the cluster has two applications.
+        copies: Of each session of a Backup manager, beside its owner's.
     """
 
     seed: int = 0
@@ -182,6 +184,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     interceptors: tuple[dict[str, Any], ...] | None = None
     multicast: bool = True
     contexts: tuple[Extra, ...] = ()
+    managers: str = "delta"
+    copies: int = 1
 
     def check(self, source: str = "") -> None:
         """Refuse what cannot be run.
@@ -199,6 +203,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             refuse("routing", f"must be 'sticky' or 'random', found {self.routing!r}")
         if self.links not in ("own", "plain", "mixed"):
             refuse("links", f"must be 'own', 'plain' or 'mixed', found {self.links!r}")
+        if self.managers not in ("delta", "backup", "both"):
+            refuse("managers", f"must be 'delta', 'backup' or 'both', found {self.managers!r}")
+        if self.copies < 0:
+            refuse("copies", f"must not be negative, found {self.copies}")
         if not self.multicast and self.links != "own":
             refuse("multicast", "without it the links must be 'own'")
         if self.suspect_after < 0:

@@ -64,7 +64,7 @@ def _generation(op: Op) -> int:
     return op.value if op.kind == "rotate" and isinstance(op.value, int) else 0
 
 
-def check_reads(history: History) -> list[Violation]:
+def check_reads(history: History, *, is_placed: bool = False) -> list[Violation]:
     """Go through the operations in their order and compare what each saw with what its node knew.
 
     - ``invented value``: the value of a version is the one that was written with it.
@@ -77,8 +77,13 @@ def check_reads(history: History) -> list[Violation]:
     - ``lost session``: a node that knows a session's creation, and the id, finds it until its idle
       limit. (Without the creation it may have later changes alone, until its transfer is done.)
     - ``logged out``: a node that knows of an invalidation never finds the session.
+
+    Args:
+        history: The run.
+        is_placed: Sessions lie on some nodes only: who has had one need not have it any more, and
+            only what is so in a calm time, on all nodes, is demanded.
     """
-    known, written, tags = _Known(), _written(history), _Tags(history)
+    known, written, tags = _Known(), _written(history), _Tags(history, is_placed=is_placed)
     removals = _removals(history)
     acks = sorted((o for o in history.ops if o.settled is not None), key=_settled)
     told = 0
@@ -93,9 +98,10 @@ def check_reads(history: History) -> list[Violation]:
                 known.learn(_EVERYWHERE, ack)
                 tags.acknowledged(ack)
         if op.kind == "lost":
-            found += _check_lost(history, known, op)
+            found += _check_lost(history, known, op, _EVERYWHERE if is_placed else op.node)
         elif op.is_done:
-            found += _check_seen(history, known, written, removals, op)
+            places = (_EVERYWHERE,) if is_placed else (op.node, _EVERYWHERE)
+            found += _check_seen(history, known, written, removals, op, places)
             found += tags.check(op)
             known.learn(op.node, op)
     return found
@@ -113,8 +119,14 @@ def _written(history: History) -> dict[tuple[str, str, Version], Op]:
     }
 
 
-def _check_lost(history: History, known: _Known, op: Op) -> list[Violation]:
-    place = op.node, op.key
+def _is_calm(history: History, fact: Op, op: Op) -> bool:
+    """Whether everybody knew of one operation when another one began."""
+    asked = op.begin if op.asked is None else op.asked
+    return _settled(fact) < asked and history.is_calm(fact.begin, op.begin)
+
+
+def _check_lost(history: History, known: _Known, op: Op, where: str) -> list[Violation]:
+    place = where, op.key
     whole, present = known.ids.get((*place, 0)), known.ids.get((*place, op.generation))
     if whole is None or present is None or (*place, op.generation + 1) in known.ids:
         return []
@@ -124,7 +136,8 @@ def _check_lost(history: History, known: _Known, op: Op) -> list[Violation]:
         return []
     if op.limit and op.begin - known.used[place] > op.limit - _SLACK_S:
         return []
-    del history
+    if where == _EVERYWHERE and not all(_is_calm(history, each, op) for each in (whole, present)):
+        return []
     text = f"{op.node} does not find a session whose id it knows"
     return [Violation("lost session", text, (f"op {present.number}", f"op {op.number}"), op.begin)]
 
@@ -135,11 +148,12 @@ def _check_seen(
     written: dict[tuple[str, str, Version], Op],
     removals: _Removals,
     op: Op,
+    places: tuple[str, ...],
 ) -> list[Violation]:
     found = []
     fact = f"op {op.number}"
-    end = known.ended.get((op.node, op.key))
-    if end is not None:
+    end = known.ended.get((places[0], op.key))
+    if end is not None and (places[0] != _EVERYWHERE or _is_calm(history, end, op)):
         text = f"{op.node} serves a session that it knows to be logged out"
         found.append(Violation("logged out", text, (f"op {end.number}", fact), op.begin))
     if not op.name:
@@ -150,11 +164,11 @@ def _check_seen(
             text = f"{op.node} shows {op.seen!r} for {op.name}, which nobody wrote so"
             facts = (fact,) if source is None else (f"op {source.number}", fact)
             found.append(Violation("invented value", text, facts, op.begin))
-    for where in (op.node, _EVERYWHERE):
+    for where in places:
         write = known.writes.get((where, op.key, op.name))
         if write is None or write.version is None:
             continue
-        if where == _EVERYWHERE and not history.is_calm(write.begin, op.begin):
+        if where == _EVERYWHERE and not _is_calm(history, write, op):
             continue
         if _is_older(op.seen_version, write, removals):
             name, text = "stale read", f"an older {op.name} than {write.value!r}, which it has had"
@@ -193,7 +207,7 @@ def _is_older(version: Version | None, write: Op, removals: _Removals) -> bool:
 class _Tags:
     """Which tags each list and set must have, and may have."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, *, is_placed: bool) -> None:
         self._history = history
         self._may: dict[tuple[str, str], set[Any]] = {}
         self._must: dict[tuple[str, str], dict[Any, Op]] = {}
@@ -201,6 +215,9 @@ class _Tags:
         for op in history.ops:
             if op.kind in ("append", "set_add") and op.is_done:
                 self._writes.setdefault((op.key, op.name), []).append(op)
+                if is_placed and op.value is not None:
+                    # Asking others takes time: they are not in the order in which they began.
+                    self._may.setdefault((op.key, op.name), set()).add(_tag(op))
 
     def acknowledged(self, op: Op) -> None:
         if op.kind in ("append", "set_add"):
@@ -218,7 +235,7 @@ class _Tags:
             found.append(Violation("foreign tag", text, (f"op {op.number}",), op.begin))
         for tag in [tag for tag in must if tag not in shown]:
             write = must.pop(tag)
-            if self._history.is_calm(write.begin, op.begin) and not self._overlaps(write):
+            if _is_calm(self._history, write, op) and not self._overlaps(write):
                 text = f"{op.node} shows {op.name} without {tag}, which all had acknowledged"
                 facts = (f"op {write.number}", f"op {op.number}")
                 found.append(Violation("lost tag", text, facts, op.begin))
@@ -241,7 +258,9 @@ def _tag(op: Op) -> Any:
     return next(iter(set(op.value) - set(op.seen or ())))
 
 
-def check_state(history: History, state: WorldState) -> list[Violation]:
+def check_state(
+    history: History, state: WorldState, kept: set[int] | None = None
+) -> list[Violation]:
     """Compare what the nodes hold when all is over, and equal, with what was done.
 
     A *surviving* operation is one that some process knew which runs to this day; or it knew it when
@@ -257,7 +276,7 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
     - ``not expired``: none is live long after its idle limit, counted from its last use of any kind
       and the last fault.
     """
-    kept_ops = survivors(history, state)
+    kept_ops = survivors(history, state) if kept is None else kept
     written, removals = _written(history), _removals(history)
     wanted = _Known()
     ends: dict[str, Op] = {}
@@ -309,8 +328,8 @@ def check_state(history: History, state: WorldState) -> list[Violation]:
             if session.life != Life.LIVE or key not in used:
                 continue
             # Its limit was written with its creation, and may have gone with that.
-            kept = key in created and created[key].number in kept_ops
-            limit = limits.get(key, 0) if kept else 0
+            is_kept = key in created and created[key].number in kept_ops
+            limit = limits.get(key, 0) if is_kept else 0
             if limit and state.time > max(used[key], history.last_fault) + limit + _EXPIRY_S:
                 text = f"{node} has a session live that was last used at {used[key]:.3f} s"
                 found.append(Violation("not expired", text, facts, state.time))

@@ -24,8 +24,11 @@ from math import ceil
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tribes.manager.backup import BackupManager
+from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.merged import MergedCounter, MergedList, MergedSet
 from tribes.manager.record import Namespace
+from tribes.testing.backup_checks import is_whole
 from tribes.testing.history import History, Op, Version, plain
 from tribes.testing.lock_checks import check_locks
 from tribes.testing.observer import Observer, incarnation
@@ -138,6 +141,7 @@ class Workload:
             any time.
         large_share: The share of the plain writes whose value is long.
         history: To go on with one; None: a new one.
+        is_second: There is another one, which sends the raw messages.
     """
 
     def __init__(
@@ -159,10 +163,12 @@ class Workload:
         tick: float = 0.0,
         large_share: float = 0.0,
         history: History | None = None,
+        is_second: bool = False,
     ) -> None:
         self.world = world
         self.history = History() if history is None else history
-        self.observer = Observer(world, self.history, context)
+        self.observer = Observer(world, self.history, context, is_second=is_second)
+        self.observer.is_whole = is_whole
         self.observer.died.append(self._died)
         self.context = self._context = context
         mix = MIX if mix is None else mix
@@ -265,14 +271,46 @@ class Workload:
         if kind == "lock":
             self._lock(client, node)
             return
-        session = manager.find(browser.id)
+        replicator = node.core.sessions.replicators[self._context]
+        if not isinstance(manager, BackupManager) or not manager.is_elsewhere(browser.id):
+            self._serve_here(client, node, kind, browser.id, None)
+            return
+        begin, session_id = self.world.now, browser.id
+        where, is_open = incarnation(node), True
+
+        def fetched(error: Exception | None) -> None:
+            nonlocal is_open
+            # One that waited for too long has gone away, perhaps to another node.
+            if is_open and browser.id == session_id and error is None:
+                is_open = False
+                self._serve_here(client, node, kind, session_id, begin)
+            elif is_open:
+                is_open = False
+                self._refused(client, kind, node)
+
+        def over() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                self._refused(client, kind, None if incarnation(node) != where else node)
+
+        self.world.at(self._timeout, over)
+        assert isinstance(replicator, BackupReplicator)
+        replicator.fetch(session_id, fetched, node.clock.monotonic())
+        node.pump()
+
+    def _serve_here(
+        self, client: _Client, node: SimNode, kind: str, session_id: str, asked: float | None
+    ) -> None:
+        browser, manager = client.browser, node.manager(self._context)
+        session = manager.find(session_id)
         if session is None:
-            op = self._op(client, node, "lost")
+            op = self._op(client, node, "lost", asked)
             self.history.finish(op, "failed", self.world.now)
             browser.forget()
             self._think_then_ask(client)
             return
-        op = self._op(client, node, kind)
+        op = self._op(client, node, kind, asked)
         if kind == "rotate":
             session.rotate_id(grace_s=0)
             session.principal = f"user of {client.name}"
@@ -388,9 +426,9 @@ class Workload:
         if known is None:
             session[op.name] = value
 
-    def _op(self, client: _Client, node: SimNode, kind: str) -> Op:
+    def _op(self, client: _Client, node: SimNode, kind: str, asked: float | None = None) -> Op:
         browser = client.browser
-        return self.history.op(
+        op = self.history.op(
             client.name,
             incarnation(node),
             kind,
@@ -399,6 +437,11 @@ class Workload:
             generation=browser.generation,
             limit=browser.limit,
         )
+        op.asked = asked
+        manager = node.manager(self._context)
+        if isinstance(manager, BackupManager):
+            op.is_holder = manager.is_held(browser.key)
+        return op
 
     def _commit(self, client: _Client, node: SimNode, op: Op, session: Session) -> None:
         history, now = self.history, self.world.now

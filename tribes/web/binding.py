@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -229,14 +230,30 @@ class SessionBinding:
             SessionLockTimeoutError: Another request of the session took too long.
         """
         if self.locks is not None and held.waiting is None and held.session is not None:
-            held.lock = self.locks.acquire(held.session.key)
-            self._locked(held, held.session)
+            found = held.session
+            held.lock = self.locks.acquire(found.key)
+            with self._or_closed(held):
+                # What lies on others was read before the lock was had.
+                bring(self.manager, (found.id,), None)
+                self._locked(held, found)
 
     async def alock(self, held: RequestSession) -> None:
         """The same in a task of asyncio or trio."""
         if self.locks is not None and held.waiting is None and held.session is not None:
-            held.lock = await self.locks.aacquire(held.session.key)
-            self._locked(held, held.session)
+            found = held.session
+            held.lock = await self.locks.aacquire(found.key)
+            with self._or_closed(held):
+                await abring(self.manager, (found.id,), None)
+                self._locked(held, found)
+
+    @contextmanager
+    def _or_closed(self, held: RequestSession) -> Iterator[None]:
+        """Give the lock back if the request ends here."""
+        try:
+            yield
+        except BaseException:
+            self.close(held)
+            raise
 
     def _locked(self, held: RequestSession, found: Session) -> None:
         """Look again: the request before this one has changed the session, or ended it."""

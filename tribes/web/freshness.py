@@ -6,7 +6,7 @@ member had applied that.  A node whose copy lacks the write waits for it, or fet
 request sees the session; see :mod:`tribes.manager.fetch`.
 
 The token is no secret and proves nothing.  Whoever forges one makes his own requests wait, for
-`FETCH_MAX_S` seconds at most, and costs the group one bounded question.
+`ask_max_s` seconds at most, and costs the group one bounded question.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from binascii import Error
 from struct import Struct, error
 from typing import TYPE_CHECKING, Final
 
+from tribes.errors import SessionUnreachableError
 from tribes.manager.delta import DeltaManager
-from tribes.manager.fetch import FETCH_MAX_S
 from tribes.runtime.waiters import ThreadWaiter, async_waiter, running_loop
 from tribes.wire.options import SendOptions
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tribes.config.model import ManagerConfig
     from tribes.manager.base import SessionManager
+    from tribes.manager.inbox import CommitResult
 
 __all__ = [
     "TOKEN_SUFFIX",
@@ -70,7 +71,7 @@ def decode_token(text: str) -> Written | None:
 
 def acks_all(config: ManagerConfig) -> bool:
     """Whether a commit waits until every member has applied it: then no token is needed."""
-    options = config.channel_send_options
+    options = config.send_options
     return options & _SYNCHRONIZED == _SYNCHRONIZED and not options & _ASYNC
 
 
@@ -78,6 +79,9 @@ def bring(manager: SessionManager, session_ids: Iterable[str], written: Written 
     """Have the sessions of a request brought here, as far as they are not; blocks this thread.
 
     In an event loop, which must not be blocked, nothing is waited for.
+
+    Raises:
+        SessionUnreachableError: Those that hold a session do not answer, see `BackupManager`.
     """
     if not isinstance(manager, DeltaManager):
         return
@@ -85,7 +89,7 @@ def bring(manager: SessionManager, session_ids: Iterable[str], written: Written 
         if manager.lacks(session_id, written) and running_loop() is None:
             waiter = ThreadWaiter()
             if manager.ask(session_id, written, waiter):
-                waiter.wait(FETCH_MAX_S + _BACKSTOP_S)
+                _check(waiter.wait(manager.ask_max_s + _BACKSTOP_S))
 
 
 async def abring(
@@ -98,4 +102,9 @@ async def abring(
         if manager.lacks(session_id, written):
             waiter = async_waiter()
             if manager.ask(session_id, written, waiter):
-                await waiter.wait(FETCH_MAX_S + _BACKSTOP_S)
+                _check(await waiter.wait(manager.ask_max_s + _BACKSTOP_S))
+
+
+def _check(result: CommitResult | None) -> None:
+    if result is not None and result.missing:
+        raise SessionUnreachableError("; ".join(result.missing.values()))

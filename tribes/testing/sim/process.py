@@ -6,10 +6,12 @@ from contextlib import nullcontext
 from random import Random
 from typing import TYPE_CHECKING
 
+from tribes.config.managers import BackupConfig
 from tribes.config.model import ManagerConfig
 from tribes.ids import UniqueId, make_unique_id
 from tribes.interceptors.domain import parse_domain
 from tribes.interceptors.static import adopt_local_member
+from tribes.manager.backup import BackupManager
 from tribes.manager.clock import Clock
 from tribes.manager.delta import DeltaManager
 from tribes.manager.inbox import CommitResult, Inbox
@@ -121,7 +123,8 @@ class Process:
         manager = self._managers.get(context)
         if manager is None:
             settings = self._node.config.replicated_manager_of(context)
-            manager = self._managers[context] = DeltaManager(
+            kind = BackupManager if isinstance(settings, BackupConfig) else DeltaManager
+            manager = self._managers[context] = kind(
                 context,
                 SessionTable(nullcontext(), self.inbox, max_inactive_s=settings.max_inactive_s),
                 self._clock,

@@ -1,0 +1,131 @@
+"""What a client has written is in the session of its next request, also with a Backup manager; what
+is written while parts move; and what becomes of the sessions when all leave.
+"""
+
+from __future__ import annotations
+
+from tests.sim.backup_nodes import (
+    bystanders,
+    config,
+    core,
+    find,
+    holders,
+    manager,
+    owners,
+    put,
+    start,
+)
+from tribes.manager.placement import part_of
+from tribes.testing.sim import SimNode, SimWaiter, World
+
+
+def _lose_changes(node: SimNode, key: str) -> None:
+    """As a link does on which they take a minute."""
+    part = core(node).placed.parts[part_of(key)]
+    part._send = lambda commits, now: None  # type: ignore[method-assign]
+
+
+def _ask(node: SimNode, key: str, written: tuple[int, int]) -> float:
+    """Bring a session with a write; the seconds that it took."""
+    waiter, begin = SimWaiter(), node.world.now
+    assert manager(node).lacks(key, written)
+    assert manager(node).ask(key, written, waiter)
+    node.pump()
+    assert node.world.run_until(begin + 1, lambda: waiter.is_done), "no answer"
+    assert waiter.result is not None
+    assert not waiter.result.missing
+    return node.world.now - begin
+
+
+def _write_unseen(nodes: list[SimNode]) -> tuple[str, SimNode, tuple[int, int]]:
+    """A write on a holder of which the other one does not hear; key, the other one, token."""
+    key = put(nodes[0], a=1)
+    nodes[0].world.run(0.2)
+    other = owners(nodes, key)[0]
+    writer = next(node for node in holders(nodes, key) if node is not other)
+    _lose_changes(writer, key)
+    session = find(writer, key)
+    assert session is not None
+    session["a"] = 2
+    version = manager(writer).commit(session).version
+    writer.pump()
+    assert version is not None
+    return key, other, (version, manager(writer).clock.actor)
+
+
+def test_a_holder_that_lacks_what_its_client_wrote_asks_the_other_one() -> None:
+    """Read your writes: the token names the write, and the request waits for that."""
+    nodes = start(World(71), "abc", map_send_options=8)
+    key, other, written = _write_unseen(nodes)
+    session = find(other, key)
+    assert session is not None
+    assert session["a"] == 1
+    assert _ask(other, key, written) < 0.1
+    session = find(other, key)
+    assert session is not None
+    assert session["a"] == 2
+    assert not manager(other).lacks(key, written)
+
+
+def test_a_write_that_an_owner_lacks_is_had_from_the_next_holder() -> None:
+    """Also where the session does not lie: the owner's answer is not taken for the last word."""
+    nodes = start(World(72), "abc", map_send_options=8)
+    key, _, written = _write_unseen(nodes)
+    away = bystanders(nodes, key)[0]
+    assert _ask(away, key, written) < 0.3
+    session = manager(away).find(key)
+    assert session is not None
+    assert session["a"] == 2
+
+
+def test_a_write_that_nobody_has_is_looked_for_once() -> None:
+    """A forged token costs its sender 0.3 s, and the next request of his nothing."""
+    nodes = start(World(73), "abc")
+    key = put(nodes[0], a=1)
+    forged = 2**62, 7
+    for node in (holders(nodes, key)[0], bystanders(nodes, key)[0]):
+        assert 0.2 < _ask(node, key, forged) < 0.5
+    assert not manager(holders(nodes, key)[0]).lacks(key, forged)
+    assert _ask(bystanders(nodes, key)[0], key, forged) < 0.05
+
+
+def test_a_part_is_given_away_while_its_sessions_are_written() -> None:
+    """Copies that change are never equal at one moment; what one had is with the others all the
+    same.
+    """
+    world = World(75)
+    nodes = start(world, "abc")
+    keys = [put(nodes[0], n=0) for _ in range(60)]
+    joiner = world.start("d", config())
+    everybody = [*nodes, joiner]
+    for turn in range(60):
+        for key in keys:
+            node = holders(nodes, key)[0]
+            session = manager(node).find(key)
+            assert session is not None
+            session["n"] = turn
+            manager(node).commit(session)
+            node.pump()
+        world.run(0.1)
+    assert all(core(node).placed.is_settled for node in everybody)
+    assert sum(core(node).placed.statistics.released for node in everybody) > 10
+    world.run(1)
+    for key in keys:
+        for node in holders(everybody, key):
+            session = manager(node).find(key)
+            assert session is not None
+            assert session["n"] == 59
+
+
+def test_nobody_is_an_heir_where_all_drain() -> None:
+    """Then the sessions are saved, where that is configured: nobody waits for the others."""
+    world = World(74)
+    nodes = start(world, "ab")
+    put(nodes[0], a=1)
+    for node in nodes:
+        assert not node.core.sessions.is_last
+        node.drain()
+    assert world.run_until(world.now + 3, lambda: all(n.core.is_drained for n in nodes))
+    for node in nodes:
+        assert node.core.sessions.is_last
+        assert node.core.sessions.drain_report().is_complete
