@@ -63,7 +63,7 @@ def changed(target: Target) -> st.SearchStrategy[bytes]:
 
 
 @each_target
-def test_damaged_conversations_do_no_harm(target: Target) -> None:
+def test_t118_damaged_conversations_do_no_harm(target: Target) -> None:
     """No exception leaves the node, and nothing costs more than its bound."""
 
     @settings(max_examples=120)
