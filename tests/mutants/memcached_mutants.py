@@ -176,11 +176,22 @@ add(
 )
 
 
+def _closing(check: Callable[[dict[str, CacheServer]], None]) -> Callable[..., None]:
+    def run(named: dict[str, CacheServer], site: Site) -> None:
+        del site
+        try:
+            check(named)
+        finally:
+            pieces.close_all()
+
+    return run
+
+
 add(
     "pieces stay",
     "Pieces of a value that was replaced are not removed.",
     (MemcachedNode, "_remove", nothing),
-    test=on(1, lambda named, site: pieces.test_f59_old_pieces_are_removed(named)),
+    test=on(1, _closing(pieces.test_f59_old_pieces_are_removed)),
 )
 add(
     "torn values",
@@ -193,7 +204,7 @@ add(
             version,
         ),
     ),
-    test=on(1, lambda named, site: pieces.test_f59_a_torn_value_is_no_value(named)),
+    test=on(1, _closing(pieces.test_f59_a_torn_value_is_no_value)),
 )
 add(
     "pieces that die first",
@@ -205,7 +216,7 @@ add(
             self._call(f"mg {key} c{memcached._longer(ttl_s)}\r\n".encode())[0]
         ),
     ),
-    test=on(1, lambda named, site: pieces.test_f59_pieces_live_as_long_as_their_list(named)),
+    test=on(1, _closing(pieces.test_f59_pieces_live_as_long_as_their_list)),
 )
 
 

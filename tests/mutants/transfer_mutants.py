@@ -23,8 +23,10 @@ from tribes.manager.touches import Touches
 from tribes.manager.transfer import Transfer
 
 
-def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
-    registry.add(f"transfer: {name}", text, *patches, test=test)
+def _add(
+    name: str, text: str, *patches: Patch, test: Callable[[], object], reason: str = ""
+) -> None:
+    registry.add(f"transfer: {name}", text, *patches, test=test, reason=reason)
 
 
 _next = Transfer._next
@@ -202,6 +204,7 @@ _add(
     (ServingBudget, "is_spent", False),
     (Donor, "_may_send", lambda self, target: True),
     test=(test_transfer.test_t55_a_donor_sends_large_sessions_in_bounded_memory_and_stays_a_member),
+    reason="a member's queue refuses what is beyond its bound, and the donor waits for room",
 )
 _add(
     "lack ignored",

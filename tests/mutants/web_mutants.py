@@ -16,7 +16,7 @@ from tests.web import test_flask, test_long_requests, test_ready, test_urls, tes
 from tribes.manager import values
 from tribes.manager.delta import DeltaManager
 from tribes.manager.policy import CommitPolicy
-from tribes.web import binding, flask, urls
+from tribes.web import flask, signing, urls
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings, cookie_values
 from tribes.web.flask import FlaskSession
@@ -66,7 +66,7 @@ _add(
 _add(
     "route is part of the id",
     "The route is not taken off the cookie's value.",
-    (binding, "split_route", lambda value: (value, "")),
+    (signing, "split_route", lambda value: (value, "")),
     test=test_wsgi.test_cookie_follows_scheme_route_and_settings,
 )
 _add(

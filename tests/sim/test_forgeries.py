@@ -114,7 +114,9 @@ def write(nodes: list[SimNode], count: int) -> list[SimWaiter]:
 
 
 @pytest.mark.timeout(3600)
-def test_t118_forgeries_and_replays_of_every_kind_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_t118_forgeries_and_replays_of_every_kind_change_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """View, table, links, health, sessions and bounds of four nodes stay as they are; meanwhile
     the group works, and nobody who was not there before is a member afterwards.
     """

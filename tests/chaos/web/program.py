@@ -24,7 +24,7 @@ from tribes.config.model import (
     ReceiverConfig,
     SenderConfig,
 )
-from tribes.manager.transfer import Transfer
+from tribes.manager.donor import Donor
 from tribes.runtime.crossing import call_in_run
 from tribes.web import SessionMiddleware
 from tribes.web.serving import DrainingServer
@@ -188,17 +188,12 @@ def main() -> None:
 
 def slow_down(seconds: float) -> None:
     """Answer a newcomer's question for sessions so much later, as an overloaded donor does."""
-    on_digests = Transfer.on_digests
+    on_summary = Donor.on_summary
 
-    def later(self: Transfer, source: Any, message: Any, now: float) -> None:
-        if message.sync:
-            self._channel.timers.at(
-                now + seconds, lambda then: on_digests(self, source, message, then)
-            )
-        else:
-            on_digests(self, source, message, now)
+    def later(self: Donor, source: Any, message: Any, now: float) -> None:
+        self._channel.timers.at(now + seconds, lambda then: on_summary(self, source, message, then))
 
-    Transfer.on_digests = later  # type: ignore[method-assign]
+    Donor.on_summary = later  # type: ignore[method-assign]
 
 
 def hold_back(label: str, seconds: float) -> None:
