@@ -78,17 +78,19 @@ class DeltaManager(SessionManager):
             return False
         key = self.table.resolve(session_id, self.now_ds())
         record = None if key is None else self.table.get(key)
-        if key is None or record is None:
-            return self._may_lack(replicator)
-        fixed = header(record)
-        if fixed.life == Life.LIVE and not fixed.flags & WHOLE and self._may_lack(replicator):
-            return True
-        if written is None:
+        if record is None:
+            if self._may_lack(replicator):
+                return True
+        else:
+            fixed = header(record)
+            if fixed.life == Life.LIVE and not fixed.flags & WHOLE and self._may_lack(replicator):
+                return True
+        if written is None or written[1] == self.clock.actor:
             return False
-        hlc, actor = written
-        if actor == self.clock.actor or has_write(record, hlc, actor):
+        # A session that was made a moment ago on another node is itself such a write.
+        if record is not None and has_write(record, *written):
             return False
-        known = replicator.settled.get(key)
+        known = replicator.settled.get(session_id if key is None else key)
         return known is None or known[:2] != written or known[2] < self._monotonic()
 
     def _may_lack(self, replicator: Replicator) -> bool:

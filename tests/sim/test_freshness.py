@@ -88,6 +88,37 @@ def test_without_the_token_the_same_client_misses_writes() -> None:
     assert any(client.ask(nodes[turn % 3], carries=False) != turn for turn in range(1, 30))
 
 
+@pytest.mark.parametrize("options", [8, 10, 2, 0])
+def test_t103_a_session_that_was_just_made_is_found_on_a_node_that_has_not_heard_of_it(
+    options: int,
+) -> None:
+    """Its client's token says that it was written: nobody makes a second one."""
+    world = World(1)
+    nodes = start(world, "abc", options)
+    slow_down(world, 3.0, ("a", "b"))
+    client = Client(world)
+    client.ask(nodes[0])
+    made = client.session_id
+    assert client.ask(nodes[1]) == 1
+    assert client.session_id == made
+    assert client.waited[-1] < 0.31
+
+
+def test_a_forged_token_for_no_session_costs_its_sender_a_bounded_wait_once() -> None:
+    """As for a session that there is."""
+    world = World(2)
+    nodes = start(world, "abc")
+    client = Client(world)
+    for waits in (True, False):
+        client.session_id, client.token = "0" * 32, (2**63, 12345)
+        assert client.ask(nodes[1]) is None
+        assert (0.04 < client.waited[-1] < 0.31) if waits else client.waited[-1] == 0
+    other = Client(world)
+    other.session_id = "1" * 32
+    assert other.ask(nodes[1]) is None
+    assert other.waited == [0], "who says nothing of a write waits for nothing"
+
+
 def test_a_forged_token_costs_its_sender_a_bounded_wait_once() -> None:
     """300 ms at most, then nothing for some seconds; other clients wait for nothing."""
     world = World(2)

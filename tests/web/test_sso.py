@@ -155,9 +155,26 @@ def test_t109_the_time_out_of_one_session_ends_no_other(pair: Pair) -> None:
     assert a.manager("app1").list_ids() == []
     assert client.get(two, "app2", "/use") == "ann"
     assert client.get(one, "app1", "/use") == "ann", "the login itself still stands"
-    client.get(one, "app1", "/short")
-    until(lambda: len(logins(b).find(entry) or ()) == 1)
-    client.get(two, "app2", "/short")
+    for name, its in (("app1", one), ("app2", two)):
+        client.get(its, name, "/short")
+    until(lambda: not logins(a).list_ids() and not logins(b).list_ids())
+
+
+def test_t109_two_sessions_that_leave_at_once_on_two_members_take_the_entry_along(
+    pair: Pair,
+) -> None:
+    """Each member takes out its own and still sees the other's."""
+    a, b = pair
+    client = Client()
+    client.get(app(a, "app1"), "app1", LOGIN)
+    client.get(app(b, "app2"), "app2", "/use")
+    [entry] = logins(a).list_ids()
+    copies = [(logins(node), logins(node).find(entry)) for node in pair]
+    for (manager, copy), context in zip(copies, ("app1", "app2"), strict=True):
+        assert copy is not None
+        [name] = [each for each in copy if each.startswith(context)]
+        del copy[name]
+        manager.commit(copy)
     until(lambda: not logins(a).list_ids() and not logins(b).list_ids())
 
 
@@ -279,4 +296,5 @@ def test_managers_of_the_template_are_plain_ones() -> None:
     config = make_node().config
     config = msgspec.structs.replace(config, manager=StandardConfig(), sso=SingleSignOnConfig())
     assert config.replicated == (SSO_CONTEXT,)
-    assert config.replicated_manager_of(SSO_CONTEXT) == ManagerConfig(channel_send_options=6)
+    shared = config.replicated_manager_of(SSO_CONTEXT)
+    assert (type(shared), shared.channel_send_options) == (ManagerConfig, 6)

@@ -501,7 +501,11 @@ class NodeConfig(_Config, frozen=True):
             shared = ManagerConfig(**shared_settings(self.manager))
             options = self.sso.map_send_options
             return msgspec.structs.replace(
-                shared, channel_send_options=options, on_unreplicated="serve", min_copies=0
+                shared,
+                channel_send_options=options,
+                on_unreplicated="serve",
+                min_copies=0,
+                notify_listeners_on_replication=True,
             )
         found = self.manager_of(context)
         return found if found.in_group else ManagerConfig(**shared_settings(found))

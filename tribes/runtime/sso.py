@@ -9,7 +9,8 @@ can be in a replica or on the wire.
 **Ends.** Who logs out ends the entry, and the sessions that this member has copies of. A session
 that only another member has (of a context that is missing here, or that is in no group) ends with
 its next request: it names an entry that was destroyed. A session that times out leaves its entry;
-the last one takes it along.
+the last one takes it along, also when the last two time out at the same moment on two members:
+each takes out its own, and who merges the other's sees that none is left.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class SingleSignOn:
         self.config = config
         self.manager = manager
         self._find_manager = find_manager
+        manager.add_listener(_Leaving(self))
 
     def watch(self, manager: SessionManager) -> None:
         """Hear of the ends of a context's sessions."""
@@ -114,10 +116,13 @@ class SingleSignOn:
     def entry_of(self, session: Session) -> Session | None:
         """The living entry that a session belongs to."""
         name = session.notes.get(NOTE)
-        record = self.manager.table.get(name) if isinstance(name, str) else None
-        if not isinstance(name, str) or record is None or main_of(record)[1] != _LIVE:
+        return self._living(name) if isinstance(name, str) else None
+
+    def _living(self, key: str) -> Session | None:
+        record = self.manager.table.get(key)
+        if record is None or main_of(record)[1] != _LIVE:
             return None
-        return Session(self.manager, SessionKey(name), record)
+        return Session(self.manager, SessionKey(key), record)
 
     def end_sessions(self, names: Iterable[str]) -> None:
         """End the sessions of an entry, by the names in it, that this node has copies of."""
@@ -142,6 +147,13 @@ class SingleSignOn:
         elif _name_of(session) in names:
             del entry[_name_of(session)]
             self.manager.commit(entry)
+            self.end_if_empty(entry.key)
+
+    def end_if_empty(self, key: str) -> None:
+        """End an entry that no session is left of; a living entry always has one."""
+        entry = self._living(key)
+        if entry is not None and not len(entry):
+            self.manager.invalidate(entry)
 
 
 @final
@@ -160,6 +172,24 @@ class _Ends:
 
     def session_id_changed(self, session: Session, old_id: str) -> None:
         """Nothing: an entry has keys, which never change."""
+
+
+@final
+class _Leaving:
+    """Hears of the sessions that leave an entry, here and on other members."""
+
+    def __init__(self, sign_on: SingleSignOn) -> None:
+        self._sign_on = sign_on
+
+    def attribute_added(self, session: Session, name: str, value: object) -> None:
+        """Nothing."""
+
+    def attribute_replaced(self, session: Session, name: str, old: object) -> None:
+        """Nothing."""
+
+    def attribute_removed(self, session: Session, name: str, old: object) -> None:
+        """On another member, if the entry here is empty by now."""
+        self._sign_on.end_if_empty(session.key)
 
 
 @final
