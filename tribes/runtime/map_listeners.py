@@ -16,6 +16,8 @@ import trio
 
 from tribes.maps.changes import EntryChange, MapChange, MapMemberChange
 
+from .bell import Bell
+
 if TYPE_CHECKING:
     from tribes.maps.manager import MapManager
 
@@ -42,8 +44,7 @@ class MapListeners:
         self._changes: deque[tuple[MapManager, MapListener, EntryChange | MapMemberChange]] = (
             deque()
         )
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._wake = trio.Event()
+        self._bell = Bell()
 
     def add(self, manager: MapManager, listener: MapListener) -> None:
         """Tell a listener what happens to a map. One listener per map."""
@@ -53,29 +54,18 @@ class MapListeners:
             if len(self._changes) > CHANGES_MAX:
                 self._changes.popleft()
                 self.dropped += 1
-            token = self._token
-            if token is not None:
-                try:
-                    token.run_sync_soon(self._awake, idempotent=True)
-                except trio.RunFinishedError:
-                    return
+            self._bell.ring()
 
         manager.on_change = note
 
-    def _awake(self) -> None:
-        self._wake.set()
-
     async def run(self, token: trio.lowlevel.TrioToken, limiter: trio.CapacityLimiter) -> None:
         """Tell, until cancelled."""
-        self._token = token
-        try:
-            while True:
-                self._wake = trio.Event()
-                while self._changes:
-                    await self._tell(*self._changes.popleft(), limiter)
-                await self._wake.wait()
-        finally:
-            self._token = None
+
+        async def tell() -> None:
+            while self._changes:
+                await self._tell(*self._changes.popleft(), limiter)
+
+        await self._bell.answer(token, tell)
 
     async def _tell(
         self,

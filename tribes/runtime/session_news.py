@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from .bell import Bell
+
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
 
@@ -25,38 +27,26 @@ class NewsTeller:
 
     def __init__(self) -> None:
         self._waiting: dict[SessionManager, None] = {}
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._wake = trio.Event()
+        self._bell = Bell()
 
     def waker(self, manager: SessionManager) -> Callable[[], None]:
         """Return what a manager calls when it has news."""
 
         def wake() -> None:
             self._waiting[manager] = None
-            token = self._token
-            if token is not None:
-                try:
-                    token.run_sync_soon(self._awake, idempotent=True)
-                except trio.RunFinishedError:
-                    return
+            self._bell.ring()
 
         return wake
 
-    def _awake(self) -> None:
-        self._wake.set()
-
     async def run(self, token: trio.lowlevel.TrioToken, limiter: trio.CapacityLimiter) -> None:
         """Tell, until cancelled."""
-        self._token = token
-        try:
-            while True:
-                self._wake = trio.Event()
-                while self._waiting:
-                    manager, _ = self._waiting.popitem()
-                    await self._tell(manager, limiter)
-                await self._wake.wait()
-        finally:
-            self._token = None
+
+        async def tell() -> None:
+            while self._waiting:
+                manager, _ = self._waiting.popitem()
+                await self._tell(manager, limiter)
+
+        await self._bell.answer(token, tell)
 
     async def _tell(self, manager: SessionManager, limiter: trio.CapacityLimiter) -> None:
         # The boundary to the users' code: what it raises costs that call, not the channel.
