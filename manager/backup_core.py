@@ -46,6 +46,9 @@ __all__ = ["BackupReplicator"]
 CACHED_S: Final = 60.0
 """How long a fetched copy is kept after its last use."""
 
+_UNSURE_S: Final = 30.0
+"""Older changes have long been compared by those who hold them."""
+
 _TICK_S: Final = 1.0
 _PARTIAL_S: Final = 0.1
 _PARTIAL_MAX: Final = 10_000
@@ -135,7 +138,8 @@ class BackupReplicator(Replicator):
         self._config = config
         self._group = group
         self._settings = settings
-        self._cached: dict[str, float] = {}
+        self._cached: dict[str, tuple[float, Member | None]] = {}
+        """Copies of sessions that lie on others: when they were last used, and who gave them."""
         self._partial: dict[str, None] = {}
         self.placed = PlacedCore(
             manager.context,
@@ -156,6 +160,7 @@ class BackupReplicator(Replicator):
             book,
             timeout_s=config.rpc_timeout / 1000,
             merged=self._note,
+            lacking=lambda key, now: self._bring([key], now),
             wakes=self._wakes,
         )
         self.expiry = Expiry(
@@ -247,11 +252,14 @@ class BackupReplicator(Replicator):
         if member in self._target_set:
             self._target_set.discard(member)
             self._targets = tuple(target for target in self._targets if target != member)
+            is_orderly = member in self._draining
             self._draining.pop(member, None)
             self.locks.members(self._targets, now)
             self.expiry.peer_down(member, now)
             self.placed.member_down(member, now)
             self.seeks.member_down(member, now)
+            if not is_orderly:
+                self._bring_lately_given(member, now)
 
     def peer_forgot(self, member: Member, now: float) -> None:
         """A member had taken this node for gone."""
@@ -433,11 +441,26 @@ class BackupReplicator(Replicator):
         for key in keys:
             self._note(key, now)
 
-    def _note(self, key: str, now: float) -> None:
+    def _note(self, key: str, now: float, giver: Member | None = None) -> None:
         """Somebody uses a copy of a session that does not lie here."""
         if not self.placed.book.states[part_of(key)]:
-            self._cached.pop(key, None)
-            self._cached[key] = now
+            _, known = self._cached.pop(key, (now, None))
+            self._cached[key] = now, giver or known
+
+    def _bring_lately_given(self, member: Member, now: float) -> None:
+        """A holder has died: what it gave lately, perhaps nobody else has, and a client has seen
+        it.
+        """
+        keys = [
+            key
+            for key, (used, giver) in self._cached.items()
+            if giver == member and now - used < _UNSURE_S
+        ]
+        self._bring(keys, now)
+
+    def _bring(self, keys: list[str], now: float) -> None:
+        for part, group in self._by_part(keys, str, now):
+            part.bring(group, now)
 
     def _tick(self, now: float) -> None:
         if self._is_running:
@@ -447,8 +470,8 @@ class BackupReplicator(Replicator):
     def _forget(self, now: float) -> None:
         """Forget copies that are not used any more, the least recently used first."""
         table, cached = self.manager.table, self._cached
-        kept: dict[str, float] = {}
-        for key, used in list(cached.items()):
+        kept: dict[str, tuple[float, Member | None]] = {}
+        for key, (used, giver) in list(cached.items()):
             if now - used < CACHED_S and len(cached) <= self._config.cache_max:
                 break
             del cached[key]
@@ -459,7 +482,7 @@ class BackupReplicator(Replicator):
                 continue
             if part is not None and not part.is_idle:
                 # A holder has still to get it from here.
-                kept[key] = now
+                kept[key] = now, giver
                 continue
             table.drop(key, record)
             if part is not None:

@@ -26,7 +26,7 @@ from .inbox import CommitResult, Question, Wakes
 from .merge import digest
 from .placed_messages import Answer, PlaceState, Seek, Sought
 from .placement import part_of
-from .record import WHOLE, Life, bare, deciseconds, from_wire, header, to_wire
+from .record import WHOLE, Life, bare, deciseconds, equal_state, from_wire, header, to_wire
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -109,7 +109,8 @@ class Fetches:
         channel: Where messages go.
         book: Who holds what.
         timeout_s: How long one fetch may take.
-        merged: Told the key of a copy that is in use.
+        merged: Told the key of a copy that is in use, and who has just given it, if anybody.
+        lacking: Told the key of a copy of which its holder has less than is here.
         wakes: Gets the event loops whose requests have their answer.
 
     Attributes:
@@ -125,7 +126,8 @@ class Fetches:
         book: PlaceBook,
         *,
         timeout_s: float,
-        merged: Callable[[str, float], None],
+        merged: Callable[[str, float, Member | None], None],
+        lacking: Callable[[str, float], None],
         wakes: Wakes,
     ) -> None:
         self.statistics = FetchStatistics()
@@ -138,6 +140,7 @@ class Fetches:
         self._book = book
         self._timeout_s = timeout_s
         self._merged = merged
+        self._lacking = lacking
         self._by_number: dict[int, _Fetch] = {}
         self._number = 0
         self._is_stopped = False
@@ -296,7 +299,7 @@ class Fetches:
         fetch.known = 0
         if key is not None and record is not None:
             fetch.known = digest(key, record)
-            self._merged(key, now)
+            self._merged(key, now, None)
         seek = Seek(manager.context, fetch.number, fetch.session_id, key or "", fetch.known)
 
         def settled(faulty: dict[Member, Exception], then: float) -> None:
@@ -348,7 +351,9 @@ class Fetches:
             self.statistics.fetched += 1
         else:
             self.statistics.same += 1
-        self._merged(message.key, now)
+        self._merged(message.key, now, source)
+        if header(record).entries and not equal_state(after, record):
+            self._lacking(message.key, now)
         if fetch.written is None:
             self._finish(fetch, None)
             return

@@ -354,6 +354,12 @@ class PartReplicator(Replicator):
         noted.update(dict.fromkeys(keys))
         return not self._targets
 
+    def bring(self, keys: list[str], now: float) -> None:
+        """Give the holders what a copy here has and theirs may lack."""
+        if not self._note(keys) and not self.is_held:
+            for member in self._targets:
+                self.repair.send(member, keys, now)
+
     def _send(self, commits: list[Commit], now: float) -> None:
         if self._note(commit.key for commit in commits):
             self._resolve(commits, (), {"*": HOMELESS})

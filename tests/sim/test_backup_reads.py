@@ -78,6 +78,44 @@ def test_a_write_that_an_owner_lacks_is_had_from_the_next_holder() -> None:
     assert session["a"] == 2
 
 
+def test_what_a_client_has_seen_outlives_the_holder_that_gave_it() -> None:
+    """A holder dies with a write that the other one lacks: who has shown it to a client still has
+    it, and gives it to those that hold the session now.
+    """
+    nodes = start(World(74), "abcd", map_send_options=8)
+    key, other, written = _write_unseen(nodes)
+    away = bystanders(nodes, key)[0]
+    _ask(away, key, written)
+    [writer] = [node for node in holders(nodes, key) if node is not other]
+    writer.crash()
+    left = [node for node in nodes if node is not writer]
+    away.world.run(5)
+    assert len(holders(left, key)) == 2
+    for node in holders(left, key):
+        session = manager(node).find(key)
+        assert session is not None
+        assert session["a"] == 2
+
+
+def test_a_holder_that_has_less_than_who_asks_it_gets_that() -> None:
+    """As after a split, in which the other holder died."""
+    nodes = start(World(76), "abc", map_send_options=8)
+    key, other, written = _write_unseen(nodes)
+    away = bystanders(nodes, key)[0]
+    _ask(away, key, written)
+    waiter = SimWaiter()
+    [writer] = [node for node in holders(nodes, key) if node is not other]
+    world = away.world
+    world.link(writer.name, away.name).delay = 1.0
+    assert manager(away).ask(key, None, waiter)
+    away.pump()
+    world.run(0.3)
+    assert waiter.is_done
+    session = manager(other).find(key)
+    assert session is not None
+    assert session["a"] == 2
+
+
 def test_a_write_that_nobody_has_is_looked_for_once() -> None:
     """A forged token costs its sender 0.3 s, and the next request of his nothing."""
     nodes = start(World(73), "abc")
