@@ -26,7 +26,17 @@ from .inbox import CommitResult, Question, Wakes
 from .merge import digest
 from .placed_messages import Answer, PlaceState, Seek, Sought
 from .placement import part_of
-from .record import WHOLE, Life, bare, deciseconds, equal_state, from_wire, header, to_wire
+from .record import (
+    WHOLE,
+    Life,
+    bare,
+    deciseconds,
+    equal_state,
+    from_wire,
+    header,
+    to_wire,
+    with_access,
+)
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -352,7 +362,9 @@ class Fetches:
         else:
             self.statistics.same += 1
         self._merged(message.key, now, source)
-        if header(record).entries and not equal_state(after, record):
+        # A later use is told by other means, and is no reason to send a session.
+        same = with_access(after, header(record).access, header(after).last_seen)
+        if header(record).entries and not equal_state(same, record):
             self._lacking(message.key, now)
         if fetch.written is None:
             self._finish(fetch, None)

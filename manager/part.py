@@ -250,6 +250,8 @@ class PartReplicator(Replicator):
         """What changed here as long as no holder was known."""
         self._changed: dict[str, None] = {}
         """What changed here lately, on a visit: a holder that was not known has it from nobody."""
+        self._visitors: set[Member] = set()
+        """Members that do not hold the part and have sent changes of it."""
         self._transfer_settings = {
             "randrange": settings["randrange"],
             "join_window": 0.0,
@@ -323,17 +325,18 @@ class PartReplicator(Replicator):
         self._changed.pop(key, None)
 
     def peer_down(self, member: Member, now: float) -> None:
-        """A member is gone or holds the part no more: what it still owed others may be here."""
-        was_holder = member in self._target_set
+        """A member is gone or holds the part no more: what it owed other holders may be here."""
+        has_sent = member in self._target_set or member in self._visitors
+        self._visitors.discard(member)
         super().peer_down(member, now)
-        if was_holder and self.is_held:
+        if has_sent and self.is_held:
             super().peer_lost(now)
 
     def peer_draining(self, member: Member, now: float) -> None:
         """A member is about to leave: it holds the part until others do."""
 
     def peer_lost(self, now: float) -> None:
-        """A member went: of no concern unless it held the part, see `peer_down`."""
+        """A member went: of no concern unless it held the part or wrote to it, see `peer_down`."""
 
     def _compare_after_loss(self, now: float) -> None:
         if self.is_held:
@@ -379,8 +382,11 @@ class PartReplicator(Replicator):
         Raises:
             RemoteProtocolError: It cannot be applied, or not all of it.
         """
-        if isinstance(message, Deltas) and message.epoch < self.host.epoch_of(self.part):
-            self.host.check_epoch(self.part, source, message, now)
+        if isinstance(message, Deltas):
+            if source not in self._target_set:
+                self._visitors.add(source)
+            if message.epoch < self.host.epoch_of(self.part):
+                self.host.check_epoch(self.part, source, message, now)
         super().message(source, message, now)
 
     def tell(self, pairs: Pairs, options: int, now: float) -> None:

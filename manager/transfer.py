@@ -326,9 +326,12 @@ class Transfer:
             member, now, offers=offers or owed, is_background=is_background, done=done
         )
         self.statistics.pulls_started += 1
+        self._post_summary(sync, member, now)
+        self._channel.timers.at(now + DONOR_SILENCE_S, lambda then: self._watch(sync, then))
+
+    def _post_summary(self, sync: int, member: Member, now: float) -> None:
         summary = Summary(self._manager.context, sync, self._manager.table.group_digests())
         self._post(sync, member, summary, now)
-        self._channel.timers.at(now + DONOR_SILENCE_S, lambda then: self._watch(sync, then))
 
     def _post(self, sync: int, member: Member, message: Summary | Want, now: float) -> None:
         def settled(faulty: dict[Member, Exception], then: float) -> None:
@@ -355,6 +358,12 @@ class Transfer:
             return
         elif now >= pull.heard + DONOR_SILENCE_S and not pull.is_silent:
             self._replace(pull, now)
+        if pull.left is None:
+            # The answer may be lost with its connection; who answers twice does no harm.
+            if pull.member not in self._channel.suspected:
+                self._post_summary(sync, pull.member, now)
+            self._channel.timers.at(now + DONOR_SILENCE_S, lambda then: self._watch(sync, then))
+            return
         pause = silence if pull.is_silent else DONOR_SILENCE_S
         self._channel.timers.at(pull.heard + pause, lambda then: self._watch(sync, then))
 

@@ -262,6 +262,33 @@ def test_t53_resync_brings_what_is_missing_and_keeps_what_is_newer() -> None:
     assert are_equal(a, b)
 
 
+def test_a_lost_answer_to_a_comparison_is_asked_for_again() -> None:
+    """After a second, not only when the member has been silent for as long as a busy one may be."""
+    world = World(6)
+    a, b = start(world, "ab")
+    write(a, "first", 1)
+    world.run(1)
+    channel: Any = a.core.channel
+    post = channel.post
+    lost: list[bytes] = []
+
+    def losing(to: Any, payload: bytes, *args: Any, **more: Any) -> Any:
+        is_answer = is_manager_message(payload)
+        if is_answer and isinstance(decode_message(payload), Digests) and not lost:
+            lost.append(payload)
+            return None
+        return post(to, payload, *args, **more)
+
+    channel.post = losing
+    done: list[Exception | None] = []
+    transfer = replicator(b).transfer
+    transfer.pull(a.core.local, b.clock.monotonic(), done=lambda why, then: done.append(why))
+    b.pump()
+    world.run(1.5)
+    assert lost
+    assert done == [None]
+
+
 @pytest.mark.parametrize("offset_ms", [3_600_000, -3_600_000])
 def test_t54_join_is_right_with_clocks_an_hour_apart(offset_ms: int) -> None:
     """Plainly and under load, the joiner being ahead or behind: nothing is lost or too old."""
