@@ -12,10 +12,12 @@ from tests.sim import test_backup as backup
 from tests.sim import test_backup_moves as moves
 from tests.sim import test_backup_reads as reads
 from tests.sim import test_lazy_maps as lazy
+from tribes.manager import backup as backup_module
 from tribes.manager import fetching
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.base import SessionManager
+from tribes.manager.losers import Losers
 from tribes.manager.part import PartReplicator
 from tribes.manager.placed import PlacedCore
 from tribes.manager.placed_messages import PlaceState
@@ -78,6 +80,20 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         "_reopen",
         lambda self, number, part: self._closing.pop(number, None),
         moves.test_a_member_that_holds_a_part_again_serves_nothing_old,
+    ),
+    (
+        "lost writes of visitors are not counted",
+        Losers,
+        "look",
+        nothing,
+        moves.test_a_write_of_a_visitor_that_is_replaced_unseen_is_counted,
+    ),
+    (
+        "every holder's word on a lost write is counted",
+        backup_module,
+        "LOST_MAX",
+        0,
+        moves.test_a_write_of_a_visitor_that_is_replaced_unseen_is_counted,
     ),
     (
         "what changed on a visit is forgotten at once",

@@ -10,6 +10,7 @@ from tests.sim.backup_nodes import (
     core,
     find,
     holders,
+    manager,
     owners,
     put,
     start,
@@ -121,3 +122,62 @@ def test_a_holder_that_a_visitor_hears_of_late_gets_what_it_changed() -> None:
     session = find(taker, key)
     assert session is not None
     assert session["n"] == 1
+
+
+def _overwritten(nodes: list[SimNode]) -> dict[str, int]:
+    counts = {node.name: manager(node).statistics().overwritten for node in nodes}
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_a_write_of_a_visitor_that_is_replaced_unseen_is_counted() -> None:
+    """Two nodes that do not hold a session write the same attribute at once: the one whose write
+    was lost counts it, once, although only the holders saw both.
+    """
+    nodes = start(World(92), "abcde", backup_count=2)
+    key = put(nodes[0], x=0)
+    for _ in range(5):
+        first, second = bystanders(nodes, key)
+        for node in (first, second):
+            session = find(node, key)
+            assert session is not None
+            session["x"] = node.name
+        sessions = [find(node, key) for node in (first, second)]
+        for session, node in zip(sessions, (first, second), strict=True):
+            assert session is not None
+            session["x"] = f"{node.name} {node.world.now}"
+        before = sum(_overwritten(nodes).values())
+        for session, node in zip(sessions, (first, second), strict=True):
+            assert session is not None
+            manager(node).commit(session)
+            node.pump()
+        nodes[0].world.run(0.5)
+        assert sum(_overwritten(nodes).values()) == before + 1
+    assert _overwritten(nodes).keys() <= {first.name, second.name}
+
+
+def test_writes_on_both_sides_of_a_split_are_kept_or_counted() -> None:
+    """Also those of nodes that hold none of the sessions, and of a visit more than a minute ago,
+    of which they have nothing any more.
+    """
+    world = World(93)
+    nodes = start(world, "abcde")
+    left, right = nodes[:3], nodes[3:]
+    keys = [put(nodes[i % 5], both=0) for i in range(40)]
+    world.partition("abc", "de")
+    world.run(16)
+    twice = 0
+    for i, key in enumerate(keys):
+        sides = ([*bystanders(side, key), *holders(side, key)] for side in (left, right))
+        # Where all holders are on the other side, there is no session on this one.
+        first = (next((n for n in side if find(n, key) is not None), None) for side in sides)
+        writers = [node for node in first if node is not None]
+        for node in writers:
+            assert not write(node, key, both=f"{node.name} {i}").missing
+        twice += len(writers) == 2
+    assert twice > 10
+    world.run(70)
+    world.heal()
+    world.run(25)
+    values = {key: {find(node, key)["both"] for node in nodes} for key in keys}  # type: ignore[index]
+    assert all(len(each) == 1 for each in values.values())
+    assert sum(_overwritten(nodes).values()) == twice
