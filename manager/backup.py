@@ -10,14 +10,15 @@ New sessions get a key that this member owns, so a sticky client's requests stay
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from tribes.ids import SessionId
 
 from .delta import DeltaManager
+from .merge import lost_updates
 from .placed_messages import PlaceState
 from .placement import PARTS, part_of
 from .record import WHOLE, Life, main_of
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
     from .base import CommitOutcome
     from .inbox import Waiter
     from .places import PlaceBook
-    from .record import Record
+    from .record import Entry, Record
     from .replication import Replicator
     from .request_line import RequestLine
     from .session import Session
 
 __all__ = ["BackupManager", "BackupStatistics"]
+
+LOST_MAX: Final = 10_000
+"""Lost writes that are remembered, so that they are not counted again."""
 
 _PER_PART = PARTITIONS // PARTS
 _HOLDS = (PlaceState.HOLD, PlaceState.KEEP)
@@ -75,11 +79,14 @@ class BackupManager(DeltaManager):
     comparing: Callable[[int], bool] | None = None
     on_partial: Callable[[str], None] | None = None
     lost: Callable[[], int] | None = None
+    _lost: dict[tuple[int, bytes, int], None]
+    """Lost writes of this process that were counted, the latest of them."""
 
     def start_over(self, *args: Any) -> None:
         """See `SessionManager.start_over`."""
         super().start_over(*args)
         self.book = None
+        self._lost = {}
         self.comparing = self.on_partial = self.lost = None
         self._stale_commits = 0
 
@@ -137,6 +144,30 @@ class BackupManager(DeltaManager):
                 self._stale_commits += 1
             session.epoch = epoch
         return outcome
+
+    # For the core's thread.
+
+    def overwritten(self, before: Record | None, after: Record) -> list[tuple[Entry, Entry]]:
+        """See `SessionManager.overwritten`."""
+        losses = () if before is None else lost_updates(before, after, self.clock.actor)
+        return self.first_seen(losses)
+
+    def first_seen(self, losses: Iterable[tuple[Entry, Entry]]) -> list[tuple[Entry, Entry]]:
+        """Count those of some lost writes that this process made; each once, whoever tells it.
+
+        Returns:
+            Those that were counted now.
+        """
+        found = []
+        for lost, won in losses:
+            mark = (lost.namespace, lost.name, lost.hlc)
+            if lost.actor == self.clock.actor and mark not in self._lost:
+                self._lost[mark] = None
+                found.append((lost, won))
+        while len(self._lost) > LOST_MAX:
+            del self._lost[next(iter(self._lost))]
+        self.counts.overwritten += len(found)
+        return found
 
     def active_here(self) -> int:
         """Return how many sessions this member owns."""

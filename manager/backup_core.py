@@ -21,10 +21,11 @@ from tribes.wire.options import SendOptions
 from .drain import Drain, Lacking
 from .expiry import Expiry
 from .fetching import Done, Fetches
+from .losers import Losers, on_lost
 from .messages import ExpireAnswer, ExpireAsk, Lock, Pairs
 from .part import PartReplicator, PartView
 from .placed import PlacedCore, Placing
-from .placed_messages import Places, PlaceState, Seek, Sought, Stale, part_context
+from .placed_messages import Lost, Places, PlaceState, Seek, Sought, Stale, part_context
 from .placement import PARTS, part_of
 from .record import deciseconds, to_wire
 from .replication import BATCH_MAX, Replicator
@@ -354,6 +355,8 @@ class BackupReplicator(Replicator):
                 self.seeks.on_seek(source, message, now)
             case Sought():
                 self.seeks.on_sought(source, message, now)
+            case Lost():
+                on_lost(self.manager, self._channel, message)
             case ExpireAsk():
                 self.expiry.on_ask(source, message, now)
             case ExpireAnswer():
@@ -394,6 +397,7 @@ class BackupReplicator(Replicator):
             part=number,
             host=self.placed,
             is_view=True,
+            losers=Losers(self.manager, self._channel),
             **self._settings,
         )
 

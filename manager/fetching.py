@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from tribes.errors import ChannelClosedError, SessionUnreachableError
 from tribes.wire.options import SendOptions
 
+from .conflicts import tell_conflicts
 from .fetch import ARRIVES_S, FRESH_MAX_S, SETTLED_MAX, UNKNOWN_S, has_write
 from .inbox import CommitResult, Question, Wakes
 from .merge import digest
@@ -357,6 +358,8 @@ class Fetches:
         before, after, has_changed = manager.table.merge_in(message.key, record, now_ds)
         if has_changed:
             manager.merged(message.key, before, after)
+            losses = manager.overwritten(before, after)
+            tell_conflicts(manager, self._channel, message.key, losses)
         if header(record).entries:
             self.statistics.fetched += 1
         else:

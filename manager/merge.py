@@ -66,6 +66,7 @@ __all__ = [
     "destroyed",
     "digest",
     "expired",
+    "lost_between",
     "lost_updates",
     "merge",
     "prune",
@@ -280,6 +281,31 @@ def prune(record: Record, now_ms: int) -> Record:
     for key in gone:
         del parsed.entries[key]
     return pack(parsed)
+
+
+def lost_between(before: Record, incoming: Record) -> Iterator[tuple[Entry, Entry]]:
+    """Find whose attributes get lost when two records are merged, either way (DESIGN §5.3).
+
+    Args:
+        before: What was here.
+        incoming: What came.
+
+    Yields:
+        An entry of one, and the entry of the other that takes its place unseen.
+    """
+    ours, theirs = main_of(before), main_of(incoming)
+    one = slice(ACTORS_AT, ACTORS_AT + 4)
+    if ours[3] == theirs[3] == 1 and ours[one] == theirs[one]:
+        # All by one writer, who knows what it does.
+        return
+    known = parse(before).entries
+    for key, entry in parse(incoming).entries.items():
+        other = known.get(key)
+        if other is None or key[0] not in _APPLICATION or other.actor == entry.actor:
+            continue
+        lost, won = (other, entry) if _is_newer(entry, other) else (entry, other)
+        if won.base < lost.hlc and not (has_dots(won.kind) and has_dots(lost.kind)):
+            yield lost, won
 
 
 def lost_updates(before: Record, incoming: Record, actor: int) -> Iterator[tuple[Entry, Entry]]:

@@ -42,7 +42,7 @@ from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack, unpack
 
 from .magic import MAGIC, PREFIX, VERSION
-from .placed_messages import PLACED_READERS, Places, Seek, Sought, Stale
+from .placed_messages import PLACED_READERS, Lost, Places, Seek, Sought, Stale
 from .session_ids import GROUPS, PARTITIONS
 
 __all__ = [
@@ -370,7 +370,7 @@ class Lock:
         return PREFIX + pack([32, self.context, int(self.verb), self.ask, self.turn, self.key])
 
 
-PlacedMessage = Places | Stale | Seek | Sought
+PlacedMessage = Places | Stale | Seek | Sought | Lost
 
 ManagerMessage = (
     Hello

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .base import SessionManager
     from .inbox import Commit
+    from .losers import Losers
     from .messages import ManagerMessage, Pairs
     from .record import Record
     from .table import SessionTable
@@ -55,6 +56,9 @@ class PartHost(Protocol):
 
     def is_pulling(self, member: Member, part: int) -> bool:
         """Tell whether a member that is to have a part does not have all of it yet."""
+
+    def strangers(self, part: int) -> list[Member]:
+        """Return the members that do not hold a part."""
 
     def check_epoch(self, part: int, source: Member, message: Deltas, now: float) -> None:
         """Count a change of somebody who has missed an epoch, and tell him."""
@@ -172,6 +176,22 @@ class PartTransfer(Transfer):
         if part.is_held and not (self.is_joined and part.host.is_pulling(member, part.part)):
             self.pull(member, now)
 
+    def merge(self, pairs: Pairs, now: float) -> None:
+        """Merge records or deltas, and tell whose writes got lost. See `Transfer.merge`.
+
+        Raises:
+            RemoteProtocolError: Some were refused; all others were merged.
+        """
+        try:
+            super().merge(pairs, now)
+        finally:
+            self.owner.tell_losers(now)
+
+    def _look_for_losers(self, key: str, before: Record | None, incoming: Record) -> None:
+        losers = self.owner.losers
+        if losers is not None and before is not None:
+            losers.look(key, before, incoming)
+
     def stop(self) -> None:
         """Ask nobody any more, and send nobody records."""
         super().stop()
@@ -225,6 +245,7 @@ class PartReplicator(Replicator):
         part: Its number.
         host: Who places it.
         is_view: Somebody else looks for idle sessions and tells of their uses.
+        losers: Notes lost writes of members that do not hold the part; None: there are none.
         settings: See `Replicator`.
     """
 
@@ -240,11 +261,13 @@ class PartReplicator(Replicator):
         part: int,
         host: PartHost,
         is_view: bool = False,
+        losers: Losers | None = None,
         **settings: Any,
     ) -> None:
         self.part = part
         self.host = host
         self.is_held = False
+        self.losers = losers
         self._is_view = is_view
         self._homeless: dict[str, None] = {}
         """What changed here as long as no holder was known."""
@@ -300,6 +323,11 @@ class PartReplicator(Replicator):
         self.is_held = False
         self.transfer.stop()
         self.expiry.stop()
+
+    def tell_losers(self, now: float) -> None:
+        """Tell members that do not hold the part which writes got lost; perhaps they made them."""
+        if self.losers is not None:
+            self.losers.tell(self.host.strangers(self.part), now)
 
     @property
     def is_idle(self) -> bool:

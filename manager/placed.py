@@ -402,6 +402,10 @@ class PlacedCore:
         """Return the latest epoch of a part that is known here."""
         return self.book.epochs[part]
 
+    def strangers(self, part: int) -> list[Member]:
+        """Return the members that do not hold a part."""
+        return [m for m in self._teller.members if not self.book.state_of(m, part)]
+
     def is_pulling(self, member: Member, part: int) -> bool:
         """Tell whether a member that is to have a part does not have all of it yet."""
         return self.book.state_of(member, part) == PlaceState.PULL

@@ -6,6 +6,7 @@
     STALE    [21, context, part, epoch, [unique id …], [key …]]
     SEEK     [22, context, ask, id, key, u64 digest]
     SOUGHT   [23, context, ask, answer, key, record]
+    LOST     [24, context, [[key, record, record] …]]
 
 They go to the context itself. What is said about one part, in the messages of
 :mod:`tribes.manager.messages`, goes to a context of the part, see `part_context`.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack
@@ -27,6 +28,8 @@ from .placement import PARTS, WEIGHT_MAX
 __all__ = [
     "PLACED_READERS",
     "Answer",
+    "Loss",
+    "Lost",
     "PlaceState",
     "Places",
     "Seek",
@@ -40,6 +43,8 @@ ZONE_MAX_CHARS: Final = 64
 KEYS_MAX: Final = 1024
 """Keys that one STALE names: more than a message of changes has sessions."""
 HOLDERS_MAX: Final = 64
+LOSSES_MAX: Final = 1024
+"""Writes that one LOST names."""
 
 _PLACE = struct.Struct(">BII")
 _MARK: Final = "\x1f"
@@ -170,6 +175,32 @@ class Sought:
         return PREFIX + pack([23, self.context, self.ask, self.answer, self.key, self.record])
 
 
+class Loss(NamedTuple):
+    """A write that another one replaced unseen.
+
+    Attributes:
+        key: Of the session.
+        lost: A record with that write only.
+        won: A record with the one that took its place.
+    """
+
+    key: str
+    lost: bytes
+    won: bytes
+
+
+@dataclass(slots=True)
+class Lost:
+    """Is one of these writes yours? It was replaced by one whose writer had not seen it."""
+
+    context: str
+    losses: list[Loss]
+
+    def encode(self) -> bytes:
+        """The payload of a byte message."""
+        return PREFIX + pack([24, self.context, [list(each) for each in self.losses]])
+
+
 def _text(value: Any, limit: int = 256) -> str:
     if not isinstance(value, str) or len(value) > limit:
         raise ValueError(f"expected text of at most {limit} characters")
@@ -229,10 +260,21 @@ def _sought(context: Any, ask: Any, answer: Any, key: Any, record: Any) -> Sough
     return found
 
 
+def _lost(context: Any, losses: Any) -> Lost:
+    if not isinstance(losses, list) or len(losses) > LOSSES_MAX:
+        raise ValueError(f"expected at most {LOSSES_MAX} writes")
+    if any(not isinstance(each, list) or len(each) != 3 for each in losses):
+        raise ValueError("expected key, write, and what replaced it")
+    if any(type(data) is not bytes for _, *both in losses for data in both):
+        raise ValueError("expected writes as bytes")
+    return Lost(_text(context), [Loss(_text(key), lost, won) for key, lost, won in losses])
+
+
 PLACED_READERS: Final[dict[int, tuple[Any, int]]] = {
     20: (_places, 6),
     21: (_stale, 5),
     22: (_seek, 5),
     23: (_sought, 5),
+    24: (_lost, 2),
 }
 """By kind: what makes a message of its fields, and how many it has."""

@@ -41,7 +41,7 @@ from .messages import (
     Summary,
     Want,
 )
-from .placed_messages import Places, Seek, Sought, Stale
+from .placed_messages import Lost, Places, Seek, Sought, Stale
 
 __all__ = ["Traffic"]
 
@@ -60,6 +60,7 @@ _KINDS: dict[type, str] = {
     ExpireAnswer: "expire_answers",
     Places: "places",
     Stale: "places",
+    Lost: "places",
     Seek: "fetches",
     Sought: "fetches",
 }

@@ -33,7 +33,7 @@ from tribes.channel.outputs import Notice
 from tribes.errors import MemberUnreachableError, RemoteProtocolError, SendTimeoutError
 from tribes.wire.options import SendOptions
 
-from .conflicts import SessionConflict
+from .conflicts import tell_conflicts
 from .donor import Donor
 from .messages import Digests, Lack, Pairs, Records, Summary, Want
 from .progress import Progress
@@ -558,15 +558,14 @@ class Transfer:
             if has_changed:
                 self._manager.merged(key, before, after)
                 if before is not None:
-                    self._report_overwritten(key, before, after)
+                    losses = self._manager.overwritten(before, after)
+                    tell_conflicts(self._manager, self._channel, key, losses)
+            self._look_for_losers(key, before, record)
         if refused is not None:
             raise refused
 
-    def _report_overwritten(self, key: str, before: Record, after: Record) -> None:
-        manager = self._manager
-        for lost, won in manager.overwritten(before, after):
-            if manager.on_conflict is not None:
-                self._channel.event(SessionConflict(manager.context, key, lost, won))
+    def _look_for_losers(self, key: str, before: Record | None, incoming: Record) -> None:
+        """Where everybody has everything, each finds what it has lost itself."""
 
     # The join, and what follows it.
 

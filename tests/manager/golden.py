@@ -35,7 +35,16 @@ from tribes.manager.messages import (
     Summary,
     Want,
 )
-from tribes.manager.placed_messages import Answer, Places, PlaceState, Seek, Sought, Stale
+from tribes.manager.placed_messages import (
+    Answer,
+    Loss,
+    Lost,
+    Places,
+    PlaceState,
+    Seek,
+    Sought,
+    Stale,
+)
 from tribes.manager.placement import PARTS
 from tribes.manager.record import (
     WHOLE,
@@ -165,6 +174,7 @@ MESSAGES: Final[dict[str, ManagerMessage]] = {
     "stale": Stale("app", 63, 2**32 - 1, [b"0123456789abcdef"], [_KEY]),
     "seek": Seek("app", 1, _KEY, "", 2**64 - 1),
     "sought": Sought("app", 1, Answer.FOUND, _KEY, _DELTA),
+    "lost": Lost("app", [Loss(_KEY, _DELTA, _DELTA)]),
     "sought in vain": Sought("app", 2, Answer.NONE),
 }
 

@@ -9,12 +9,16 @@ import pytest
 
 from tests.mutants.registry import nothing
 from tests.sim import test_backup as backup
+from tests.sim import test_backup_moves as moves
 from tests.sim import test_backup_reads as reads
 from tests.sim import test_lazy_maps as lazy
+from tribes.manager import backup as backup_module
 from tribes.manager import fetching
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.base import SessionManager
+from tribes.manager.losers import Losers
+from tribes.manager.part import PartReplicator
 from tribes.manager.placed import PlacedCore
 from tribes.manager.placed_messages import PlaceState
 from tribes.manager.places import PlaceBook
@@ -71,6 +75,34 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         lazy.test_nothing_is_given_to_a_member_that_hangs,
     ),
     (
+        "a part that was on its way to others is held at once",
+        PlacedCore,
+        "_reopen",
+        lambda self, number, part: self._closing.pop(number, None),
+        moves.test_a_member_that_holds_a_part_again_serves_nothing_old,
+    ),
+    (
+        "lost writes of visitors are not counted",
+        Losers,
+        "look",
+        nothing,
+        moves.test_a_write_of_a_visitor_that_is_replaced_unseen_is_counted,
+    ),
+    (
+        "every holder's word on a lost write is counted",
+        backup_module,
+        "LOST_MAX",
+        0,
+        moves.test_a_write_of_a_visitor_that_is_replaced_unseen_is_counted,
+    ),
+    (
+        "what changed on a visit is forgotten at once",
+        PartReplicator,
+        "_note",
+        lambda self, keys: not self.is_held and not self._targets,
+        moves.test_a_holder_that_a_visitor_hears_of_late_gets_what_it_changed,
+    ),
+    (
         "a part is given when its copies are equal",
         PlacedCore,
         "_is_given",
@@ -99,7 +131,7 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         backup.test_t81_a_node_that_leaves_hands_over_everything,
     ),
     (
-        "every holder expires sessions",
+        "two owners fire: every holder expires sessions",
         PlaceBook,
         "is_owner",
         lambda self, part: self.states[part] == PlaceState.HOLD,

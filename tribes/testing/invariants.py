@@ -246,7 +246,7 @@ def check_history(
         *check_reads(history, is_placed=survivors is not None),
         *check_state(history, world_state, survivors),
         *check_merged(history, world_state, survivors),
-        *(check_overwritten(history, world_state) if survivors is None else ()),
+        *check_overwritten(history, world_state),
         *check_expiries(history, world_state),
         *check_sends(history, until),
         *check_times(history, until, patience_s),
