@@ -198,13 +198,14 @@ class NodeCore:
             and all(each.is_drained for each in self.lazy_maps.values())
         )
 
-    def gauges(self, inbox: Inbox) -> NodeGauges:
+    def gauges(self, inbox: Inbox, now: float) -> NodeGauges:
         """What is kept for the members at this moment, and how often each bound was met.
 
         Args:
             inbox: Where the requests of this node leave their commits.
+            now: Monotonic seconds.
         """
-        return gauges_of(self.channel, self.sessions.replicators.values(), inbox)
+        return gauges_of(self.channel, self.sessions.replicators.values(), inbox, now)
 
     @property
     def has_outputs(self) -> bool:

@@ -152,12 +152,15 @@ def _print_status(shown: dict[str, Any]) -> None:
             _text(link["name"]),
             link["raw_bytes"] + link["live_bytes"],
             link["unacked_bytes"],
+            _seconds(link["round_trip_s"]),
+            _seconds(link["lag_s"]),
             link["dirty_keys"],
             "suspected" if link["is_suspected"] else "behind" if link["is_behind"] else "fine",
         ]
         for link in shown["links"]
     ]
-    _table(["link to", "queued bytes", "unacknowledged", "lacks sessions", "state"], rows)
+    head = ["link to", "queued bytes", "unacknowledged", "round trip", "lag", "lacks sessions"]
+    _table([*head, "state"], rows)
     for failure in shown["failures"][-5:]:
         fields = " ".join(f"{name}={_text(str(v))}" for name, v in failure["fields"].items())
         click.echo(f"{_time(failure['at_ms'])} {_text(failure['event'])} {fields}")
@@ -303,6 +306,12 @@ def _time(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     except (OverflowError, OSError, ValueError):
         return str(ms)
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _text(text: str) -> str:

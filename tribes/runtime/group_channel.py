@@ -324,7 +324,7 @@ class GroupChannel:
         Raises:
             ChannelClosedError: The channel has not been entered.
         """
-        return self.shell.core.gauges(self.sessions.inbox)
+        return self.shell.core.gauges(self.sessions.inbox, self.shell.now())
 
     # The own record.
 

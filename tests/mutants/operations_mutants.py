@@ -1,0 +1,42 @@
+"""What operators are told of a node is wrong.
+
+Plans of faults have no operators, so each of these names the test that notices it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.links import test_round_trip
+from tests.mutants import registry
+from tests.mutants.registry import Patch, nothing
+from tribes.links.pool import SenderPool
+from tribes.links.round_trip import RoundTrip
+
+
+def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
+    registry.add(f"operations: {name}", text, *patches, test=test)
+
+
+def _asked_last(self: RoundTrip, question: int, now: float) -> None:
+    self._question, self._asked_at = question, now
+
+
+_add(
+    "every question is timed",
+    "A later question takes the place of the one that is timed.",
+    (RoundTrip, "asked", _asked_last),
+    test=test_round_trip.test_one_question_is_timed_at_a_time,
+)
+_add(
+    "lost answers are waited for",
+    "An acknowledgement on a new connection ends the measurement of the old one.",
+    (RoundTrip, "lost", nothing),
+    test=test_round_trip.test_what_is_written_again_is_not_timed,
+)
+_add(
+    "nothing lags",
+    "Members that have received nothing for long are shown without lag.",
+    (SenderPool, "lag", lambda self, member, now: 0.0),
+    test=test_round_trip.test_gauges_of_a_group_say_how_long_and_how_late,
+)
