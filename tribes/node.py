@@ -68,6 +68,7 @@ class NodeCore:
         wall_ms: Wall clock in milliseconds.
         entropy: Gives n random bytes.
         randrange: Gives a number below its argument; chooses among equals.
+        product: Version of the program, for who asks.
         keys: The group's keys, where they were read from ``channel.key_file``; those in
             ``channel.keys`` are read here.
         endpoints: The RPC channels of this process; None: it has none, and says so when asked.
@@ -89,6 +90,7 @@ class NodeCore:
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
+        product: str = "",
         keys: KeyRing | None = None,
         endpoints: RpcEndpoints | None = None,
         maps: Iterable[MapManager] = (),
@@ -107,6 +109,7 @@ class NodeCore:
             keys=keys,
             wall_ms=wall_ms,
             entropy=entropy,
+            product=product,
             consume=self._consume,
             members_changed=self._members_changed,
             link_lost=self._link_lost,
