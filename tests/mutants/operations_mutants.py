@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.admin import test_doctor
 from tests.links import test_round_trip
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
+from tribes.admin.doctor import group
 from tribes.links.pool import SenderPool
 from tribes.links.round_trip import RoundTrip
 
@@ -22,6 +24,30 @@ def _asked_last(self: RoundTrip, question: int, now: float) -> None:
     self._question, self._asked_at = question, now
 
 
+_add(
+    "doctor: nothing fails",
+    "All that is wrong is a warning.",
+    (group, "fail", group.warn),
+    test=test_doctor.test_a_clock_an_hour_off_is_a_failure_and_less_a_warning,
+)
+_add(
+    "doctor: uncertain clocks",
+    "A slow answer counts as a wrong clock.",
+    (group, "_SKEW_WARN_MS", 0),
+    test=test_doctor.test_a_slow_answer_is_no_wrong_clock,
+)
+_add(
+    "doctor: own node must run",
+    "That the own node does not run is a failure.",
+    (group, "_is_trouble", lambda answer, own: answer.met is None),
+    test=test_doctor.test_the_own_node_need_not_run,
+)
+_add(
+    "doctor: silent multicast",
+    "Members that answer and are not heard are not told.",
+    (group, "_multicast", lambda config, heard, members: ()),
+    test=test_doctor.test_who_answers_and_is_not_heard_is_named,
+)
 _add(
     "every question is timed",
     "A later question takes the place of the one that is timed.",

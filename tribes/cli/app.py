@@ -10,6 +10,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "node": "tribes.cli.node",
+    "doctor": "tribes.cli.doctor",
     "status": "tribes.cli.operator",
     "members": "tribes.cli.operator",
     "sessions": "tribes.cli.operator",

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from tribes.admin.desk import open_desk
 from tribes.admin.recorder import Failures
+from tribes.cli.address import static_member
 from tribes.cli.logs import LOG_FORMATS, set_up_logging
 from tribes.cli.progress_bar import ProgressBar
 from tribes.config import read_config, read_config_bytes, value_at, with_value
@@ -25,7 +26,6 @@ from tribes.config.model import (
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
-    StaticMemberConfig,
     TlsConfig,
     check_config,
 )
@@ -250,7 +250,7 @@ def node(
             channel=ChannelConfig(
                 membership=MembershipConfig(
                     multicast=multicast,
-                    static=tuple(map(_static_member, members)),
+                    static=tuple(map(static_member, members)),
                     address=multicast_address,
                     port=multicast_port,
                     bind=multicast_bind or address,
@@ -320,15 +320,6 @@ def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _static_member(text: str) -> StaticMemberConfig:
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
-        host, port = text, str(_DEFAULT_RECEIVER.port)
-    if not port.isdecimal():
-        raise ConfigError(f"{text!r} has no port behind its colon; write HOST:PORT", key="--member")
-    return StaticMemberConfig(host=host.removeprefix("[").removesuffix("]"), port=int(port))
 
 
 def _reload(channel: GroupChannel) -> None:
