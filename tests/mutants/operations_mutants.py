@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.admin import test_doctor
+from tests.cli import test_reload
 from tests.links import test_round_trip
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tribes.admin.doctor import group
+from tribes.admin.doctor import findings, group
+from tribes.cli import reload
+from tribes.cli.reload import Reload
 from tribes.links.pool import SenderPool
 from tribes.links.round_trip import RoundTrip
 
@@ -27,7 +30,7 @@ def _asked_last(self: RoundTrip, question: int, now: float) -> None:
 _add(
     "doctor: nothing fails",
     "All that is wrong is a warning.",
-    (group, "fail", group.warn),
+    (group, "fail", findings.warn),
     test=test_doctor.test_a_clock_an_hour_off_is_a_failure_and_less_a_warning,
 )
 _add(
@@ -47,6 +50,24 @@ _add(
     "Members that answer and are not heard are not told.",
     (group, "_multicast", lambda config, heard, members: ()),
     test=test_doctor.test_who_answers_and_is_not_heard_is_named,
+)
+_add(
+    "reload: members only added",
+    "Static members are told once, and never again.",
+    (Reload, "_members", nothing),
+    test=test_reload.test_members_are_named_once_and_against_those_of_the_last_time,
+)
+_add(
+    "reload: silent about the rest",
+    "Settings that need a restart are not named.",
+    (reload, "changed_keys", lambda old, new: ()),
+    test=test_reload.test_other_settings_are_named_without_their_values,
+)
+_add(
+    "reload: level not set",
+    "A new log level is told and not used.",
+    (reload, "set_log_level", nothing),
+    test=test_reload.test_the_level_is_that_of_the_file,
 )
 _add(
     "every question is timed",
