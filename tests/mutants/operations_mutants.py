@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.admin import test_doctor
-from tests.cli import test_reload
+from tests.cli import test_reload, test_top_screen
 from tests.links import test_round_trip
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tribes.admin.doctor import findings, group
-from tribes.cli import reload
+from tribes.cli import reload, top_screen
 from tribes.cli.reload import Reload
 from tribes.links.pool import SenderPool
 from tribes.links.round_trip import RoundTrip
@@ -60,7 +60,7 @@ _add(
 _add(
     "reload: silent about the rest",
     "Settings that need a restart are not named.",
-    (reload, "changed_keys", lambda old, new: ()),
+    (reload, "changed_keys", lambda old, new, path="": ()),
     test=test_reload.test_other_settings_are_named_without_their_values,
 )
 _add(
@@ -68,6 +68,18 @@ _add(
     "A new log level is told and not used.",
     (reload, "set_log_level", nothing),
     test=test_reload.test_the_level_is_that_of_the_file,
+)
+_add(
+    "top: columns as they come",
+    "Lines are wider than the terminal.",
+    (top_screen, "_cut", lambda part, width: part),
+    test=test_top_screen.test_no_line_is_wider_and_no_picture_higher_than_the_terminal,
+)
+_add(
+    "top: names as they come",
+    "What a member calls itself acts on the terminal.",
+    (top_screen, "printable", str),
+    test=test_top_screen.test_names_of_others_are_text,
 )
 _add(
     "every question is timed",

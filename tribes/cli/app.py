@@ -12,6 +12,7 @@ _COMMANDS = {
     "node": "tribes.cli.node",
     "doctor": "tribes.cli.doctor",
     "status": "tribes.cli.operator",
+    "top": "tribes.cli.top",
     "members": "tribes.cli.operator",
     "sessions": "tribes.cli.operator",
     "resync": "tribes.cli.operator",

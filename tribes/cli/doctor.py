@@ -14,6 +14,7 @@ import trio
 from tribes.admin.doctor.examine import examine
 from tribes.admin.doctor.findings import Finding, State, worst
 from tribes.cli.address import static_member
+from tribes.cli.client import printable
 from tribes.config import read_config, read_config_bytes
 from tribes.errors import ConfigError
 
@@ -95,11 +96,6 @@ def _quiet(finding: Finding) -> None:
 
 def _print(finding: Finding) -> None:
     state = click.style(f"{finding.state:<4}", fg=_COLORS[finding.state], bold=True)
-    click.echo(f"{state}  {finding.check:<13} {_plain(finding.text)}")
+    click.echo(f"{state}  {finding.check:<13} {printable(finding.text)}")
     if finding.fix:
-        click.echo(f"{'':<20}fix: {_plain(finding.fix)}")
-
-
-def _plain(text: str) -> str:
-    """Others chose some of it: a terminal must not act on it."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+        click.echo(f"{'':<20}fix: {printable(finding.fix)}")
