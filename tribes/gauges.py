@@ -41,6 +41,10 @@ class PeerGauges:
         dirty_keys: Sessions that it is behind with, over all contexts.
         needs_sync: In some context there are too many to count: everything will be compared.
         is_behind: In some context changes do not go to it directly.
+        round_trip_s: Seconds that the link takes there and back, smoothed over about eight
+            measurements: a frame and its acknowledgement, or the opening of the link. On a plain
+            link with option 6 the processing is in it. None: nothing was answered yet.
+        lag_s: Seconds that the oldest frame for it has waited to be received; 0: none waits.
 
         live_refused: Messages with changes that found its live queue full.
         sends_blocked: Sends that had to wait for room in its queue.
@@ -59,6 +63,8 @@ class PeerGauges:
     dirty_keys: int
     needs_sync: bool
     is_behind: bool
+    round_trip_s: float | None
+    lag_s: float
     live_refused: int
     sends_blocked: int
     sends_timed_out: int
@@ -119,10 +125,18 @@ class NodeGauges:
     locks_freed: int
 
 
-def gauges_of(channel: ChannelCore, replicators: Iterable[Replicator], inbox: Inbox) -> NodeGauges:
+def gauges_of(
+    channel: ChannelCore, replicators: Iterable[Replicator], inbox: Inbox, now: float
+) -> NodeGauges:
     """Read everything.
 
     May be called in any thread: each number is right, and they are not of one moment.
+
+    Args:
+        channel: The channel.
+        replicators: Its contexts.
+        inbox: Where requests leave their changes.
+        now: Of the channel's clock, for ages.
     """
     replicators = list(replicators)
     repairs = [replicator.repair for replicator in replicators]
@@ -133,7 +147,7 @@ def gauges_of(channel: ChannelCore, replicators: Iterable[Replicator], inbox: In
         inbox_entries=len(inbox),
         dispatch_bytes=sum(each.queued_bytes for each in dispatchers),
         dispatch_waiting=sum(each.waiting for each in dispatchers),
-        peers=tuple(_peers(channel, replicators)),
+        peers=tuple(_peers(channel, replicators, now)),
         inbox_peak_bytes=inbox.peak_bytes,
         inbox_appended=inbox.appended,
         inbox_waited=inbox.waited,
@@ -152,7 +166,7 @@ def gauges_of(channel: ChannelCore, replicators: Iterable[Replicator], inbox: In
     )
 
 
-def _peers(channel: ChannelCore, replicators: list[Replicator]) -> Iterable[PeerGauges]:
+def _peers(channel: ChannelCore, replicators: list[Replicator], now: float) -> Iterable[PeerGauges]:
     senders, suspected = channel.senders, channel.view.suspected
     for member, load in senders.loads.items():
         debts = [replicator.repair.state(member) for replicator in replicators]
@@ -167,6 +181,8 @@ def _peers(channel: ChannelCore, replicators: list[Replicator]) -> Iterable[Peer
             dirty_keys=sum(debt.dirty for debt in debts),
             needs_sync=any(debt.needs_sync for debt in debts),
             is_behind=any(debt.is_behind for debt in debts),
+            round_trip_s=senders.round_trip(member),
+            lag_s=senders.lag(member, now),
             live_refused=counts.live_refused,
             sends_blocked=counts.blocked,
             sends_timed_out=counts.timed_out,

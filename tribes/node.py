@@ -68,6 +68,7 @@ class NodeCore:
         wall_ms: Wall clock in milliseconds.
         entropy: Gives n random bytes.
         randrange: Gives a number below its argument; chooses among equals.
+        product: Version of the program, for who asks.
         keys: The group's keys, where they were read from ``channel.key_file``; those in
             ``channel.keys`` are read here.
         endpoints: The RPC channels of this process; None: it has none, and says so when asked.
@@ -89,6 +90,7 @@ class NodeCore:
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         randrange: Callable[[int], int],
+        product: str = "",
         keys: KeyRing | None = None,
         endpoints: RpcEndpoints | None = None,
         maps: Iterable[MapManager] = (),
@@ -107,6 +109,7 @@ class NodeCore:
             keys=keys,
             wall_ms=wall_ms,
             entropy=entropy,
+            product=product,
             consume=self._consume,
             members_changed=self._members_changed,
             link_lost=self._link_lost,
@@ -198,13 +201,14 @@ class NodeCore:
             and all(each.is_drained for each in self.lazy_maps.values())
         )
 
-    def gauges(self, inbox: Inbox) -> NodeGauges:
+    def gauges(self, inbox: Inbox, now: float) -> NodeGauges:
         """What is kept for the members at this moment, and how often each bound was met.
 
         Args:
             inbox: Where the requests of this node leave their commits.
+            now: Monotonic seconds.
         """
-        return gauges_of(self.channel, self.sessions.replicators.values(), inbox)
+        return gauges_of(self.channel, self.sessions.replicators.values(), inbox, now)
 
     @property
     def has_outputs(self) -> bool:

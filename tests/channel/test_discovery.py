@@ -11,14 +11,16 @@ from tribes.channel.exchange import PeerExchange
 from tribes.config.model import ChannelConfig, MembershipConfig, StaticMemberConfig
 from tribes.errors import RemoteProtocolError
 from tribes.links.challenge import (
+    About,
     Life,
     decode_introduction,
+    encode_about,
     encode_introduction,
     encode_life,
 )
 from tribes.links.news import LEAVE_BODY, PEERS_MAX, decode_peers, encode_peers, encode_record
 from tribes.links.own_opening import Opened, Opening
-from tribes.links.own_wire import ANYBODY, FEATURE_NEWS, Control, OwnSide
+from tribes.links.own_wire import ANYBODY, FEATURE_NEWS, Control, OwnSide, Refusal
 from tribes.timers import Timers
 from tribes.wire.frame import encode_frame
 from tribes.wire.member import Member, encode_member
@@ -185,6 +187,31 @@ def test_an_introduction_is_read_whole_or_not_at_all() -> None:
     for end in range(len(tail)):
         with pytest.raises(RemoteProtocolError):
             decode_introduction(tail[:end])
+
+
+def test_an_introduction_may_end_with_clock_and_version() -> None:
+    """Members of earlier releases leave it out; what is cut short is an error."""
+    record = encode_member(member(4001))
+    about = About(1_700_000_000_123, "0.1.0")
+    for life in (b"", encode_life(Life(5, 6)), encode_life(Life(5, 6, record))):
+        tail = encode_introduction(life, record, encode_about(about))
+        assert decode_introduction(tail + b"later").about == about
+        assert decode_introduction(encode_introduction(life, record)).about is None
+        with pytest.raises(RemoteProtocolError):
+            decode_introduction(tail[:-1])
+
+
+@KEYS
+def test_who_asks_is_told_the_clock_of_a_member(keys: KeyRing | None) -> None:
+    """With a key it is proved like the rest."""
+    net, a, *_ = trio_of(keys)
+    asker = Pretender(net, a, member(4009, uid=9), target=ANYBODY)
+    if keys is not None:
+        assert isinstance(asker.opened, Refusal)
+        return
+    assert isinstance(asker.opened, Opened)
+    told = decode_introduction(asker.opened.tail).about
+    assert told == About(a.core._identity.wall_ms(), "")
 
 
 # ---- the exchange alone --------------------------------------------------------------------------

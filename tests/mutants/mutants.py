@@ -14,6 +14,7 @@ from tests.mutants import (
     interceptor_mutants,
     memcached_mutants,
     merge_mutants,
+    operations_mutants,
     own_mutants,
     pressure_mutants,
     security_mutants,
@@ -48,4 +49,5 @@ _ = (
     memcached_mutants,
     watch_mutants,
     merge_mutants,
+    operations_mutants,
 )

@@ -92,7 +92,7 @@ class Load:
         self.most = max(self.most, sum(self.a.core.channel.senders.loads[self.c.core.local]))
 
     def peer(self, node: SimNode) -> PeerGauges:
-        gauges = self.a.core.gauges(self.a.process.inbox)
+        gauges = self.a.core.gauges(self.a.process.inbox, self.world.now)
         return next(peer for peer in gauges.peers if peer.member == node.core.local)
 
     def values(self, node: SimNode) -> list[str]:
@@ -207,7 +207,7 @@ def test_two_contexts_share_the_live_queue_of_a_member() -> None:
         world.run(0.005)
         if turn > 100:
             assert sum(a.core.channel.senders.loads[b.core.local]) <= 2 * QUEUE + 3 * VALUE
-    [peer] = a.core.gauges(a.process.inbox).peers
+    [peer] = a.core.gauges(a.process.inbox, world.now).peers
     assert peer.is_behind
     b.resume()
     healed = world.now
@@ -277,6 +277,6 @@ def test_dispatch_queue_is_free_for_others_while_one_hangs() -> None:
         load.a.send(bytes(VALUE), [load.c], 8)
         ticket = load.a.send(b"x", [load.b], 8)
         assert load.a.done[ticket] == {}
-    gauges = load.a.core.gauges(load.a.process.inbox)
+    gauges = load.a.core.gauges(load.a.process.inbox, load.world.now)
     assert gauges.dispatch_waiting == 0
     assert gauges.sends_blocked > 0

@@ -23,14 +23,34 @@ TOKEN = "operators-token-of-the-test"
 
 
 class Node:
-    """A node process, and where it answers."""
+    """A node process, and where it answers.
 
-    def __init__(self, directory: Path, name: str, multicast_port: int, more: str) -> None:
+    Args:
+        directory: Where its file is to be.
+        name: Its name.
+        multicast_port: Of the group; None: it hears and sends no heartbeats.
+        more: What the file ends with, beginning in the table ``[http]``.
+        before: What it begins with.
+        port: Where its members connect.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        multicast_port: int | None,
+        more: str = "",
+        *,
+        before: str = "",
+        port: int = 0,
+    ) -> None:
         self.file = directory / f"{name}.toml"
+        self.port = port
+        group = "multicast = false" if multicast_port is None else f"port = {multicast_port}"
         self.file.write_text(
-            f'name = "{name}"\ncontexts = ["shop"]\n'
-            f"[channel.membership]\nport = {multicast_port}\n"
-            f"[channel.receiver]\nport = 0\n[http]\nport = 0\n{more}"
+            f'{before}name = "{name}"\ncontexts = ["shop"]\n'
+            f"[channel.membership]\n{group}\n"
+            f"[channel.receiver]\nport = {port}\n[http]\nport = 0\n{more}"
         )
         command = [sys.executable, "-m", "tribes", "node", "--config", str(self.file)]
         self.process = subprocess.Popen(
@@ -56,6 +76,11 @@ class Node:
                 return said
         raise AssertionError(f"the node ended without {event!r}: {seen}")
 
+    def next_event(self) -> str:
+        """The event of the next line."""
+        assert self.process.stdout is not None
+        return str(json.loads(self.process.stdout.readline())["event"])
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
@@ -78,8 +103,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     """Starts nodes of one group."""
     port, nodes = free_port(socket.SOCK_DGRAM), []
 
-    def begin(name: str, more: str = "") -> Node:
-        nodes.append(Node(tmp_path, name, port, more))
+    def begin(name: str, more: str = "", **settings: Any) -> Node:
+        nodes.append(Node(tmp_path, name, port, more, **settings))
         return nodes[-1]
 
     yield begin

@@ -22,7 +22,7 @@ _NOW: Final = frozenset(
     {
         *("inbox_bytes", "inbox_entries", "dispatch_bytes", "dispatch_waiting", "inbox_peak_bytes"),
         *("is_suspected", "raw_bytes", "live_bytes", "unacked_bytes", "blocked", "dirty_keys"),
-        *("needs_sync", "is_behind"),
+        *("needs_sync", "is_behind", "round_trip_s", "lag_s"),
         *("active", "max_active", "expired", "longest_life_s", "average_life_s", "create_rate"),
         *("expire_rate", "bytes"),
     }
@@ -72,7 +72,7 @@ def families(status: Mapping[str, Any]) -> list[Family]:
     for link in status["links"]:
         labels = {"member": link["name"], "id": link["id"]}
         for name, value in link.items():
-            if name in said:
+            if name in said and value is not None:
                 _put(found, "link", name, said[name], labels, value)
     for context in status["contexts"]:
         _of_context(found, context)

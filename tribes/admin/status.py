@@ -7,11 +7,11 @@ Nothing of what sessions hold is in it, and none of their ids.
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from tribes.config.managers import ManagerConfig, kind_of
 from tribes.errors import ChannelClosedError
+from tribes.runtime.product import product_version
 
 if TYPE_CHECKING:
     from tribes.gauges import NodeGauges, PeerGauges
@@ -20,15 +20,7 @@ if TYPE_CHECKING:
     from tribes.runtime.group_channel import GroupChannel
     from tribes.wire.member import Member
 
-__all__ = ["contexts_of", "counters_of", "managers_of", "product_version", "status_of"]
-
-
-def product_version() -> str:
-    """The installed version; ``unknown`` where it is not installed."""
-    try:
-        return version("tribes")
-    except PackageNotFoundError:
-        return "unknown"
+__all__ = ["contexts_of", "counters_of", "managers_of", "status_of"]
 
 
 def managers_of(channel: GroupChannel) -> dict[str, SessionManager]:

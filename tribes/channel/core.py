@@ -61,6 +61,7 @@ class ChannelCore:
             the driver brings connections that have proved who is at their other end.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
+        product: Version of the program, for who asks.
         consume: Offered every message before the listeners; True when it was taken. Runs inside
             the core, so it is for this package's managers only. It may raise RemoteProtocolError.
         members_changed: Told every change of the view, inside the core.
@@ -86,6 +87,7 @@ class ChannelCore:
         keys: KeyRing | None = None,
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
+        product: str = "",
         consume: Callable[[ChannelData, float], bool] | None = None,
         members_changed: Callable[[MemberChange, float], None] | None = None,
         link_lost: Callable[[Member, float], None] | None = None,
@@ -94,7 +96,9 @@ class ChannelCore:
     ) -> None:
         self.config = config
         self.timers = Timers()
-        self._identity = identity = Identity(local, wall_ms=wall_ms, entropy=entropy)
+        self._identity = identity = Identity(
+            local, wall_ms=wall_ms, entropy=entropy, product=product
+        )
         self._outbox = outbox = Outbox(lambda link: self.senders.forget_link(link))
         self._views = views = ViewBuilder()
         self._link_lost = link_lost

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from tribes.errors import LocalProtocolError
 from tribes.ids import make_unique_id
+from tribes.links.challenge import About, encode_about
 from tribes.links.own_wire import FEATURE_NEWS, WITNESSES, OwnSide
 from tribes.wire.data import ChannelData, encode_data_frame
 from tribes.wire.member import SHUTDOWN_COMMAND, encode_member
@@ -28,6 +29,7 @@ class Identity:
         local: The own record, with the address and port that others connect to.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
+        product: Version of the program, for who asks.
 
     Attributes:
         local: The own record as it is now.
@@ -36,11 +38,21 @@ class Identity:
     """
 
     def __init__(
-        self, local: Member, *, wall_ms: Callable[[], int], entropy: Callable[[int], bytes]
+        self,
+        local: Member,
+        *,
+        wall_ms: Callable[[], int],
+        entropy: Callable[[int], bytes],
+        product: str = "",
     ) -> None:
         self.local = local
         self.record = encode_member(local)
-        self.side: Final = OwnSide(self.record, local.unique_id, features=WITNESSES | FEATURE_NEWS)
+        self.side: Final = OwnSide(
+            self.record,
+            local.unique_id,
+            features=WITNESSES | FEATURE_NEWS,
+            about=lambda: encode_about(About(wall_ms(), product)),
+        )
         self.wall_ms: Final = wall_ms
         self.entropy: Final = entropy
         self._counter = 0

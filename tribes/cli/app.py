@@ -10,7 +10,9 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "node": "tribes.cli.node",
+    "doctor": "tribes.cli.doctor",
     "status": "tribes.cli.operator",
+    "top": "tribes.cli.top",
     "members": "tribes.cli.operator",
     "sessions": "tribes.cli.operator",
     "resync": "tribes.cli.operator",

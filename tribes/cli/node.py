@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Set
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,16 +17,18 @@ from click.core import ParameterSource
 
 from tribes.admin.desk import open_desk
 from tribes.admin.recorder import Failures
-from tribes.cli.logs import LOG_FORMATS, set_up_logging
+from tribes.cli.address import static_member
+from tribes.cli.logs import LOG_FORMATS, set_log_level, set_up_logging
 from tribes.cli.progress_bar import ProgressBar
+from tribes.cli.reload import Reload
 from tribes.config import read_config, read_config_bytes, value_at, with_value
 from tribes.config.model import (
+    LOG_LEVELS,
     ChannelConfig,
     ManagerConfig,
     MembershipConfig,
     NodeConfig,
     ReceiverConfig,
-    StaticMemberConfig,
     TlsConfig,
     check_config,
 )
@@ -72,6 +75,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "tls_authorities": _TLS,
     "tls_peer_names": _TLS,
     "insecure": ("insecure",),
+    "log_level": ("log_level",),
 }
 """What each option sets."""
 
@@ -202,7 +206,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(LOG_LEVELS),
     default="info",
     show_default=True,
 )
@@ -250,7 +254,7 @@ def node(
             channel=ChannelConfig(
                 membership=MembershipConfig(
                     multicast=multicast,
-                    static=tuple(map(_static_member, members)),
+                    static=tuple(map(static_member, members)),
                     address=multicast_address,
                     port=multicast_port,
                     bind=multicast_bind or address,
@@ -264,13 +268,14 @@ def node(
                 tls=_tls(tls_certificate, tls_private_key, tls_authorities, tls_peer_names),
             ),
             manager=ManagerConfig(channel_send_options=parse_send_options(send_options)),
+            log_level=log_level,
         )
         given = {
             option
             for option in ctx.params
             if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE
         }
-        status = trio.run(_run, _config(config_file, options, given), config_file or "")
+        status = trio.run(_run, partial(_config, config_file, options, given), config_file or "")
     except* ConfigError as group:
         raise click.ClickException(str(_first(group))) from group
     if status:
@@ -322,35 +327,11 @@ def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
     return error
 
 
-def _static_member(text: str) -> StaticMemberConfig:
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
-        host, port = text, str(_DEFAULT_RECEIVER.port)
-    if not port.isdecimal():
-        raise ConfigError(f"{text!r} has no port behind its colon; write HOST:PORT", key="--member")
-    return StaticMemberConfig(host=host.removeprefix("[").removesuffix("]"), port=int(port))
-
-
-def _reload(channel: GroupChannel) -> None:
-    config = channel.config.channel
-    if config.key_file:
-        try:
-            log.info("keys read again", ids=channel.reload_keys())
-        except ConfigError as error:
-            log.error("keys stay as they were", error=str(error))
-    if config.tls is not None:
-        try:
-            channel.reload_certificates()
-            log.info("certificates read again")
-        except ConfigError as error:
-            log.error("certificates stay as they were", error=str(error))
-
-
-async def _run(config: NodeConfig, source: str = "") -> int:
+async def _run(read: Callable[[], NodeConfig], source: str = "") -> int:
     """Be a member until a signal comes; returns the exit status."""
-    has_token = config.http is not None and bool(config.http.token_file)
-    has_files = bool(config.channel.key_file or config.channel.tls or has_token)
-    reload = getattr(signal, "SIGHUP", None) if has_files else None
+    config = read()
+    set_log_level(config.log_level)
+    reload = getattr(signal, "SIGHUP", None)
     bar, failures = ProgressBar(sys.stdout), Failures()
 
     def watch(event: Event) -> None:
@@ -363,10 +344,10 @@ async def _run(config: NodeConfig, source: str = "") -> int:
             reload_token = await _operators(stack, channel, failures, source)
             async with channel:
                 _say_ready(channel)
+                settings = Reload(channel, config, read=read, read_token=reload_token)
                 async for number in signals:
                     if number == reload:
-                        _reload(channel)
-                        reload_token()
+                        settings.again()
                         continue
                     log.info("node leaves", signal=signal.Signals(number).name)
                     channel.retire()

@@ -5,106 +5,21 @@ All of them speak to the node's port for operators, and to no other member.
 
 from __future__ import annotations
 
-import http.client
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
-from typing import Any, Final, NoReturn
-from urllib.parse import quote, urlsplit
+from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
-from tribes.admin.gate import read_token
-from tribes.errors import ConfigError
+from tribes.cli.client import Client as _Client
+from tribes.cli.client import asks as _asks
+from tribes.cli.client import in_words as _seconds
+from tribes.cli.client import printable as _text
 
 __all__ = ["drain", "members", "resync", "sessions", "status"]
 
 STATUS_NOT_READY: Final = 3
-STATUS_NOT_FOUND: Final = 4
-
-_TIMEOUT_S: Final = 10.0
-_ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
-_URL: Final = "http://127.0.0.1:9480"
-
-
-class _NotFound(click.ClickException):
-    """There is no such context or session."""
-
-    exit_code = STATUS_NOT_FOUND
-
-
-class _Client:
-    """One node's port."""
-
-    def __init__(self, url: str, token_file: str | None) -> None:
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-            raise click.UsageError(f"--url: {url!r} is no address like {_URL}")
-        self._url = url
-        self._parts = parts
-        try:
-            self._token = read_token(token_file).decode() if token_file else None
-        except ConfigError as error:
-            raise click.ClickException(f"{error.source}: {error.message}") from None
-
-    def get(self, path: str) -> Any:
-        return self._ask("GET", path, None)
-
-    def post(self, path: str, **body: str) -> Any:
-        return self._ask("POST", path, json.dumps(body))
-
-    def _ask(self, method: str, path: str, body: str | None) -> Any:
-        parts = self._parts
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        try:
-            connection.request(method, parts.path.rstrip("/") + path, body, headers)
-            answer = connection.getresponse()
-            data = answer.read(_ANSWER_MAX_BYTES)
-        except (OSError, http.client.HTTPException) as why:
-            raise click.ClickException(f"{self._url} does not answer: {why}") from None
-        finally:
-            connection.close()
-        try:
-            said = json.loads(data)
-        except ValueError:
-            raise click.ClickException(f"{self._url} is no node: its answer is no JSON") from None
-        if answer.status >= 400:
-            _refused(answer.status, said)
-        return said
-
-
-def _refused(status: int, said: Any) -> NoReturn:
-    text = str(said.get("error") if isinstance(said, dict) else f"the node answered {status}")
-    if status == 401:
-        text += " (give the same file with --token-file)"
-    raise _NotFound(text) if status == 404 else click.ClickException(text)
-
-
-def _asks(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command its options, and its client instead of them."""
-
-    @wraps(command)
-    def wrapper(*, url: str, token_file: str | None, **rest: Any) -> None:
-        command(_Client(url, token_file), **rest)
-
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        click.option("--token-file", help="The file that http.token_file of the node names."),
-        click.option("--url", default=_URL, show_default=True, help="Where the node answers."),
-    ):
-        wrapper = option(wrapper)
-    return wrapper
 
 
 @click.command("status")
@@ -152,12 +67,15 @@ def _print_status(shown: dict[str, Any]) -> None:
             _text(link["name"]),
             link["raw_bytes"] + link["live_bytes"],
             link["unacked_bytes"],
+            _seconds(link["round_trip_s"]),
+            _seconds(link["lag_s"]),
             link["dirty_keys"],
             "suspected" if link["is_suspected"] else "behind" if link["is_behind"] else "fine",
         ]
         for link in shown["links"]
     ]
-    _table(["link to", "queued bytes", "unacknowledged", "lacks sessions", "state"], rows)
+    head = ["link to", "queued bytes", "unacknowledged", "round trip", "lag", "lacks sessions"]
+    _table([*head, "state"], rows)
     for failure in shown["failures"][-5:]:
         fields = " ".join(f"{name}={_text(str(v))}" for name, v in failure["fields"].items())
         click.echo(f"{_time(failure['at_ms'])} {_text(failure['event'])} {fields}")
@@ -303,11 +221,6 @@ def _time(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     except (OverflowError, OSError, ValueError):
         return str(ms)
-
-
-def _text(text: str) -> str:
-    """Others chose it: a terminal must not act on it."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> None:

@@ -42,6 +42,7 @@ from tribes.ids import parse_unique_id
 
 __all__ = [
     "AUTO",
+    "LOG_LEVELS",
     "AnyManager",
     "ChannelConfig",
     "ContextConfig",
@@ -64,6 +65,8 @@ __all__ = [
     "waits_for_members",
 ]
 
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 AUTO = "auto"
 """As an address: the one of the interface by which the multicast group is reached."""
@@ -459,6 +462,8 @@ class NodeConfig(_Config, frozen=True):
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
         http: Where ``tribes node`` answers operators; unset: nowhere.
+        log_level: Lowest level that ``tribes node`` prints: ``debug``, ``info``, ``warning`` or
+            ``error``.
     """
 
     name: str = ""
@@ -467,6 +472,7 @@ class NodeConfig(_Config, frozen=True):
     hold_all: bool = False
     insecure: bool = False
     drain_timeout_s: float = 25.0
+    log_level: str = "info"
     channel: ChannelConfig = ChannelConfig()
     manager: AnyManager = ManagerConfig()
     context: Mapping[str, ContextConfig] = {}
@@ -601,6 +607,11 @@ def check_values(config: NodeConfig) -> None:
         raise ConfigError(
             f"must be 0 (do not wait) or more, found {config.drain_timeout_s}",
             key="drain_timeout_s",
+        )
+    if config.log_level not in LOG_LEVELS:
+        raise ConfigError(
+            f"{config.log_level!r} is no level; write one of {', '.join(LOG_LEVELS)}",
+            key="log_level",
         )
     check_managers(config)
     check_valves(config.valves, config.replication, config.draining, config.crawlers)

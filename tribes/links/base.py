@@ -165,6 +165,10 @@ class PeerSender(Protocol):
         """When the oldest frame that awaits an answer was written; None: there is none."""
 
     @property
+    def round_trip_s(self) -> float | None:
+        """Seconds that the link takes there and back, smoothed; None: not measured yet."""
+
+    @property
     def is_idle(self) -> bool:
         """True when nothing is on its way."""
 

@@ -19,6 +19,9 @@ Who knows an address and not who is there asks with `ANYBODY` for unique id, wit
 one, and the member introduces itself behind the known fields, under the proof if there is one::
 
     u64 u64 its life, zero without a key | u32 length and its member record
+    u64 its wall clock, milliseconds since 1970 | u8 length and its version, in ASCII
+
+The second line is for people who look for a fault (`tribes doctor`), and may be missing.
 
 In a group with TLS and no key the connection itself is the proof, so nothing else is proved on it.
 Heartbeats say nothing there, and the member introduces itself to whoever asks.
@@ -42,11 +45,13 @@ if TYPE_CHECKING:
     from tribes.timers import Timer, Timers
 
 __all__ = [
+    "About",
     "Challenges",
     "Introduction",
     "Life",
     "decode_introduction",
     "decode_life",
+    "encode_about",
     "encode_introduction",
     "encode_life",
 ]
@@ -55,6 +60,8 @@ T = TypeVar("T")
 
 _LIFE: Final = struct.Struct(">QQ")
 _LENGTH: Final = struct.Struct(">I")
+_ABOUT: Final = struct.Struct(">QB")
+_VERSION_MAX_CHARS: Final = 64
 
 _NO_NUMBERING: Final = 0
 """Incarnation in a challenge's HELLO. All of them share one: a receiver remembers the incarnations
@@ -75,16 +82,30 @@ class Life(NamedTuple):
     record: bytes = b""
 
 
+class About(NamedTuple):
+    """What a member tells of the machine and the program that it runs on.
+
+    Attributes:
+        wall_ms: Its wall clock, milliseconds since 1970.
+        version: Of the product.
+    """
+
+    wall_ms: int
+    version: str
+
+
 class Introduction(NamedTuple):
     """What a member says when it is asked who it is.
 
     Attributes:
         life: Its life; all zero without a key.
         record: Its member record.
+        about: None: it does not tell.
     """
 
     life: Life
     record: Member
+    about: About | None = None
 
 
 Answer = Callable[[Life | Exception, float], None]
@@ -115,16 +136,23 @@ def decode_life(tail: bytes) -> Life:
     return Life(incarnation, counter, tail[begin : begin + size])
 
 
-def encode_introduction(life: bytes, record: bytes) -> bytes:
+def encode_about(about: About) -> bytes:
+    """Return what an introduction ends with."""
+    version = about.version.encode("ascii", "replace")[:_VERSION_MAX_CHARS]
+    return _ABOUT.pack(about.wall_ms, len(version)) + version
+
+
+def encode_introduction(life: bytes, record: bytes, about: bytes = b"") -> bytes:
     """Return what WELCOME says behind its known fields to who asked who is there.
 
     Args:
         life: The encoded life; empty without a key.
         record: The own member record.
+        about: The encoded rest.
     """
     if len(life) > _LIFE.size:
-        return life  # with TLS it ends with the record
-    return (life or encode_life(Life(0, 0))) + _LENGTH.pack(len(record)) + record
+        return life + about  # with TLS it ends with the record
+    return (life or encode_life(Life(0, 0))) + _LENGTH.pack(len(record)) + record + about
 
 
 def decode_introduction(tail: bytes) -> Introduction:
@@ -136,7 +164,18 @@ def decode_introduction(tail: bytes) -> Introduction:
     life = decode_life(tail)
     if not life.record:
         raise RemoteProtocolError("WELCOME does not say who is there")
-    return Introduction(life, decode_member(life.record))
+    about = _decode_about(tail[_LIFE.size + _LENGTH.size + len(life.record) :])
+    return Introduction(life, decode_member(life.record), about)
+
+
+def _decode_about(tail: bytes) -> About | None:
+    if len(tail) < _ABOUT.size:
+        return None
+    wall_ms, size = _ABOUT.unpack_from(tail)
+    version = tail[_ABOUT.size : _ABOUT.size + size]
+    if size > _VERSION_MAX_CHARS or len(version) < size or not version.isascii():
+        raise RemoteProtocolError(f"an introduction ends with a version of {size} bytes")
+    return About(wall_ms, version.decode("ascii"))
 
 
 class _Challenge:

@@ -155,6 +155,11 @@ class Outbox:
         return len(self._waiting), len(self._sent), len(self._open)
 
     @property
+    def position(self) -> int:
+        """Of the last frame that was written; 0: none."""
+        return self._position
+
+    @property
     def next_deadline(self) -> float | None:
         """When :meth:`expired` has something to do; None for never."""
         deadlines = []

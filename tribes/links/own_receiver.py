@@ -348,7 +348,7 @@ class OwnReceiver:
         tail = self._tail()
         if hello.target == ANYBODY:
             record = self._side.record if self._record is None else self._record()
-            tail = encode_introduction(tail, record)
+            tail = encode_introduction(tail, record, self._side.about())
         self._welcome = encode_welcome(welcome) + tail
         if self._key is not None:
             self._seal, self._opener = self._key.sealers(hello.nonce, self._nonce, is_client=False)

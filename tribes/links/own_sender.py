@@ -48,6 +48,7 @@ from tribes.links.own_wire import (
     Refusal,
     RefuseCode,
 )
+from tribes.links.round_trip import PING, RoundTrip
 from tribes.wire.frame import encode_frame
 from tribes.wire.outputs import Close, Connect, NetworkOutput
 
@@ -151,6 +152,7 @@ class OwnSender:
         "last_answer",
         "member",
         "outbox",
+        "round_trip",
         "state",
     )
 
@@ -183,6 +185,7 @@ class OwnSender:
         self.features = 0
         self.outbox = Outbox(bounds)
         self.has_room = self.outbox.has_room
+        self.round_trip = RoundTrip()
         self._side = side
         self._timeout = timeout
         self._keep_connected = keep_connected
@@ -264,6 +267,7 @@ class OwnSender:
             return False
         assert self._connection is not None
         self._connection.ping()
+        self.round_trip.asked(PING, now)
         self._write_soon(now)
         return True
 
@@ -351,6 +355,11 @@ class OwnSender:
         return None if frame is None else frame.deadline - self._timeout
 
     @property
+    def round_trip_s(self) -> float | None:
+        """Seconds that the link takes there and back, smoothed; None: not measured yet."""
+        return self.round_trip.seconds
+
+    @property
     def is_idle(self) -> bool:
         """True when nothing is on its way, but for frames that are too late already."""
         return self.outbox.is_idle
@@ -390,6 +399,8 @@ class OwnSender:
             entropy=self._entropy,
         )
         self._connection = Connection(link, opening, now, emit=self._emit)
+        self.round_trip.lost()
+        self.round_trip.asked(PING, now)
         self._hello_timer = self._timers.at(now + self._hello_timeout, self._no_welcome)
 
     def connect_failed(self, why: Exception, now: float) -> None:
@@ -458,6 +469,7 @@ class OwnSender:
 
     def _on_welcome(self, connection: Connection, opened: Opened, now: float) -> None:
         welcome = opened.welcome
+        self.round_trip.ponged(now)
         resumed = self.outbox.resume(
             welcome.incarnation, welcome.received, body_max_bytes=welcome.body_max_bytes
         )
@@ -511,7 +523,7 @@ class OwnSender:
         opinions: list[tuple[int, Opinion]] = []
         try:
             for body in connection.read(data):
-                self._on_control(connection, body, done, opinions)
+                self._on_control(connection, body, done, opinions, now)
         finally:
             self._settle(done, now)
         for number, opinion in opinions:
@@ -524,11 +536,13 @@ class OwnSender:
         body: bytes,
         done: list[tuple[Item, Exception | None]],
         opinions: list[tuple[int, Opinion]],
+        now: float,
     ) -> None:
         kind = body[3] if len(body) > 3 and body.startswith(CONTROL_MARK) else 0
         if kind == Control.ACK:
             ack = decode_ack(body)
             progress = self.outbox.acked(ack)
+            self.round_trip.acknowledged(ack.received, now)
             connection.made_progress = connection.made_progress or progress.is_progress
             for item, reason in progress.failed:
                 error = RemoteProcessError(f"the listener at {self.member.name} failed: {reason}")
@@ -538,7 +552,9 @@ class OwnSender:
                 connection.confirm(ack.serial)
         elif kind == Control.TOLD and self.features & WITNESSES:
             opinions.append(decode_told(body))
-        elif kind != Control.PONG or len(body) != 4:
+        elif kind == Control.PONG and len(body) == 4:
+            self.round_trip.ponged(now)
+        else:
             raise RemoteProtocolError(f"a frame of type {kind} has no place here")
 
     def _write_soon(self, now: float) -> None:
@@ -555,7 +571,10 @@ class OwnSender:
     def _pump(self, now: float) -> None:
         if self.state is SenderState.OPEN:
             assert self._connection is not None
+            before = self.outbox.position
             refused = self._connection.pump(self.outbox)
+            if self.outbox.position > before:
+                self.round_trip.asked(before + 1, now)
             if refused:
                 self._settle([(item, self._too_long(item)) for item in refused], now)
 

@@ -207,12 +207,14 @@ class OwnSide:
         unique_id: The one in that record.
         versions: Lowest and highest version of the protocol it speaks.
         features: Bits of optional features; those both sides have are used.
+        about: Gives what an introduction ends with, see :mod:`tribes.links.challenge`.
     """
 
     record: bytes
     unique_id: bytes
     versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX)
     features: int = 0
+    about: Callable[[], bytes] = bytes
 
 
 def choose_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:

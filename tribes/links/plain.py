@@ -35,6 +35,7 @@ from tribes.errors import (
 from tribes.links.base import Load, excuse
 from tribes.links.introduction import introduce
 from tribes.links.read_gate import ReadGate
+from tribes.links.round_trip import RoundTrip
 from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
@@ -108,6 +109,7 @@ class PlainSender:
         self._begun = 0
         self._keep_connected = False
         self._closed = False
+        self.round_trip = RoundTrip()
 
     # What the channel does.
 
@@ -186,6 +188,11 @@ class PlainSender:
         return None
 
     @property
+    def round_trip_s(self) -> float | None:
+        """Seconds that the link takes there and back, smoothed; None: not measured yet."""
+        return self.round_trip.seconds
+
+    @property
     def is_idle(self) -> bool:
         """True when nothing is on its way."""
         return not any(self._bytes)
@@ -215,6 +222,7 @@ class PlainSender:
             self._emit(Close(link))
             return
         self._link = link
+        self.round_trip.lost()
         self._decoder = FrameDecoder(body_max_bytes=_ACK_BODY_MAX_BYTES)
         self._written = self._flushed = self._begun = 0
         self._opened = now
@@ -295,6 +303,7 @@ class PlainSender:
             frame.end = written
             if frame.needs_ack:
                 self._awaited, self._asked = frame, now
+                self.round_trip.asked(self._begun, now)
                 break
             self._unflushed.append(frame)
             if self._is_worn(now):
@@ -317,6 +326,7 @@ class PlainSender:
 
     def _answered(self, now: float) -> None:
         self._awaited = None
+        self.round_trip.acknowledged(self._begun, now)
         # What went before the answered frame on this connection has arrived too.
         while self._unflushed:
             self._settle(self._unflushed.popleft(), None, now)

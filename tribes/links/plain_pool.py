@@ -69,6 +69,11 @@ class PlainSenders:
         return min((each for each in since if each is not None), default=None)
 
     @property
+    def round_trip_s(self) -> float | None:
+        """That of the first connection, which all frames take while little is sent."""
+        return self._senders[0].round_trip_s
+
+    @property
     def is_idle(self) -> bool:
         """True when nothing is on its way."""
         return all(sender.is_idle for sender in self._senders)

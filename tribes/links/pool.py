@@ -420,6 +420,21 @@ class SenderPool:
         for each in blocked.values():
             each.fail(why, now)
 
+    def round_trip(self, member: Member) -> float | None:
+        """Seconds that the link to a member takes there and back, smoothed; None: not measured."""
+        sender = self._senders.get(member)
+        return None if sender is None else sender.round_trip_s
+
+    def lag(self, member: Member, now: float) -> float:
+        """Seconds that the oldest frame for a member has waited to be received; 0: none waits. May
+        be asked from any thread.
+        """
+        try:
+            since = self.unanswered_since(member)
+        except IndexError:
+            return 0.0  # the node's thread took it out of the queue at this moment: received
+        return 0.0 if since is None else max(0.0, now - since)
+
     def unanswered_since(self, member: Member) -> float | None:
         """When the oldest thing was sent to a member that it has not answered yet."""
         sender = self._senders.get(member)

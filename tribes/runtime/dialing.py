@@ -15,7 +15,7 @@ from tribes.runtime.sockets import open_socket
 if TYPE_CHECKING:
     from tribes.wire.outputs import Probe
 
-__all__ = ["dial", "probe_member"]
+__all__ = ["dial", "probe_member", "send_all"]
 
 
 async def dial(address: tuple[str, int]) -> socket.socket:
@@ -49,6 +49,18 @@ async def dial(address: tuple[str, int]) -> socket.socket:
     return sock
 
 
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Hand all of it to the kernel; the caller bounds the time.
+
+    Raises:
+        OSError: The connection broke.
+    """
+    while data:
+        await trio.lowlevel.wait_writable(sock)
+        with contextlib.suppress(BlockingIOError):
+            data = data[sock.send(data) :]
+
+
 async def probe_member(probe: Probe) -> Exception | None:
     """Perform a test: None when the member is there, else why not."""
     error: Exception = TimeoutError(f"no connection within {probe.connect_timeout:g} s")
@@ -62,11 +74,7 @@ async def probe_member(probe: Probe) -> Exception | None:
             return None
         error = TimeoutError(f"no answer within {probe.reply_timeout:g} s")
         with trio.move_on_after(probe.reply_timeout):
-            rest = probe.data
-            while rest:
-                await trio.lowlevel.wait_writable(sock)
-                with contextlib.suppress(BlockingIOError):
-                    rest = rest[sock.send(rest) :]
+            await send_all(sock, probe.data)
             if not probe.expect_reply:
                 return None
             await trio.lowlevel.wait_readable(sock)

@@ -25,6 +25,7 @@ __all__ = [
     "HostNames",
     "discovery_services",
     "run_service",
+    "static_names",
 ]
 
 HOSTS_MAX: Final = 1000
@@ -84,8 +85,9 @@ class HostNames:
         refresh: Seconds between two look-ups.
     """
 
+    name = "static names"
+
     def __init__(self, members: Sequence[StaticMemberConfig], refresh: float) -> None:
-        self.name = "static names"
         self.refresh = refresh
         self._members = members
         self._last: dict[str, list[str]] = {}
@@ -117,6 +119,12 @@ class HostNames:
         raise DiscoveryError(f"{host!r} was not looked up within {_LOOK_UP_S:g} s")
 
 
+def static_names(members: Sequence[StaticMemberConfig], refresh_ms: int) -> HostNames | None:
+    """What looks up the names among the static members; None: there are none."""
+    names = [each for each in members if not _is_address(each.host)]
+    return HostNames(names, refresh_ms / 1000) if names else None
+
+
 def discovery_services(config: MembershipConfig) -> list[DiscoveryService]:
     """Make the services that a configuration asks for.
 
@@ -124,9 +132,9 @@ def discovery_services(config: MembershipConfig) -> list[DiscoveryService]:
         ConfigError: A package for one is not installed, or a setting is missing.
     """
     services: list[DiscoveryService] = []
-    names = [each for each in config.static if not _is_address(each.host)]
-    if names:
-        services.append(HostNames(names, config.refresh / 1000))
+    names = static_names(config.static, config.refresh)
+    if names is not None:
+        services.append(names)
     if config.dns is not None:
         from tribes.runtime.dns_hosts import DnsHosts
 

@@ -14,6 +14,7 @@ import trio
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
+from tribes.runtime.discovery import static_names
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.leaving import leave_in_order, load_saved
 from tribes.runtime.lifecycle import LifecycleEvent, LifecycleKind
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from tribes.channel.chain import Interceptor
     from tribes.channel.outputs import Event
+    from tribes.config.model import StaticMemberConfig
     from tribes.gauges import NodeGauges
     from tribes.manager.base import SessionManager
     from tribes.manager.conflicts import SessionConflict
@@ -324,7 +326,7 @@ class GroupChannel:
         Raises:
             ChannelClosedError: The channel has not been entered.
         """
-        return self.shell.core.gauges(self.sessions.inbox)
+        return self.shell.core.gauges(self.sessions.inbox, self.shell.now())
 
     # The own record.
 
@@ -428,6 +430,16 @@ class GroupChannel:
         return tls
 
     # Membership.
+
+    def set_static_members(self, members: Sequence[StaticMemberConfig]) -> None:
+        """Look for these static members from now on instead of those before. One that is not named
+        any more is not looked for; while it answers it stays a member.
+
+        Raises:
+            ChannelClosedError: The channel is not running.
+        """
+        refresh = self.config.channel.membership.refresh
+        self.shell.set_static_members(members, static_names(members, refresh))
 
     @property
     def local(self) -> Member:

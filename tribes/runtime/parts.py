@@ -45,6 +45,7 @@ from tribes.runtime.local import LocalSessions
 from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
+from tribes.runtime.product import product_version
 from tribes.runtime.session_news import NewsTeller
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
@@ -456,6 +457,7 @@ def make_shell(
             entropy=os.urandom,
             # Chooses whom to compare replicas with: no secret.
             randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
+            product=product_version(),
             keys=keys,
             endpoints=sessions.endpoints,
             maps=sessions.maps,

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 import trio
 
+from tribes.channel.discovery import static_hosts
 from tribes.channel.outputs import Deliver, Event, TicketDone
 from tribes.errors import ConfigError
 from tribes.runtime.cork import Cork
 from tribes.runtime.dialing import probe_member
-from tribes.runtime.discovery import run_service
+from tribes.runtime.discovery import HostNames, run_service
 from tribes.runtime.links import Links
 from tribes.runtime.sockets import udp_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import socket
 
     from tribes.channel.core import Output
+    from tribes.config.model import StaticMemberConfig
     from tribes.manager.drain import DrainReport
     from tribes.manager.inbox import Inbox
     from tribes.membership.seeker import NamedHost
@@ -118,6 +120,7 @@ class Shell:
         self.now = now
         self._multicast = multicast
         self._services = services
+        self._names_scope = trio.CancelScope()
         self._udp = udp
         self._listeners = listeners
         self.links: Final = Links(
@@ -161,11 +164,32 @@ class Shell:
                 self.pump()
                 self.commits()
                 for service in self._services:
-                    nursery.start_soon(run_service, service, self._discovered, self._event)
+                    nursery.start_soon(self._look_up, service)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._leave()
+
+    def set_static_members(
+        self, members: Sequence[StaticMemberConfig], names: HostNames | None
+    ) -> None:
+        """Look for other static members from now on: ``members`` that are given by address, and
+        those that ``names`` finds.
+        """
+        self.core.discovered("static", static_hosts(members), self.now())
+        self._names_scope.cancel()
+        if names is None:
+            self.core.discovered(HostNames.name, (), self.now())
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._look_up, names)
+        self.pump()
+
+    async def _look_up(self, service: DiscoveryService) -> None:
+        scope = trio.CancelScope()
+        if isinstance(service, HostNames):
+            self._names_scope = scope
+        with scope:
+            await run_service(service, self._discovered, self._event)
 
     def abandon(self) -> None:
         """In a forked child: do nothing any more. The node goes on in the parent.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 import trio
 
 from tribes.errors import ConfigError
+from tribes.runtime.dialing import send_all
 from tribes.security.keys import check_file_mode
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ async def shake_hands(sock: socket.socket, stream: TlsStream) -> bytes:
     """
     plain = stream.feed(b"")
     while not stream.is_open:
-        await _send(sock, stream.take())
+        await send_all(sock, stream.take())
         await trio.lowlevel.wait_readable(sock)
         try:
             data = sock.recv(_HANDSHAKE_READ_BYTES)
@@ -298,15 +299,6 @@ async def shake_hands(sock: socket.socket, stream: TlsStream) -> bytes:
         try:
             plain = stream.feed(data)
         except ConnectionAbortedError:
-            await _send(sock, stream.take())
+            await send_all(sock, stream.take())
             raise
     return plain
-
-
-async def _send(sock: socket.socket, data: bytes) -> None:
-    while data:
-        await trio.lowlevel.wait_writable(sock)
-        try:
-            data = data[sock.send(data) :]
-        except BlockingIOError:
-            continue
