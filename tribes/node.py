@@ -128,6 +128,9 @@ class NodeCore:
         self.send = channel.send
         self.delivered = channel.delivered
         self.timer = channel.timer
+        self.set_keys = channel.set_keys
+        self.rpc_call = self.rpc.call
+        self.rpc_answer = self.rpc.answer
         self.static_service: StaticService | None = None
         if name := config.channel.membership.static_service_name:
             self.static_service = StaticService(name, channel=channel, rpc=self.rpc)
@@ -292,6 +295,27 @@ class NodeCore:
         if lazy is not None:
             self._endpoints.remove(parts.rpc_id, lazy.questions)
             lazy.close(now)
+
+    def resync(self, context: str, now: float) -> int:
+        """Compare the sessions of a context with every member now; returns how many are asked.
+
+        Raises:
+            KeyError: Nobody replicates that context here.
+        """
+        return self.sessions.replicators[context].resync(now)
+
+    def acquire_lock(
+        self, context: str, key: str, granted: Callable[[], None], now: float
+    ) -> int | None:
+        """Ask the members for a session's lock; None: the context is in no group here."""
+        replicator = self.sessions.replicators.get(context)
+        return None if replicator is None else replicator.locks.acquire(key, granted, now)
+
+    def release_lock(self, context: str, number: int, now: float) -> None:
+        """Give a lock back, or stop waiting for it."""
+        replicator = self.sessions.replicators.get(context)
+        if replicator is not None:
+            replicator.locks.release(number, now)
 
     def commits(self, batch: Batch, now: float) -> None:
         """Spread what request threads have left in the inbox."""

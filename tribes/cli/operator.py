@@ -18,7 +18,7 @@ import click
 from tribes.admin.gate import read_token
 from tribes.errors import ConfigError
 
-__all__ = ["drain", "members", "resync", "sessions", "status"]
+__all__ = ["Client", "asks", "drain", "members", "resync", "sessions", "status"]
 
 STATUS_NOT_READY: Final = 3
 STATUS_NOT_FOUND: Final = 4
@@ -34,7 +34,7 @@ class _NotFound(click.ClickException):
     exit_code = STATUS_NOT_FOUND
 
 
-class _Client:
+class Client:
     """One node's port."""
 
     def __init__(self, url: str, token_file: str | None) -> None:
@@ -53,9 +53,11 @@ class _Client:
             raise click.ClickException(f"{error.source}: {error.message}") from None
 
     def get(self, path: str) -> Any:
+        """What is at a path."""
         return self._ask("GET", path, None)
 
-    def post(self, path: str, **body: str) -> Any:
+    def post(self, path: str, **body: str | bool) -> Any:
+        """What is answered to a body."""
         return self._ask("POST", path, json.dumps(body))
 
     def _ask(self, method: str, path: str, body: str | None) -> Any:
@@ -91,12 +93,12 @@ def _refused(status: int, said: Any) -> NoReturn:
     raise _NotFound(text) if status == 404 else click.ClickException(text)
 
 
-def _asks(command: Callable[..., None]) -> Callable[..., None]:
+def asks(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command its options, and its client instead of them."""
 
     @wraps(command)
     def wrapper(*, url: str, token_file: str | None, **rest: Any) -> None:
-        command(_Client(url, token_file), **rest)
+        command(Client(url, token_file), **rest)
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
@@ -108,9 +110,9 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("status")
-@_asks
+@asks
 @click.pass_context
-def status(ctx: click.Context, client: _Client, as_json: bool) -> None:
+def status(ctx: click.Context, client: Client, as_json: bool) -> None:
     """Show how a node is.
 
     Exit codes: 0: it is ready; 1: it does not answer, or refuses; 2: wrong command line; 3: it is
@@ -164,8 +166,8 @@ def _print_status(shown: dict[str, Any]) -> None:
 
 
 @click.command("members")
-@_asks
-def members(client: _Client, as_json: bool) -> None:
+@asks
+def members(client: Client, as_json: bool) -> None:
     """List the other members, as the node sees them.
 
     Exit codes: 0: done; 1: the node does not answer, or refuses; 2: wrong command line.
@@ -203,8 +205,8 @@ def sessions() -> None:
 @click.argument("context")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @click.option("--after", default="", help="Go on behind this session.")
-@_asks
-def list_sessions(client: _Client, context: str, limit: int, after: str, as_json: bool) -> None:
+@asks
+def list_sessions(client: Client, context: str, limit: int, after: str, as_json: bool) -> None:
     """List sessions of a CONTEXT that are in the node's memory."""
     shown = client.get(
         f"/sessions?context={quote(context, safe='')}&limit={limit}&after={quote(after, safe='')}"
@@ -230,8 +232,8 @@ def list_sessions(client: _Client, context: str, limit: int, after: str, as_json
 @sessions.command("show")
 @click.argument("context")
 @click.argument("session")
-@_asks
-def show_session(client: _Client, context: str, session: str, as_json: bool) -> None:
+@asks
+def show_session(client: Client, context: str, session: str, as_json: bool) -> None:
     """Show names, types and sizes of what a SESSION of a CONTEXT holds."""
     shown = client.post("/sessions/show", context=context, session=session)
     if as_json:
@@ -255,10 +257,10 @@ def show_session(client: _Client, context: str, session: str, as_json: bool) -> 
 @click.argument("context")
 @click.argument("session")
 @click.option("--reason", default="", help="For the node's log.")
-@_asks
+@asks
 @click.pass_context
 def expire_session(
-    ctx: click.Context, client: _Client, context: str, session: str, reason: str, as_json: bool
+    ctx: click.Context, client: Client, context: str, session: str, reason: str, as_json: bool
 ) -> None:
     """End a SESSION of a CONTEXT on all members. The node's log says so."""
     ended = client.post("/sessions/expire", context=context, session=session, reason=reason)
@@ -276,8 +278,8 @@ def expire_session(
 
 @click.command("resync")
 @click.argument("context")
-@_asks
-def resync(client: _Client, context: str, as_json: bool) -> None:
+@asks
+def resync(client: Client, context: str, as_json: bool) -> None:
     """Make the node compare a CONTEXT with all members now; its log tells what comes of it.
 
     Exit codes: 0: it does; 1: it does not answer, or refuses; 2: wrong command line; 4: there is
@@ -288,8 +290,8 @@ def resync(client: _Client, context: str, as_json: bool) -> None:
 
 
 @click.command("drain")
-@_asks
-def drain(client: _Client, as_json: bool) -> None:
+@asks
+def drain(client: Client, as_json: bool) -> None:
     """Make the node leave in good order, as on SIGTERM; returns at once.
 
     Exit codes: 0: it leaves; 1: it does not answer, or refuses; 2: wrong command line.

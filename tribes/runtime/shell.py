@@ -246,7 +246,7 @@ class Shell:
 
     def set_keys(self, keys: KeyRing) -> None:
         """Replace the group's keys; see :meth:`ChannelCore.set_keys`."""
-        self.core.channel.set_keys(keys, self.now())
+        self.core.set_keys(keys, self.now())
         self.pump()
 
     async def send(
