@@ -35,6 +35,7 @@ from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
+    from tribes.channel.trail import Tracing
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Batch, Inbox
@@ -73,6 +74,7 @@ class NodeCore:
         endpoints: The RPC channels of this process; None: it has none, and says so when asked.
         maps: The replicated maps of this process; more can be opened later.
         lazy_maps: The lazy ones among them.
+        tracing: Makes spans of what messages pass; None: nobody does.
 
     Raises:
         ConfigError: The text in ``channel.keys`` is no key, or the interceptors cannot work in this
@@ -93,6 +95,7 @@ class NodeCore:
         endpoints: RpcEndpoints | None = None,
         maps: Iterable[MapManager] = (),
         lazy_maps: Iterable[LazyParts] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self.config = config
         if keys is None and config.channel.has_key:
@@ -112,6 +115,7 @@ class NodeCore:
             link_lost=self._link_lost,
             suspicion=self._suspected,
             room=self._has_room,
+            tracing=tracing,
         )
         self._endpoints = RpcEndpoints() if endpoints is None else endpoints
         self.rpc = RpcCore(channel, self._endpoints, entropy=entropy)

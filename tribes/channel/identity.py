@@ -28,6 +28,7 @@ class Identity:
         local: The own record, with the address and port that others connect to.
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
+        features: Bits of own links, beyond those that all have.
 
     Attributes:
         local: The own record as it is now.
@@ -36,11 +37,18 @@ class Identity:
     """
 
     def __init__(
-        self, local: Member, *, wall_ms: Callable[[], int], entropy: Callable[[int], bytes]
+        self,
+        local: Member,
+        *,
+        wall_ms: Callable[[], int],
+        entropy: Callable[[int], bytes],
+        features: int = 0,
     ) -> None:
         self.local = local
         self.record = encode_member(local)
-        self.side: Final = OwnSide(self.record, local.unique_id, features=WITNESSES | FEATURE_NEWS)
+        self.side: Final = OwnSide(
+            self.record, local.unique_id, features=WITNESSES | FEATURE_NEWS | features
+        )
         self.wall_ms: Final = wall_ms
         self.entropy: Final = entropy
         self._counter = 0

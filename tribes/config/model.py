@@ -460,6 +460,7 @@ class NodeConfig(_Config, frozen=True):
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
         http: Where ``tribes node`` answers operators; unset: nowhere.
+        tracing: Make OpenTelemetry spans of what messages pass; needs ``tribes[otel]``.
         recorder: What is kept of the last minutes, to be looked at later; unset: nothing.
     """
 
@@ -480,6 +481,7 @@ class NodeConfig(_Config, frozen=True):
     sso: SingleSignOnConfig | None = None
     notify_on_failure: bool = False
     http: HttpConfig | None = None
+    tracing: bool = False
     recorder: RecorderConfig | None = None
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ STRUCTURAL: Final = (
 )
 """These bring objects of their own: the state is noted again after them."""
 
-_Commit = tuple[str, str, int, bytes, bool]
+_Commit = tuple[str, str, int, bytes, bool, bytes]
 
 
 def noted(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -45,7 +45,8 @@ def noted(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _commit(commit: Commit) -> _Commit:
-    return commit.context, commit.key, commit.version, commit.delta, commit.waiter is not None
+    waits = commit.waiter is not None
+    return commit.context, commit.key, commit.version, commit.delta, waits, commit.trace
 
 
 def batch_of(args: tuple[Any, ...], waiter: Any) -> tuple[Any, ...]:
@@ -66,8 +67,8 @@ def batch_of(args: tuple[Any, ...], waiter: Any) -> tuple[Any, ...]:
 
 
 def _commit_again(noted_commit: _Commit, waiter: Any) -> Commit:
-    context, key, version, delta, waits = noted_commit
-    return Commit(context, key, version, delta, waiter if waits else None)
+    context, key, version, delta, waits, trace = noted_commit
+    return Commit(context, key, version, delta, waiter if waits else None, trace)
 
 
 def timed(args: tuple[Any, ...]) -> int:
@@ -77,7 +78,7 @@ def timed(args: tuple[Any, ...]) -> int:
         if type(each) is bytes:
             size += len(each)
         elif type(each) is list:
-            size += sum(100 + len(c[3]) for c in each if len(c) == 5)
+            size += sum(100 + len(c[3]) for c in each if len(c) == 6)
     return size
 
 

@@ -23,6 +23,7 @@ from tribes.recorder.freeze import OMITTED, Frozen, freeze
 from tribes.recorder.inputs import INPUTS, STRUCTURAL, digest_of, noted, timed
 
 if TYPE_CHECKING:
+    from tribes.channel.trail import Tracing
     from tribes.config.recorder import RecorderConfig
     from tribes.manager.clock import Clock
     from tribes.manager.inbox import Inbox
@@ -85,6 +86,14 @@ class Segment:
         self.wall_ms = wall_ms
         self.steps: list[Step] = []
         self.bytes = 0
+
+
+class _NotedTracing:
+    """Spans whose bytes are noted: they go out with messages."""
+
+    def __init__(self, ring: Ring, tracing: Tracing) -> None:
+        self.begin = ring.asked("trace", tracing.begin)
+        self.end = tracing.end
 
 
 @final
@@ -162,6 +171,10 @@ class Ring:
         self._known[id(make_watched)] = "make_manager"
         self._kept.append(make_watched)
         return make_watched
+
+    def asked_tracing(self, tracing: Tracing | None) -> Tracing | None:
+        """The same, with its spans noted."""
+        return None if tracing is None else _NotedTracing(self, tracing)
 
     def watch(self, manager: DeltaManager) -> None:
         """Note what requests do to a manager's sessions."""

@@ -19,6 +19,7 @@ from tribes.recorder.ring import Ring
 from tribes.runtime.managers import wall_ms
 
 if TYPE_CHECKING:
+    from tribes.channel.trail import Tracing
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.node import NodeCore
@@ -31,8 +32,8 @@ log = structlog.get_logger("tribes")
 _MakeManager = Callable[[str], "DeltaManager"]
 
 
-def _as_it_is(make: _MakeManager) -> _MakeManager:
-    return make
+def _as_it_is(given: Any) -> Any:
+    return given
 
 
 @final
@@ -46,6 +47,7 @@ class Sources:
         entropy: Gives n random bytes.
         randrange: Gives a number below its argument; chooses among equals, and is no secret.
         make_manager: Gives what the core makes managers with.
+        tracing: Gives what the core makes spans with.
     """
 
     wall_ms: Callable[[], int] = wall_ms
@@ -53,6 +55,7 @@ class Sources:
     entropy: Callable[[int], bytes] = os.urandom
     randrange: Callable[[int], int] = random.randrange
     make_manager: Callable[[_MakeManager], _MakeManager] = _as_it_is
+    tracing: Callable[[Tracing | None], Tracing | None] = _as_it_is
 
 
 @final
@@ -85,6 +88,7 @@ class FlightRecorder:
             ring.asked("entropy", os.urandom),
             ring.asked("randrange", random.randrange),
             ring.asked_manager,
+            ring.asked_tracing,
         )
 
     def record(self, core: NodeCore, sessions: Sessions) -> None:

@@ -45,6 +45,7 @@ from tribes.runtime.local import LocalSessions
 from tribes.runtime.managers import ManagerParts, make_manager
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
+from tribes.runtime.otel import make_tracing
 from tribes.runtime.session_news import NewsTeller
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
@@ -93,6 +94,7 @@ class Sessions:
         map_listeners: Who is told what happens to the replicated maps.
         local: The sessions of the contexts that are in no group.
         sign_on: The logins that all contexts share; None: each has its own.
+        tracing: Makes spans; None: nobody does.
         recorder: Keeps the last minutes; None: nothing does.
         sources: Time and chance, as the core gets them.
         news: Tells listeners of sessions what other members did.
@@ -107,6 +109,7 @@ class Sessions:
         self._lazy_maps: dict[str, LazyParts] = {}
         self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
+        self.tracing = make_tracing() if config.tracing else None
         self.recorder = None if config.recorder is None else FlightRecorder(config)
         self.sources = Sources() if self.recorder is None else self.recorder.sources
         self.clock = Clock(self.sources.wall_ms, _new_actor(), threading.Lock())
@@ -331,6 +334,7 @@ class Sessions:
         )
         manager = make_manager(parts)
         assert isinstance(manager, DeltaManager)
+        manager.tracing = self.tracing
         manager.on_news = self.news.waker(manager)
         manager.revive = self._revive
         return manager
@@ -467,6 +471,7 @@ def make_shell(
             endpoints=sessions.endpoints,
             maps=sessions.maps,
             lazy_maps=sessions.lazy_maps,
+            tracing=sessions.sources.tracing(sessions.tracing),
         )
         if sessions.recorder is not None:
             sessions.recorder.record(core, sessions)
@@ -479,6 +484,7 @@ def make_shell(
             udp=udp,
             listeners=listeners,
             tls=tls,
+            tracing=sessions.tracing,
         )
     except BaseException:
         for each in opened:

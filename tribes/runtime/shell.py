@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tribes.node import NodeCore
     from tribes.runtime.discovery import DiscoveryService
     from tribes.runtime.multicast import Multicast
+    from tribes.runtime.otel import OtelTracing
     from tribes.runtime.tls import Tls
     from tribes.security.keys import KeyRing
     from tribes.wire.member import Member
@@ -94,6 +95,7 @@ class Shell:
             send them from is opened when it is needed.
         listeners: Who gets deliveries and events.
         tls: Certificates for all connections; None: they are plain.
+        tracing: Knows the span of the task that sends; None: there are no spans.
         now: Monotonic seconds; the core's only time.
 
     Attributes:
@@ -111,10 +113,12 @@ class Shell:
         udp: socket.socket | None = None,
         listeners: Listeners,
         tls: Tls | None = None,
+        tracing: OtelTracing | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core = core
         self._inbox = inbox
+        self._tracing = tracing
         self.now = now
         self._multicast = multicast
         self._services = services
@@ -256,7 +260,12 @@ class Shell:
 
         Cancelling is safe: the message may still arrive, and its outcome is dropped.
         """
-        number, unique_id = self.core.send(destinations, payload, options, self.now())
+        if self._tracing is None:
+            number, unique_id = self.core.send(destinations, payload, options, self.now())
+        else:
+            number, unique_id = self.core.send(
+                destinations, payload, options, self.now(), trace=self._tracing.present()
+            )
         waiter = self._tickets[number] = _Waiter()
         if not self._cork.holds():
             self.pump()
