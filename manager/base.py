@@ -69,6 +69,8 @@ from .unknown import UnknownEntries
 from .watched import Watch
 
 if TYPE_CHECKING:
+    from tribes.channel.trail import Tracing
+
     from .clock import Clock
     from .inbox import Inbox
     from .request_line import RequestLine
@@ -132,6 +134,8 @@ class SessionManager:
         ConfigError: ``session_id_length`` is out of range.
     """
 
+    tracing: Tracing | None = None
+    """Makes spans of commits; None: nobody does."""
     is_part: bool = False
     """A part of something greater that moves while the node runs: a node has joined without it."""
     is_local = False
@@ -325,10 +329,19 @@ class SessionManager:
         Raises:
             SessionLimitError: The session would have more than 65,535 entries; nothing is changed.
         """
+        if self.tracing is None:
+            return self._commit(session, waiter, b"")
+        span = self.tracing.begin("tribes.commit", b"", {"tribes.context": self.context})
+        try:
+            return self._commit(session, waiter, span)
+        finally:
+            self.tracing.end(span)
+
+    def _commit(self, session: Session, waiter: Waiter | None, trace: bytes) -> CommitOutcome:
         if self.revive is not None:
             self.revive()
         if not session.is_valid:
-            return self._end(session, waiter)
+            return self._end(session, waiter, trace=trace)
         failed: dict[str, Exception] = {}
         changes = session.changes(failed)
         if failed:
@@ -376,7 +389,7 @@ class SessionManager:
             wire = built.delta
             if session.begun_ds:
                 wire = aged(wire, self.now_ds() - session.begun_ds)
-            commit = None if self.is_local else Commit(self.context, key, hlc, wire, waiter)
+            commit = None if self.is_local else Commit(self.context, key, hlc, wire, waiter, trace)
             if table.swap(key, current, built.record, commit):
                 break
             self.counts.commit_retries += 1
@@ -444,7 +457,12 @@ class SessionManager:
         return True
 
     def _end(
-        self, session: Session, waiter: Waiter | None, reason: str = "invalidated"
+        self,
+        session: Session,
+        waiter: Waiter | None,
+        reason: str = "invalidated",
+        *,
+        trace: bytes = b"",
     ) -> CommitOutcome:
         key, table = session.key, self.table
         now_ds = deciseconds(self._monotonic())
@@ -458,7 +476,7 @@ class SessionManager:
             commit = (
                 None
                 if self.is_local
-                else Commit(self.context, key, hlc, to_wire(end, now_ds), waiter)
+                else Commit(self.context, key, hlc, to_wire(end, now_ds), waiter, trace)
             )
             if table.swap(key, current, end, commit):
                 self.counts.destroyed += 1

@@ -92,6 +92,7 @@ class Commit:
         version: The hlc of the change.
         delta: The change as a record in wire form; its age is as of the commit.
         waiter: Gets the result, unless nobody wants it.
+        trace: The span that it belongs to; empty: none.
     """
 
     context: str
@@ -99,6 +100,7 @@ class Commit:
     version: int
     delta: bytes
     waiter: Waiter | None = None
+    trace: bytes = b""
 
 
 @final

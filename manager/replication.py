@@ -10,6 +10,7 @@ that are missing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from tribes.channel.outputs import Notice
@@ -400,9 +401,12 @@ class Replicator:
 
         if not self._waits:
             self._resolve(commits, (), {})
-        flight.ticket = self._channel.post(
-            targets, payload, self._options, now, settled=settled, each=self._marker(keys)
-        )
+        trail = self._channel.trail
+        spans = () if trail is None else [each.trace for each in commits if each.trace]
+        with nullcontext() if trail is None else trail.following(spans):
+            flight.ticket = self._channel.post(
+                targets, payload, self._options, now, settled=settled, each=self._marker(keys)
+            )
         if flight.commits and self._waits and any(commit.waiter for commit in commits):
             self._channel.timers.at(now + self._commit_timeout, lambda _: self._give_up(flight))
 

@@ -32,6 +32,7 @@ from .record import HAS_CONTAINER, Life, Record, header, main_of, size, with_acc
 from .session_ids import GROUPS, PARTITIONS, partition_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from .inbox import Commit, Inbox
@@ -60,6 +61,8 @@ class SessionTable:
         max_inactive_s: Idle time of sessions that do not say their own.
 
     Attributes:
+        watch: Told each change, under the lock, as ``watch("swap", key, new, has_container,
+            now_ds)``, ``watch("touch", key, new)`` or ``watch("drop", key)``; for recordings.
         bytes: Content of all records.
         lock: As given; others may hold it for a few dictionary operations of their own.
         created: Sessions that appeared here live, by a commit or from a peer.
@@ -88,6 +91,7 @@ class SessionTable:
         "lock",
         "marked",
         "max_inactive_s",
+        "watch",
     )
 
     def __init__(
@@ -115,6 +119,7 @@ class SessionTable:
         self.created = 0
         self.live_peak = 0
         self.live_in = [0] * PARTS
+        self.watch: Callable[..., None] | None = None
 
     # Reading, in any thread.
 
@@ -202,6 +207,8 @@ class SessionTable:
             with self._lock:
                 if self.get(key) is current:
                     self._records[key] = new
+                    if self.watch is not None:
+                        self.watch("touch", key, new)
                     return True
 
     def drop(self, key: str, expected: Record) -> bool:
@@ -212,6 +219,8 @@ class SessionTable:
             if self.get(key) is not expected:
                 return False
             self._digests.changed(key, expected)
+            if self.watch is not None:
+                self.watch("drop", key)
             del self._records[key]
             partition = partition_of(key)
             keys = self._partitions[partition]
@@ -226,6 +235,17 @@ class SessionTable:
             self._aliases.forget(SessionKey(key), facts)
             self.bytes -= size(expected)
         return True
+
+    def repeat(self, change: str, key: str, *args: Any) -> None:
+        """Make a change that `watch` was told of elsewhere."""
+        current = self.get(key)
+        if change == "swap":
+            new, has_container, now_ds = args
+            self._swap(key, current, new, None, has_container, now_ds)
+        elif change == "touch" and current is not None:
+            self._records[key] = args[0]
+        elif change == "drop" and current is not None:
+            self.drop(key, current)
 
     # For the core's thread.
 
@@ -339,6 +359,8 @@ class SessionTable:
             if self.get(key) is not expected:
                 return False
             self._records[key] = new
+            if self.watch is not None:
+                self.watch("swap", key, new, has_container, now_ds)
             must_wake = commit is not None and self._inbox.put(commit)
             self._digests.changed(key, expected)
             self.bytes += added

@@ -18,6 +18,7 @@
     │   ├── NoRpcChannelError        a member has no RPC channel of that id
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
+    ├── RecordingError               a flight recording cannot be read, or not be run here
     ├── MapFullError                 a replicated map has no room for one more entry
     ├── StoreError                   a session store cannot do what it was asked (``__cause__``)
     │   ├── SessionUnreachableError  the members that hold a session do not answer
@@ -62,6 +63,7 @@ __all__ = [
     "NoRpcChannelError",
     "ProtocolError",
     "QueueFullError",
+    "RecordingError",
     "RemoteProcessError",
     "RemoteProtocolError",
     "SendTimeoutError",
@@ -82,6 +84,10 @@ __all__ = [
 
 class TribesError(Exception):
     """Base of everything that Tribes raises on purpose."""
+
+
+class RecordingError(TribesError):
+    """A flight recording cannot be read, or not be run by this release; the text says why."""
 
 
 class ConfigError(TribesError):

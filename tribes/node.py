@@ -35,6 +35,7 @@ from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
     from tribes.channel.chain import Interceptor
+    from tribes.channel.trail import Tracing
     from tribes.config.model import NodeConfig
     from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Batch, Inbox
@@ -74,6 +75,7 @@ class NodeCore:
         endpoints: The RPC channels of this process; None: it has none, and says so when asked.
         maps: The replicated maps of this process; more can be opened later.
         lazy_maps: The lazy ones among them.
+        tracing: Makes spans of what messages pass; None: nobody does.
 
     Raises:
         ConfigError: The text in ``channel.keys`` is no key, or the interceptors cannot work in this
@@ -95,6 +97,7 @@ class NodeCore:
         endpoints: RpcEndpoints | None = None,
         maps: Iterable[MapManager] = (),
         lazy_maps: Iterable[LazyParts] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self.config = config
         if keys is None and config.channel.has_key:
@@ -115,6 +118,7 @@ class NodeCore:
             link_lost=self._link_lost,
             suspicion=self._suspected,
             room=self._has_room,
+            tracing=tracing,
         )
         self._endpoints = RpcEndpoints() if endpoints is None else endpoints
         self.rpc = RpcCore(channel, self._endpoints, entropy=entropy)
@@ -131,6 +135,9 @@ class NodeCore:
         self.send = channel.send
         self.delivered = channel.delivered
         self.timer = channel.timer
+        self.set_keys = channel.set_keys
+        self.rpc_call = self.rpc.call
+        self.rpc_answer = self.rpc.answer
         self.static_service: StaticService | None = None
         if name := config.channel.membership.static_service_name:
             self.static_service = StaticService(name, channel=channel, rpc=self.rpc)
@@ -296,6 +303,27 @@ class NodeCore:
         if lazy is not None:
             self._endpoints.remove(parts.rpc_id, lazy.questions)
             lazy.close(now)
+
+    def resync(self, context: str, now: float) -> int:
+        """Compare the sessions of a context with every member now; returns how many are asked.
+
+        Raises:
+            KeyError: Nobody replicates that context here.
+        """
+        return self.sessions.replicators[context].resync(now)
+
+    def acquire_lock(
+        self, context: str, key: str, granted: Callable[[], None], now: float
+    ) -> int | None:
+        """Ask the members for a session's lock; None: the context is in no group here."""
+        replicator = self.sessions.replicators.get(context)
+        return None if replicator is None else replicator.locks.acquire(key, granted, now)
+
+    def release_lock(self, context: str, number: int, now: float) -> None:
+        """Give a lock back, or stop waiting for it."""
+        replicator = self.sessions.replicators.get(context)
+        if replicator is not None:
+            replicator.locks.release(number, now)
 
     def commits(self, batch: Batch, now: float) -> None:
         """Spread what request threads have left in the inbox."""

@@ -13,6 +13,7 @@ POST ``/sessions/show``   must   one of them, redacted: ``{"context": …, "sess
 POST ``/sessions/expire`` must   ends one on all members; also ``"reason"``
 POST ``/resync``       must   compares ``context`` with all members
 POST ``/drain``        must   makes the node leave in good order
+POST ``/record``       must   writes the flight recorder's ring into a file: ``{"contents": false}``
 =====================  =====  ===================================================================
 
 *yes*: where there is a token. *must*: there has to be one.
@@ -24,7 +25,7 @@ import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, final
@@ -40,7 +41,7 @@ from tribes.admin.gate import Gate, read_token
 from tribes.admin.metrics import CONTENT_TYPE, exposition, families
 from tribes.admin.recorder import Failures, Rates
 from tribes.admin.status import counters_of, status_of
-from tribes.errors import ChannelClosedError, ConfigError
+from tribes.errors import ChannelClosedError, ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,6 +73,12 @@ class _Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request about one context."""
 
     context: str
+
+
+class _Recording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request for a recording."""
+
+    contents: bool = False
 
 
 @final
@@ -117,6 +124,7 @@ class Desk:
             "/sessions/expire": self._expire,
             "/resync": self._resync,
             "/drain": self._drain,
+            "/record": self._record,
         }
 
     async def sample(self) -> None:
@@ -220,11 +228,10 @@ class Desk:
 
     async def _resync(self, request: Request) -> Answer:
         asked = _decode(request, _Context)
-        replicator = self._channel.shell.core.sessions.replicators.get(asked.context)
-        if replicator is None:
-            raise RefusedError(404, f"there is no context {asked.context[:256]!r} with copies here")
         shell = self._channel.shell
-        members = replicator.resync(shell.now())
+        if asked.context not in shell.core.sessions.replicators:
+            raise RefusedError(404, f"there is no context {asked.context[:256]!r} with copies here")
+        members = shell.core.resync(asked.context, shell.now())
         shell.pump()
         log.warning("resync by operator", context=asked.context, peer=request.peer)
         return as_json({"context": asked.context, "asked": members})
@@ -235,6 +242,21 @@ class Desk:
         log.warning("drain by operator", peer=request.peer)
         self._leave()
         return as_json({"leaving": True}, 202)
+
+    async def _record(self, request: Request) -> Answer:
+        asked = _decode(request, _Recording)
+        recorder = self._channel.sessions.recorder
+        if recorder is None:
+            raise RefusedError(404, "this node records nothing; set recorder.directory")
+        log.warning("recording by operator", contents=asked.contents, peer=request.peer)
+        why = f"asked for by {request.peer}"
+        recorder.ring.mark()
+        write = partial(recorder.write, contents=asked.contents, why=why)
+        try:
+            async with self._limiter:
+                return as_json(await trio.to_thread.run_sync(write))
+        except RecordingError as error:
+            raise RefusedError(507, str(error)) from None
 
 
 def _only(request: Request, method: str) -> None:

@@ -18,6 +18,7 @@ from tribes.wire.data import ChannelData
 
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
+    from tribes.channel.trail import Trail
     from tribes.membership.view import View
     from tribes.timers import Timers
     from tribes.wire.member import Member
@@ -198,16 +199,17 @@ class Chain:
         bottom: SendNext,
         top: ReceiveNext,
         members: MembersNext,
+        trail: Trail | None = None,
     ) -> None:
         self.interceptors = tuple(interceptors)
         send, receive, change = bottom, top, members
         for place, interceptor in reversed(list(enumerate(self.interceptors))):
             interceptor.below = self.interceptors[place + 1 :]
             interceptor.down = send
-            send = _send_step(interceptor, send)
+            send = _send_step(interceptor, send, trail)
         for interceptor in self.interceptors:
             interceptor.up, interceptor.report = receive, change
-            receive = _receive_step(interceptor, receive)
+            receive = _receive_step(interceptor, receive, trail)
             change = _members_step(interceptor, change)
         self.send: SendNext = send
         """Enter at the top, towards the wire."""
@@ -246,17 +248,25 @@ class Chain:
             interceptor.on_trouble(member, why, now)
 
 
-def _send_step(interceptor: Interceptor, following: SendNext) -> SendNext:
+def _send_step(interceptor: Interceptor, following: SendNext, trail: Trail | None) -> SendNext:
     if type(interceptor).send is Interceptor.send:
         return following
     send = interceptor.send
+    if trail is not None:
+        name = f"tribes.send {type(interceptor).__name__}"
+        return lambda message, now: trail.span(name, {}, send, message, now, following)
     return lambda message, now: send(message, now, following)
 
 
-def _receive_step(interceptor: Interceptor, following: ReceiveNext) -> ReceiveNext:
+def _receive_step(
+    interceptor: Interceptor, following: ReceiveNext, trail: Trail | None
+) -> ReceiveNext:
     if type(interceptor).receive is Interceptor.receive:
         return following
     receive = interceptor.receive
+    if trail is not None:
+        name = f"tribes.receive {type(interceptor).__name__}"
+        return lambda message, now: trail.span(name, {}, receive, message, now, following)
     return lambda message, now: receive(message, now, following)
 
 

@@ -29,9 +29,11 @@ from tribes.channel.receiving import Receiving
 from tribes.channel.roster import Roster
 from tribes.channel.sending import Sending
 from tribes.channel.statistics import ChannelStatistics
+from tribes.channel.trail import Trail
 from tribes.errors import ChannelClosedError, LocalProtocolError
 from tribes.links.challenge import Challenges
 from tribes.links.own_inbox import OwnInboxes
+from tribes.links.own_wire import FEATURE_TRACE
 from tribes.links.pool import SenderPool
 from tribes.membership.view import View, ViewBuilder
 from tribes.security.mark import Marker
@@ -39,6 +41,7 @@ from tribes.timers import Timers
 from tribes.wire.probes import FAILURE_DETECTOR_PAYLOAD
 
 if TYPE_CHECKING:
+    from tribes.channel.trail import Tracing
     from tribes.config.model import ChannelConfig
     from tribes.membership.change import MemberChange
     from tribes.membership.seeker import NamedHost
@@ -69,6 +72,7 @@ class ChannelCore:
             core.
         link_lost: Told when a connection to a member broke, inside the core: what was sent without
             acknowledgement may not have arrived.
+        tracing: Makes spans of what messages pass; None: nobody does.
         room: Told when a member that was behind can be sent changes again, inside the core.
 
     Attributes:
@@ -93,11 +97,17 @@ class ChannelCore:
         link_lost: Callable[[Member, float], None] | None = None,
         suspicion: Callable[[Member, bool, float], None] | None = None,
         room: Callable[[Member, float], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.config = config
         self.timers = Timers()
+        self.trail = trail = None if tracing is None else Trail(tracing)
         self._identity = identity = Identity(
-            local, wall_ms=wall_ms, entropy=entropy, product=product
+            local,
+            wall_ms=wall_ms,
+            entropy=entropy,
+            product=product,
+            features=0 if trail is None else FEATURE_TRACE,
         )
         self._outbox = outbox = Outbox(lambda link: self.senders.forget_link(link))
         self._views = views = ViewBuilder()
@@ -108,6 +118,7 @@ class ChannelCore:
             bottom=lambda message, now: self._sending.to_links(message, now),
             top=lambda message, now: self._receiving.to_listeners(message, now),
             members=lambda change, now: self._roster.changed(change, now),
+            trail=trail,
         )
         self._inboxes = OwnInboxes(entropy)
         marker = None
@@ -192,6 +203,7 @@ class ChannelCore:
             came=self.health.came,
             news=self.discovery.news,
             consume=consume,
+            trail=trail,
         )
         self.deliveries = receiving.deliveries
         self.datagrams = Datagrams(
@@ -216,6 +228,7 @@ class ChannelCore:
             is_protected=self.protection is not None,
             sent=self.health.sent,
             trouble=roster.trouble,
+            trail=trail,
         )
         self.send = self._sending.send
         self.post = self._sending.post

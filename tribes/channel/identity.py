@@ -30,6 +30,7 @@ class Identity:
         wall_ms: Wall clock in milliseconds, for the timestamps that messages carry.
         entropy: Gives n random bytes.
         product: Version of the program, for who asks.
+        features: Bits of own links, beyond those that all have.
 
     Attributes:
         local: The own record as it is now.
@@ -44,13 +45,14 @@ class Identity:
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
         product: str = "",
+        features: int = 0,
     ) -> None:
         self.local = local
         self.record = encode_member(local)
         self.side: Final = OwnSide(
             self.record,
             local.unique_id,
-            features=WITNESSES | FEATURE_NEWS,
+            features=WITNESSES | FEATURE_NEWS | features,
             about=lambda: encode_about(About(wall_ms(), product)),
         )
         self.wall_ms: Final = wall_ms

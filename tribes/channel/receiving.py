@@ -7,6 +7,8 @@ managers) or a ``Deliver`` for the listeners → acknowledgement.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.channel.inbound import DeliveryQueue, Inbound, Outcomes
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tribes.channel.outbox import Outbox
     from tribes.channel.protection import Protection
     from tribes.channel.statistics import ChannelStatistics
+    from tribes.channel.trail import Trail
     from tribes.config.model import ReceiverConfig
     from tribes.links.plain import PlainReceiver
     from tribes.wire.member import Member
@@ -71,7 +74,9 @@ class Receiving:
         came: Callable[[Member, float], None],
         news: Callable[[Member, int, bytes, float], None],
         consume: Callable[[ChannelData, float], bool] | None,
+        trail: Trail | None = None,
     ) -> None:
+        self._trail = trail
         self.outcomes: Final = Outcomes()
         self.deliveries: Final = DeliveryQueue(
             config, emit=outbox.outputs.append, finished=self._frame_finished
@@ -130,7 +135,13 @@ class Receiving:
             inbox.done(position, error)
             raise
         self._statistics.frames_received += 1
-        self.process(receiver, inbound, data, now)
+        trail, trace = self._trail, receiver.traces.pop(position, b"") if receiver.traces else b""
+        if trace and trail is not None:
+            with trail.following((trace,)):
+                fields = {"tribes.source": data.source.label}
+                trail.span("tribes.receive", fields, self.process, receiver, inbound, data, now)
+        else:
+            self.process(receiver, inbound, data, now)
         inbound.answer_by(inbox, position)
 
     def _frame(self, receiver: PlainReceiver, body: bytes, now: float) -> None:
@@ -205,7 +216,10 @@ class Receiving:
         """Above the first interceptor: hand a message to its consumer, or queue it."""
         if is_probe(data.message):
             return
-        if self._consume is not None and self._consume(data, now):
+        trail, consume = self._trail, self._consume
+        if trail is not None and trail.current and consume is not None:
+            consume = partial(trail.span, "tribes.apply", {}, consume)
+        if consume is not None and consume(data, now):
             return
         if self._inbound is None:
             # Released later, and the connection is gone: nobody is left to acknowledge to.
@@ -224,6 +238,8 @@ class Receiving:
         """Take the message that is being received; see ``ChainContext.hold``."""
         held = Held(self, *(self._inbound or (None, Inbound())))
         held.inbound.pending += 1
+        if self._trail is not None:
+            held.trace = self._trail.current
         return held
 
     def release(self, held: Held, deliver: Callable[[], None]) -> None:
@@ -233,8 +249,10 @@ class Receiving:
         is_open = link is not None and self._accepted.receivers.get(link.link) is link
         self._inbound = (link, held.inbound) if link is not None and is_open else None
         self._holding = held.inbound
+        trail = self._trail
         try:
-            deliver()
+            with nullcontext() if trail is None else trail.following((held.trace,)):
+                deliver()
         except RemoteProtocolError as error:
             held.inbound.has_failed = True
             self._outbox.emit(Notice("message refused", {"why": str(error)}))
@@ -252,12 +270,13 @@ class Receiving:
 class Held:
     """A received message that an interceptor keeps; see ``ChainContext.hold``."""
 
-    __slots__ = ("_receiving", "inbound", "receiver")
+    __slots__ = ("_receiving", "inbound", "receiver", "trace")
 
     def __init__(self, receiving: Receiving, receiver: Receiver | None, inbound: Inbound) -> None:
         self._receiving = receiving
         self.receiver = receiver
         self.inbound = inbound
+        self.trace = b""
 
     def hand_on(self, deliver: Callable[[], None]) -> None:
         """Hand it on."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.channel.outputs import SendFailed, TicketDone
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tribes.channel.identity import Identity
     from tribes.channel.outbox import Outbox
     from tribes.channel.statistics import ChannelStatistics
+    from tribes.channel.trail import Trail
     from tribes.config.model import ChannelConfig
     from tribes.links.pool import SenderPool
     from tribes.membership.view import ViewBuilder
@@ -70,6 +72,7 @@ class Sending:
         outbox: Takes the outputs.
         is_protected: Whether the group has a key or TLS.
         sent: Told of each member that something is sent to.
+        trail: The span that it works for; None: nobody makes any.
         trouble: Told of each failure that makes one ask whether the member is there.
     """
 
@@ -87,7 +90,9 @@ class Sending:
         is_protected: bool,
         sent: Callable[[Member], None],
         trouble: Callable[[Member, Exception, float], None],
+        trail: Trail | None = None,
     ) -> None:
+        self._trail = trail
         self.message_max_bytes: Final = chain.message_max_bytes(
             config.receiver.frame_max_bytes - FRAME_ROOM_BYTES
         )
@@ -114,6 +119,8 @@ class Sending:
         payload: bytes,
         options: int,
         now: float,
+        *,
+        trace: bytes = b"",
     ) -> tuple[int, UniqueId]:
         """Send a byte message; the output ``TicketDone`` tells when the caller may go on.
 
@@ -122,6 +129,7 @@ class Sending:
             payload: The message.
             options: See :class:`SendOptions`.
             now: Monotonic seconds.
+            trace: The span that the message belongs to, if any.
 
         Returns:
             The ticket's number and the message's unique id.
@@ -139,6 +147,7 @@ class Sending:
             unique_id,
             now,
             ticket=lambda targets: self._user_ticket(number, unique_id, targets),
+            trace=trace,
         )
         return number, unique_id
 
@@ -192,6 +201,7 @@ class Sending:
         *,
         ticket: Callable[[tuple[Member, ...]], Ticket],
         is_bytes: bool = True,
+        trace: bytes = b"",
     ) -> Ticket:
         unique = dict.fromkeys(destinations)
         targets = tuple(unique)
@@ -229,11 +239,21 @@ class Sending:
             made.fail(ChannelClosedError("the channel was stopped"), now)
         else:
             try:
-                self._chain.send(Outgoing(data, targets, made), now)
+                self._enter(Outgoing(data, targets, made), now, trace)
             except Exception as error:  # noqa: BLE001 - an interceptor's bug costs one message
                 self._outbox.tell_bug("message not sent", error)
                 made.fail(error, now)
         return made
+
+    def _enter(self, message: Outgoing, now: float, trace: bytes) -> None:
+        trail = self._trail
+        if trail is None:
+            self._chain.send(message, now)
+            return
+        # What the session managers send follows the commits in it; see `Replicator`.
+        with trail.following((trace,)) if trace else nullcontext():
+            fields = {"tribes.bytes": len(message.data.message)}
+            trail.span("tribes.send", fields, self._chain.send, message, now)
 
     def _user_ticket(self, number: int, unique_id: UniqueId, targets: tuple[Member, ...]) -> Ticket:
         # Whether the caller had gone on before the outcome was known decides how failures are told.
@@ -277,6 +297,8 @@ class Sending:
                 needs_outcome=needs_outcome,
                 is_live=ticket.is_live,
             )
+            if self._trail is not None:
+                out.trace = self._trail.current
             if waits and member in suspected:
                 excuse((out,), not_answering(member), now)
             if by_udp:

@@ -63,7 +63,7 @@ class Client:
         """
         return self._ask("GET", path, None)
 
-    def post(self, path: str, **body: str) -> Any:
+    def post(self, path: str, **body: str | bool) -> Any:
         """The same for what changes something."""
         return self._ask("POST", path, json.dumps(body))
 

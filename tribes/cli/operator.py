@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 import click
 
-from tribes.cli.client import Client as _Client
-from tribes.cli.client import asks as _asks
+from tribes.cli.client import Client, asks
 from tribes.cli.client import in_words as _seconds
 from tribes.cli.client import printable as _text
 
@@ -23,9 +22,9 @@ STATUS_NOT_READY: Final = 3
 
 
 @click.command("status")
-@_asks
+@asks
 @click.pass_context
-def status(ctx: click.Context, client: _Client, as_json: bool) -> None:
+def status(ctx: click.Context, client: Client, as_json: bool) -> None:
     """Show how a node is.
 
     Exit codes: 0: it is ready; 1: it does not answer, or refuses; 2: wrong command line; 3: it is
@@ -82,8 +81,8 @@ def _print_status(shown: dict[str, Any]) -> None:
 
 
 @click.command("members")
-@_asks
-def members(client: _Client, as_json: bool) -> None:
+@asks
+def members(client: Client, as_json: bool) -> None:
     """List the other members, as the node sees them.
 
     Exit codes: 0: done; 1: the node does not answer, or refuses; 2: wrong command line.
@@ -121,8 +120,8 @@ def sessions() -> None:
 @click.argument("context")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @click.option("--after", default="", help="Go on behind this session.")
-@_asks
-def list_sessions(client: _Client, context: str, limit: int, after: str, as_json: bool) -> None:
+@asks
+def list_sessions(client: Client, context: str, limit: int, after: str, as_json: bool) -> None:
     """List sessions of a CONTEXT that are in the node's memory."""
     shown = client.get(
         f"/sessions?context={quote(context, safe='')}&limit={limit}&after={quote(after, safe='')}"
@@ -148,8 +147,8 @@ def list_sessions(client: _Client, context: str, limit: int, after: str, as_json
 @sessions.command("show")
 @click.argument("context")
 @click.argument("session")
-@_asks
-def show_session(client: _Client, context: str, session: str, as_json: bool) -> None:
+@asks
+def show_session(client: Client, context: str, session: str, as_json: bool) -> None:
     """Show names, types and sizes of what a SESSION of a CONTEXT holds."""
     shown = client.post("/sessions/show", context=context, session=session)
     if as_json:
@@ -173,10 +172,10 @@ def show_session(client: _Client, context: str, session: str, as_json: bool) -> 
 @click.argument("context")
 @click.argument("session")
 @click.option("--reason", default="", help="For the node's log.")
-@_asks
+@asks
 @click.pass_context
 def expire_session(
-    ctx: click.Context, client: _Client, context: str, session: str, reason: str, as_json: bool
+    ctx: click.Context, client: Client, context: str, session: str, reason: str, as_json: bool
 ) -> None:
     """End a SESSION of a CONTEXT on all members. The node's log says so."""
     ended = client.post("/sessions/expire", context=context, session=session, reason=reason)
@@ -194,8 +193,8 @@ def expire_session(
 
 @click.command("resync")
 @click.argument("context")
-@_asks
-def resync(client: _Client, context: str, as_json: bool) -> None:
+@asks
+def resync(client: Client, context: str, as_json: bool) -> None:
     """Make the node compare a CONTEXT with all members now; its log tells what comes of it.
 
     Exit codes: 0: it does; 1: it does not answer, or refuses; 2: wrong command line; 4: there is
@@ -206,8 +205,8 @@ def resync(client: _Client, context: str, as_json: bool) -> None:
 
 
 @click.command("drain")
-@_asks
-def drain(client: _Client, as_json: bool) -> None:
+@asks
+def drain(client: Client, as_json: bool) -> None:
     """Make the node leave in good order, as on SIGTERM; returns at once.
 
     Exit codes: 0: it leaves; 1: it does not answer, or refuses; 2: wrong command line.

@@ -27,6 +27,7 @@ from tribes.config.managers import (
     shared_settings,
     waits_for_members,
 )
+from tribes.config.recorder import RecorderConfig, check_recorder
 from tribes.config.secret import Secret
 from tribes.config.valves import (
     SSO_CONTEXT,
@@ -464,6 +465,8 @@ class NodeConfig(_Config, frozen=True):
         http: Where ``tribes node`` answers operators; unset: nowhere.
         log_level: Lowest level that ``tribes node`` prints: ``debug``, ``info``, ``warning`` or
             ``error``.
+        tracing: Make OpenTelemetry spans of what messages pass; needs ``tribes[otel]``.
+        recorder: What is kept of the last minutes, to be looked at later; unset: nothing.
     """
 
     name: str = ""
@@ -484,6 +487,8 @@ class NodeConfig(_Config, frozen=True):
     sso: SingleSignOnConfig | None = None
     notify_on_failure: bool = False
     http: HttpConfig | None = None
+    tracing: bool = False
+    recorder: RecorderConfig | None = None
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.
@@ -640,6 +645,8 @@ def check_values(config: NodeConfig) -> None:
     _check_tls(config.channel)
     if config.http is not None:
         check_http(config.http)
+    if config.recorder is not None:
+        check_recorder(config.recorder)
 
 
 def check_protection(config: NodeConfig) -> None:

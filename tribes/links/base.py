@@ -60,6 +60,7 @@ class OutFrame:
         unblocked: Called once when it need not wait for room any more, queued or failed; None:
             it never had to.
         attempts: How often it was started on a connection that then broke.
+        trace: The span that it belongs to; empty: none.
         end: Position on its link right after its last byte, while it is being written.
     """
 
@@ -72,6 +73,7 @@ class OutFrame:
         "need",
         "needs_ack",
         "settle",
+        "trace",
         "unblocked",
         "waits",
     )
@@ -98,6 +100,7 @@ class OutFrame:
         self.deadline = 0.0
         self.attempts = 0
         self.end = 0
+        self.trace = b""
 
 
 def _nobody(error: Exception | None, now: float) -> None:

@@ -51,6 +51,7 @@ __all__ = [
     "encode_seen",
     "encode_told",
     "escape_data",
+    "traced_data",
 ]
 
 ACK_BODY_MAX_BYTES: Final = 128 * 1024
@@ -224,6 +225,12 @@ def escape_data(frame: bytes) -> bytes:
         return frame
     body = frame[_BODY_AT : len(frame) - (FRAME_OVERHEAD - _BODY_AT)]
     return encode_frame(CONTROL_MARK + b"\x09" + body)
+
+
+def traced_data(frame: bytes, trace: bytes) -> bytes:
+    """Return a data frame as it travels with the span that it belongs to in front."""
+    body = frame[_BODY_AT : len(frame) - (FRAME_OVERHEAD - _BODY_AT)]
+    return encode_frame(CONTROL_MARK + b"\x0d" + trace + body)
 
 
 def _put_varint(out: bytearray, number: int) -> None:

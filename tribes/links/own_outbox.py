@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from tribes.errors import RemoteProtocolError
 from tribes.links.base import Load
-from tribes.links.own_acks import escape_data
+from tribes.links.own_acks import escape_data, traced_data
 from tribes.links.own_wire import CONTROL_MARK, Need
 from tribes.wire.frame import FRAME_OVERHEAD
 
@@ -109,6 +109,7 @@ class Outbox:
         "_waiting",
         "bounds",
         "lost",
+        "takes_traces",
         "unacked_bytes",
         "waiting_bytes",
     )
@@ -118,6 +119,8 @@ class Outbox:
         self.unacked_bytes = 0
         self.waiting_bytes = [0, 0]  # by `is_live`
         self.lost = 0
+        self.takes_traces = False
+        """Whether the present link has the feature ``FEATURE_TRACE``."""
         self._waiting: deque[Item] = deque()
         self._sent: deque[Item] = deque()
         self._open: dict[int, Item] = {}
@@ -230,7 +233,9 @@ class Outbox:
                 self._is_all_late = False
             else:
                 break
-            if data.startswith(CONTROL_MARK, _BODY_AT):
+            if self.takes_traces and item.frame.trace:
+                data = traced_data(data, item.frame.trace)
+            elif data.startswith(CONTROL_MARK, _BODY_AT):
                 data = escape_data(data)
             chunks.append(data)
             written += len(data)

@@ -38,6 +38,7 @@ from tribes.links.own_wire import (
     ANYBODY,
     CONTROL_MARK,
     FEATURE_NEWS,
+    FEATURE_TRACE,
     HELLO_BODY_MAX_BYTES,
     HELLO_TIMEOUT_S,
     NONCE_BYTES,
@@ -75,6 +76,7 @@ OPINIONS_WAITING_MAX: Final = 256
 """Answers about other members that wait for the next write; later ones are left out."""
 
 _ESCAPE_BYTES: Final = 4
+_TRACED_BYTES: Final = 29
 
 
 class ReceiverState(enum.Enum):
@@ -145,6 +147,7 @@ class OwnReceiver:
         "_tail",
         "_timer",
         "_told",
+        "_trace",
         "_welcome",
         "broken",
         "features",
@@ -154,6 +157,7 @@ class OwnReceiver:
         "source",
         "sources",
         "state",
+        "traces",
     )
 
     def __init__(
@@ -204,9 +208,12 @@ class OwnReceiver:
         self._asked = asked
         self._doubted = doubted
         self._told: list[bytes] = []
+        self.traces: dict[int, bytes] = {}
+        """The spans of frames that :meth:`feed` returned, by position, for the owner to take."""
+        self._trace = b""
         self._body_max_bytes = body_max_bytes
         self._first = OneFrame(HELLO_BODY_MAX_BYTES)
-        self._decoder = FrameDecoder(body_max_bytes=body_max_bytes + _ESCAPE_BYTES)
+        self._decoder = FrameDecoder(body_max_bytes=body_max_bytes + _TRACED_BYTES)
         self._hello: tuple[Hello, bytes] | None = None
         self._welcome = b""
         self._nonce = b""
@@ -426,6 +433,9 @@ class OwnReceiver:
                     self._skip -= 1
                 else:
                     taken.append((inbox.take(content), content))
+                    if self._trace:
+                        self.traces[taken[-1][0]] = self._trace
+                self._trace = b""
             if self._decoder.broken is not None:
                 raise self._decoder.broken
         inbox.check_confirmed()
@@ -434,7 +444,12 @@ class OwnReceiver:
         """Handle a control frame; return the channel data that a DATA holds."""
         kind = body[3] if len(body) > 3 else 0
         if kind == Control.DATA:
-            return body[4:]
+            return body[_ESCAPE_BYTES:]
+        if kind == Control.TRACED and self.features & FEATURE_TRACE:
+            if len(body) < _TRACED_BYTES:
+                raise RemoteProtocolError("a frame ends within its trace")
+            self._trace = body[_ESCAPE_BYTES:_TRACED_BYTES]
+            return body[_TRACED_BYTES:]
         if kind == Control.PING and len(body) == 4:
             self._pongs = True
         elif kind == Control.SEEN:

@@ -42,6 +42,7 @@ from tribes.links.own_outbox import Item, Outbox
 from tribes.links.own_wire import (
     CONTROL_MARK,
     FEATURE_NEWS,
+    FEATURE_TRACE,
     HELLO_TIMEOUT_S,
     WITNESSES,
     Control,
@@ -479,6 +480,7 @@ class OwnSender:
         self.state = SenderState.OPEN
         self._was_welcome = True
         self.features = welcome.features & self._side.features
+        self.outbox.takes_traces = bool(self.features & FEATURE_TRACE)
         forgot = MemberUnreachableError(
             f"{self.member.name} has forgotten this sender: what was on its way may have arrived"
         )

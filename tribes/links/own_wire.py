@@ -41,6 +41,7 @@ __all__ = [
     "ANYBODY",
     "CONTROL_MARK",
     "FEATURE_NEWS",
+    "FEATURE_TRACE",
     "HELLO_BODY_MAX_BYTES",
     "HELLO_TIMEOUT_S",
     "NONCE_BYTES",
@@ -91,6 +92,9 @@ zeros that members of Tomcat have which nobody gave one."""
 FEATURE_NEWS: Final = 16
 """Feature bit: takes news, see :mod:`tribes.links.news`."""
 
+FEATURE_TRACE: Final = 32
+"""Feature bit: takes TRACED, see :mod:`tribes.links.own_acks`. Only who makes spans offers it."""
+
 NONCE_BYTES: Final = 16
 PROOF_BYTES: Final = 16
 NO_PROOF: Final = bytes(PROOF_BYTES)
@@ -124,6 +128,7 @@ class Control(enum.IntEnum):
     ASK = 10
     TOLD = 11
     DOUBT = 12
+    TRACED = 13
     PEERS = 16
     LEAVE = 17
     RECORD = 18

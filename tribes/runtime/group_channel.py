@@ -314,7 +314,7 @@ class GroupChannel:
         """
         self.sessions.listed_manager(context)
         shell = self.shell
-        asked = shell.core.sessions.replicators[context].resync(shell.now())
+        asked = shell.core.resync(context, shell.now())
         shell.pump()
         return asked
 

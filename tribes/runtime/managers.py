@@ -65,6 +65,8 @@ class ManagerParts:
         codec: Encodes attribute values.
         policy: What to do about commits that are on too few members.
         store: A store of the caller's own, instead of the configuration's.
+        monotonic: Reads the monotonic clock in seconds.
+        entropy: Gives random bytes.
     """
 
     context: str
@@ -75,6 +77,8 @@ class ManagerParts:
     codec: ValueCodec
     policy: CommitPolicy
     store: Store | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    entropy: Callable[[int], bytes] = os.urandom
 
     def settings(self) -> dict[str, Any]:
         """The arguments that every manager takes."""
@@ -82,8 +86,8 @@ class ManagerParts:
         return {
             "inbox": self.inbox,
             "codec": self.codec,
-            "entropy": os.urandom,
-            "monotonic": time.monotonic,
+            "entropy": self.entropy,
+            "monotonic": self.monotonic,
             "max_inactive_s": config.max_inactive_s,
             "session_id_length": config.session_id_length,
             "max_active_sessions": config.max_active_sessions,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,11 +39,13 @@ from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.addresses import with_addresses
 from tribes.runtime.commits import Committer, manager_of
 from tribes.runtime.discovery import discovery_services
+from tribes.runtime.flight import FlightRecorder, Sources
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.local import LocalSessions
-from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
+from tribes.runtime.managers import ManagerParts, make_manager
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
+from tribes.runtime.otel import make_tracing
 from tribes.runtime.product import product_version
 from tribes.runtime.session_news import NewsTeller
 from tribes.runtime.shell import Shell
@@ -94,6 +95,9 @@ class Sessions:
         map_listeners: Who is told what happens to the replicated maps.
         local: The sessions of the contexts that are in no group.
         sign_on: The logins that all contexts share; None: each has its own.
+        tracing: Makes spans; None: nobody does.
+        recorder: Keeps the last minutes; None: nothing does.
+        sources: Time and chance, as the core gets them.
         news: Tells listeners of sessions what other members did.
     """
 
@@ -106,7 +110,10 @@ class Sessions:
         self._lazy_maps: dict[str, LazyParts] = {}
         self._revive: Callable[[], None] | None = None
         self._lock = threading.Lock()
-        self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
+        self.tracing = make_tracing() if config.tracing else None
+        self.recorder = None if config.recorder is None else FlightRecorder(config)
+        self.sources = Sources() if self.recorder is None else self.recorder.sources
+        self.clock = Clock(self.sources.wall_ms, _new_actor(), threading.Lock())
         self.inbox = self._new_inbox()
         self.endpoints = RpcEndpoints()
         self.map_listeners = MapListeners()
@@ -295,8 +302,8 @@ class Sessions:
             self.clock,
             inbox=self.inbox,
             codec=codec or self._codec,
-            entropy=os.urandom,
-            monotonic=time.monotonic,
+            entropy=self.sources.entropy,
+            monotonic=self.sources.monotonic,
             max_inactive_s=0,
         )
         shared = ManagerConfig(**shared_settings(self._config.manager))
@@ -323,9 +330,12 @@ class Sessions:
             inbox=self.inbox,
             codec=self._codec,
             policy=self._policy(context),
+            monotonic=self.sources.monotonic,
+            entropy=self.sources.entropy,
         )
         manager = make_manager(parts)
         assert isinstance(manager, DeltaManager)
+        manager.tracing = self.tracing
         manager.on_news = self.news.waker(manager)
         manager.revive = self._revive
         return manager
@@ -350,8 +360,10 @@ class Sessions:
     def _start_over(self) -> None:
         """In a forked child, before anything else: leave all that is the parent's."""
         seen = self.clock.last
+        if self.recorder is not None:
+            self.recorder.ring.start_over()
         self._lock = threading.Lock()
-        self.clock = Clock(wall_ms, _new_actor(), threading.Lock())
+        self.clock = Clock(self.sources.wall_ms, _new_actor(), threading.Lock())
         with suppress(ClockAheadError):
             self.clock.observe(seen)
         self.inbox = self._new_inbox()
@@ -452,17 +464,19 @@ def make_shell(
             config,
             local,
             interceptors=interceptors,
-            make_manager=sessions.manager,
-            wall_ms=wall_ms,
-            entropy=os.urandom,
-            # Chooses whom to compare replicas with: no secret.
-            randrange=random.Random(os.urandom(16)).randrange,  # noqa: S311
+            make_manager=sessions.sources.make_manager(sessions.manager),
+            wall_ms=sessions.sources.wall_ms,
+            entropy=sessions.sources.entropy,
+            randrange=sessions.sources.randrange,
             product=product_version(),
             keys=keys,
             endpoints=sessions.endpoints,
             maps=sessions.maps,
             lazy_maps=sessions.lazy_maps,
+            tracing=sessions.sources.tracing(sessions.tracing),
         )
+        if sessions.recorder is not None:
+            sessions.recorder.record(core, sessions)
         shell = Shell(
             core,
             inbox=sessions.inbox,
@@ -472,6 +486,7 @@ def make_shell(
             udp=udp,
             listeners=listeners,
             tls=tls,
+            tracing=sessions.tracing,
         )
     except BaseException:
         for each in opened:

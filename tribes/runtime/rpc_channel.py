@@ -153,7 +153,7 @@ class RpcChannel:
             try:
                 if not channel.is_running:
                     raise closed
-                shell.core.rpc.call(
+                shell.core.rpc_call(
                     self.rpc_id,
                     channel.members if targets is None else targets,
                     body,

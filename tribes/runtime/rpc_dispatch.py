@@ -111,7 +111,7 @@ class RpcDispatcher:
     def reply(self, source: Member, envelope: RpcEnvelope, body: Any, endpoint: Endpoint) -> None:
         """Send what a handler returned."""
         shell = self._channel.shell
-        shell.core.rpc.answer(
+        shell.core.rpc_answer(
             source, envelope, body, options=endpoint.reply_options, now=shell.now()
         )
         shell.pump()

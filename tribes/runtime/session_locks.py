@@ -24,7 +24,6 @@ from tribes.runtime.waiters import ThreadWaiter, async_waiter
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
-    from tribes.manager.locks import ClusterLocks
     from tribes.runtime.group_channel import GroupChannel
     from tribes.runtime.waiters import AsyncioWaiter, TrioWaiter
 
@@ -268,20 +267,17 @@ class _Ask:
         except ChannelClosedError:
             return
 
-    def _locks(self) -> ClusterLocks | None:
-        replicator = self._channel.shell.core.sessions.replicators.get(self._context)
-        return None if replicator is None else replicator.locks
-
     def _acquire(self) -> None:
-        shell, locks = self._channel.shell, self._locks()
-        if locks is not None:
-            self._number = locks.acquire(self._key, lambda: _resolve(self.waiter), shell.now())
-            shell.pump()
+        shell = self._channel.shell
+        self._number = shell.core.acquire_lock(
+            self._context, self._key, lambda: _resolve(self.waiter), shell.now()
+        )
+        shell.pump()
 
     def _release(self) -> None:
-        shell, locks = self._channel.shell, self._locks()
-        if locks is not None and self._number is not None:
-            locks.release(self._number, shell.now())
+        shell = self._channel.shell
+        if self._number is not None:
+            shell.core.release_lock(self._context, self._number, shell.now())
             shell.pump()
 
 

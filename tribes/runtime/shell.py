@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tribes.node import NodeCore
     from tribes.runtime.discovery import DiscoveryService
     from tribes.runtime.multicast import Multicast
+    from tribes.runtime.otel import OtelTracing
     from tribes.runtime.tls import Tls
     from tribes.security.keys import KeyRing
     from tribes.wire.member import Member
@@ -96,6 +97,7 @@ class Shell:
             send them from is opened when it is needed.
         listeners: Who gets deliveries and events.
         tls: Certificates for all connections; None: they are plain.
+        tracing: Knows the span of the task that sends; None: there are no spans.
         now: Monotonic seconds; the core's only time.
 
     Attributes:
@@ -113,10 +115,12 @@ class Shell:
         udp: socket.socket | None = None,
         listeners: Listeners,
         tls: Tls | None = None,
+        tracing: OtelTracing | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core = core
         self._inbox = inbox
+        self._tracing = tracing
         self.now = now
         self._multicast = multicast
         self._services = services
@@ -270,7 +274,7 @@ class Shell:
 
     def set_keys(self, keys: KeyRing) -> None:
         """Replace the group's keys; see :meth:`ChannelCore.set_keys`."""
-        self.core.channel.set_keys(keys, self.now())
+        self.core.set_keys(keys, self.now())
         self.pump()
 
     async def send(
@@ -280,7 +284,12 @@ class Shell:
 
         Cancelling is safe: the message may still arrive, and its outcome is dropped.
         """
-        number, unique_id = self.core.send(destinations, payload, options, self.now())
+        if self._tracing is None:
+            number, unique_id = self.core.send(destinations, payload, options, self.now())
+        else:
+            number, unique_id = self.core.send(
+                destinations, payload, options, self.now(), trace=self._tracing.present()
+            )
         waiter = self._tickets[number] = _Waiter()
         if not self._cork.holds():
             self.pump()

@@ -18,6 +18,7 @@ from tribes.errors import ConfigError
 from tribes.testing.execute import Outcome, run_plan
 from tribes.testing.generator import draw_plan
 from tribes.testing.plan import ACTIONS, Plan, load_plan
+from tribes.testing.replaying import show_replay
 from tribes.testing.report import text_report, write_html
 
 __all__ = ["sim"]
@@ -70,6 +71,12 @@ def _faults(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the HTML report and the plan of each failed run.",
 )
+@click.option(
+    "--replay",
+    "recording",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run the inputs of a file that `tribes record` wrote again, and show its timeline.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def sim(
     members: int | None,
@@ -79,9 +86,16 @@ def sim(
     faults: list[str] | None,
     plan_file: Path | None,
     report: Path | None,
+    recording: Path | None,
     quiet: bool,
 ) -> None:
-    """Run clusters in a simulated world under faults, and check what was promised."""
+    """Run clusters in a simulated world under faults, and check what was promised.
+
+    Or, with --replay, what one real node was given. The exit status is then 1 when other outputs
+    came, and 3 when the file has nothing that could be run.
+    """
+    if recording is not None:
+        sys.exit(show_replay(recording, quiet=quiet))
     try:
         if plan_file is not None:
             plans = [load_plan(plan_file)]

@@ -1,0 +1,110 @@
+"""What the recorder keeps has bounds, and says what is not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tribes.config.model import check_config
+from tribes.config.recorder import RecorderConfig
+from tribes.errors import ConfigError, RecordingError
+from tribes.recorder.file import read_recording
+from tribes.recorder.replay import replay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.recorder.conftest import Recorded
+    from tribes.config.model import NodeConfig
+
+Record = Callable[..., AbstractAsyncContextManager["Recorded"]]
+
+MIB = 1 << 20
+
+
+async def test_inputs_are_kept_up_to_their_bytes(record: Record) -> None:
+    """The oldest go, and what is left begins with a state and can be run."""
+    async with record(max_bytes=MIB) as group:
+        recorder = group.node.sessions.recorder
+        assert recorder is not None
+        for _ in range(60):
+            await group.other.send(bytes(50_000), options=6)
+            kept = sum(each.bytes for each in recorder.ring.segments)
+            assert kept <= MIB
+        assert recorder.ring.segments[0].at > 0
+        path = await group.write()
+    results = list(replay(read_recording(path)))
+    assert [each.difference for each in results] == [None] * len(results)
+    assert all(each.ran for each in results)
+
+
+async def test_too_large_a_state_leaves_a_timeline(record: Record) -> None:
+    """A node with more sessions than a third of the memory is not held up by noting them."""
+    async with record(max_bytes=MIB, seconds=1) as group:
+        manager = group.node.manager("shop")
+        for _ in range(20):
+            session = manager.create()
+            session["much"] = bytes(30_000)
+            await group.node.acommit(session)
+        await trio.sleep(0.7)
+        await group.work(2)
+        recorder = group.node.sessions.recorder
+        assert recorder is not None
+        assert recorder.ring.too_large > 0
+        path = await group.write()
+    last = list(replay(read_recording(path)))[-1]
+    assert not last.ran
+
+
+async def test_a_full_directory_is_not_made_fuller(record: Record, tmp_path: Path) -> None:
+    """Further recordings are refused, and it says which key to change."""
+    async with record(files_max=2) as group:
+        await group.write()
+        await group.write(contents=False)
+        with pytest.raises(RecordingError, match="files_max"):
+            await group.write()
+
+
+async def test_without_a_directory_there_is_an_error(record: Record, tmp_path: Path) -> None:
+    """The path, and what the system said."""
+    await trio.Path(tmp_path).rmdir()
+    async with record() as group:
+        with pytest.raises(RecordingError, match="cannot be written: No such file"):
+            await group.write()
+
+
+async def test_without_its_section_nothing_is_recorded(
+    make_config: Callable[..., NodeConfig],
+) -> None:
+    """The core's own calls are where they were: it costs nothing."""
+    from tribes.runtime.group_channel import GroupChannel
+
+    async with GroupChannel(make_config("n1")) as node:
+        core = node.shell.core
+        assert node.sessions.recorder is None
+        assert core.link_bytes == core.channel.link_bytes
+        assert "take_outputs" not in vars(core)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (RecorderConfig(directory=""), "recorder.directory"),
+        (RecorderConfig(directory="/r", seconds=0), "recorder.seconds"),
+        (RecorderConfig(directory="/r", max_bytes=1), "recorder.max_bytes"),
+        (RecorderConfig(directory="/r", files_max=0), "recorder.files_max"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(
+    make_config: Callable[..., NodeConfig], config: RecorderConfig, key: str
+) -> None:
+    """With their key."""
+    import msgspec
+
+    with pytest.raises(ConfigError) as caught:
+        check_config(msgspec.structs.replace(make_config("n1"), recorder=config))
+    assert caught.value.key == key
