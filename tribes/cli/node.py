@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Set
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +30,7 @@ from tribes.config.model import (
     check_config,
 )
 from tribes.errors import ConfigError
+from tribes.runtime.attach_server import open_attach
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.options import parse_send_options
 
@@ -72,6 +73,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "tls_authorities": _TLS,
     "tls_peer_names": _TLS,
     "insecure": ("insecure",),
+    "attach": ("attach",),
 }
 """What each option sets."""
 
@@ -199,6 +201,13 @@ _KEYS: dict[str, tuple[str, ...]] = {
     is_flag=True,
     help="Allow an address other than loopback without key and TLS: nothing is authenticated then.",
 )
+@click.option(
+    "--attach",
+    default="",
+    metavar="SOCKET",
+    help="Let the worker processes of this host use this node, by a unix socket of this path, "
+    "instead of being members themselves.",
+)
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
 @click.option(
     "--log-level",
@@ -231,6 +240,7 @@ def node(
     tls_authorities: str,
     tls_peer_names: tuple[str, ...],
     insecure: bool,
+    attach: str,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -247,6 +257,7 @@ def node(
             contexts=contexts,
             hold_all=not contexts,
             insecure=insecure,
+            attach=attach,
             channel=ChannelConfig(
                 membership=MembershipConfig(
                     multicast=multicast,
@@ -363,14 +374,16 @@ async def _run(config: NodeConfig, source: str = "") -> int:
             reload_token = await _operators(stack, channel, failures, source)
             async with channel:
                 _say_ready(channel)
-                async for number in signals:
-                    if number == reload:
-                        _reload(channel)
-                        reload_token()
-                        continue
-                    log.info("node leaves", signal=signal.Signals(number).name)
-                    channel.retire()
-                    break
+                # Workers are let go before the node leaves: then nothing can come after its end.
+                async with _workers(channel):
+                    async for number in signals:
+                        if number == reload:
+                            _reload(channel)
+                            reload_token()
+                            continue
+                        log.info("node leaves", signal=signal.Signals(number).name)
+                        channel.retire()
+                        break
                 nursery.start_soon(_give_up, signals, nursery)
             nursery.cancel_scope.cancel()
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
@@ -378,6 +391,16 @@ async def _run(config: NodeConfig, source: str = "") -> int:
         status = 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
         log.info("node left", sessions=sessions, status=status)
     return status
+
+
+@asynccontextmanager
+async def _workers(channel: GroupChannel) -> AsyncIterator[None]:
+    """Serve the workers of this host, if that is configured."""
+    if not channel.config.attach:
+        yield
+        return
+    async with open_attach(channel, channel.config.attach):
+        yield
 
 
 def _say_ready(channel: GroupChannel) -> None:

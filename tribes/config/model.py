@@ -459,6 +459,9 @@ class NodeConfig(_Config, frozen=True):
         drain_timeout_s: Seconds that leaving may wait until every other member has confirmed that
             it has what is here.
         http: Where ``tribes node`` answers operators; unset: nowhere.
+        attach: Path of the unix socket by which the worker processes of a host use one node:
+            ``tribes node`` serves it, and an application with the same setting is attached to it
+            instead of being a member. Empty: every process is a member.
     """
 
     name: str = ""
@@ -478,6 +481,7 @@ class NodeConfig(_Config, frozen=True):
     sso: SingleSignOnConfig | None = None
     notify_on_failure: bool = False
     http: HttpConfig | None = None
+    attach: str = ""
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.
