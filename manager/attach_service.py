@@ -402,11 +402,11 @@ def _overwritten(delta: Record, new: Record) -> Record | None:
     """The session, if it does not show an attribute of a delta, whose writer is to be told."""
     if new is delta or main_of(delta)[1] != _LIVE or main_of(new)[1] != _LIVE:
         return None
-    actors = {entry.actor for entry in parse(delta).entries.values()}
-    for actor in actors:
-        if any(True for _ in lost_updates(delta, new, actor)):
-            return new
-    return None
+    # It is a whole session, sent again: only what this very commit wrote is news.
+    hlc = header(delta).access
+    actors = {entry.actor for entry in parse(delta).entries.values() if entry.hlc == hlc}
+    losses = (lost for actor in actors for lost, _ in lost_updates(delta, new, actor))
+    return new if any(lost.hlc == hlc for lost in losses) else None
 
 
 def _too_large(kind: int, why: Exception) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ which blocks. Commits are made by `tribes.runtime.attached.AttachedCommitter`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,7 +29,10 @@ from tribes.errors import (
 from tribes.ids import SessionKey
 
 from .attach_wire import (
+    ALIVE,
+    ALIVE_MAX,
     COMMIT,
+    DEAD,
     DONE,
     FIND,
     FOUND,
@@ -45,11 +48,11 @@ from .attach_wire import (
 from .base import CommitOutcome, SessionManager
 from .changes import Built, Change, attributes_of, build_delta
 from .container import facts_of
+from .cursor import KeyCursor
 from .fetch import FETCH_MAX_S
 from .inbox import CommitResult, Wakes
 from .merge import destroyed, digest, lost_updates
 from .merged import value_or_none
-from .reading import Reading
 from .record import (
     WHOLE,
     Entry,
@@ -66,6 +69,7 @@ from .session_ids import is_possible_id
 if TYPE_CHECKING:
     from .attach_calls import Done, Ended
     from .inbox import Waiter
+    from .reading import Reading
     from .request_line import RequestLine
 
 __all__ = ["AttachedManager", "Remote", "Work"]
@@ -73,8 +77,12 @@ __all__ = ["AttachedManager", "Remote", "Work"]
 _DESTROYED: Final = int(Life.DESTROYED)
 _LIVE: Final = int(Life.LIVE)
 
+_REMOVED: Final = object()
+
 ROUNDS_MAX: Final = 100
 """How often a commit is built again because somebody else was faster; each time one of them was."""
+LOOK_S: Final = 30.0
+"""Between two questions whether sessions live of which something is kept here."""
 PRIMARY_MAX: Final = 1000
 """Sessions of which it is remembered whether this host used them last."""
 FIND_S: Final = FETCH_MAX_S + 0.5
@@ -142,10 +150,12 @@ class Work:
         current: What it was built for.
         built: The result; None: an end, or nothing to do.
         version: Its hlc; 0: there is nothing to commit.
+        actor: Whose; another one is lent with the next connection.
         wire: The delta.
         is_end: The session is to end.
         is_gone: It had ended.
         is_unknown: The node may have it or not.
+        was_unknown: It was so once, and the request may have gone on meanwhile.
         error: Why it does not stand.
         acked: Members that have it.
         missing: Members that lack it.
@@ -163,10 +173,12 @@ class Work:
     current: Record | None = None
     built: Built | None = None
     version: int = 0
+    actor: int = 0
     wire: bytes = b""
     is_end: bool = False
     is_gone: bool = False
     is_unknown: bool = False
+    was_unknown: bool = False
     error: TribesError | None = None
     acked: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -194,6 +206,9 @@ class AttachedManager(SessionManager):
         self._unknown: WeakKeyDictionary[Session, Work] = WeakKeyDictionary()
         self._primary: OrderedDict[str, bool] = OrderedDict()
         self._has_draining = False
+        self._kept_keys = KeyCursor(self.watch.kept.keys)
+        self._looked_s = self._monotonic()
+        self._dead: deque[str] = deque()
 
     @property
     def has_draining(self) -> bool:
@@ -209,7 +224,28 @@ class AttachedManager(SessionManager):
     def wanted(self, session_ids: Iterable[str], written: tuple[int, int] | None) -> Iterable[str]:
         """See `SessionManager.wanted`: each is asked for. It begins a request."""
         _brought.set({})
+        if self.watch.kept.values or self._dead:
+            self._look()
         return [each for each in session_ids if is_possible_id(each)]
+
+    def _look(self) -> None:
+        """Now and then, let go what is kept here of sessions that are no more."""
+        while self._dead:
+            self.endings.forget(Session(self, SessionKey(self._dead.popleft()), None))
+        now = self._monotonic()
+        if now - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now
+        keys = list(self._kept_keys.round(ALIVE_MAX))
+
+        def done(ended: Ended) -> None:
+            if ended.answer is not None and ended.answer.kind == DEAD:
+                self._dead.extend(ended.answer.fields[0])
+
+        try:
+            self.remote.call(ALIVE, (self.context, keys), done, timeout_s=FIND_S)
+        except SessionUnreachableError:
+            return  # the request finds out
 
     def ask(self, session_id: str, written: tuple[int, int] | None, waiter: Waiter) -> bool:
         """See `DeltaManager.ask`: the waiter is always told, unless this raises.
@@ -350,6 +386,7 @@ class AttachedManager(SessionManager):
     def _build(self, work: Work, current: Record | None) -> bool:
         """Build the delta for a record; False: there is nothing to commit, or it has ended."""
         work.current, work.built, work.version = current, None, 0
+        work.actor = self.clock.actor
         while True:
             hlc = self.clock.next()
             if current is not None:
@@ -366,7 +403,7 @@ class AttachedManager(SessionManager):
                 current,
                 created=work.created,
                 hlc=hlc,
-                actor=self.clock.actor,
+                actor=work.actor,
                 now_ds=self.now_ds(),
                 flags=WHOLE if work.seen is None else 0,
                 codec=self.codec,
@@ -456,6 +493,7 @@ class AttachedManager(SessionManager):
             work.waiter, work.is_unknown = None, True
             work.error = SessionUnreachableError("no answer in time")
         if work.is_unknown:
+            work.was_unknown = True
             self._unknown[session] = work
         else:
             self._unknown.pop(session, None)
@@ -489,15 +527,21 @@ class AttachedManager(SessionManager):
         counts.commit_conflicts += len(built.conflicts)
         counts.elements_dropped += built.dropped
         old_id = session.rotated_from
+        newer = _newer(session, work) if work.was_unknown else {}
         session.committed(work.changes, built)
+        for name, value in newer.items():
+            if value is not _REMOVED:
+                session[name] = value
+            elif name in session:
+                del session[name]
         if session.is_watched:
             session.settled(work.current, work.version, work.failed)
         if old_id is not None:
             self._id_changed(session, old_id)
         found = list(built.conflicts)
         if work.after is not None:
-            mine = Reading(built.record).record
-            found += lost_updates(mine, work.after, self.clock.actor)
+            losses = lost_updates(built.record, work.after, work.actor)
+            found += [each for each in losses if each[0].hlc == work.version]
         for lost, won in found:
             self._tell_conflict(session, lost, won)
 
@@ -507,6 +551,14 @@ class AttachedManager(SessionManager):
             return
         values = [value_or_none(entry, self.codec) for entry in (lost, won)]
         self._listeners.guard(lambda: tell(session, lost.name.decode(), *values))
+
+
+def _newer(session: Session, work: Work) -> dict[str, Any]:
+    """What a request has assigned or removed since a commit was built."""
+    built = {change.name: change.value for change in work.changes}
+    later = [each for each in session.changes({}) if each.namespace == Namespace.ATTRIBUTE]
+    names = [each.name.decode() for each in later if built.get(each.name) != each.value]
+    return {name: session.get(name, _REMOVED) for name in names}
 
 
 def _tell(waiter: Waiter, result: CommitResult) -> None:
