@@ -141,7 +141,7 @@ class Calls:
             LocalProtocolError: A field cannot be sent.
         """
         if self.gone is not None:
-            raise SessionUnreachableError(f"{self._where}: {self.gone}")
+            raise SessionUnreachableError(self._said(self.gone))
         number = self.number() if number is None else number
         frame = encode(kind, number, *fields)
         repeated = None if again is None else encode(kind, number, *again)
@@ -182,7 +182,7 @@ class Calls:
             if call.was_sent and call.again is not None:
                 continue  # its outcome is unknown: the next connection may tell
             if call.was_sent or is_gone:
-                ended.append(self._end(number, Ended(None, why, is_unknown=False)))
+                ended.append(self._end(number, Ended(None, self._said(why))))
         return ended
 
     def received(self, message: Message) -> list[Callable[[], None]]:
@@ -195,7 +195,7 @@ class Calls:
         """Time has passed; returns what is to be called."""
         why = "no answer in time" if self.gone is None else self.gone
         return [
-            self._end(number, Ended(None, why, is_unknown=call.was_sent and call.kind == COMMIT))
+            self._end(number, Ended(None, self._said(why), call.was_sent and call.kind == COMMIT))
             for number, call in list(self._open.items())
             if call.deadline <= now
         ]
@@ -204,9 +204,12 @@ class Calls:
         """This side ends; returns what is to be called."""
         self._is_up, self.gone = False, why
         return [
-            self._end(number, Ended(None, why, is_unknown=call.was_sent and call.kind == COMMIT))
+            self._end(number, Ended(None, self._said(why), call.was_sent and call.kind == COMMIT))
             for number, call in list(self._open.items())
         ]
+
+    def _said(self, why: str) -> str:
+        return f"{self._where}: {why}"
 
     def _end(self, number: int, ended: Ended) -> Callable[[], None]:
         call = self._open.pop(number)

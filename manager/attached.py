@@ -125,6 +125,7 @@ class _Slot:
     """What was brought for one request."""
 
     is_answered: bool = False
+    why: str = "the node of this host did not answer in time"
     key: str = ""
     record: Record | None = None
 
@@ -262,7 +263,7 @@ class AttachedManager(SessionManager):
 
         def done(ended: Ended) -> None:
             self._arrived(slot, session_id, ended)
-            why = {} if slot.is_answered else {"node": ended.why or "it does not know"}
+            why = {} if slot.is_answered else {"node": slot.why}
             _tell(waiter, CommitResult(int(slot.is_answered), (), why))
 
         self.remote.call(FIND, fields, done, timeout_s=FIND_S)
@@ -271,7 +272,7 @@ class AttachedManager(SessionManager):
     def _arrived(self, slot: _Slot, session_id: str, ended: Ended) -> None:
         answer = ended.answer
         if answer is None or answer.kind != FOUND:
-            ended.why = ended.why or str(answer.fields[0] if answer else "")
+            slot.why = ended.why if answer is None else str(answer.fields[0])
             return
         flags, key, wire = answer.fields
         record = from_wire(wire, self.now_ds()) if wire else None
@@ -302,7 +303,7 @@ class AttachedManager(SessionManager):
             self.remote.bring(self, session_id)
             slot = self._take(session_id)
         if slot is None or not slot.is_answered:
-            raise SessionUnreachableError("the node of this host did not answer in time")
+            raise SessionUnreachableError((slot or _Slot()).why)
         if slot.record is None:
             return None
         limit = facts_of(slot.record).max_inactive_s

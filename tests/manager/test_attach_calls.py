@@ -78,7 +78,7 @@ def test_other_questions_end_with_their_connection(calls: Calls) -> None:
     """At once, so that requests are answered and can be tried elsewhere."""
     asked = Asked(calls)
     perform(calls.disconnected("it broke", is_gone=False))
-    assert asked.ended == [Ended(None, "it broke")]
+    assert asked.ended == [Ended(None, "the node: it broke")]
 
 
 def test_nothing_new_is_begun_while_the_node_is_known_to_be_gone(calls: Calls) -> None:
@@ -95,7 +95,7 @@ def test_commit_that_never_left_ends_when_the_node_is_found_to_be_gone() -> None
     calls = Calls("the node")
     asked = Asked(calls, COMMIT)
     perform(calls.disconnected("nobody serves it", is_gone=True))
-    assert asked.ended == [Ended(None, "nobody serves it", is_unknown=False)]
+    assert asked.ended == [Ended(None, "the node: nobody serves it", is_unknown=False)]
 
 
 def test_outcome_of_a_commit_is_unknown_when_its_time_is_over(calls: Calls) -> None:
@@ -103,11 +103,11 @@ def test_outcome_of_a_commit_is_unknown_when_its_time_is_over(calls: Calls) -> N
     commit, asked = Asked(calls, COMMIT, deadline=3.0), Asked(calls, deadline=2.0)
     assert calls.next_deadline == 2.0
     perform(calls.tick(2.0))
-    assert asked.ended == [Ended(None, "no answer in time")]
+    assert asked.ended == [Ended(None, "the node: no answer in time")]
     perform(calls.disconnected("nobody serves it", is_gone=True), calls.tick(2.9))
     assert not commit.ended
     perform(calls.tick(3.0))
-    assert commit.ended == [Ended(None, "nobody serves it", is_unknown=True)]
+    assert commit.ended == [Ended(None, "the node: nobody serves it", is_unknown=True)]
     assert calls.unknown == 1
     assert calls.next_deadline == inf
 
@@ -116,8 +116,8 @@ def test_end_of_the_process_ends_all(calls: Calls) -> None:
     """Nobody waits for an answer that cannot come."""
     commit, asked = Asked(calls, COMMIT), Asked(calls)
     perform(calls.close("this process ends"))
-    assert commit.ended == [Ended(None, "this process ends", is_unknown=True)]
-    assert asked.ended == [Ended(None, "this process ends")]
+    assert commit.ended == [Ended(None, "the node: this process ends", is_unknown=True)]
+    assert asked.ended == [Ended(None, "the node: this process ends")]
     with pytest.raises(SessionUnreachableError):
         Asked(calls)
 
