@@ -17,7 +17,7 @@ where they meet, and what a request costs is to be seen in one place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -142,6 +142,10 @@ class SessionManager:
     """Whether no channel takes what commits leave: then they leave nothing."""
     wants_request = False
     """Whether `find`, `is_away` and `ignores` look at the request."""
+    ask_max_s: float = 0.0
+    """Seconds within which the waiter of `ask` is told."""
+    lent_actors: frozenset[int] = frozenset()
+    """Actors of processes that are attached to this one: what they write, this node has written."""
 
     @property
     def copies_on(self) -> tuple[str, ...]:
@@ -247,11 +251,7 @@ class SessionManager:
             SessionLimitError: There are ``max_active_sessions`` already, and they shall not, or
                 cannot, go for this one (``on_full``).
         """
-        if 0 <= self.max_active_sessions <= self.active_here() and not (
-            self.rules.evicts and self._make_room()
-        ):
-            self.counts.rejected += 1
-            raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
+        self.check_room()
         key = self.new_key()
         while key in self.table:
             self.counts.duplicates += 1
@@ -267,6 +267,18 @@ class SessionManager:
             self.commit(session)
         return session
 
+    def check_room(self) -> None:
+        """Refuse one session more, as `create` does.
+
+        Raises:
+            SessionLimitError: There are too many.
+        """
+        if 0 <= self.max_active_sessions <= self.active_here() and not (
+            self.rules.evicts and self._make_room()
+        ):
+            self.counts.rejected += 1
+            raise SessionLimitError(f"{self.max_active_sessions} sessions are active already")
+
     def _make_room(self) -> bool:
         return self.eviction.make_room()
 
@@ -278,6 +290,23 @@ class SessionManager:
 
     def _place(self, session: Session) -> None:
         """Say where the copies of a new session will be, for managers that have them elsewhere."""
+
+    def wanted(self, session_ids: Iterable[str], written: tuple[int, int] | None) -> Iterable[str]:
+        """Return the ids of sessions that a request must `ask` for before it can `find` them.
+
+        Args:
+            session_ids: What the client sent, without the route; any text.
+            written: The write that its client knows of: hlc and actor.
+        """
+        return ()
+
+    def ask(self, session_id: str, written: tuple[int, int] | None, waiter: Waiter) -> bool:
+        """Have a session brought here; False when nobody does, and the waiter is not told.
+
+        The waiter is told within `ask_max_s` seconds, whatever comes of it. What it is told has
+        something in ``missing`` when nobody knows whether there is such a session.
+        """
+        return False
 
     def find(
         self, session_id: str, *, partial: bool = False, request: RequestLine | None = None
@@ -602,6 +631,8 @@ class SessionManager:
         if before is None:
             return []
         found = list(lost_updates(before, after, self.clock.actor))
+        for actor in self.lent_actors:
+            found += lost_updates(before, after, actor)
         self.counts.overwritten += len(found)
         return found
 

@@ -7,6 +7,7 @@ everything, repairs what a member missed, and expires idle sessions by their own
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .base import SessionManager
@@ -32,7 +33,6 @@ class DeltaManager(SessionManager):
     Attributes:
         replicator: The side in the core, once a node runs this manager; None before. From other
             threads only the properties here may be used.
-        ask_max_s: Seconds within which the waiter of `ask` is told.
     """
 
     replicator: Replicator | None = None
@@ -62,9 +62,16 @@ class DeltaManager(SessionManager):
             return False
         main = main_of(record)
         last = max((write_of(main, span[0]) for span in walk(main)), default=(0, b""))
-        return key in self.touches or last[1] == self.clock.actor.to_bytes(4, "big")
+        return key in self.touches or self._is_mine(int.from_bytes(last[1], "big"))
+
+    def _is_mine(self, actor: int) -> bool:
+        return actor == self.clock.actor or actor in self.lent_actors
 
     # Sessions that a request needs now; safe from any thread.
+
+    def wanted(self, session_ids: Iterable[str], written: tuple[int, int] | None) -> Iterable[str]:
+        """See `SessionManager.wanted`."""
+        return (each for each in session_ids if self.lacks(each, written))
 
     def lacks(self, session_id: str, written: tuple[int, int] | None = None) -> bool:
         """Tell whether a request should `ask` for a session before it uses it.
@@ -85,7 +92,7 @@ class DeltaManager(SessionManager):
             fixed = header(record)
             if fixed.life == Life.LIVE and not fixed.flags & WHOLE and self._may_lack(replicator):
                 return True
-        if written is None or written[1] == self.clock.actor:
+        if written is None or self._is_mine(written[1]):
             return False
         # A session that was made a moment ago on another node is itself such a write.
         if record is not None and has_write(record, *written):
@@ -98,11 +105,7 @@ class DeltaManager(SessionManager):
         return not (transfer.is_joined and transfer.is_complete) or transfer.is_comparing
 
     def ask(self, session_id: str, written: tuple[int, int] | None, waiter: Waiter) -> bool:
-        """Have a session brought here; False when nobody does, and the waiter is not told.
-
-        The waiter is told within `ask_max_s` seconds, whatever comes of it. What it is told has
-        something in ``missing`` when nobody knows whether there is such a session.
-        """
+        """See `SessionManager.ask`."""
         hlc, actor = written or (0, 0)
         return self.inbox.ask(Question(self.context, session_id, hlc, actor, waiter))
 

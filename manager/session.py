@@ -119,6 +119,7 @@ class Session(MutableMapping[str, Any]):
         *,
         session_id: str | None = None,
         created: int = 0,
+        limit: int | None = None,
     ) -> None:
         """Make the session of a key; managers do.
 
@@ -128,6 +129,7 @@ class Session(MutableMapping[str, Any]):
             record: From the table, live; None for a new session.
             session_id: The id that the client sent.
             created: hlc of the creation of a new session.
+            limit: Seconds that it may be idle, where the manager does not know by the key.
         """
         self.key = key
         self.reading = None if record is None else Reading(record)
@@ -154,7 +156,7 @@ class Session(MutableMapping[str, Any]):
         self._listeners: OwnListeners | None = None
         self._notes: Bag | None = None
         self._container: Bag | None = None
-        self._limit: int | None = None
+        self._limit = limit
         self._own_changes: dict[bytes, Change] | None = None
 
     # Two objects may show one session with different changes: they are equal to themselves only.

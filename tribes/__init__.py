@@ -63,6 +63,8 @@ from tribes.membership.view import View as View
 from tribes.rpc.calls import RpcMode as RpcMode
 from tribes.rpc.calls import RpcReply as RpcReply
 from tribes.rpc.calls import RpcResult as RpcResult
+from tribes.runtime.attached import AttachedNode as AttachedNode
+from tribes.runtime.attached import open_node as open_node
 from tribes.runtime.attributes import ApplicationAttributes as ApplicationAttributes
 from tribes.runtime.background import BackgroundNode as BackgroundNode
 from tribes.runtime.group_channel import GroupChannel as GroupChannel

@@ -14,6 +14,7 @@ from tests.web.nodes import Node, until
 from tests.web.test_asgi import ask
 from tests.web.test_wsgi import PLAIN, serve
 from tribes.errors import ConfigError
+from tribes.runtime.session_locks import SessionLocks
 from tribes.web.asgi import SessionMiddleware as AsgiMiddleware
 from tribes.web.binding import SessionBinding
 from tribes.web.flask import TribesSessions
@@ -35,7 +36,7 @@ def value(node: Node, session_id: str, name: str = "n") -> Any:
 
 def is_free(node: Node, session_id: str) -> bool:
     binding = SessionBinding(node)  # type: ignore[arg-type]
-    assert binding.locks is not None
+    assert isinstance(binding.locks, SessionLocks)
     return binding.locks.keys == 0
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Set
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from tribes.config.model import (
     check_config,
 )
 from tribes.errors import ConfigError
+from tribes.runtime.attach_server import open_attach
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.options import parse_send_options
 
@@ -76,6 +77,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "tls_peer_names": _TLS,
     "insecure": ("insecure",),
     "log_level": ("log_level",),
+    "attach": ("attach",),
 }
 """What each option sets."""
 
@@ -203,6 +205,13 @@ _KEYS: dict[str, tuple[str, ...]] = {
     is_flag=True,
     help="Allow an address other than loopback without key and TLS: nothing is authenticated then.",
 )
+@click.option(
+    "--attach",
+    default="",
+    metavar="SOCKET",
+    help="Let the worker processes of this host use this node, by a unix socket of this path, "
+    "instead of being members themselves.",
+)
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True)
 @click.option(
     "--log-level",
@@ -235,6 +244,7 @@ def node(
     tls_authorities: str,
     tls_peer_names: tuple[str, ...],
     insecure: bool,
+    attach: str,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -251,6 +261,7 @@ def node(
             contexts=contexts,
             hold_all=not contexts,
             insecure=insecure,
+            attach=attach,
             channel=ChannelConfig(
                 membership=MembershipConfig(
                     multicast=multicast,
@@ -345,13 +356,15 @@ async def _run(read: Callable[[], NodeConfig], source: str = "") -> int:
             async with channel:
                 _say_ready(channel)
                 settings = Reload(channel, config, read=read, read_token=reload_token)
-                async for number in signals:
-                    if number == reload:
-                        settings.again()
-                        continue
-                    log.info("node leaves", signal=signal.Signals(number).name)
-                    channel.retire()
-                    break
+                # Workers are let go before the node leaves: then nothing can come after its end.
+                async with _workers(channel):
+                    async for number in signals:
+                        if number == reload:
+                            settings.again()
+                            continue
+                        log.info("node leaves", signal=signal.Signals(number).name)
+                        channel.retire()
+                        break
                 nursery.start_soon(_give_up, signals, nursery)
             nursery.cancel_scope.cancel()
         sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
@@ -359,6 +372,16 @@ async def _run(read: Callable[[], NodeConfig], source: str = "") -> int:
         status = 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
         log.info("node left", sessions=sessions, status=status)
     return status
+
+
+@asynccontextmanager
+async def _workers(channel: GroupChannel) -> AsyncIterator[None]:
+    """Serve the workers of this host, if that is configured."""
+    if not channel.config.attach:
+        yield
+        return
+    async with open_attach(channel, channel.config.attach):
+        yield
 
 
 def _say_ready(channel: GroupChannel) -> None:

@@ -467,6 +467,9 @@ class NodeConfig(_Config, frozen=True):
             ``error``.
         tracing: Make OpenTelemetry spans of what messages pass; needs ``tribes[otel]``.
         recorder: What is kept of the last minutes, to be looked at later; unset: nothing.
+        attach: Path of the unix socket by which the worker processes of a host use one node:
+            ``tribes node`` serves it, and an application with the same setting is attached to it
+            instead of being a member. Empty: every process is a member.
     """
 
     name: str = ""
@@ -489,6 +492,7 @@ class NodeConfig(_Config, frozen=True):
     http: HttpConfig | None = None
     tracing: bool = False
     recorder: RecorderConfig | None = None
+    attach: str = ""
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.

@@ -99,6 +99,9 @@ class BackgroundNode:
         drain_timeout: Seconds that ``stop`` may wait until every member has confirmed that it has
             everything; None: as the configuration says.
         watch: Sees every event, in the background thread; must not block.
+
+    Raises:
+        ConfigError: The configuration says ``attach``, or has a value that cannot work.
     """
 
     def __init__(
@@ -110,6 +113,12 @@ class BackgroundNode:
         drain_timeout: float | None = None,
         watch: Callable[[Event], None] | None = None,
     ) -> None:
+        if config.attach:
+            raise ConfigError(
+                "is set, and a BackgroundNode is a member of its own; write "
+                "tribes.open_node(config) in its place, or tribes.AttachedNode(config)",
+                key="attach",
+            )
         self.config = config
         self.sessions = Sessions(config, codec=codec)
         self.joined: Future[bool] = Future()

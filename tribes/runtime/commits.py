@@ -61,7 +61,12 @@ class Committer:
         self._wait_s = config.commit_timeout / 1000 + _BACKSTOP_S
 
     def commit(
-        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+        self,
+        session: Session,
+        *,
+        known_failures: set[str] | None = None,
+        can_refuse: bool = True,
+        waits: bool | None = None,
     ) -> CommitResult:
         """Commit and block this thread until the members have it, or the time is over.
 
@@ -70,15 +75,17 @@ class Committer:
             known_failures: Names of attributes that were reported as not encodable before; new
                 ones are added.
             can_refuse: False when it is too late for an error.
+            waits: False not to wait for members at all; None: as the options say.
 
         Raises:
             LocalProtocolError: It would block an event loop.
             SessionNotReplicatedError: See `OnUnreplicated`.
         """
         manager = manager_of(session)
-        if manager.inbox.is_full:
+        must_wait = self.waits if waits is None else waits
+        if manager.inbox.is_full and waits is not False:
             self._hold_back(manager.inbox)
-        waiter = ThreadWaiter("await node.acommit(session)") if self.waits else None
+        waiter = ThreadWaiter("await node.acommit(session)") if must_wait else None
         outcome = manager.commit(session, waiter)
         report_unstored(outcome.failed, known_failures)
         report_void(outcome)
@@ -88,16 +95,22 @@ class Committer:
         return self._judge(manager, outcome.version, result, can_refuse=can_refuse)
 
     async def acommit(
-        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+        self,
+        session: Session,
+        *,
+        known_failures: set[str] | None = None,
+        can_refuse: bool = True,
+        waits: bool | None = None,
     ) -> CommitResult:
         """The same in a task of asyncio or trio.
 
         Cancelling is safe: the commit stands and goes out, its result is dropped.
         """
         manager = manager_of(session)
-        waiter: AsyncioWaiter | TrioWaiter | None = async_waiter() if self.waits else None
+        must_wait = self.waits if waits is None else waits
+        waiter: AsyncioWaiter | TrioWaiter | None = async_waiter() if must_wait else None
         try:
-            if manager.inbox.is_full:
+            if manager.inbox.is_full and waits is not False:
                 await self._ahold_back(manager.inbox)
         finally:
             # Also when cancelled: the change shall stand.

@@ -272,7 +272,12 @@ class LocalCommitter:
         self._on_unreplicated = on_unreplicated
 
     def commit(
-        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+        self,
+        session: Session,
+        *,
+        known_failures: set[str] | None = None,
+        can_refuse: bool = True,
+        waits: bool | None = None,
     ) -> CommitResult:
         """See `Committer.commit`."""
         outcome = self._commit(session)
@@ -284,7 +289,12 @@ class LocalCommitter:
         return self._judge(*self._write(session, outcome), can_refuse=can_refuse)
 
     async def acommit(
-        self, session: Session, *, known_failures: set[str] | None = None, can_refuse: bool = True
+        self,
+        session: Session,
+        *,
+        known_failures: set[str] | None = None,
+        can_refuse: bool = True,
+        waits: bool | None = None,
     ) -> CommitResult:
         """See `Committer.acommit`."""
         outcome = self._commit(session)

@@ -47,6 +47,7 @@ from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.multicast import Multicast
 from tribes.runtime.otel import make_tracing
 from tribes.runtime.product import product_version
+from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.session_news import NewsTeller
 from tribes.runtime.shell import Shell
 from tribes.runtime.sockets import listen, multicast_receiver, multicast_sender, udp_socket
@@ -62,8 +63,10 @@ if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
+    from tribes.runtime.group_channel import GroupChannel
     from tribes.runtime.listeners import ListenerRegistry
     from tribes.runtime.local import LocalCommitter
+    from tribes.runtime.session_locks import LockMode
 
 __all__ = ["Sessions", "make_shell"]
 
@@ -199,6 +202,16 @@ class Sessions:
         if found is None:
             found = self._committers[context] = Committer(config)
         return found
+
+    def locks(
+        self,
+        context: str,
+        mode: LockMode,
+        timeout_s: float,
+        channel: Callable[[], GroupChannel],
+    ) -> SessionLocks:
+        """The locks of a context: ``mode`` is ``local`` or ``cluster``; see `SessionLocks`."""
+        return SessionLocks(self.listed_manager(context), mode, timeout_s, channel)
 
     def committer_of(
         self, session: Session, on_unreplicated: OnUnreplicated | None = None

@@ -22,8 +22,8 @@ from tribes.web.urls import strip_scope
 
 if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
-    from tribes.runtime.background import BackgroundNode
     from tribes.runtime.group_channel import GroupChannel
+    from tribes.runtime.handle import NodeHandle
     from tribes.runtime.local import LocalSessions
     from tribes.web.cookies import CookieSettings
 
@@ -56,8 +56,9 @@ class SessionMiddleware:
     Args:
         app: The application.
         node: The member of the group in this process: a :class:`BackgroundNode`, or under a server
-            that runs trio a :class:`GroupChannel`, which then needs no thread. For sessions of
-            this process alone, perhaps with a store, a :class:`LocalSessions`.
+            that runs trio a :class:`GroupChannel`, which then needs no thread. In a worker that
+            shares its host's node an :class:`AttachedNode`. For sessions of this process alone,
+            perhaps with a store, a :class:`LocalSessions`.
         context: Which of the node's contexts; may be left out when it has one.
         cookie: How the cookie is written.
         route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
@@ -81,7 +82,7 @@ class SessionMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        node: BackgroundNode | GroupChannel | LocalSessions,
+        node: NodeHandle | GroupChannel | LocalSessions,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,

@@ -19,10 +19,8 @@ import structlog
 
 from tribes.config.valves import SSO_CONTEXT
 from tribes.errors import ConfigError, LocalProtocolError
-from tribes.runtime.background import BackgroundNode
-from tribes.runtime.commits import report_unstored, report_void
 from tribes.runtime.group_channel import GroupChannel
-from tribes.runtime.local import LocalCommitter, LocalSessions
+from tribes.runtime.local import LocalSessions
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.sso import Login
@@ -48,7 +46,8 @@ if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.request_line import RequestLine
     from tribes.manager.session import Session
-    from tribes.runtime.commits import Committer
+    from tribes.runtime.background import BackgroundNode
+    from tribes.runtime.handle import LocksHandle, NodeHandle, SessionCommitter
     from tribes.runtime.session_locks import LockMode
     from tribes.web.urls import RequestUrl
 
@@ -65,8 +64,9 @@ class SessionBinding:
 
     Args:
         node: The member of the group in this process: a :class:`BackgroundNode`, or under a server
-            that runs trio a :class:`GroupChannel`, which then needs no thread. Or
-            :class:`LocalSessions`, which are in no group.
+            that runs trio a :class:`GroupChannel`, which then needs no thread. The node of the host
+            that this process is attached to: an :class:`AttachedNode`. Or :class:`LocalSessions`,
+            which are in no group.
         context: Which of the node's contexts; may be left out when it has one.
         cookie: How the cookie is written.
         route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
@@ -82,7 +82,7 @@ class SessionBinding:
 
     def __init__(
         self,
-        node: BackgroundNode | GroupChannel | LocalSessions,
+        node: NodeHandle | GroupChannel | LocalSessions,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,
@@ -130,7 +130,7 @@ class SessionBinding:
         self._over = None if own is None else own.cookie
         self.cookie = self.settle(cookie or CookieSettings())
         self.ids = WireIds(context, route, self.cookie.signing_keys)
-        self.committer: Committer | LocalCommitter
+        self.committer: SessionCommitter
         alone: LocalSessions | None
         if isinstance(node, LocalSessions):
             self.committer, alone = node.committer(on_unreplicated), node
@@ -148,7 +148,7 @@ class SessionBinding:
             self._sso_cookie = replace(
                 self.cookie, name=config.cookie_name, domain=config.cookie_domain, path="/"
             )
-            self._sso_committer = cast("BackgroundNode", node).sessions.committer(SSO_CONTEXT)
+            self._sso_committer = cast("NodeHandle", node).sessions.committer(SSO_CONTEXT)
         if alone is not None and lock == "cluster":
             lock = "local"  # no other process has these sessions
         self.locks = self._make_locks(lock, settings.lock_timeout / 1000)
@@ -169,19 +169,18 @@ class SessionBinding:
         """The application's settings of the cookie, but as the context's configuration says."""
         return cookie.under(self._over)
 
-    def _make_locks(self, mode: LockMode, timeout_s: float) -> SessionLocks | None:
+    def _make_locks(self, mode: LockMode, timeout_s: float) -> LocksHandle | None:
         if mode == "none":
             return None
         node = self.node
         if isinstance(node, LocalSessions):
             may_wait = getattr(node.config.manager, "block_on_acquire", True)
             return SessionLocks(self.manager, "local", timeout_s, may_wait=may_wait)
-        return SessionLocks(
-            self.manager,
-            mode,
-            timeout_s,
-            lambda: node.channel if isinstance(node, BackgroundNode) else node,
-        )
+
+        def channel() -> GroupChannel:
+            return node if isinstance(node, GroupChannel) else cast("BackgroundNode", node).channel
+
+        return node.sessions.locks(self.manager.context, mode, timeout_s, channel)
 
     # One request.
 
@@ -276,6 +275,14 @@ class SessionBinding:
         """
         headers = tuple(headers)
         bring(self.manager, self._ids(headers, name, url), self.written(headers, name))
+
+    def bring_again(self, session_id: str) -> None:
+        """Have what other requests have changed meanwhile brought here, as far as it is not."""
+        bring(self.manager, (session_id,), None)
+
+    async def abring_again(self, session_id: str) -> None:
+        """The same in a task of asyncio or trio."""
+        await abring(self.manager, (session_id,), None)
 
     def written(self, headers: Iterable[bytes], name: str) -> Written | None:
         """The client's last write, if it carries a token of one."""
@@ -441,20 +448,20 @@ class SessionBinding:
                 held.login.settled()
             began = time.monotonic()
             if held.is_filtered:
-                self._commit_filtered(held, held.session)
+                # Nobody waits; it reaches the members before what the next request changes.
+                result = self.committer.commit(
+                    held.session,
+                    known_failures=held.failed,
+                    can_refuse=can_refuse,
+                    waits=False,
+                )
+                held.written = result.version or held.written
             else:
                 result = self.committer.commit(
                     held.session, known_failures=held.failed, can_refuse=can_refuse
                 )
                 self._note(held, result)
             self._sent(held, began)
-
-    def _commit_filtered(self, held: RequestSession, session: Session) -> None:
-        """Nobody waits; it reaches the members before what the next request changes."""
-        outcome = self.manager.commit(session)
-        report_unstored(outcome.failed, held.failed)
-        report_void(outcome)
-        held.written = outcome.version or held.written
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
@@ -465,7 +472,13 @@ class SessionBinding:
                 held.login.settled()
             began = time.monotonic()
             if held.is_filtered:
-                self._commit_filtered(held, held.session)
+                result = await self.committer.acommit(
+                    held.session,
+                    known_failures=held.failed,
+                    can_refuse=can_refuse,
+                    waits=False,
+                )
+                held.written = result.version or held.written
             else:
                 result = await self.committer.acommit(
                     held.session, known_failures=held.failed, can_refuse=can_refuse
@@ -589,7 +602,7 @@ class SessionBinding:
             LocalProtocolError: It would block an event loop.
         """
         # A channel has no call that blocks.
-        node = cast("BackgroundNode | LocalSessions", self.node)
+        node = cast("NodeHandle | LocalSessions", self.node)
         if self._has_ended(node):
             return
         refuse_in_event_loop("await node.await_joined()")
@@ -599,32 +612,33 @@ class SessionBinding:
     async def ajoin(self) -> None:
         """The same in a task of asyncio or trio."""
         node = self.node
-        if isinstance(node, BackgroundNode | LocalSessions):
-            if self._has_ended(node):
-                return
-            await in_thread(lambda: self._start(node))
-        elif not node.is_running:
-            self._native = self._native or ChannelTask(node)
-            await self._native.start()
+        if isinstance(node, GroupChannel):
+            if not node.is_running:
+                self._native = self._native or ChannelTask(node)
+                await self._native.start()
+        elif self._has_ended(node):
+            return
+        else:
+            await in_thread(partial(self._start, node))
         self._joined(is_complete=await node.await_joined())
 
     async def aleave(self) -> None:
         """Stop the node if the adapter has started it."""
         if self._native is not None:
             await self._native.stop()
-        elif isinstance(self.node, BackgroundNode | LocalSessions) and (
+        elif not isinstance(self.node, GroupChannel) and (
             self._started_in == os.getpid() and self.node.is_running
         ):
             # Not a second time: when the server has its answer it may cancel whoever still waits.
             await in_thread(self.node.stop)
 
-    def _has_ended(self, node: BackgroundNode | LocalSessions) -> bool:
+    def _has_ended(self, node: NodeHandle | LocalSessions) -> bool:
         """Whether the node has ended: what is in this process's memory can still be served."""
         if self._refusal is not None:
             raise self._refusal
         return self.manager.revive is None and node.was_started and not node.is_running
 
-    def _start(self, node: BackgroundNode | LocalSessions) -> None:
+    def _start(self, node: NodeHandle | LocalSessions) -> None:
         if node.was_started or self.manager.revive is not None:
             return
         try:

@@ -24,6 +24,7 @@ from django.utils.safestring import SafeString
 
 from tribes.config.load import config_from
 from tribes.errors import AttributeUnreadableError, ConfigError, SessionNotReplicatedError
+from tribes.runtime.attached import AttachedNode, open_node
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.waiters import running_loop
 from tribes.web import refusal
@@ -33,6 +34,7 @@ from tribes.web.freshness import TOKEN_SUFFIX, Written, abring, bring, decode_to
 if TYPE_CHECKING:
     from tribes.manager.inbox import CommitResult
     from tribes.manager.session import Session
+    from tribes.runtime.handle import NodeHandle
 
 __all__ = ["SessionMiddleware", "SessionStore", "node"]
 
@@ -43,7 +45,7 @@ _lock = threading.Lock()
 _binding: SessionBinding | None = None
 
 
-def node() -> BackgroundNode:
+def node() -> BackgroundNode | AttachedNode:
     """The node of this process, as ``settings.TRIBES`` says.
 
     The first session of a process starts it, so a server may fork as it likes.
@@ -52,7 +54,7 @@ def node() -> BackgroundNode:
         ConfigError: The setting is missing, or has a value that cannot work.
     """
     made = _the_binding().node
-    assert isinstance(made, BackgroundNode)
+    assert isinstance(made, BackgroundNode | AttachedNode)
     return made
 
 
@@ -74,10 +76,10 @@ def _new_binding() -> SessionBinding:
             source="Django's settings",
         )
     config = config_from({"contexts": _CONTEXTS, **found}, source="Django's settings: TRIBES")
-    return bound(BackgroundNode(config))
+    return bound(open_node(config))
 
 
-def bound(node: BackgroundNode) -> SessionBinding:
+def bound(node: NodeHandle) -> SessionBinding:
     """A node's sessions, which know Django's own type of text besides the codec's types."""
     binding = SessionBinding(node, can_lock=False)
     binding.manager.codec.register(
@@ -120,15 +122,13 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def load(self) -> dict[str, Any]:
         """The content, from this process's memory; empty if there is no such session."""
         self._join()
-        if self.session_key:
-            bring(self._binding.manager, (self.session_key,), self.written)
+        self._bring(self.session_key)
         return self._loaded()
 
     async def aload(self) -> dict[str, Any]:
         """The same in a task."""
         await self._ajoin()
-        if self.session_key:
-            await abring(self._binding.manager, (self.session_key,), self.written)
+        await self._abring(self.session_key)
         return self._loaded()
 
     def _loaded(self) -> dict[str, Any]:
@@ -148,11 +148,13 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def exists(self, session_key: str | None) -> bool:
         """Whether there is a session of that key."""
         self._join()
+        self._bring(session_key)
         return self._find(session_key) is not None
 
     async def aexists(self, session_key: str | None) -> bool:
         """The same in a task."""
         await self._ajoin()
+        await self._abring(session_key)
         return self._find(session_key) is not None
 
     # Writing.
@@ -183,6 +185,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         must_create = must_create or self.session_key is None
         content = self._get_session(no_load=must_create)
         self._join()
+        if self._must_find(must_create=must_create):
+            self._bring(self.session_key)
         held = self._written(content, must_create)
         has_expired = not held.is_valid
         result = self._binding.committer.commit(held, known_failures=self._failed)
@@ -193,6 +197,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         must_create = must_create or self.session_key is None
         content = await self._aget_session(no_load=must_create)
         await self._ajoin()
+        if self._must_find(must_create=must_create):
+            await self._abring(self.session_key)
         held = self._written(content, must_create)
         has_expired = not held.is_valid
         result = await self._binding.committer.acommit(held, known_failures=self._failed)
@@ -238,6 +244,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def delete(self, session_key: str | None = None) -> None:
         """End a session, on every node; without a key this one."""
         self._join()
+        self._bring(session_key or self.session_key)
         held = self._ended(session_key)
         if held is not None:
             self._binding.committer.commit(held)
@@ -245,6 +252,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     async def adelete(self, session_key: str | None = None) -> None:
         """The same in a task."""
         await self._ajoin()
+        await self._abring(session_key or self.session_key)
         held = self._ended(session_key)
         if held is not None:
             await self._binding.committer.acommit(held)
@@ -265,12 +273,16 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def cycle_key(self) -> None:
         """Take a new key, at a login; from the next ``save`` on the old one is worth nothing."""
         self._get_session()
+        if self._held is None:
+            self._bring(self.session_key)
         if not self._rotated():
             self.create()
 
     async def acycle_key(self) -> None:
         """The same in a task."""
         await self._aget_session()
+        if self._held is None:
+            await self._abring(self.session_key)
         if not self._rotated():
             await self.acreate()
 
@@ -291,6 +303,17 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """Nothing either."""
 
     # The node.
+
+    def _must_find(self, *, must_create: bool) -> bool:
+        return must_create or self._held is None
+
+    def _bring(self, session_key: str | None) -> None:
+        if session_key:
+            bring(self._binding.manager, (session_key,), self.written)
+
+    async def _abring(self, session_key: str | None) -> None:
+        if session_key:
+            await abring(self._binding.manager, (session_key,), self.written)
 
     def _find(self, session_key: str | None) -> Session | None:
         return self._binding.manager.find(session_key) if session_key else None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session
-    from tribes.runtime.background import BackgroundNode
+    from tribes.runtime.handle import NodeHandle
     from tribes.runtime.local import LocalSessions
 
 __all__ = ["FlaskSession", "TribesSessions"]
@@ -96,7 +96,8 @@ class TribesSessions(SessionInterface):
     that is to be an error, becomes a 503.
 
     Args:
-        node: The member of the group in this process.
+        node: The member of the group in this process; or an :class:`AttachedNode`, or
+            :class:`LocalSessions`.
         context: Which of the node's contexts; may be left out when it has one.
         cookie: How the cookie is written; None: as Flask's ``SESSION_COOKIE_*`` settings say, with
             ``SameSite=Lax`` where they leave it open, and ``Secure`` also by itself over TLS.
@@ -110,7 +111,7 @@ class TribesSessions(SessionInterface):
 
     def __init__(
         self,
-        node: BackgroundNode | LocalSessions,
+        node: NodeHandle | LocalSessions,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,

@@ -17,7 +17,6 @@ from struct import Struct, error
 from typing import TYPE_CHECKING, Final
 
 from tribes.errors import SessionUnreachableError
-from tribes.manager.delta import DeltaManager
 from tribes.runtime.waiters import ThreadWaiter, async_waiter, running_loop
 from tribes.wire.options import SendOptions
 
@@ -83,10 +82,8 @@ def bring(manager: SessionManager, session_ids: Iterable[str], written: Written 
     Raises:
         SessionUnreachableError: Those that hold a session do not answer, see `BackupManager`.
     """
-    if not isinstance(manager, DeltaManager):
-        return
-    for session_id in session_ids:
-        if manager.lacks(session_id, written) and running_loop() is None:
+    for session_id in manager.wanted(session_ids, written):
+        if running_loop() is None:
             waiter = ThreadWaiter()
             if manager.ask(session_id, written, waiter):
                 _check(waiter.wait(manager.ask_max_s + _BACKSTOP_S))
@@ -96,13 +93,10 @@ async def abring(
     manager: SessionManager, session_ids: Iterable[str], written: Written | None
 ) -> None:
     """The same in a task of asyncio or trio."""
-    if not isinstance(manager, DeltaManager):
-        return
-    for session_id in session_ids:
-        if manager.lacks(session_id, written):
-            waiter = async_waiter()
-            if manager.ask(session_id, written, waiter):
-                _check(await waiter.wait(manager.ask_max_s + _BACKSTOP_S))
+    for session_id in manager.wanted(session_ids, written):
+        waiter = async_waiter()
+        if manager.ask(session_id, written, waiter):
+            _check(await waiter.wait(manager.ask_max_s + _BACKSTOP_S))
 
 
 def _check(result: CommitResult | None) -> None:

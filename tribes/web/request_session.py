@@ -29,6 +29,10 @@ class RequestCommitter(Protocol):
 
     async def acommit(self, held: RequestSession) -> None: ...
 
+    def bring_again(self, session_id: str) -> None: ...
+
+    async def abring_again(self, session_id: str) -> None: ...
+
 
 class RequestSession(MutableMapping[str, Any]):
     """A session that may not exist yet. Everything that :class:`Session` has is here too."""
@@ -117,21 +121,27 @@ class RequestSession(MutableMapping[str, Any]):
         """
         if self.committer is not None:
             self.committer.commit(self)
-        self._renew()
+            if (session := self._to_renew()) is not None:
+                self.committer.bring_again(session.id)
+                self._renew(session)
 
     async def acommit(self) -> None:
         """The same in a task of asyncio or trio."""
         if self.committer is not None:
             await self.committer.acommit(self)
-        self._renew()
+            if (session := self._to_renew()) is not None:
+                await self.committer.abring_again(session.id)
+                self._renew(session)
 
-    def _renew(self) -> None:
-        """Go on from the newest content, where that is in memory."""
+    def _to_renew(self) -> Session | None:
         session = self._session
+        # A session without attributes is false; it is to be renewed all the same.
         if not self.is_sealed or session is None or not session.is_valid:
-            return
-        if self._manager.is_away(session.id):
-            return
+            return None
+        return None if self._manager.is_away(session.id) else session
+
+    def _renew(self, session: Session) -> None:
+        """Go on from the newest content, where that can be had without a store."""
         found = self._manager.find(session.id)
         if found is None:
             session.close()

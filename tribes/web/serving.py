@@ -18,6 +18,7 @@ import uvicorn
 if TYPE_CHECKING:
     from types import FrameType
 
+    from tribes.runtime.attached import AttachedNode
     from tribes.runtime.background import BackgroundNode
 
 __all__ = ["DrainingServer"]
@@ -43,7 +44,9 @@ class DrainingServer(uvicorn.Server):
             to notice that ``/ready`` says no.
     """
 
-    def __init__(self, config: uvicorn.Config, node: BackgroundNode, *, notice_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, node: BackgroundNode | AttachedNode, *, notice_s: float
+    ) -> None:
         super().__init__(config)
         self._node = node
         self._notice_s = notice_s

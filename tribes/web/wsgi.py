@@ -22,7 +22,7 @@ from tribes.web.urls import strip_environ
 
 if TYPE_CHECKING:
     from tribes.manager.policy import OnUnreplicated
-    from tribes.runtime.background import BackgroundNode
+    from tribes.runtime.handle import NodeHandle
     from tribes.runtime.local import LocalSessions
     from tribes.web.cookies import CookieSettings
 
@@ -58,7 +58,8 @@ class SessionMiddleware:
 
     Args:
         app: The application.
-        node: The member of the group in this process.
+        node: The member of the group in this process; or an :class:`AttachedNode`, or
+            :class:`LocalSessions`.
         context: Which of the node's contexts; may be left out when it has one.
         cookie: How the cookie is written.
         route: This node's name for a sticky balancer (Tomcat: ``jvmRoute``), appended to the id
@@ -80,7 +81,7 @@ class SessionMiddleware:
     def __init__(
         self,
         app: WSGIApp,
-        node: BackgroundNode | LocalSessions,
+        node: NodeHandle | LocalSessions,
         *,
         context: str | None = None,
         cookie: CookieSettings | None = None,
