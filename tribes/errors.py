@@ -19,6 +19,7 @@
     │   ├── RemoteProcessError       the member got the message, and its listener failed
     │   └── GroupSendError           some destinations of one send failed; ``faulty`` is exact
     ├── RecordingError               a flight recording cannot be read, or not be run here
+    ├── FarmError                    an archive cannot be deployed: its name, its content, its size
     ├── MapFullError                 a replicated map has no room for one more entry
     ├── StoreError                   a session store cannot do what it was asked (``__cause__``)
     │   ├── SessionUnreachableError  the members that hold a session do not answer
@@ -54,6 +55,7 @@ __all__ = [
     "ChannelError",
     "ConfigError",
     "DiscoveryError",
+    "FarmError",
     "GroupSendError",
     "LocalProtocolError",
     "MapFullError",
@@ -257,6 +259,10 @@ class SessionNotReplicatedError(SessionError):
         return f"the session is on {len(self.result.acked)} other member(s); missing: " + (
             missing or "none, there are too few members"
         )
+
+
+class FarmError(TribesError):
+    """An archive cannot be deployed; says which, and what is wrong with it."""
 
 
 class MapFullError(TribesError):

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from tribes.cli.app import main
@@ -24,12 +25,13 @@ def unit() -> configparser.ConfigParser:
     return parser
 
 
-def test_the_configuration_would_start() -> None:
+@pytest.mark.parametrize("name", ["node.toml", "farm.toml"])
+def test_the_configuration_would_start(name: str) -> None:
     """And `tribes config check` finds nothing to say about it."""
-    config = read_config(NODE / "node.toml").config
+    config = read_config(NODE / name).config
     assert config.http is not None
     assert config.http.port == 9480
-    done = CliRunner().invoke(main, ["config", "check", "--no-env", str(NODE / "node.toml")])
+    done = CliRunner().invoke(main, ["config", "check", "--no-env", str(NODE / name)])
     assert done.exit_code == 0, done.output
 
 

@@ -149,7 +149,7 @@ def test_explain() -> None:
         assert "channel.membership.drop_time" in done.stdout
     done = config("explain", "drop_time")
     assert "TRIBES_CHANNEL__MEMBERSHIP__DROP_TIME" in done.stdout
-    assert "not supported" in config("explain", "watchDir").stdout
+    assert "not supported" in config("explain", "proxyURL").stdout
     done = config("explain", "Receiver.port")
     assert done.stdout.startswith("NioReceiver.port")
     assert "McastService" not in done.stdout

@@ -14,6 +14,11 @@ POST ``/sessions/expire`` must   ends one on all members; also ``"reason"``
 POST ``/resync``       must   compares ``context`` with all members
 POST ``/drain``        must   makes the node leave in good order
 POST ``/record``       must   writes the flight recorder's ring into a file: ``{"contents": false}``
+``/farm``              yes    JSON: what is deployed, by application and member
+POST ``/farm/begin``   must   begins to give it an archive: ``{"name": …, "size": …}``
+POST ``/farm/piece``   must   the next bytes of it, after ``offset`` of ``upload``
+POST ``/farm/deploy``  must   deploys it on all members: ``{"upload": …, "sha256": …}``
+POST ``/farm/undeploy``  must   undeploys ``{"app": …}`` on all members
 =====================  =====  ===================================================================
 
 *yes*: where there is a token. *must*: there has to be one.
@@ -37,6 +42,7 @@ import trio
 
 from tribes.admin import sessions
 from tribes.admin.answers import Answer, RefusedError, Request, as_json
+from tribes.admin.farm import FarmDesk, FarmView
 from tribes.admin.gate import Gate, read_token
 from tribes.admin.metrics import CONTENT_TYPE, exposition, families
 from tribes.admin.recorder import Failures, Rates
@@ -91,6 +97,7 @@ class Desk:
         failures: What has gone wrong lately; its ``watch`` sees the channel's events.
         source: What the configuration was read from, to be shown.
         leave: Makes the node leave in good order; None: that is not offered.
+        farm: The node's farm; None: it has none.
         now: Monotonic seconds.
     """
 
@@ -102,6 +109,7 @@ class Desk:
         *,
         source: str = "",
         leave: Callable[[], None] | None = None,
+        farm: FarmView | None = None,
         now: Callable[[], float] = trio.current_time,
     ) -> None:
         self._channel = channel
@@ -114,10 +122,12 @@ class Desk:
         self._rates = Rates(lambda: counters_of(channel))
         self._kept: tuple[float, dict[str, Any]] | None = None
         self._limiter = trio.CapacityLimiter(_AT_ONCE)
+        self._farm = FarmDesk(farm, _decode)
         self._gets: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/status": self._status,
             "/metrics": self._metrics,
             "/sessions": self._list,
+            "/farm": self._farm.show,
         }
         self._posts: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/sessions/show": self._show,
@@ -125,6 +135,10 @@ class Desk:
             "/resync": self._resync,
             "/drain": self._drain,
             "/record": self._record,
+            "/farm/begin": self._farm.begin,
+            "/farm/piece": self._farm.piece,
+            "/farm/deploy": self._farm.deploy,
+            "/farm/undeploy": self._farm.undeploy,
         }
 
     async def sample(self) -> None:
@@ -173,6 +187,7 @@ class Desk:
             status["failures"] = self._failures.last
             status["rates"] = {"every_s": SAMPLE_S, "series": self._rates.series}
             status["can_change"] = self._gate.has_token
+            status["farm"] = self._farm.status()
             self._kept = now, status
         return self._kept[1]
 
@@ -303,6 +318,7 @@ async def open_desk(
     *,
     source: str = "",
     leave: Callable[[], None] | None = None,
+    farm: FarmView | None = None,
 ) -> AsyncIterator[Callable[[], bool]]:
     """Answer operators while the body runs; gives what reads the token again, and
     tells whether there is one.
@@ -315,6 +331,7 @@ async def open_desk(
         failures: See `Desk`.
         source: See `Desk`.
         leave: See `Desk`.
+        farm: See `Desk`.
 
     Raises:
         ConfigError: The token or the port cannot be used, or what it needs is not installed.
@@ -332,7 +349,7 @@ async def open_desk(
             gate.replace(read_token(config.token_file))
         return gate.has_token
 
-    desk = Desk(channel, gate, failures, source=source, leave=leave)
+    desk = Desk(channel, gate, failures, source=source, leave=leave, farm=farm)
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(HttpServer(config, desk.answer).serve)
         nursery.start_soon(desk.sample)

@@ -76,6 +76,8 @@ def families(status: Mapping[str, Any]) -> list[Family]:
                 _put(found, "link", name, said[name], labels, value)
     for context in status["contexts"]:
         _of_context(found, context)
+    if status.get("farm"):
+        _of_farm(found, status["farm"])
     return list(found.values())
 
 
@@ -118,6 +120,20 @@ def _of_context(found: dict[str, Family], context: Mapping[str, Any]) -> None:
         for name in ("records_sent", "records_received", "donors_replaced", "no_state_transferred"):
             text = f"{name.replace('_', ' ').capitalize()} in exchanges of state."
             _put(found, "transfer", name, text, labels, transfer[name])
+
+
+def _of_farm(found: dict[str, Family], farm: Mapping[str, Any]) -> None:
+    text = "Members that take part in the farm, this one included."
+    _gauge(found, "tribes_farm_members", text, {}, len(farm["members"]))
+    deployed = [e for app in farm["applications"] if (e := app["deployed"]) and not e["undeploys"]]
+    text = "Applications that are to be in place."
+    _gauge(found, "tribes_farm_applications", text, {}, len(deployed))
+    text = "Members on which some application is not in place as it is to be."
+    lacking = {m["member"] for e in deployed for m in e["members"] if m["standing"] != "deployed"}
+    _gauge(found, "tribes_farm_members_lacking", text, {}, len(lacking))
+    for name, value in farm["statistics"].items():
+        text = f"{name.replace('_', ' ').capitalize()}; see docs/farm.md."
+        _put(found, "farm", name, text, {}, value)
 
 
 def _put(

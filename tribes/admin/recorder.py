@@ -45,11 +45,13 @@ class Failures:
         """See an event of the node, in its loop."""
         if not _is_failure(event):
             return
+        self.note(event.name, event.fields())
+
+    def note(self, name: str, fields: Mapping[str, object]) -> None:
+        """Keep something that is no event of the channel's."""
         self.seen += 1
-        fields = {name: _short(value) for name, value in event.fields().items()}
-        self._kept.append(
-            {"at_ms": int(self._wall() * 1000), "event": event.name, "fields": fields}
-        )
+        shown = {name: _short(value) for name, value in fields.items()}
+        self._kept.append({"at_ms": int(self._wall() * 1000), "event": name, "fields": shown})
 
     @property
     def last(self) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from tribes.admin.answers import Answer, RefusedError, Request, as_json
+from tribes.admin.farm import PIECE_MAX_BYTES
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -144,10 +145,16 @@ async def _receive(
             head = event
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > BODY_MAX_BYTES:
-                raise RefusedError(413, f"a body has at most {BODY_MAX_BYTES} bytes here")
+            most = BODY_MAX_BYTES if head is None else _body_max(head)
+            if len(body) > most:
+                raise RefusedError(413, f"a body has at most {most} bytes here")
         else:
             return (head if isinstance(event, h11.EndOfMessage) else None), body
+
+
+def _body_max(head: h11.Request) -> int:
+    is_piece = head.target.partition(b"?")[0] == b"/farm/piece"
+    return PIECE_MAX_BYTES if is_piece else BODY_MAX_BYTES
 
 
 def _request_of(head: h11.Request, body: bytes, stream: trio.SocketStream) -> Request:

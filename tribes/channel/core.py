@@ -325,6 +325,10 @@ class ChannelCore:
         """The members of the view that do not answer now."""
         return self._views.suspected
 
+    def has_proved(self, member: Member) -> bool:
+        """Whether a member had to show the group's key to speak; False where there is none."""
+        return self.protection is not None and self._acquaintances.speaks_own(member)
+
     def has_member(self, member: Member) -> bool:
         """Whether a member is in the view."""
         return member in self._views

@@ -63,17 +63,21 @@ class Client:
         """
         return self._ask("GET", path, None)
 
-    def post(self, path: str, **body: str | bool) -> Any:
+    def post(self, path: str, **body: str | bool | int) -> Any:
         """The same for what changes something."""
-        return self._ask("POST", path, json.dumps(body))
+        return self._ask("POST", path, json.dumps(body).encode())
 
-    def _ask(self, method: str, path: str, body: str | None) -> Any:
+    def send(self, path: str, data: bytes) -> Any:
+        """The same for bytes."""
+        return self._ask("POST", path, data, "application/octet-stream")
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, kind: str = "application/json"
+    ) -> Any:
         parts = self._parts
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        how = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = how(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+        headers = {"Content-Type": kind} if body is not None else {}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         try:

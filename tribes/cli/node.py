@@ -32,7 +32,8 @@ from tribes.config.model import (
     TlsConfig,
     check_config,
 )
-from tribes.errors import ConfigError
+from tribes.errors import ConfigError, FarmError
+from tribes.farm.service import Farm, open_farm
 from tribes.runtime.attach_server import open_attach
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.options import parse_send_options
@@ -331,7 +332,7 @@ def _tls(
     )
 
 
-def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -351,9 +352,10 @@ async def _run(read: Callable[[], NodeConfig], source: str = "") -> int:
 
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
         channel = GroupChannel(config, watch=watch)
+        farm = _farm(channel, failures)
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            reload_token = await _operators(stack, channel, failures, source)
-            async with channel:
+            reload_token = await _operators(stack, channel, failures, source, farm)
+            async with channel, _opened(farm):
                 _say_ready(channel)
                 settings = Reload(channel, config, read=read, read_token=reload_token)
                 # Workers are let go before the node leaves: then nothing can come after its end.
@@ -398,8 +400,40 @@ def _say_ready(channel: GroupChannel) -> None:
     )
 
 
+def _farm(channel: GroupChannel, failures: Failures) -> Farm | None:
+    config = channel.config
+    if config.farm is None:
+        return None
+    if not config.farm.is_on(is_protected=config.channel.is_protected):
+        log.warning(
+            "farm is off",
+            why="nothing protects the group, and whoever reaches a port of a member could deploy",
+            enable="give the group a key, or write enabled = true under [farm]",
+        )
+        return None
+    return Farm(channel, config.farm, watch=failures.note)
+
+
+@asynccontextmanager
+async def _opened(farm: Farm | None) -> AsyncIterator[None]:
+    """The farm while the body runs."""
+    if farm is None:
+        yield
+        return
+    try:
+        async with open_farm(farm):
+            yield
+    except* FarmError as group:
+        why = _first(group)
+        raise ConfigError(str(why), key="farm") from why
+
+
 async def _operators(
-    stack: AsyncExitStack, channel: GroupChannel, failures: Failures, source: str
+    stack: AsyncExitStack,
+    channel: GroupChannel,
+    failures: Failures,
+    source: str,
+    farm: Farm | None,
 ) -> Callable[[], None]:
     """Open the port for operators, if there is to be one; returns what reads its token again."""
     if channel.config.http is None:
@@ -411,6 +445,7 @@ async def _operators(
             failures,
             source=source,
             leave=lambda: signal.raise_signal(signal.SIGTERM),
+            farm=farm,
         )
     )
 

@@ -16,7 +16,7 @@ from tribes.cli.client import Client, asks
 from tribes.cli.client import in_words as _seconds
 from tribes.cli.client import printable as _text
 
-__all__ = ["drain", "members", "resync", "sessions", "status"]
+__all__ = ["drain", "members", "resync", "sessions", "status", "table"]
 
 STATUS_NOT_READY: Final = 3
 
@@ -59,7 +59,7 @@ def _print_status(shown: dict[str, Any]) -> None:
         rows.append(
             [_text(each["context"]), each["kind"], each["sessions"], lacking, state, copies]
         )
-    _table(["context", "kind", "sessions", "under-replicated", "state", "copies on"], rows)
+    table(["context", "kind", "sessions", "under-replicated", "state", "copies on"], rows)
     click.echo()
     rows = [
         [
@@ -74,7 +74,7 @@ def _print_status(shown: dict[str, Any]) -> None:
         for link in shown["links"]
     ]
     head = ["link to", "queued bytes", "unacknowledged", "round trip", "lag", "lacks sessions"]
-    _table([*head, "state"], rows)
+    table([*head, "state"], rows)
     for failure in shown["failures"][-5:]:
         fields = " ".join(f"{name}={_text(str(v))}" for name, v in failure["fields"].items())
         click.echo(f"{_time(failure['at_ms'])} {_text(failure['event'])} {fields}")
@@ -101,7 +101,7 @@ def members(client: Client, as_json: bool) -> None:
         ]
         for each in shown["members"]
     ]
-    _table(["member", "address", "up", "domain", "state"], rows)
+    table(["member", "address", "up", "domain", "state"], rows)
 
 
 @click.group("sessions")
@@ -139,7 +139,7 @@ def list_sessions(client: Client, context: str, limit: int, after: str, as_json:
         ]
         for e in shown["sessions"]
     ]
-    _table(["session", "created", "last used", "attributes", "bytes"], rows)
+    table(["session", "created", "last used", "attributes", "bytes"], rows)
     if shown["next"]:
         click.echo(f"There may be more: --after {shown['next']}", err=True)
 
@@ -165,7 +165,7 @@ def show_session(client: Client, context: str, session: str, as_json: bool) -> N
         [_text(e["name"]), e["type"], e["bytes"], _time(e["written_ms"])]
         for e in shown["attributes"]
     ]
-    _table(["attribute", "type", "bytes", "written"], rows)
+    table(["attribute", "type", "bytes", "written"], rows)
 
 
 @sessions.command("expire")
@@ -222,7 +222,8 @@ def _time(ms: int) -> str:
         return str(ms)
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> None:
+def table(head: list[str], rows: list[list[Any]]) -> None:
+    """Print columns that stand below each other."""
     cells = [head, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:

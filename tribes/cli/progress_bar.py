@@ -9,7 +9,7 @@ from tribes.manager.progress import JoinProgress
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "bar"]
 
 WIDTH = 30
 
@@ -34,10 +34,16 @@ class ProgressBar:
 
 def bar_of(event: JoinProgress) -> str:
     """The line, such as ``app ███████░░░ 1200 of 2000, 800/s from web-1, web-2``."""
-    share = min(1.0, event.received / event.known) if event.known else 1.0
-    filled = round(WIDTH * share)
-    bar = "█" * filled + "░" * (WIDTH - filled)
     donors = ", ".join(event.donors)
+    shown = bar(event.received, event.known)
     return (
-        f"{event.context} {bar} {event.received} of {event.known}, {event.rate:.0f}/s from {donors}"
+        f"{event.context} {shown} {event.received} of {event.known}, "
+        f"{event.rate:.0f}/s from {donors}"
     )
+
+
+def bar(done: int, whole: int) -> str:
+    """How much of it is done, such as ``███████░░░``."""
+    share = min(1.0, done / whole) if whole else 1.0
+    filled = round(WIDTH * share)
+    return "█" * filled + "░" * (WIDTH - filled)

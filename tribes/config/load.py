@@ -19,6 +19,7 @@ import msgspec
 
 from tribes.config.completing import complete_managers, kind_name
 from tribes.config.environment import Override, apply_overrides
+from tribes.config.farm import FarmConfig
 from tribes.config.lines import line_of, nearest_line
 from tribes.config.managers import MANAGER_KINDS, ManagerConfig, PersistentConfig
 from tribes.config.model import MembershipConfig, NodeConfig
@@ -62,6 +63,7 @@ _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
         "stateTransferTimeout": "state_transfer_timeout_s",
         "sendAllSessionsSize": "send_all_sessions_size",
     },
+    FarmConfig: {"maxValidTime": "max_valid_time_s"},
     PersistentConfig: {
         "FileStore": "file",
         "JDBCStore": "sql",

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from tribes.config.cookies import check_cookie
+from tribes.config.farm import FarmConfig, check_farm
 from tribes.config.http import HttpConfig, check_http, check_http_protection
 from tribes.config.managers import (
     AnyManager,
@@ -470,6 +471,7 @@ class NodeConfig(_Config, frozen=True):
         attach: Path of the unix socket by which the worker processes of a host use one node:
             ``tribes node`` serves it, and an application with the same setting is attached to it
             instead of being a member. Empty: every process is a member.
+        farm: Deploying archives on all members; unset: this node takes no part.
     """
 
     name: str = ""
@@ -493,6 +495,7 @@ class NodeConfig(_Config, frozen=True):
     tracing: bool = False
     recorder: RecorderConfig | None = None
     attach: str = ""
+    farm: FarmConfig | None = None
 
     def __post_init__(self) -> None:
         # A context with settings of its own need not be named twice.
@@ -651,6 +654,8 @@ def check_values(config: NodeConfig) -> None:
         check_http(config.http)
     if config.recorder is not None:
         check_recorder(config.recorder)
+    if config.farm is not None:
+        check_farm(config.farm)
 
 
 def check_protection(config: NodeConfig) -> None:

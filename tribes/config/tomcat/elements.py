@@ -197,7 +197,11 @@ CLASS_NOTES: Final[dict[str, tuple[Kind, str]]] = {
         Kind.MAPPED,
         "per_request = true and lock = 'local' in the manager of its contexts",
     ),
-    "FarmWarDeployer": (Kind.NOT_SUPPORTED, "members deploy no applications to each other"),
+    "FarmWarDeployer": (
+        Kind.MAPPED,
+        "zip, war, tar.gz, whl and pyz between members of this kind, see docs/farm.md; it is on in "
+        "a group with a key or mutual TLS, and elsewhere with farm.enabled = true only",
+    ),
     "JvmRouteSessionIDBinderListener": (
         Kind.NO_EFFECT,
         "a changed id is always told to the others; Tomcat 8 and newer do not have it either",

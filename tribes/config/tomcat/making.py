@@ -177,6 +177,9 @@ class Making:
             self._set_manager(place, "kind", kind)
         elif place.element.name == "Valve":
             self._valve(place)
+        elif place.element.name == "Deployer":
+            has_tick = self._tick_s != _TICK_S
+            self.put("farm", {"tick_s": float(self._tick_s)} if has_tick else {}, place)
 
     def _valve(self, place: Place) -> None:
         if place.owner in DEFAULT_VALVES:

@@ -22,7 +22,6 @@ _SSO_STATE: Final = "logins that are not here yet are got from the others when t
 _TRACKING: Final = "give it to SessionMiddleware(tracking='url')"
 _ROUTE: Final = "give it to SessionMiddleware(route=...)"
 _ROUTE_OWN: Final = "SessionMiddleware(route=...) writes the answering node's route into the cookie"
-_NO_FARM: Final = "members deploy no applications to each other"
 _ENTROPY: Final = "ids come from the operating system's source of randomness"
 
 _FILTERS: Final[Table] = (
@@ -546,17 +545,25 @@ SESSION_TABLES: Final[dict[str, Table]] = {
         unused("terminateOnStartFailure", "false", "fail without the others' entries", _SSO_STATE),
     ),
     "FarmWarDeployer": (
-        *(
-            refused(name, default, meaning, _NO_FARM)
-            for name, default, meaning in (
-                ("deployDir", "required", "where archives are put"),
-                ("tempDir", "required", "where pieces are put together"),
-                ("watchDir", "required", "where archives are looked for"),
-                ("processDeployFrequency", "2", "ticks between two looks"),
-                ("maxValidTime", "300", "seconds until a transfer is given up"),
-            )
+        honoured("deployDir", "required", "text", "farm.deploy_dir", "where archives are put"),
+        honoured("tempDir", "required", "text", "farm.temp_dir", "where pieces are put together"),
+        honoured("watchDir", "required", "text", "farm.watch_dir", "where archives are looked for"),
+        honoured("watchEnabled", "false", "bool", "farm.watch_enabled", "whether they are"),
+        mapped(
+            "processDeployFrequency",
+            "2",
+            "farm_ticks",
+            "farm.process_deploy_frequency",
+            "ticks between two looks",
+            "with watchfiles installed a change is seen at once besides",
         ),
-        refused("watchEnabled", "false", "whether they are looked for", _NO_FARM, "false"),
+        honoured(
+            "maxValidTime",
+            "300",
+            "int",
+            "farm.max_valid_time_s",
+            "seconds without a piece until a transfer is given up",
+        ),
     ),
     **NEIGHBOUR_TABLES,
     "JvmRouteSessionIDBinderListener": (),

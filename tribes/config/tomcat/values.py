@@ -138,6 +138,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "udp_port": lambda text: _int(text) if _int(text) > 0 else -1,  # as Tomcat
     "ticks": _int,
     "delay": _int,
+    "farm_ticks": lambda text: max(_int(text), 1),
     "milliseconds": lambda text: max(_int(text), 0) / 1000,
     "minutes": lambda text: _int(text) * 60,
     "transfer": _transfer,
