@@ -21,6 +21,7 @@ _COMMANDS = {
     "demo-node": "tribes.cli.demo",
     "config": "tribes.cli.config",
     "keygen": "tribes.cli.keygen",
+    "completion": "tribes.cli.completion",
     "sim": "tribes.testing.command",
 }
 """Where each command is. By name, so that only who uses a command pays for what it imports."""
