@@ -81,7 +81,10 @@ def sim(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    """Run clusters in a simulated world under faults, and check what was promised."""
+    """Run clusters in a simulated world under faults, and check what was promised.
+
+    Exit codes: 0: all held; 1: something did not, or a plan cannot be read; 2: wrong command line.
+    """
     try:
         if plan_file is not None:
             plans = [load_plan(plan_file)]
