@@ -21,6 +21,7 @@ from tribes.config import (
     check_config,
     config_from,
     read_config_bytes,
+    value_at,
 )
 from tribes.config.http import HttpConfig
 from tribes.config.local import local_config_from
@@ -56,6 +57,20 @@ def test_settings_of_the_page_about_stops_work() -> None:
     check_config(config)
     assert config.http == HttpConfig(token_file="/etc/tribes/http.token")
     assert config.manager.pathname == "/var/lib/shop/{context}.sessions"
+
+
+def test_settings_that_can_be_tuned_are_settings() -> None:
+    """Each that these tables name is one; the default bounds are those told."""
+    text = OPERATIONS.read_text().split("# Sizing and tuning")[1].split("\n# ")[0]
+    named = re.findall(r"`((?:channel|manager)\.[a-z_.]+)`", text)
+    assert len(named) >= 8
+    for key in named:
+        if key != "manager.kind":
+            value_at(NodeConfig(), key)
+    sender = NodeConfig().channel.sender
+    bounds = sender.queue_max_bytes, sender.live_queue_max_bytes, sender.unacked_max_bytes
+    assert bounds == (4 * 1024 * 1024,) * 3
+    assert "4 MiB each" in text
 
 
 def test_every_fault_is_in_the_guide() -> None:

@@ -8,6 +8,7 @@ from tribes.admin.doctor.asking import Answer, Outcome
 from tribes.admin.doctor.findings import Finding, State
 from tribes.admin.doctor.group import judge_answers
 from tribes.admin.doctor.listening import Heard, Listening
+from tribes.config import with_value
 from tribes.config.model import NodeConfig
 from tribes.links.challenge import About, Introduction, Life
 from tribes.wire.member import Member
@@ -73,3 +74,16 @@ def test_tomcats_members_are_told_apart_from_silence() -> None:
     """They close a connection that asks who is there."""
     assert judged(Answer(THERE, Outcome.NOT_OURS))["members"].state is State.WARN
     assert judged(Answer(THERE, Outcome.SILENT))["members"].state is State.FAIL
+
+
+def test_the_own_node_is_no_other_member() -> None:
+    """It runs already: that is told, and whoever hears only itself is alone."""
+    config = with_value(NodeConfig(name="n2"), "channel.receiver.address", THERE[0])
+    listening = Listening(sent=5, returned=5)
+    listening.members[RECORD.unique_id] = Heard(RECORD, 0, None)
+    found = list(judge_answers(config, listening, [met()], version="1", own=(THERE[0],)))
+    assert [(each.check, each.state) for each in found] == [
+        ("node", State.OK),
+        ("multicast", State.WARN),
+        ("members", State.WARN),
+    ]

@@ -391,3 +391,22 @@ def test_a_long_file_is_not_read() -> None:
     many = " ".join(f"a{number}=''" for number in range(101))
     with pytest.raises(ConfigError, match="more than 100 attributes"):
         read_config_bytes(f"<Cluster {many}/>".encode())
+
+
+def test_a_whole_server_names_its_applications_or_tells_why_not() -> None:
+    """By host and path; a host whose applications lie in a directory only is reported by name."""
+    loaded = read_config_bytes(
+        b"""<Server port="8005" shutdown="SHUTDOWN"><Service name="Catalina">
+        <Connector port="8080"/><Engine name="Catalina" defaultHost="localhost"><Cluster/>
+        <Host name="localhost" appBase="webapps"><Context path="/shop" docBase="shop.war"/>
+        <Context path=""/><Context path="/blog" distributable="false"/></Host>
+        <Host name="intra" appBase="intra-apps" autoDeploy="true"/></Engine></Service></Server>""",
+        source="server.xml",
+    )
+    names = ("localhost#shop", "localhost#ROOT", "localhost#blog")
+    assert loaded.config.contexts == names
+    assert loaded.config.context["localhost#blog"].distributable is False
+    [told] = [str(each) for each in loaded.notices if each.name == "<Host>"]
+    assert "intra-apps" in told
+    assert '"intra#NAME"' in told
+    assert told.startswith("line 5: ")

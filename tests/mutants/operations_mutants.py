@@ -12,11 +12,14 @@ from tests.cli import test_reload, test_top_screen
 from tests.links import test_round_trip
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
+from tests.sim import test_keys
 from tribes.admin.doctor import findings, group
 from tribes.cli import reload, top_screen
 from tribes.cli.reload import Reload
 from tribes.links.pool import SenderPool
 from tribes.links.round_trip import RoundTrip
+from tribes.membership import admission
+from tribes.membership.admission import Admission
 
 
 def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
@@ -80,6 +83,18 @@ _add(
     "What a member calls itself acts on the terminal.",
     (top_screen, "printable", str),
     test=test_top_screen.test_names_of_others_are_text,
+)
+_add(
+    "refused heartbeats are silent",
+    "A member with another key is nowhere in the log.",
+    (Admission, "_tell", nothing),
+    test=test_keys.test_heartbeats_that_count_for_nothing_are_told_once_a_minute,
+)
+_add(
+    "refused heartbeats fill the log",
+    "Each of them is told.",
+    (admission, "TOLD_EVERY_S", 0.0),
+    test=test_keys.test_heartbeats_that_count_for_nothing_are_told_once_a_minute,
 )
 _add(
     "every question is timed",

@@ -124,11 +124,11 @@ add(
 )
 
 
-def _farewell_unsigned(self: Any, record: bytes, mark: Any, host: str) -> bool | None:
+def _farewell_unsigned(self: Any, record: bytes, mark: Any, host: str, now: float) -> bool | None:
     return (
         True
         if SHUTDOWN_COMMAND in record and mark is not None
-        else _verified(self, record, mark, host)
+        else _verified(self, record, mark, host, now)
     )
 
 

@@ -196,3 +196,21 @@ def test_plans_of_faults_hold_with_a_key(seed: int, monkeypatch: pytest.MonkeyPa
     outcome = execute.run_plan(msgspec.structs.replace(plan, links="own"))
     assert outcome.violations == []
     assert outcome.digest == execute.run_plan(msgspec.structs.replace(plan, links="own")).digest
+
+
+def test_heartbeats_that_count_for_nothing_are_told_once_a_minute() -> None:
+    """Why, and from where; how many more there were the next time."""
+    world = World(1)
+    a = world.start("a", config())
+    world.start("b", config(TWO.to_text()))
+    world.run(5)
+
+    def told() -> list[dict[str, object]]:
+        return [event.fields() for _, event in a.events if event.name == "heartbeat refused"]
+
+    [first] = told()
+    assert "key 2, which is not here" in str(first["why"])
+    assert "repeats" not in first
+    world.run(60)
+    [_, second] = told()
+    assert 100 <= int(str(second["repeats"])) <= 130

@@ -40,12 +40,12 @@ class Terminal:
         self._slave = slave
         self.before = termios.tcgetattr(slave)
         self.resize(columns, lines)
+        # Shells need to be the terminal's, as its processes are.
         self.process = subprocess.Popen(
-            command,
+            ["setsid", "--ctty", *command],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            start_new_session=True,
             env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd())},
         )
 

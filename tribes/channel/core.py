@@ -23,7 +23,7 @@ from tribes.channel.datagrams import Datagrams
 from tribes.channel.discovery import static_hosts
 from tribes.channel.identity import Identity
 from tribes.channel.outbox import Outbox, Output
-from tribes.channel.outputs import Deliver, Event
+from tribes.channel.outputs import Deliver, Event, Notice
 from tribes.channel.protection import Protection
 from tribes.channel.receiving import Receiving
 from tribes.channel.roster import Roster
@@ -277,7 +277,14 @@ class ChannelCore:
             touch=lambda member, now: self.membership.touch(member, now),
             left=lambda member, now: self.membership.left(member, now),
             record=self._member_record,
+            refused=self._heartbeat_refused,
         )
+
+    def _heartbeat_refused(self, host: str, why: str, more: int) -> None:
+        details: dict[str, object] = {"host": host, "why": why}
+        if more:
+            details["repeats"] = more
+        self._outbox.emit(Notice("heartbeat refused", details))
 
     def _make_challenges(self) -> Challenges:
         if self.protection is not None:

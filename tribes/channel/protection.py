@@ -61,6 +61,7 @@ class Protection:
         touch: Takes the record of a member that was heard again; without a key.
         left: Takes the farewell of a member that is gone; without a key.
         record: Gives the own record as it is now; without a key.
+        refused: Told whose heartbeats count for nothing, see `Admission`; with a key.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Protection:
         touch: Callable[[Member, float], None],
         left: Callable[[Member, float], None],
         record: Callable[[], bytes],
+        refused: Callable[[str, str, int], None],
     ) -> None:
         self.links: Final = None if keys is None else LinkKeyring(keys)
         self.challenges: Final = Challenges(
@@ -108,6 +110,7 @@ class Protection:
                 ask=self._ask,
                 admit=self._admit,
                 replace=replace,
+                refused=refused,
             )
         )
         self._marker = marker

@@ -25,6 +25,7 @@ _COMMANDS = {
     "config": "tribes.cli.config",
     "keygen": "tribes.cli.keygen",
     "record": "tribes.cli.record",
+    "completion": "tribes.cli.completion",
     "sim": "tribes.testing.command",
 }
 """Where each command is. By name, so that only who uses a command pays for what it imports."""

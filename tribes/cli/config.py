@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tomllib
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -22,6 +24,7 @@ from tribes.wire.member import Member
 __all__ = ["config"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path, allow_dash=False)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.group("config")
@@ -36,30 +39,42 @@ def config() -> None:
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is any notice.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
+@_JSON
 @click.option("--env/--no-env", default=True, help="Apply TRIBES_... variables.  [default: env]")
 @click.pass_context
 def check(
-    ctx: click.Context, files: tuple[Path, ...], strict: bool, quiet: bool, env: bool
+    ctx: click.Context,
+    files: tuple[Path, ...],
+    strict: bool,
+    quiet: bool,
+    as_json: bool,
+    env: bool,
 ) -> None:
     """Read files and say what is not as it stands there.
 
     Exit codes: 0: fine; 1: there are notices, and --strict was given; 2: a file cannot be used.
     """
     exit_code = 0
+    seen: list[dict[str, Any]] = []
     for file in files:
         try:
             loaded = _load(file, env=env)
         except ConfigError as error:
-            click.echo(f"error: {error}", err=True)
+            if not as_json:
+                click.echo(f"error: {error}", err=True)
+            seen.append({"file": str(file), "error": str(error), "notices": []})
             exit_code = 2
             continue
         notices = [f"{file}: {notice}" for notice in loaded.notices] + _to_start(loaded)
-        if not quiet:
+        seen.append({"file": str(file), "error": None, "notices": notices})
+        if not quiet and not as_json:
             for notice in notices:
                 click.echo(notice)
             click.echo(f"{file}: fine" + (f", {len(notices)} notices" if notices else ""))
         if notices and strict:
             exit_code = max(exit_code, 1)
+    if as_json:
+        click.echo(json.dumps({"files": seen}))
     ctx.exit(exit_code)
 
 
@@ -74,6 +89,9 @@ def convert(ctx: click.Context, file: Path, to: str, output: Path | None, strict
 
     Keys stand in the result as they stand in the file: keep it as secret. Environment variables
     are not applied.
+
+    Exit codes: 0: fine; 1: there are notices, and --strict was given, or nothing could be written;
+    2: the file cannot be used.
     """
     del to
     try:
@@ -101,10 +119,13 @@ def convert(ctx: click.Context, file: Path, to: str, output: Path | None, strict
 
 @config.command("show")
 @click.argument("file", type=_FILE, required=False)
-def show(file: Path | None) -> None:
+@_JSON
+def show(file: Path | None, as_json: bool) -> None:
     """Print every setting that is in force: the file's, then TRIBES_... variables.
 
     Without a file: the defaults. Keys are hidden.
+
+    Exit codes: 0: fine; 2: the file cannot be used.
     """
     try:
         loaded = (
@@ -112,7 +133,10 @@ def show(file: Path | None) -> None:
             if file
             else read_config_bytes(b"", environ=os.environ)
         )
-        click.echo(as_toml(loaded.config, whole=True, hide=True), nl=False)
+        text = as_toml(loaded.config, whole=True, hide=True)
+        if as_json:
+            text = json.dumps(tomllib.loads(text), default=str) + "\n"
+        click.echo(text, nl=False)
     except ConfigError as error:
         _fail(error)
     for override in loaded.overrides:
@@ -121,14 +145,19 @@ def show(file: Path | None) -> None:
 
 @config.command("explain")
 @click.argument("attribute")
+@_JSON
 @click.pass_context
-def explain(ctx: click.Context, attribute: str) -> None:
+def explain(ctx: click.Context, attribute: str, as_json: bool) -> None:
     """Say what an attribute of Tomcat, or a key of ours, is and does.
 
     ATTRIBUTE is a name like dropTime, drop_time, Receiver.port or OrderInterceptor.expire.
+
+    Exit codes: 0: fine; 2: it is not known.
     """
     found = explained(attribute)
-    for text in found:
+    if as_json:
+        click.echo(json.dumps({"attribute": attribute, "found": found}))
+    for text in () if as_json else found:
         click.echo(text)
     if not found:
         near = names_like(attribute)

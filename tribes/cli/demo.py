@@ -60,7 +60,10 @@ def node_command(spec: NodeSpec) -> list[str]:
     help="UDP port for the nodes to find each other. 0 (the default) = choose one.",
 )
 def demo(nodes: int, base_port: int, control_port: int, multicast_port: int) -> None:
-    """Run a small cluster on this machine: kill a node and watch the session stay."""
+    """Run a small cluster on this machine: kill a node and watch the session stay.
+
+    Exit codes: 0: it was ended; 1: it could not start, or came to an end; 2: wrong command line.
+    """
     if not all(find_spec(name) for name in ("h11", "starlette", "uvicorn")):
         raise click.ClickException("the demo needs the web extra: pip install 'tribes[web]'")
     run = partial(

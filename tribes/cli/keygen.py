@@ -44,6 +44,8 @@ def keygen(key_id: int, output: Path | None, force: bool) -> None:
     """Make a key for a group: with it only those who have it are members.
 
     Prints one line, or writes it to a file; what to do with it goes to standard error.
+
+    Exit codes: 0: done; 1: the file exists, or cannot be written; 2: wrong command line.
     """
     line = GroupKey(key_id, secrets.token_bytes(KEY_BYTES)).to_text() + "\n"
     if output is None:

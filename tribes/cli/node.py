@@ -251,9 +251,11 @@ def node(
 ) -> None:
     """Join a group, hold copies of its sessions, print what happens.
 
-    SIGTERM and Ctrl-C make it leave in good order, with status 0. The status is 3 when others have
-    not confirmed in time that they have the sessions, or the sessions could not be saved; the log
-    says which. A second signal ends it at once.
+    SIGTERM and Ctrl-C make it leave in good order. A second signal ends it at once. SIGHUP makes it
+    read its configuration, keys and certificates again.
+
+    Exit codes: 0: it has left in good order; 1: it could not start; 2: wrong command line; 3:
+    others have not confirmed in time that they have the sessions, or those could not be saved.
     """
     set_up_logging(log_format, log_level)
     try:

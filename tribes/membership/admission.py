@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTIONS_MAX", "Admission", "AdmissionStatistics", "Asked"]
 
+TOLD_EVERY_S: Final = 60.0
+"""Whose heartbeats are refused, and why, is told so often for each reason: whoever can send
+datagrams must not fill a log."""
+
 QUESTIONS_MAX: Final = 64
 """Strangers that are asked at once; each takes a connection. The heartbeats of others are dropped:
 their next one comes soon."""
@@ -63,6 +67,8 @@ class Admission:
         ask: Asks a member on a connection for its life.
         admit: Takes the record of a member that proved itself.
         replace: Takes one that was a plain member until it proved itself, before ``admit``.
+        refused: Told of heartbeats that count for nothing, some of them: host, why, and how many
+            more there were since the last time.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Admission:
         ask: Callable[[Member, Asked], None],
         admit: Callable[[Member, float], None],
         replace: Callable[[Member, float], None],
+        refused: Callable[[str, str, int], None] = lambda host, why, more: None,
     ) -> None:
         self.keys = keys
         self.guard = ReplayGuard(local)
@@ -82,15 +89,19 @@ class Admission:
         self._ask = ask
         self._admit = admit
         self._replace = replace
+        self._refused = refused
+        self._told_at: dict[Verdict, float] = {}
+        self._untold: dict[Verdict, int] = {}
         self._under_question: set[tuple[Member, int | None]] = set()
 
-    def verified(self, record: bytes, mark: Mark | None, host: str) -> bool | None:
+    def verified(self, record: bytes, mark: Mark | None, host: str, now: float) -> bool | None:
         """Whether a record is signed; None: it is to be dropped, unread.
 
         Args:
             record: Its bytes.
             mark: What follows them.
             host: Where the datagram comes from.
+            now: Monotonic seconds.
         """
         verdict = verify(record, mark, self.keys)
         if verdict is Verdict.VALID:
@@ -99,11 +110,23 @@ class Admission:
             if self._plain_peers.admits_address(host):
                 return False
             self.statistics.unsigned += 1
+            why = "has no key"
         elif verdict is Verdict.FORGED:
             self.statistics.forged += 1
+            why = "does not have the key whose number it names"
         else:
             self.statistics.unknown_key += 1
+            why = f"signs with key {mark.key_id if mark else 0}, which is not here"
+        self._tell(verdict, host, why, now)
         return None
+
+    def _tell(self, verdict: Verdict, host: str, why: str, now: float) -> None:
+        told_at = self._told_at.get(verdict)
+        if told_at is not None and now - told_at < TOLD_EVERY_S:
+            self._untold[verdict] = self._untold.get(verdict, 0) + 1
+            return
+        self._told_at[verdict] = now
+        self._refused(host, why, self._untold.pop(verdict, 0))
 
     def introduced(self, record: Member, covered: bytes, mark: Mark, now: float) -> bool:
         """Somebody says in the first frame of a plain connection that it has a key.

@@ -148,9 +148,9 @@ class Introductions:
 
     # What the membership service asks.
 
-    def verified(self, record: bytes, mark: Mark | None, host: str) -> bool | None:
+    def verified(self, record: bytes, mark: Mark | None, host: str, now: float) -> bool | None:
         """Whether a record is signed; None: it is to be dropped, unread."""
-        del record, host
+        del record, host, now
         if mark is not None and not mark.key_id:
             return False
         self.statistics.unmarked += 1

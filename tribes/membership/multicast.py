@@ -228,7 +228,7 @@ class MulticastMembership:
         except RemoteProtocolError:
             self.statistics.malformed += 1
             return
-        is_signed = admission.verified(signed_bytes, mark, host)
+        is_signed = admission.verified(signed_bytes, mark, host, now)
         if is_signed is None:
             return
         heartbeat = self.read(data)

@@ -91,8 +91,10 @@ def sim(
 ) -> None:
     """Run clusters in a simulated world under faults, and check what was promised.
 
-    Or, with --replay, what one real node was given. The exit status is then 1 when other outputs
-    came, and 3 when the file has nothing that could be run.
+    Or, with --replay, what one real node was given.
+
+    Exit codes: 0: all held; 1: something did not, a plan cannot be read, or a replay had other
+    outputs; 2: wrong command line; 3: a recording has nothing that could be run.
     """
     if recording is not None:
         sys.exit(show_replay(recording, quiet=quiet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tribes.admin.doctor.asking import Answer, Outcome
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from tribes.admin.doctor.listening import Heard, Listening
     from tribes.config.model import MembershipConfig, NodeConfig
+    from tribes.wire.member import Member
 
 __all__ = ["judge_answers", "judge_elsewhere", "judge_listening"]
 
@@ -80,7 +82,14 @@ def judge_answers(
         version: Of this product.
         own: This machine's addresses.
     """
-    members = [each for each in answers if each.outcome is Outcome.MEMBER]
+    heard = None if heard is None else _without_own(config, heard)
+    members = [
+        each
+        for each in answers
+        if each.outcome is Outcome.MEMBER and not (each.met and is_own(config, each.met.record))
+    ]
+    if len(members) < sum(each.outcome is Outcome.MEMBER for each in answers):
+        yield ok("node", f"{config.name} runs on this machine, and answers")
     unreached = [each for each in answers if _is_trouble(each, own)]
     yield from map(_unreached, unreached)
     yield from _multicast(config.channel.membership, heard, members)
@@ -101,6 +110,17 @@ def judge_answers(
                 "1400), or let ICMP 'fragmentation needed' pass the firewalls between"
             )
             yield fail("path mtu", text, fix)
+
+
+def is_own(config: NodeConfig, member: Member) -> bool:
+    """Whether a member is the node of this configuration, which may run already."""
+    address = config.channel.receiver.address
+    return bool(config.name) and (member.label, member.host_text) == (config.name, address)
+
+
+def _without_own(config: NodeConfig, heard: Listening) -> Listening:
+    others = {k: each for k, each in heard.members.items() if not is_own(config, each.member)}
+    return replace(heard, members=others)
 
 
 def _is_trouble(answer: Answer, own: Collection[str]) -> bool:

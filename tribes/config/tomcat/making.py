@@ -116,6 +116,7 @@ class Making:
         self._source = source
         self._cluster: Place | None = None
         self._contexts: list[_Context] = []
+        self._hosts: list[Place] = []
         self._tick_s = _TICK_S
         self._per_request: list[tuple[Place, dict[str, Any]]] = []
         self._beside: list[Place] = []
@@ -160,6 +161,8 @@ class Making:
                     "node is in one group: keep one here, and write a file for the other",
                 )
             self._cluster = place
+        elif place.element.name == "Host":
+            self._hosts.append(place)
         elif place.element.name == "Context":
             host = place.within("Host")
             name = "" if host is None else host.element.attributes.get("name", "").strip()
@@ -347,6 +350,22 @@ class Making:
             context.title = name
         if names:
             self.tables["contexts"] = list(names)
+        for place in self._hosts if self._cluster is not None else ():
+            self._tell_of_applications(place, is_engine=is_engine)
+
+    def _tell_of_applications(self, host: Place, *, is_engine: bool) -> None:
+        """Tomcat deploys what lies in a directory; the file does not say what that is."""
+        if any(context.place.within_place(host) for context in self._contexts):
+            return
+        attributes = host.element.attributes
+        base = attributes.get("appBase", "webapps").strip()
+        name = attributes.get("name", "").strip()
+        shown = f"{name}#NAME" if is_engine and name else "NAME"
+        what = (
+            f"has no <Context>: applications that Tomcat finds in {base!r} are not in this file; "
+            f'name each in contexts = ["{shown}"]'
+        )
+        self.note(host, Kind.ELSEWHERE, "<Host>", "", what)
 
     def _context_managers(self) -> None:
         """A context's own manager replaces the cluster's template, as in Tomcat."""
