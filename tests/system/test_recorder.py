@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.runtime.test_lazy_map import wait_until
 from tests.system.test_operators import TOKEN, Node, start, token_file
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, ReceiverConfig
 from tribes.runtime.background import BackgroundNode
@@ -37,8 +38,8 @@ def node(start: Callable[..., Node], token_file: Path, tmp_path: Path) -> Node:
     return start("n1", f'token_file = "{token_file}"\n{recorder}')
 
 
-def traffic(node: Node, rounds: int) -> None:
-    """Sessions of a member in this process, which then leaves."""
+def traffic(node: Node, rounds: int, **attributes: object) -> list[str]:
+    """Sessions of a member in this process, which then leaves; returns their ids."""
     port = int(node.file.read_text().partition("port = ")[2].partition("\n")[0])
     config = NodeConfig(
         name="web",
@@ -50,11 +51,16 @@ def traffic(node: Node, rounds: int) -> None:
     web = BackgroundNode(config)
     web.start()
     try:
+        wait_until(lambda: len(web.member_names) > 0)
+        assert web.wait_joined(20)
         manager = web.manager("shop")
         for number in range(rounds):
             session = manager.create()
             session["number"] = number
+            for name, value in attributes.items():
+                session[name] = value
             manager.commit(session)
+        return manager.list_ids()
     finally:
         web.stop()
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.system.test_browser import Browser, browser
 from tests.system.test_operators import TOKEN, Node, start, token_file
+from tests.system.test_recorder import traffic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,48 @@ def test_names_of_others_are_text_and_nothing_foreign_runs(
     assert browser.js("window.foreign === undefined") is True
     browser.js("fetch('http://127.0.0.2:1/').catch(() => { window.held = 1 })")
     browser.until("window.held === 1")
+
+
+def test_sessions_are_found_shown_and_ended_on_the_page(
+    start: Callable[..., Node], browser: Browser, token_file: Path
+) -> None:
+    """Listed, opened without their values, found by a user's id that is then gone from the screen,
+    and ended on all members, which the log says; who has no token sees nothing of it.
+    """
+    node = start("n1", f'token_file = "{token_file}"\n')
+    node.read_until("joined")
+    secret, ids = "value-of-the-session", traffic(node, 30, secret="value-of-the-session")
+    browser.navigate(node.url)
+    browser.until(LOADED)
+    browser.js(f"sessionStorage.setItem('tribes-token', '{TOKEN}'); look()")
+    browser.until(f"{SHOWN} && !document.getElementById('sessions').hidden")
+    browser.until("document.getElementById('context').value === 'shop'")
+    find = "document.getElementById('find').requestSubmit()"
+    browser.js(find)
+    browser.until("document.querySelectorAll('#found tbody tr').length === 20")
+    browser.js("document.getElementById('more').click()")
+    browser.until("document.querySelectorAll('#found tbody tr').length === 10")
+    browser.js("document.querySelector('#found button').click()")
+    browser.until("document.getElementById('found').textContent.includes('secret')")
+    for width in (1280, 390, 320):
+        browser.resize(width, 800)
+        assert browser.js("document.documentElement.scrollWidth") <= width
+    browser.js(f"document.getElementById('session').value = '{ids[7]}'; {find}")
+    browser.until("!document.getElementById('end').hidden")
+    whole = str(browser.js("document.documentElement.outerHTML"))
+    assert secret not in whole
+    assert ids[7] not in whole
+    assert browser.js("document.getElementById('session').value") == ""
+    browser.js("window.confirm = () => false; document.getElementById('end').requestSubmit()")
+    assert browser.js("document.getElementById('end').hidden") is False
+    browser.js("document.getElementById('reason').value = 'stolen laptop'")
+    browser.js("window.confirm = () => true; document.getElementById('end').requestSubmit()")
+    browser.until("document.getElementById('said').textContent.includes('has ended')")
+    said = node.read_until("session ended by operator")
+    assert said["reason"] == "stolen laptop"
+    assert ids[7] not in str(said)
+    browser.js(f"document.getElementById('session').value = '{ids[7]}'; {find}")
+    browser.until("document.getElementById('said').textContent.includes('no such session')")
 
 
 def test_the_page_asks_for_the_token(

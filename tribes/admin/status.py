@@ -7,7 +7,7 @@ Nothing of what sessions hold is in it, and none of their ids.
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tribes.config.managers import ManagerConfig, kind_of
 from tribes.errors import ChannelClosedError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
 __all__ = ["contexts_of", "counters_of", "managers_of", "status_of"]
+
+_DOUBT_SHOWN_S: Final = 60.0
 
 
 def managers_of(channel: GroupChannel) -> dict[str, SessionManager]:
@@ -51,6 +53,7 @@ def status_of(channel: GroupChannel) -> dict[str, Any]:
         "view": view.number,
         "members": [
             _member(each, now - (core.channel.up_since(each) or now), each in view.suspected)
+            | {"doubted_us_s": _ago(core.channel.doubted_by.get(each), now)}
             for each in view.members
         ],
         "links": [_link(each) for each in gauges.peers],
@@ -133,6 +136,11 @@ def _member(member: Member, alive_s: float, is_suspected: bool) -> dict[str, Any
         "alive_s": round(alive_s, 1),
         "is_suspected": is_suspected,
     }
+
+
+def _ago(then: float | None, now: float) -> float | None:
+    """Seconds since a member said that this node seems not to answer, for as long as it matters."""
+    return None if then is None or now - then > _DOUBT_SHOWN_S else round(now - then, 1)
 
 
 def _link(peer: PeerGauges) -> dict[str, Any]:

@@ -175,6 +175,8 @@ class ChannelCore:
         self.membership = roster.membership
         self.witnesses = roster.witnesses
         self.discovery = roster.discovery
+        self.doubted_by: dict[Member, float] = {}
+        """Members of the view that have said that this one seems not to answer, and when last."""
         self.accepted = AcceptedLinks(
             config,
             side=identity.side,
@@ -188,7 +190,7 @@ class ChannelCore:
             record=self._member_record,
             ended=lambda receiver: self.deliveries.link_closed(receiver),
             asked=self.witnesses.asked,
-            doubted=lambda member, now: self.health.doubted(now),
+            doubted=self._doubted,
         )
         self.statistics = ChannelStatistics(self.accepted, self.senders)
         self._receiving = receiving = Receiving(
@@ -297,6 +299,10 @@ class ChannelCore:
             emit=self._outbox.emit,
             new_attempt=self._identity.next_number,
         )
+
+    def _doubted(self, member: Member, now: float) -> None:
+        self.doubted_by[member] = now
+        self.health.doubted(now)
 
     def _member_record(self) -> bytes:
         return self.membership.record(self.now)
@@ -522,6 +528,7 @@ class ChannelCore:
 
     def _forget(self, member: Member, now: float) -> None:
         self._acquaintances.forget(member)
+        self.doubted_by.pop(member, None)
         self.senders.drop(member, now)
         self._inboxes.forget(member.unique_id)
         self.accepted.forget(member)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, final
 
 import structlog
 
-__all__ = ["LOG_FORMATS", "set_log_level", "set_up_logging"]
+__all__ = ["LOG_FORMATS", "REPEATS_MAX", "REPEATS_S", "Repeats", "set_log_level", "set_up_logging"]
 
 LOG_FORMATS = ("text", "json")
+
+REPEATS_MAX: Final = 5
+REPEATS_S: Final = 10.0
+"""The same line is printed so often within so many seconds."""
+_KINDS_MAX: Final = 1024
 
 _lowest = logging.INFO
 """Lines below it are dropped. Loggers are made once, so it stands outside of them."""
@@ -34,6 +43,49 @@ def _drop_below(
     return event
 
 
+@final
+class Repeats:
+    """Drops lines that were printed again and again, and says how many.
+
+    A line is the same when its event and its texts are, whatever its numbers say.
+
+    Args:
+        now: Monotonic seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        # Begin of its time, printed and dropped since, by line; the oldest begin first.
+        self._lines: OrderedDict[tuple[Any, ...], list[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __call__(self, _logger: Any, _method: str, fields: Any) -> Any:
+        """See structlog's processors.
+
+        Raises:
+            DropEvent: It is not to be printed.
+        """
+        line = tuple((name, value) for name, value in fields.items() if isinstance(value, str))
+        now = self._now()
+        known = self._lines.get(line)
+        if known is not None and now - known[0] < REPEATS_S:
+            if known[1] >= REPEATS_MAX:
+                known[2] += 1
+                raise structlog.DropEvent
+            known[1] += 1
+            return fields
+        dropped = int(known[2]) if known is not None else 0
+        self._lines[line] = [now, 1, 0]
+        self._lines.move_to_end(line)
+        if len(self._lines) > _KINDS_MAX:
+            self._lines.popitem(last=False)
+        if dropped:
+            fields["repeats"] = fields.get("repeats", 0) + dropped
+        return fields
+
+
 def set_up_logging(log_format: str, level: str) -> None:
     """Print events to standard output.
 
@@ -52,6 +104,7 @@ def set_up_logging(log_format: str, level: str) -> None:
     structlog.configure(
         processors=[
             _drop_below,
+            Repeats(time.monotonic),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
