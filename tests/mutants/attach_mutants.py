@@ -125,7 +125,7 @@ _add(
 _add(
     "later change dropped",
     "What a request assigned while its commit's outcome was unknown is taken for committed.",
-    (attached, "_newer", lambda session, work: {}),
+    (attached, "newer_values", lambda session, work: {}),
     test=test_attached.test_change_after_an_unknown_outcome_is_not_lost,
 )
 _add(
