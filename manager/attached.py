@@ -7,16 +7,18 @@ joined, listeners told. Versions are made here too, with an actor that the node 
 
 ``wanted`` and ``ask`` bring a session, as they do for the Delta manager; ``find`` then takes what
 was brought for this very request, so that nothing old is ever read. A ``find`` without that asks,
-which blocks. Commits are made by `tribes.runtime.attached.AttachedCommitter`.
+which blocks. Commits are made by `tribes.runtime.attached_commits.AttachedCommitter`.
+
+It is longer than most modules because it stands for the whole of `SessionManager`'s request side.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from tribes.errors import (
@@ -24,7 +26,6 @@ from tribes.errors import (
     ProtocolError,
     SessionLimitError,
     SessionUnreachableError,
-    TribesError,
 )
 from tribes.ids import SessionKey
 
@@ -45,8 +46,9 @@ from .attach_wire import (
     TOUCH,
     UNDONE,
 )
+from .attached_work import REMOVED, Work, newer_values
 from .base import CommitOutcome, SessionManager
-from .changes import Built, Change, attributes_of, build_delta
+from .changes import Built, attributes_of, build_delta
 from .container import facts_of
 from .cursor import KeyCursor
 from .fetch import FETCH_MAX_S
@@ -69,15 +71,12 @@ from .session_ids import is_possible_id
 if TYPE_CHECKING:
     from .attach_calls import Done, Ended
     from .inbox import Waiter
-    from .reading import Reading
     from .request_line import RequestLine
 
-__all__ = ["AttachedManager", "Remote", "Work"]
+__all__ = ["AttachedManager", "Remote"]
 
 _DESTROYED: Final = int(Life.DESTROYED)
 _LIVE: Final = int(Life.LIVE)
-
-_REMOVED: Final = object()
 
 ROUNDS_MAX: Final = 100
 """How often a commit is built again because somebody else was faster; each time one of them was."""
@@ -132,59 +131,6 @@ class _Slot:
 
 _brought: ContextVar[dict[tuple[int, str], _Slot] | None] = ContextVar("brought", default=None)
 """Of the request that runs in this context, by manager and id."""
-
-
-@final
-@dataclass(slots=True)
-class Work:
-    """One commit on its way.
-
-    Attributes:
-        key: Of the session.
-        changes: What the request did.
-        failed: What could not be encoded, or is too large.
-        seen: The record that the request read.
-        created: hlc of the session's creation.
-        timeout_s: For each time that it is sent.
-        waits: The node is to answer when the members have it.
-        waiter: Told when it is over.
-        current: What it was built for.
-        built: The result; None: an end, or nothing to do.
-        version: Its hlc; 0: there is nothing to commit.
-        actor: Whose; another one is lent with the next connection.
-        wire: The delta.
-        is_end: The session is to end.
-        is_gone: It had ended.
-        is_unknown: The node may have it or not.
-        was_unknown: It was so once, and the request may have gone on meanwhile.
-        error: Why it does not stand.
-        acked: Members that have it.
-        missing: Members that lack it.
-        after: The session as it is, if a write of ours was overwritten before it arrived.
-    """
-
-    key: str
-    changes: list[Change]
-    failed: dict[str, Exception]
-    seen: Reading | None
-    created: int
-    timeout_s: float = 0.0
-    waits: bool = False
-    waiter: Waiter | None = None
-    current: Record | None = None
-    built: Built | None = None
-    version: int = 0
-    actor: int = 0
-    wire: bytes = b""
-    is_end: bool = False
-    is_gone: bool = False
-    is_unknown: bool = False
-    was_unknown: bool = False
-    error: TribesError | None = None
-    acked: tuple[str, ...] = ()
-    missing: Mapping[str, str] = field(default_factory=dict)
-    after: Record | None = None
-    rounds: int = 0
 
 
 class AttachedManager(SessionManager):
@@ -528,10 +474,10 @@ class AttachedManager(SessionManager):
         counts.commit_conflicts += len(built.conflicts)
         counts.elements_dropped += built.dropped
         old_id = session.rotated_from
-        newer = _newer(session, work) if work.was_unknown else {}
+        newer = newer_values(session, work) if work.was_unknown else {}
         session.committed(work.changes, built)
         for name, value in newer.items():
-            if value is not _REMOVED:
+            if value is not REMOVED:
                 session[name] = value
             elif name in session:
                 del session[name]
@@ -552,14 +498,6 @@ class AttachedManager(SessionManager):
             return
         values = [value_or_none(entry, self.codec) for entry in (lost, won)]
         self._listeners.guard(lambda: tell(session, lost.name.decode(), *values))
-
-
-def _newer(session: Session, work: Work) -> dict[str, Any]:
-    """What a request has assigned or removed since a commit was built."""
-    built = {change.name: change.value for change in work.changes}
-    later = [each for each in session.changes({}) if each.namespace == Namespace.ATTRIBUTE]
-    names = [each.name.decode() for each in later if built.get(each.name) != each.value]
-    return {name: session.get(name, _REMOVED) for name in names}
 
 
 def _tell(waiter: Waiter, result: CommitResult) -> None:

@@ -12,8 +12,11 @@ from wsgiref.util import setup_testing_defaults
 
 import msgspec
 
+from tests.runtime.attach_host import Host
+from tests.runtime.attach_host import settings as host_settings
 from tribes.config import check_config, config_from
 from tribes.config.model import NodeConfig
+from tribes.runtime.attached import _REFUSED
 
 with warnings.catch_warnings():
     # Its remark on the HTTP library that it uses.
@@ -36,18 +39,44 @@ def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
 def test_wsgi_page() -> None:
     """The application counts, by its cookie."""
     names = run(snippets("wsgi.md")[0])
-    bodies, cookie = [], ""
     try:
-        for _ in range(2):
-            environ: dict[str, Any] = {"HTTP_COOKIE": cookie}
-            setup_testing_defaults(environ)
-            heads: list[Any] = []
-            bodies += names["application"](environ, lambda *head, to=heads: to.append(head))
-            given = [value.partition(";")[0] for name, value in heads[0][1] if name == "Set-Cookie"]
-            cookie = "; ".join(given) or cookie
+        assert count_visits(names["application"]) == [b"visit 1", b"visit 2"]
     finally:
         names["node"].stop()
-    assert bodies == [b"visit 1", b"visit 2"]
+
+
+def count_visits(application: Any) -> list[bytes]:
+    """What a browser is answered twice."""
+    bodies: list[bytes] = []
+    cookie = ""
+    for _ in range(2):
+        environ: dict[str, Any] = {"HTTP_COOKIE": cookie}
+        setup_testing_defaults(environ)
+        heads: list[Any] = []
+        bodies += application(environ, lambda *head, to=heads: to.append(head))
+        given = [value.partition(";")[0] for name, value in heads[0][1] if name == "Set-Cookie"]
+        cookie = "; ".join(given) or cookie
+    return bodies
+
+
+def test_page_about_attached_workers(tmp_path: Path) -> None:
+    """The application counts, in the node of its host; and what it says is refused, is."""
+    path = str(tmp_path / "node.sock")
+    [code] = snippets("attach.md")
+    assert "/run/tribes/node.sock" in code
+    config = msgspec.structs.replace(host_settings(path), contexts=("shop",))
+    host = Host(config)
+    names = run(code.replace("/run/tribes/node.sock", path))
+    try:
+        names["node"].start()
+        assert names["node"].wait_joined()
+        assert count_visits(names["application"]) == [b"visit 1", b"visit 2"]
+        assert host.service.commits == 2
+    finally:
+        names["node"].stop()
+        host.stop()
+    page = (PAGES / "attach.md").read_text()
+    assert [name for name, _, _ in _REFUSED if f"`{name}`" not in page] == []
 
 
 def test_flask_page() -> None:

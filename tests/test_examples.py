@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.servers.caches import CacheServer, cache_servers
+from tests.servers.test_attached_servers import Host
 from tests.web.nodes import free_tcp_port, free_udp_port, until
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Instances:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.http = httpx.Client(timeout=30, trust_env=False)
         self.memcached: list[CacheServer] = []
+        self.hosts: list[Host] = []
 
     def start(self) -> int:
         """Start one; returns its port."""
@@ -51,6 +53,11 @@ class Instances:
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
+        if self.app.parent.name == "attached":
+            host = Host(f"host-{port}", self.group_port, self.folder, attach=True)
+            self.hosts.append(host)
+            host.start()
+            environment["TRIBES_ATTACH"] = host.socket
         with (self.folder / f"{port}.log").open("wb") as log:
             self.processes.append(
                 subprocess.Popen(
@@ -79,7 +86,9 @@ class Instances:
         return "\n".join(path.read_text() for path in self.folder.glob("*.log"))
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """At once, its workers too."""
+        """At once, its workers too, and the node that they are attached to."""
+        for host in self.hosts[self.processes.index(process) :][:1]:
+            host.end(signal.SIGKILL)
         with process, contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 

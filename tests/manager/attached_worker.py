@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tribes.manager.attach_calls import Calls
 from tribes.manager.attach_service import AttachService, WorkerLine
 from tribes.manager.attach_wire import HELLO, VERSION, WELCOME, FrameReader, decode, encode
-from tribes.manager.attached import AttachedManager, Work
+from tribes.manager.attached import AttachedManager
 from tribes.manager.clock import Clock
 from tribes.manager.inbox import Inbox
 from tribes.manager.rules import Rules
@@ -19,6 +19,7 @@ from tribes.testing.sim import SimNode, SimWaiter
 
 if TYPE_CHECKING:
     from tribes.manager.attach_calls import Done, Ended
+    from tribes.manager.attached_work import Work
     from tribes.manager.base import CommitOutcome
     from tribes.manager.session import Session
 

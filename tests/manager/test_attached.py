@@ -9,6 +9,7 @@ import pytest
 
 from tests.manager.attached_worker import Host, Worker
 from tests.manager.cluster import read, start
+from tests.sim import backup_nodes
 from tribes.errors import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -216,6 +217,25 @@ def test_listeners_hear_of_the_workers_own_requests(worker: Worker) -> None:
     session.invalidate()
     worker.commit(session)
     assert told == ["created", "a added", "id changed", "invalidated, a = 1"]
+
+
+def test_sessions_of_a_backup_manager_that_lie_elsewhere_are_brought() -> None:
+    """Each lies on two of four members, of which the worker's node need not be one."""
+    world = World(seed=3)
+    config = backup_nodes.config(map_send_options=6)
+    nodes = [world.start(name, config) for name in "abcd"]
+    world.run(5)
+    worker = Worker(Host(nodes[0]))
+    ids = [make(worker, n=0) for _ in range(20)]
+    for _ in range(3):
+        for session_id in ids:
+            session = worker.find(session_id)
+            session["n"] += 1
+            worker.commit(session, waits=True)
+        world.run(2)
+    assert [worker.find(session_id)["n"] for session_id in ids] == [3] * 20
+    held = [sum(backup_nodes.manager(node).is_whole(i) for i in ids) for node in nodes]
+    assert all(held)
 
 
 # When the wire breaks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     admin_mutants,
     apps_mutants,
+    attach_mutants,
     channel_mutants,
     config_mutants,
     discovery_mutants,
@@ -34,6 +35,7 @@ __all__ = ["MUTANTS", "Mutant"]
 _ = (
     admin_mutants,
     apps_mutants,
+    attach_mutants,
     channel_mutants,
     config_mutants,
     discovery_mutants,

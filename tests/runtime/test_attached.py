@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import stat
 import struct
@@ -174,6 +175,21 @@ def test_requests_of_two_workers_wait_for_each_other(host: Host, attach: Any, mo
         two.open(cookies)
     one.close(held)
     two.close(two.open(cookies))
+
+
+def test_process_with_many_descriptors_attaches(host: Host, attach: Any) -> None:
+    """More than `select` can look at, as under a server with many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        node = attach(host.config)
+        assert value(node, make(node, a=1), "a") == 1
+        node.stop()
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_lock_of_a_worker_that_dies_is_given_back(host: Host, attach: Any) -> None:

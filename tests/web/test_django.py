@@ -8,18 +8,22 @@ import os
 import secrets
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import django
+import msgspec
 import pytest
 from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 
+from tests.runtime.attach_host import Host
+from tests.runtime.attach_host import settings as host_settings
 from tests.web.nodes import Node, free_udp_port, until
 from tribes.config import config_from
 from tribes.errors import ConfigError, LocalProtocolError
+from tribes.runtime.attached import AttachedNode
 from tribes.runtime.background import BackgroundNode
 from tribes.web.binding import SessionBinding
 
@@ -90,6 +94,9 @@ from django.db import connection  # noqa: E402
 from django.test import AsyncClient, Client, override_settings  # noqa: E402
 
 from tribes.web import django as engine  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SessionStore = engine.SessionStore
 
@@ -526,3 +533,33 @@ def test_setting_that_cannot_work_is_named() -> None:
         assert changed.is_running
     assert not changed.is_running
     assert engine.node().config.contexts == ("django",)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_session_lives_from_request_to_request,
+        test_offered_key_is_never_adopted,
+        test_login_changes_the_key_and_logout_ends_the_session,
+        test_messages_are_shown_once,
+        test_session_that_ended_meanwhile_is_interrupted_not_revived,
+        test_only_what_changed_is_written,
+        test_clear_empties_and_flush_ends,
+        test_create_saves_and_save_can_demand_a_new_one,
+        test_cycle_key_keeps_the_content_and_ends_the_old_key_when_saved,
+        test_values_keep_their_types,
+        test_async_views_and_methods,
+    ],
+)
+def test_attached_process_passes_the_same_tests(test: Any, database: None, tmp_path: Path) -> None:
+    """With the sessions in the node of the host, and one more setting."""
+    path = str(tmp_path / "node.sock")
+    config = msgspec.structs.replace(host_settings(path), contexts=("django",))
+    host = Host(config)
+    try:
+        with override_settings(TRIBES={**TRIBES, "attach": path}):
+            assert isinstance(engine.node(), AttachedNode)
+            test()
+            assert host.service.commits
+    finally:
+        host.stop()

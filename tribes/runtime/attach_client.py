@@ -302,19 +302,23 @@ class AttachClient:
     def _listen(self, sock: socket.socket, reader: FrameReader) -> str:
         assert self._wake is not None
         wake = self._wake[0]
+        # Not select(), which knows the first 1,024 descriptors of a process only.
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
         while not self._stopping:
             with self._lock:
-                wants = [sock] if self._out else []
+                poll.register(sock, select.POLLIN | (select.POLLOUT if self._out else 0))
                 deadline = self._calls.next_deadline
                 if len(self._out) > UNSENT_MAX_BYTES:
                     return "it does not read what it is sent"
             left = min(TICK_S, max(0.0, deadline - time.monotonic()))
-            readable, writable, _ = select.select([sock, wake], wants, [], left)
-            if wake in readable:
+            found = dict(poll.poll(_ms(left)))
+            if wake.fileno() in found:
                 wake.recv(READ_BYTES)
-            if writable:
+            events = found.get(sock.fileno(), 0)
+            if events & select.POLLOUT:
                 self._send_rest(sock)
-            if sock in readable:
+            if events & ~select.POLLOUT:
                 try:
                     data = sock.recv(READ_BYTES)
                 except BlockingIOError:
@@ -375,11 +379,13 @@ class AttachClient:
         """Wait before the next attempt, and see to what has no more time."""
         assert self._wake is not None
         end = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._wake[0], select.POLLIN)
         while not self._stopping and (left := end - time.monotonic()) > 0:
             with self._lock:
                 deadline = self._calls.next_deadline
             left = min(left, max(0.0, deadline - time.monotonic()))
-            if select.select([self._wake[0]], [], [], left)[0]:
+            if poll.poll(_ms(left)):
                 self._wake[0].recv(READ_BYTES)
             self._tick()
 
@@ -407,6 +413,11 @@ class AttachClient:
                 with suppress(OSError):
                     each.close()
         self._start_over()
+
+
+def _ms(seconds: float) -> int:
+    """For `poll`, rounded up: what is due must not be looked at just before."""
+    return int(seconds * 1000) + 1
 
 
 _clients: WeakSet[AttachClient] = WeakSet()

@@ -40,6 +40,7 @@ from tribes.runtime.attached_commits import AttachedCommitter
 from tribes.runtime.attached_locks import AttachedLocks
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import manager_of
+from tribes.runtime.hosts import refuse_uwsgi_without
 from tribes.runtime.local import LocalSessions
 from tribes.runtime.managers import ManagerParts, wall_ms
 from tribes.runtime.waiters import result_of
@@ -109,9 +110,11 @@ class AttachedNode:
 
         Raises:
             LocalProtocolError: It was started before, in this process.
+            ConfigError: This is uWSGI, and runs no threads.
         """
         if self.was_started:
             raise LocalProtocolError("an attached node is started once")
+        refuse_uwsgi_without()
         self._started_in = os.getpid()
         for each in self.sessions.local.values():
             each.start()

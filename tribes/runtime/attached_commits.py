@@ -16,7 +16,8 @@ from tribes.runtime.waiters import ThreadWaiter, async_waiter
 
 if TYPE_CHECKING:
     from tribes.config.managers import ManagerConfig
-    from tribes.manager.attached import AttachedManager, Work
+    from tribes.manager.attached import AttachedManager
+    from tribes.manager.attached_work import Work
     from tribes.manager.inbox import Waiter
     from tribes.manager.policy import OnUnreplicated
     from tribes.manager.session import Session

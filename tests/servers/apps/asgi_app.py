@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from tribes import BackgroundNode, ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig
+from tribes import ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig, open_node
 from tribes.web import SessionMiddleware
 
 config = NodeConfig(
@@ -36,4 +36,4 @@ async def visits(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-app = SessionMiddleware(visits, BackgroundNode(config))
+app = SessionMiddleware(visits, open_node(config))

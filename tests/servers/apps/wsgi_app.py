@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from tribes import BackgroundNode, ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig
+from tribes import ChannelConfig, ManagerConfig, MembershipConfig, NodeConfig, open_node
 from tribes.web.wsgi import SESSION, SessionMiddleware
 
 config = NodeConfig(
@@ -17,7 +17,7 @@ config = NodeConfig(
     ),
     manager=ManagerConfig(channel_send_options=6),
 )
-node = BackgroundNode(config)
+node = open_node(config)
 if os.environ.get("START_EARLY"):
     node.start()
 
