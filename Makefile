@@ -80,6 +80,9 @@ layers: $(READY)  ## check who imports whom
 vectors: $(READY)  ## replay what a real Tomcat sent; none may be skipped (FILE=… for other vectors)
 	@$(BIN)/python -m tribes.testing.vectors $(FILE)
 
+docs: $(READY)  ## make the site from docs/ and the docstrings, into docs/_build; a warning is an error
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+
 coverage: $(READY)  ## run the whole test suite and say which lines it missed
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report
@@ -115,6 +118,6 @@ lock: $(READY)  ## pin what the tools resolve to now in constraints.txt (make se
 		--output-file constraints.txt pyproject.toml
 
 clean:  ## remove what the tools left behind; the virtual environment stays
-	@rm -rf dist build docs/_build docs/reference/generated .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf dist build docs/_build docs/reference .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	@find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
