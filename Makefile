@@ -11,6 +11,7 @@ SECONDS ?= 60
 MEMBERS ?= 10
 ROUNDS ?= 20
 WORKERS ?= 2
+CONSTRAINTS ?=
 ARGS ?=
 
 # Some version managers put commands on the PATH that are there and yet fail, so each is run.
@@ -22,7 +23,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready-for-tribes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers vectors coverage mutants proof rolling soak fuzz bench build clean
+.PHONY: help setup demo test check lint format types layers vectors docs coverage mutants proof rolling soak fuzz bench build release lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  \1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -49,7 +50,8 @@ $(READY): pyproject.toml
 		"$$python" -m venv '$(VENV)'; \
 	fi
 	@echo 'Installing into $(VENV); this takes a minute.'
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]' \
+		$(if $(CONSTRAINTS),--constraint '$(CONSTRAINTS)')
 	@touch $@
 
 demo: $(READY)  ## start NODES=3 nodes with a web page each, from port BASE_PORT=8080 up
@@ -78,6 +80,9 @@ layers: $(READY)  ## check who imports whom
 vectors: $(READY)  ## replay what a real Tomcat sent; none may be skipped (FILE=… for other vectors)
 	@$(BIN)/python -m tribes.testing.vectors $(FILE)
 
+docs: $(READY)  ## make the site from docs/ and the docstrings, into docs/_build; a warning is an error
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+
 coverage: $(READY)  ## run the whole test suite and say which lines it missed
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage report
@@ -104,7 +109,15 @@ bench: $(READY)  ## measure the links beside plain sockets (ARGS='--runs 9')
 build: $(READY)  ## build sdist and wheel into dist/
 	@$(BIN)/python -m build --no-isolation
 
+release: $(READY)  ## build, check, install with each extra alone, list what is in it; uploads nothing
+	@$(BIN)/python tests/release/run.py $(ARGS)
+
+lock: $(READY)  ## pin what the tools resolve to now in constraints.txt (make setup CONSTRAINTS=constraints.txt)
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --all-build-deps --extra dev --extra all \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header \
+		--output-file constraints.txt pyproject.toml
+
 clean:  ## remove what the tools left behind; the virtual environment stays
-	@rm -rf dist build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf dist build docs/_build docs/reference .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	@find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

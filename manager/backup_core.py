@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .inbox import Commit, Question
     from .messages import ManagerMessage
 
-__all__ = ["BackupReplicator"]
+__all__ = ["BackupReplicator", "PlacedReceipts"]
 
 CACHED_S: Final = 60.0
 """How long a fetched copy is kept after its last use."""

@@ -57,6 +57,7 @@ __all__ = [
     "Span",
     "entry_bytes",
     "find_head",
+    "has_kind",
     "index_attributes",
     "read_varint",
     "read_version",

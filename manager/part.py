@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .record import Record
     from .table import SessionTable
 
-__all__ = ["HOMELESS", "PartHost", "PartReplicator", "PartTable", "PartView"]
+__all__ = ["HOMELESS", "PartHost", "PartReplicator", "PartTable", "PartTransfer", "PartView"]
 
 HOMELESS: Final = "no member that is known here holds the session now; it gets the change later"
 

@@ -2,9 +2,8 @@
 
 Commits of request threads arrive in batches; what waits becomes one ``DELTAS`` message to all
 members that run the context (group commit). A delta that a member did not take is not lost, see
-:mod:`tribes.manager.repair`. Waiting commits end when
-every member answered or after ``commit_timeout``, whichever comes first, with the exact members
-that are missing.
+:mod:`tribes.manager.repair`. Waiting commits end when every member answered or after
+``commit_timeout``, whichever comes first, with the exact members that are missing.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import msgspec
 
 from tests.runtime.attach_host import Host
 from tests.runtime.attach_host import settings as host_settings
+from tests.snippets import blocks, run
 from tribes.config import check_config, config_from
 from tribes.config.model import NodeConfig
 from tribes.runtime.attached import _REFUSED
@@ -27,13 +28,7 @@ PAGES = Path(__file__).parent.parent / "docs" / "embedding"
 
 
 def snippets(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
-
-
-def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
-    names = {"__name__": "shown"} if names is None else names
-    exec(compile(code, "docs/embedding", "exec"), names)
-    return names
+    return blocks(f"embedding/{page}")
 
 
 def test_wsgi_page() -> None:

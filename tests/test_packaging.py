@@ -182,9 +182,24 @@ EXTRAS = (
     "starlette",
     "uvicorn",
     "watchfiles",
-    "zstandard",
 )
 
 
 def test_the_package_and_its_command_need_no_extra(installed: Path, tmp_path: Path) -> None:
     run(installed / "bin" / "python", "-c", WITHOUT_EXTRAS, ",".join(EXTRAS), cwd=tmp_path)
+
+
+def test_a_users_project_passes_strict_mypy_against_the_installed_package(
+    installed: Path, tmp_path: Path
+) -> None:
+    """The package says that it is typed, and what it offers has the types that are shown."""
+    program = tmp_path / "project" / "user_code.py"
+    program.parent.mkdir()
+    program.write_text((ROOT / "tests" / "typing" / "user_code.py").read_text())
+    out = run(
+        *(sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull),
+        *("--cache-dir", tmp_path / "cache", "--python-executable"),
+        *(installed / "bin" / "python", program),
+        cwd=program.parent,
+    )
+    assert "Success: no issues found in 1 source file" in out

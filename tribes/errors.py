@@ -73,7 +73,9 @@ __all__ = [
     "SessionInUseError",
     "SessionInvalidError",
     "SessionLimitError",
+    "SessionLockTimeoutError",
     "SessionNotReplicatedError",
+    "SessionUnreachableError",
     "StoreConflictError",
     "StoreDataError",
     "StoreError",
@@ -176,7 +178,8 @@ class GroupSendError(ChannelError):
 
     def __init__(self, faulty: Mapping[Any, Exception]) -> None:
         super().__init__(faulty)
-        self.faulty = dict(faulty)
+        # Members; their type is defined above this module.
+        self.faulty: dict[Any, Exception] = dict(faulty)
 
     def __str__(self) -> str:
         reasons = "; ".join(

@@ -69,29 +69,11 @@ def test_elements_classes_and_tables_know_each_other() -> None:
     assert set(CLASS_NOTES) <= owners | {"MembershipListener", "ChannelListener"}
 
 
-def test_the_specs_attributes_are_all_there() -> None:
-    """All of the channel's (tribes-wire §9), and a few of each other table of the manual, so that
-    none of the tables is forgotten.
+def test_attributes_of_the_manual_are_all_there() -> None:
+    """All of the interceptors (tribes-wire §9.8), and a few of each other table of the manual, so
+    that none of the tables is forgotten; test_tribes_attributes.py has the channel's.
     """
-    sockets = "rxBufSize txBufSize udpRxBufSize udpTxBufSize tcpNoDelay soKeepAlive ooBInline "
-    sockets += "soReuseAddress soLingerOn soLingerTime soTrafficClass timeout"
     for owner, names in {
-        "SimpleTcpCluster": "channelSendOptions channelStartOptions clusterName "
-        "heartbeatBackgroundEnabled notifyLifecycleListenerOnFailure",
-        "GroupChannel": "heartbeat heartbeatSleeptime optionCheck jmxEnabled jmxDomain jmxPrefix "
-        "name optionFlag",
-        "McastService": "address port frequency dropTime mcastDropTime bind mcastBindAddress ttl "
-        "domain soTimeout recoveryEnabled recoveryCounter recoverySleepTime localLoopbackDisabled "
-        "payload",
-        "StaticMembershipService": "connectTimeout expirationTime rpcTimeout useThread "
-        "pingInterval",
-        "StaticMember": "host port securePort udpPort domain uniqueId",
-        "CloudMembershipService": "membershipProviderClassName connectTimeout readTimeout "
-        "expirationTime",
-        "NioReceiver": "address host port autoBind securePort udpPort selectorTimeout maxThreads "
-        "minThreads maxIdleTime direct useBufferPool daemon maxTasks minTasks " + sockets,
-        "PooledParallelSender": "poolSize maxWait maxRetryAttempts keepAliveCount keepAliveTime "
-        "directBuffer throwOnFailedAck udpBased udpPort port address " + sockets,
         "MessageDispatchInterceptor": "optionFlag alwaysSend maxQueueSize maxThreads "
         "maxSpareThreads keepAliveTime useDeepClone",
         "TcpFailureDetector": "optionFlag connectTimeout performSendTest performReadTest "

@@ -1,7 +1,9 @@
-"""The mission's checklist: which row is shown by which test, read from the tests' names.
+"""The mission's checklists: which row is shown by which test, read from the tests' names.
 
-A test shows row T24 when its function's name begins ``test_t24_``; several rows stand in a row:
-``test_t24_t45_…``. ``rows.toml`` says what each row asks for. ``python -m tests.features.write``
+A test shows row T24 when its function's name begins ``test_t24_``, and W9.3 when it begins
+``test_w93_``; several rows stand in a row: ``test_t24_t45_…``. ``rows.toml`` says what each row
+asks for. What Tribes' own tests assert are rows too, W10.1 and so on; tests/upstream/assertions.py lists
+them and names their tests, which have other names. ``python -m tests.features.write``
 writes docs/features.md; `ran_not` is how a whole run of the suite finds rows whose tests did not
 run.
 """
@@ -16,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.upstream.assertions import ASSERTIONS, Assertion
+
 __all__ = ["PAGE", "Row", "Shown", "claims", "page", "ran_not", "rows", "rows_of"]
 
 _TESTS: Final = Path(__file__).parents[1]
 PAGE: Final = _TESTS.parent / "docs" / "features.md"
-_NAME = re.compile(r"test((?:_[tf]\d{1,3})+)(?:_|$)")
+_NAME = re.compile(r"test((?:_(?:[tf]\d{1,3}|w9[1-8]))+)(?:_|$)")
 
 _CHAPTERS: Final = (
     ("T", "Apache Tomcat's clustering", "`Cluster`, managers, valves, listeners, stores."),
     ("F", "memcached-session-manager", "Sessions on memcached, Redis or Valkey."),
+    ("W", "The wire", "What a channel's configuration has, and what Tribes' own tests assert."),
 )
 
 
@@ -64,12 +69,21 @@ def rows() -> dict[str, Row]:
     """Return all rows, in the checklist's order."""
     with Path(__file__).with_name("rows.toml").open("rb") as file:
         raw = tomllib.load(file)
-    return {
+    written = {
         name: Row(
             name, each["part"], each["kind"] == "better", each["behaviour"], each.get("instead", "")
         )
         for name, each in raw.items()
     }
+    asserted = {
+        name: Row(name, each.upstream, is_better=False, behaviour=each.what, instead=each.differs)
+        for name, each in _upstream().items()
+    }
+    return written | asserted
+
+
+def _upstream() -> dict[str, Assertion]:
+    return {f"W10.{number}": each for number, each in enumerate(ASSERTIONS, 1)}
 
 
 def rows_of(test: str) -> list[str]:
@@ -77,10 +91,13 @@ def rows_of(test: str) -> list[str]:
     found = _NAME.match(test.rpartition("::")[2])
     if found is None:
         return []
-    return [
-        f"T{int(digits)}" if letter == "t" else f"F{int(digits):02}"
-        for letter, digits in re.findall(r"_([tf])(\d+)", found[1])
-    ]
+    return [_row(letter, digits) for letter, digits in re.findall(r"_([tfw])(\d+)", found[1])]
+
+
+def _row(letter: str, digits: str) -> str:
+    if letter == "w":
+        return f"W{digits[0]}.{digits[1:]}"
+    return f"T{int(digits)}" if letter == "t" else f"F{int(digits):02}"
 
 
 def claims() -> dict[str, list[Shown]]:
@@ -88,12 +105,16 @@ def claims() -> dict[str, list[Shown]]:
     found: dict[str, list[Shown]] = {}
     for path in sorted(_TESTS.rglob("test_*.py")):
         text = path.read_text()
-        if "def test_t" not in text and "def test_f" not in text:
+        if re.search(r"def test_[tfw]\d", text) is None:
             continue
         for test in _functions(ast.parse(text).body, ""):
             for row in rows_of(test):
                 shown = Shown(path.relative_to(_TESTS.parent).as_posix(), test)
                 found.setdefault(row, []).append(shown)
+    for row, each in _upstream().items():
+        for named in each.tests:
+            file, _, test = named.partition("::")
+            found.setdefault(row, []).append(Shown(f"tests/{file}", test))
     return found
 
 

@@ -70,7 +70,7 @@ TOMCAT_DEFAULTS: list[tuple[type[Interceptor], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "defaults"), TOMCAT_DEFAULTS, ids=lambda each: str(each)[:60])
-def test_attributes_have_tomcats_names_and_defaults(
+def test_w98_attributes_have_tomcats_names_and_defaults(
     kind: type[Interceptor], defaults: dict[str, Any]
 ) -> None:
     """Each of tribes-wire §9.8, written as Tomcat does, is accepted and is the default."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 
-__all__ = ["DeliveryQueue", "Inbound", "Outcomes"]
+__all__ = ["Answerable", "DeliveryQueue", "Inbound", "Outcomes"]
 
 _OUTCOMES_PER_SOURCE = 1024
 _SOURCES_MAX = 1024

@@ -9,7 +9,7 @@ from tribes.manager.progress import JoinProgress
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
 
-__all__ = ["ProgressBar", "bar"]
+__all__ = ["ProgressBar", "bar", "bar_of"]
 
 WIDTH = 30
 

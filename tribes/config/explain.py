@@ -16,7 +16,15 @@ from tribes.config.model import NodeConfig
 from tribes.config.tomcat import Attribute, Use, every_attribute
 from tribes.config.tomcat.interceptor_tables import INTERCEPTOR_TABLES
 
-__all__ = ["explain", "keys", "keys_table", "meanings", "names_like", "tomcat_tables"]
+__all__ = [
+    "explain",
+    "keys",
+    "keys_table",
+    "meanings",
+    "names_like",
+    "tomcat_tables",
+    "what_happens",
+]
 
 _ATTRIBUTES: Final = re.compile(r"^Attributes:\n(.*)", re.DOTALL | re.MULTILINE)
 _ENTRY: Final = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)

@@ -23,6 +23,7 @@ __all__ = [
     "MemcachedConfig",
     "NodeSpec",
     "check_memcached",
+    "compiled",
     "parse_failover",
     "parse_locking",
     "parse_nodes",

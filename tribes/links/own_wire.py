@@ -74,6 +74,7 @@ __all__ = [
     "encode_start",
     "encode_welcome",
     "is_hello",
+    "is_hello_body",
     "proven",
     "take_text",
 ]

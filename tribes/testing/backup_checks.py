@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tribes.testing.history import History, Op
     from tribes.testing.sim import SimNode, World
 
-__all__ = ["check_places", "is_backup", "placed_state", "survivors"]
+__all__ = ["check_places", "is_backup", "is_whole", "placed_state", "survivors"]
 
 _PER_PART = PARTITIONS // PARTS
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tribes.testing.history import History
     from tribes.testing.plan import Plan, Step
 
-__all__ = ["Outcome", "TimelineEntry", "run_plan"]
+__all__ = ["Outcome", "TimelineEntry", "patient_collector", "run_plan"]
 
 CHECK_EVERY_S = 0.5
 """Virtual seconds between two looks at what must hold while running."""

@@ -20,7 +20,7 @@ from tribes.interceptors.registry import build_interceptors
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ACTIONS", "KINDS", "Plan", "Step", "load_plan"]
+__all__ = ["ACTIONS", "KINDS", "Extra", "Plan", "Step", "load_plan"]
 
 ACTIONS: Final = {
     "crash": "kill -9: memory is lost, the disk stays; started again after `seconds`",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.testing.violation import Violation
 
-__all__ = ["MERGED_MIX", "MIX", "Workload"]
+__all__ = ["MERGED_MIX", "MIX", "Workload", "version_of"]
 
 MIX: Final[Mapping[str, float]] = {
     "write": 4,

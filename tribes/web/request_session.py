@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tribes.runtime.sso import Login
     from tribes.web.urls import RequestUrl
 
-__all__ = ["RequestSession"]
+__all__ = ["RequestCommitter", "RequestSession"]
 
 
 class RequestCommitter(Protocol):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 
-__all__ = ["SimRpc", "SimRpcCall"]
+__all__ = ["SimRpc", "SimRpcCall", "deliver_rpc"]
 
 
 class SimRpcCall:
