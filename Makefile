@@ -12,6 +12,7 @@ MEMBERS ?= 10
 ROUNDS ?= 20
 WORKERS ?= 2
 CONSTRAINTS ?=
+ROW ?=
 ARGS ?=
 
 # Some version managers put commands on the PATH that are there and yet fail, so each is run.
@@ -103,8 +104,8 @@ soak: rolling  ## the same, 100 times
 fuzz: $(READY)  ## fuzz TARGET=plain for SECONDS=60 (ARGS='--help' lists the targets)
 	@$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS) $(ARGS)
 
-bench: $(READY)  ## measure the links beside plain sockets (ARGS='--runs 9')
-	@$(BIN)/python bench/links.py $(ARGS)
+bench: $(READY)  ## measure ours beside Tomcat, Redis and others: all rows, or ROW=name (ARGS='--list')
+	@$(BIN)/python -m bench $(ROW) $(ARGS)
 
 build: $(READY)  ## build sdist and wheel into dist/
 	@$(BIN)/python -m build --no-isolation

@@ -19,16 +19,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import redis
-from flask import Flask, session
-from flask_session import Session as FlaskSession
 from pymemcache.client.base import Client
 
+from bench import flask_app
 from tests.servers.caches import CacheServer
 from tests.session_server.worker import lost
 from tribes import BackgroundNode, LocalSessions, MembershipConfig, MemcachedConfig, NodeConfig
@@ -45,33 +45,13 @@ def program(name: str, *others: str) -> str:
     return next(path for each in (name, *others) if (path := shutil.which(each)))
 
 
-def application(interface: Any = None, **settings: Any) -> Callable[[], None]:
-    """Return what makes one request to an application with this kind of sessions."""
-    app = Flask("bench")
-    app.config.update(settings, SECRET_KEY="k" * 32)
-    if interface is not None:
-        app.session_interface = interface
-    elif settings:
-        FlaskSession(app)
+def change(session: MutableMapping[str, Any]) -> None:
+    """What each request does."""
+    session["text"] = session.get("text", TEXT)
+    session["n"] = session.get("n", 0) + 1
 
-    @app.route("/none")
-    def none() -> str:
-        return "none"
 
-    @app.route("/")
-    def page() -> str:
-        session["text"] = session.get("text", TEXT)
-        session["n"] = session.get("n", 0) + 1
-        return str(session["n"])
-
-    client = app.test_client()
-    path = "/" if settings or interface is not None else "/none"
-    client.get(path)
-
-    def request() -> None:
-        assert client.get(path).status_code == 200
-
-    return request
+application = partial(flask_app.application, change)
 
 
 def sessions(nodes: str, **settings: Any) -> TribesSessions:
@@ -156,8 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as path:
         made = [CacheServer("memcached", program, Path(path)) for _ in range(2)]
         for server in made:
-            # Its log of every command would be measured too.
-            server._command.remove("-vv")
+            server.quiet()
         store = CacheServer("redis", program, Path(path))
         servers = [*made, store]
         try:

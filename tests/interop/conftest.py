@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.servers.tomcat_jars import compile_beside, missing_jars
 from tribes import ChannelConfig, GroupChannel, MembershipConfig, NodeConfig, ReceiverConfig
 
 if TYPE_CHECKING:
     from tests.conftest import Needs
     from tribes.channel.chain import Interceptor
     from tribes.wire.data import ChannelData
-
-JARS = Path("/usr/share/java")
-"""Where Debian's libtomcat10-java puts its jars."""
 
 WAIT_S = 20.0
 FLOOD = 1_000_000
@@ -92,22 +90,11 @@ class JavaMember:
 def java_classes(needs: Needs, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[str]]:
     """The command that runs a class of ours with Tomcat's jars; they are compiled here."""
     java, javac = needs("java"), needs("javac")
-    jars = [JARS / f"tomcat10-{name}.jar" for name in _JARS]
-    missing = [str(jar) for jar in jars if not jar.exists()]
-    if missing:
+    if missing := missing_jars():
         pytest.skip(f"{', '.join(missing)}: not installed (libtomcat10-java)")
     target = tmp_path_factory.mktemp("classes")
-    path = ":".join(map(str, [*jars, target]))
-    sources = sorted(map(str, Path(__file__).parent.glob("*.java")))
-    subprocess.run([javac, "-cp", path, "-d", str(target), *sources], check=True)
-    options = ["-Djava.net.preferIPv4Stack=true", "-Xmx256m", "-XX:+UseSerialGC"]
-    return lambda: [java, *options, "-cp", path]
-
-
-_JARS = (
-    *("tribes", "juli", "catalina", "catalina-ha", "coyote", "util", "util-scan", "api"),
-    *("servlet-api", "annotations-api", "jni", "jaspic-api", "el-api", "jsp-api", "jasper"),
-)
+    command = compile_beside(Path(__file__).parent, target, javac, java, ["-Xmx256m"])
+    return lambda: command
 
 
 class Group:

@@ -312,7 +312,7 @@ def test_t54_join_is_right_with_clocks_an_hour_apart(offset_ms: int) -> None:
 
 def test_t55_a_donor_sends_large_sessions_in_bounded_memory_and_stays_a_member() -> None:
     """Two joiners at once, 60 MB each: never more than 16 MiB are encoded ahead, by the budget that
-    all contexts share, and nobody is suspected. A gigabyte is moved by ``bench/state_transfer.py``.
+    all contexts share, and nobody is suspected. More is moved by ``make bench ROW=state-transfer``.
     """
     world = World(11)
     [a] = start(world, "a")

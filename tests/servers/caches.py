@@ -41,6 +41,8 @@ class CacheServer:
         else:
             self._command = [needs("redis-server"), "--bind", "127.0.0.1", "--save", ""]
             self._command += ["--appendonly", "no", "--port", str(self.port), *extra]
+            # What a replica gets is put into a file first.
+            self._command += ["--dir", str(directory)]
         self._process: subprocess.Popen[bytes] | None = None
         self._is_hung = False
         self._mark = 0
@@ -52,6 +54,14 @@ class CacheServer:
     @property
     def is_running(self) -> bool:
         return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def quiet(self) -> None:
+        """Write no log of every command: it would be measured too."""
+        self._command = [part for part in self._command if part != "-vv"]
 
     def start(self) -> None:
         if self._process is not None:
