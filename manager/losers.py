@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .backup import BackupManager
     from .record import Record
 
-__all__ = ["Losers"]
+__all__ = ["Losers", "on_lost"]
 
 BATCH_MAX_BYTES: Final = 256 * 1024
 _USE_ACK = int(SendOptions.USE_ACK)

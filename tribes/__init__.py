@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # for readers, editors and type checkers; `_CONTENTS` is for 
     from tribes.errors import NoRpcChannelError as NoRpcChannelError
     from tribes.errors import ProtocolError as ProtocolError
     from tribes.errors import QueueFullError as QueueFullError
+    from tribes.errors import RecordingError as RecordingError
     from tribes.errors import RemoteProcessError as RemoteProcessError
     from tribes.errors import RemoteProtocolError as RemoteProtocolError
     from tribes.errors import SendTimeoutError as SendTimeoutError
@@ -152,6 +153,7 @@ _CONTENTS: Final = {
         "NoRpcChannelError",
         "ProtocolError",
         "QueueFullError",
+        "RecordingError",
         "RemoteProcessError",
         "RemoteProtocolError",
         "SendTimeoutError",

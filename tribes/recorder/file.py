@@ -20,7 +20,6 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -292,6 +291,8 @@ def _blank(value: Any, salt: bytes) -> Any:
 
 
 def _release() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # thirty modules
+
     try:
         return version("tribes")
     except PackageNotFoundError:

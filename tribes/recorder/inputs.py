@@ -14,7 +14,7 @@ from tribes.channel.outputs import Deliver, Event, TicketDone
 from tribes.manager.inbox import Batch, Commit, Question
 from tribes.wire.outputs import Write
 
-__all__ = ["INPUTS", "STRUCTURAL", "batch_of", "digest_of", "noted", "timed"]
+__all__ = ["INPUTS", "STRUCTURAL", "batch_of", "digest_of", "event_fields", "noted", "timed"]
 
 INPUTS: Final = (
     *("start", "stop", "retire", "drain", "timer", "commits", "resync", "announce", "discovered"),

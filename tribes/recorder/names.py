@@ -17,7 +17,16 @@ from typing import Any, Final
 
 from tribes.errors import RecordingError
 
-__all__ = ["code_of", "constant", "constants", "is_core", "name_of", "named", "place_of"]
+__all__ = [
+    "code_of",
+    "constant",
+    "constants",
+    "is_core",
+    "name_is_alias",
+    "name_of",
+    "named",
+    "place_of",
+]
 
 _CORE: Final = (
     *("node", "gauges", "timers", "ids", "errors", "wire", "config", "security", "membership"),

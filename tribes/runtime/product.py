@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 __all__ = ["product_version"]
 
 
 def product_version() -> str:
     """The installed version; ``unknown`` where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # thirty modules
+
     try:
         return version("tribes")
     except PackageNotFoundError:
