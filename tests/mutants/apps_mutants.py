@@ -24,6 +24,7 @@ from tribes.config.tomcat import making
 from tribes.manager.delta import DeltaManager
 from tribes.manager.group import SessionGroup
 from tribes.runtime.sso import Login, SingleSignOn
+from tribes.web.answer_cookies import AnswerCookies
 from tribes.web.binding import SessionBinding
 from tribes.web.valve import ReplicationValve
 
@@ -163,7 +164,7 @@ _add(
 _add(
     "cookie kept",
     "A client keeps the cookie of a login that is over.",
-    (SessionBinding, "login_cookie", nothing),
+    (AnswerCookies, "login", nothing),
     test=_paired(sso.test_an_unknown_cookie_is_taken_from_the_client),
 )
 

@@ -319,12 +319,12 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         return self._binding.manager.find(session_key) if session_key else None
 
     def _join(self) -> None:
-        if self._binding.must_join:
-            self._binding.join()
+        if self._binding.life.must_join:
+            self._binding.life.join()
 
     async def _ajoin(self) -> None:
-        if self._binding.must_join:
-            await self._binding.ajoin()
+        if self._binding.life.must_join:
+            await self._binding.life.ajoin()
 
 
 class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Django has no types

@@ -130,8 +130,8 @@ class TribesSessions(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
         """Find the session of a request; None: it has none, not even a new one."""
         binding = self.binding
-        if binding.must_join:
-            binding.join()
+        if binding.life.must_join:
+            binding.life.join()
         if binding.is_filtered(request_line(request.environ).path):
             return None
         cookies = (request.environ.get("HTTP_COOKIE", "").encode("latin-1"),)
@@ -139,11 +139,11 @@ class TribesSessions(SessionInterface):
         line = request_line(request.environ) if binding.wants_request else None
         if line is not None and binding.manager.ignores(line):
             held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
-            held.waiting = lambda: binding.find(cookies, name, line)
+            held.waiting = lambda: binding.lookup.find(cookies, name, line)
         else:
             try:
-                binding.bring(cookies, name)
-                found = binding.find(cookies, name, line)
+                binding.lookup.bring(cookies, name)
+                found = binding.lookup.find(cookies, name, line)
                 held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
                 binding.lock(held)
             except (StoreError, SessionLockTimeoutError) as why:
@@ -180,27 +180,18 @@ class TribesSessions(SessionInterface):
             self.binding.commit(held)
         except SessionNotReplicatedError:
             _refuse(response)
-        header = self.binding.set_cookie(
+        cookies = self.binding.set_cookies(
             held,
             is_secure=held.is_secure,
             cookie=self.cookie(app),
             max_age_s=lifetime_s if is_permanent else None,
             always=is_permanent and self.should_set_cookie(app, held),
         )
-        if header is not None:
+        for header in cookies:
             response.headers.add("Set-Cookie", header.decode("latin-1"))
+        if cookies:
+            # No cache may give one client's cookie to another.
             response.vary.add("Cookie")
-        token = self.binding.set_token(
-            held,
-            is_secure=held.is_secure,
-            cookie=self.cookie(app),
-            max_age_s=lifetime_s if is_permanent else None,
-        )
-        if token is not None:
-            response.headers.add("Set-Cookie", token.decode("latin-1"))
-        login = self.binding.login_cookie(held, is_secure=held.is_secure)
-        if login is not None:
-            response.headers.add("Set-Cookie", login.decode("latin-1"))
         # What a streamed body or a teardown function changes after this.
         response.call_on_close(lambda: self._end(held))
         if not response.is_streamed or response.status_code >= 400:
