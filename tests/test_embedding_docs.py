@@ -80,7 +80,7 @@ def test_starlette_page() -> None:
 def test_django_page() -> None:
     """The settings can be used; the engine is there (its tests have the rest)."""
     codes = snippets("django.md")
-    assert len(codes) == 2
+    assert len(codes) == 3
     for code in codes:
         check_config(config_from({"contexts": ["django"], **run(code)["TRIBES"]}))
     engine = run(codes[0])["SESSION_ENGINE"]

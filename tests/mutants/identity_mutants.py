@@ -9,7 +9,7 @@ from typing import Any
 from tests.manager import test_delta_rows
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tests.web import test_flask, test_neighbours, test_valve, test_wire_identity
+from tests.web import adapters, test_flask, test_neighbours, test_valve, test_wire_identity
 from tribes.manager.unknown import UnknownEntries
 from tribes.web import flask, pipeline
 from tribes.web.cookies import CookieSettings
@@ -109,7 +109,7 @@ _add(
     ),
     test=partial(
         test_neighbours.test_t114_a_drained_node_serves_only_whose_session_lives,
-        test_neighbours.Wsgi,
+        adapters.Wsgi,
         "gateway",
         "DIS",
         "known",
@@ -121,7 +121,7 @@ _add(
     (pipeline, "location", _as_it_came),
     test=partial(
         test_neighbours.test_t114_the_id_goes_from_the_url_and_nothing_else,
-        test_neighbours.Wsgi,
+        adapters.Wsgi,
         "//evil.test/a",
         "",
         "/evil.test/a",
@@ -133,14 +133,14 @@ _add(
     (CrawlerSessions, "find", lambda self, identity: None),
     test=partial(
         test_neighbours.test_t114_a_hundred_requests_of_a_robot_are_one_session,
-        test_neighbours.Wsgi,
+        adapters.Wsgi,
     ),
 )
 _add(
     "everybody is a robot",
     "Clients at one address get one session.",
     (CrawlerSessions, "identity", lambda self, request: "robot"),
-    test=partial(test_neighbours.test_t114_a_session_for_each_identity, test_neighbours.Wsgi),
+    test=partial(test_neighbours.test_t114_a_session_for_each_identity, adapters.Wsgi),
 )
 _add(
     "inclusion uncounted",

@@ -83,8 +83,10 @@ class AnswerCookies:
         if not session.is_valid:
             return cookie.header("", is_secure=is_secure) if held.offered else None
         value = self._ids.written(session.id)
-        if not always and not self.is_news(held, value):
-            return None
+        if not self.is_news(held, value):
+            if not always:
+                return None
+            value = held.offered  # with the route that the client is to keep
         return cookie.header(value, is_secure=is_secure, max_age_s=max_age_s)
 
     def is_news(self, held: RequestSession, value: str) -> bool:

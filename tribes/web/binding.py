@@ -61,7 +61,6 @@ class SessionBinding:
             in the cookie after a dot.
         on_unreplicated: What to do when a commit is on too few members, see `OnUnreplicated`.
         tracking: Where ids travel: ``"cookie"``, ``"url"``, or ``"both"``; see `tribes.web.urls`.
-        can_lock: Whether the adapter calls `close` at the end of each request.
 
     Raises:
         ConfigError: The node does not have that context, the route cannot be in a cookie, or
@@ -77,7 +76,6 @@ class SessionBinding:
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
-        can_lock: bool = True,
     ) -> None:
         context = _context_of(node, context)
         _check(route, tracking)
@@ -85,12 +83,7 @@ class SessionBinding:
         if not isinstance(node, LocalSessions):
             settings = node.config.manager_of(context)
         lock = settings.lock
-        if lock != "none" and not can_lock:
-            raise ConfigError(
-                f"{lock!r} cannot work under this framework, which says nothing at the end of a "
-                "request; write 'none'",
-                key="manager.lock",
-            )
+        self.context = context
         self.tracking = tracking
         self.node = node
         self.manager: SessionManager = node.manager(context)
@@ -374,7 +367,8 @@ class SessionBinding:
             self._sent(held, began)
 
     def _sent(self, held: RequestSession, commit_began: float) -> None:
-        if self.pipeline.replication is not None:
+        # A commit outside of any request has not begun.
+        if self.pipeline.replication is not None and held.began:
             self.pipeline.replication.sent(held.began, commit_began, is_included=held.is_included)
 
     def _note(self, held: RequestSession, result: CommitResult) -> None:
