@@ -11,15 +11,18 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import msgspec
+from django.utils.module_loading import import_string
 
 from tribes.config import check_config, config_from
 from tribes.config.model import NodeConfig
+from tribes.web import django_node
 
 with warnings.catch_warnings():
     # Its remark on the HTTP library that it uses.
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
+DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
 PAGES = Path(__file__).parent.parent / "docs" / "embedding"
 
 
@@ -83,6 +86,9 @@ def test_django_page() -> None:
     assert len(codes) == 3
     for code in codes:
         check_config(config_from({"contexts": ["django"], **run(code)["TRIBES"]}))
+    names = run(codes[2])
+    msgspec.convert(names["TRIBES_WEB"], django_node.WebSettings)
+    assert issubclass(import_string(names["MIDDLEWARE"][0]), import_string(DJANGOS))
     engine = run(codes[0])["SESSION_ENGINE"]
     assert (PAGES.parent.parent / f"{engine.replace('.', '/')}.py").exists()
 
