@@ -76,9 +76,15 @@ class Server:
     """One run of a server, in a process group of its own."""
 
     def __init__(
-        self, command: str, group_port: int, log: Path, folder: Path = APPS, **environment: str
+        self,
+        command: str,
+        group_port: int,
+        log: Path,
+        folder: Path = APPS,
+        port: int = 0,
+        **environment: str,
     ) -> None:
-        self.port = free_tcp_port()
+        self.port = port or free_tcp_port()
         self.log = log
         program, *arguments = command.replace("PORT", str(self.port)).split()
         with log.open("wb") as output:
@@ -161,10 +167,16 @@ class Servers:
         self._made: list[Server] = []
 
     def start(
-        self, command: str, *, wait: bool = True, folder: Path = APPS, **environment: str
+        self,
+        command: str,
+        *,
+        wait: bool = True,
+        folder: Path = APPS,
+        port: int = 0,
+        **environment: str,
     ) -> Server:
         log = self._folder / f"{len(self._made)}.log"
-        server = Server(command, self._group_port, log, folder, **environment)
+        server = Server(command, self._group_port, log, folder, port, **environment)
         self._made.append(server)
         if wait:
             server.wait_ready()
