@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tomllib
 import warnings
@@ -10,7 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import httpx
 import msgspec
+import pytest
 from django.utils.module_loading import import_string
 
 from tribes.config import check_config, config_from
@@ -78,6 +81,23 @@ def test_starlette_page() -> None:
     with TestClient(names["app"]) as client:
         assert [client.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
     assert not names["node"].is_running
+
+
+@pytest.mark.parametrize("page", ["quart.md", "litestar.md"])
+def test_pages_of_other_asgi_frameworks(page: str) -> None:
+    """The application counts, by its cookie and with its lifespan."""
+    app = run(snippets(page)[0], {"__name__": __name__})["app"]
+    outer = getattr(app, "asgi_app", app)
+
+    async def main() -> list[str]:
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
+            try:
+                return [(await client.get("/")).text for _ in range(2)]
+            finally:
+                await outer.binding.life.aleave()
+
+    assert asyncio.run(main()) == ["visit 1", "visit 2"]
 
 
 def test_django_page() -> None:
