@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tomllib
 import warnings
@@ -10,7 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import httpx
 import msgspec
+import pytest
+from django.utils.module_loading import import_string
 
 from tests.runtime.attach_host import Host
 from tests.runtime.attach_host import settings as host_settings
@@ -18,12 +22,14 @@ from tests.snippets import blocks, run
 from tribes.config import check_config, config_from
 from tribes.config.model import NodeConfig
 from tribes.runtime.attached import _REFUSED
+from tribes.web import django_node
 
 with warnings.catch_warnings():
     # Its remark on the HTTP library that it uses.
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
+DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
 PAGES = Path(__file__).parent.parent / "docs" / "embedding"
 
 
@@ -101,12 +107,32 @@ def test_starlette_page() -> None:
     assert not names["node"].is_running
 
 
+@pytest.mark.parametrize("page", ["quart.md", "litestar.md"])
+def test_pages_of_other_asgi_frameworks(page: str) -> None:
+    """The application counts, by its cookie and with its lifespan."""
+    app = run(snippets(page)[0], {"__name__": __name__})["app"]
+    outer = getattr(app, "asgi_app", app)
+
+    async def main() -> list[str]:
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
+            try:
+                return [(await client.get("/")).text for _ in range(2)]
+            finally:
+                await outer.binding.life.aleave()
+
+    assert asyncio.run(main()) == ["visit 1", "visit 2"]
+
+
 def test_django_page() -> None:
     """The settings can be used; the engine is there (its tests have the rest)."""
     codes = snippets("django.md")
-    assert len(codes) == 2
+    assert len(codes) == 3
     for code in codes:
         check_config(config_from({"contexts": ["django"], **run(code)["TRIBES"]}))
+    names = run(codes[2])
+    msgspec.convert(names["TRIBES_WEB"], django_node.WebSettings)
+    assert issubclass(import_string(names["MIDDLEWARE"][0]), import_string(DJANGOS))
     engine = run(codes[0])["SESSION_ENGINE"]
     assert (PAGES.parent.parent / f"{engine.replace('.', '/')}.py").exists()
 

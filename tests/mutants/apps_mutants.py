@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.config import test_managers as managers
 from tests.config import test_tomcat_managers as xml
@@ -24,6 +24,7 @@ from tribes.config.tomcat import making
 from tribes.manager.delta import DeltaManager
 from tribes.manager.group import SessionGroup
 from tribes.runtime.sso import Login, SingleSignOn
+from tribes.web.answer_cookies import AnswerCookies
 from tribes.web.binding import SessionBinding
 from tribes.web.valve import ReplicationValve
 
@@ -163,7 +164,7 @@ _add(
 _add(
     "cookie kept",
     "A client keeps the cookie of a login that is over.",
-    (SessionBinding, "login_cookie", nothing),
+    (AnswerCookies, "login", nothing),
     test=_paired(sso.test_an_unknown_cookie_is_taken_from_the_client),
 )
 
@@ -181,10 +182,18 @@ _add(
         valves.test_t105_the_filter_matches_the_whole_decoded_path, "/a.gif", "/shop/a.gif", False
     ),
 )
+_commit = SessionBinding.commit
+
+
+def _unless_filtered(binding: SessionBinding, held: Any) -> None:
+    if not held.is_filtered:
+        _commit(binding, held)
+
+
 _add(
     "filtered is lost",
     "What a filtered request changed is dropped.",
-    (SessionBinding, "_commit_filtered", nothing),
+    (SessionBinding, "commit", lambda self, held, can_refuse=True: _unless_filtered(self, held)),
     test=valves.test_t105_nobody_waits_for_what_a_filtered_request_changed,
 )
 _add(

@@ -9,9 +9,18 @@ from typing import Any
 from tests.manager import test_delta_rows
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tests.web import test_flask, test_neighbours, test_valve, test_wire_identity
+from tests.web import (
+    adapters,
+    test_django_requests,
+    test_each_adapter,
+    test_flask,
+    test_neighbours,
+    test_valve,
+    test_wire_identity,
+)
 from tribes.manager.unknown import UnknownEntries
-from tribes.web import flask, pipeline
+from tribes.web import django_node, django_requests, flask, pipeline
+from tribes.web.answer_cookies import AnswerCookies
 from tribes.web.cookies import CookieSettings
 from tribes.web.crawlers import CrawlerSessions
 from tribes.web.draining import Draining
@@ -109,7 +118,7 @@ _add(
     ),
     test=partial(
         test_neighbours.test_t114_a_drained_node_serves_only_whose_session_lives,
-        test_neighbours.Wsgi,
+        adapters.Wsgi,
         "gateway",
         "DIS",
         "known",
@@ -121,7 +130,7 @@ _add(
     (pipeline, "location", _as_it_came),
     test=partial(
         test_neighbours.test_t114_the_id_goes_from_the_url_and_nothing_else,
-        test_neighbours.Wsgi,
+        adapters.Wsgi,
         "//evil.test/a",
         "",
         "/evil.test/a",
@@ -133,14 +142,14 @@ _add(
     (CrawlerSessions, "find", lambda self, identity: None),
     test=partial(
         test_neighbours.test_t114_a_hundred_requests_of_a_robot_are_one_session,
-        test_neighbours.Wsgi,
+        adapters.Wsgi,
     ),
 )
 _add(
     "everybody is a robot",
     "Clients at one address get one session.",
     (CrawlerSessions, "identity", lambda self, request: "robot"),
-    test=partial(test_neighbours.test_t114_a_session_for_each_identity, test_neighbours.Wsgi),
+    test=partial(test_neighbours.test_t114_a_session_for_each_identity, adapters.Wsgi),
 )
 _add(
     "inclusion uncounted",
@@ -159,4 +168,36 @@ _add(
     "A store that does not answer is an error of the application.",
     (flask, "StoreError", ZeroDivisionError),
     test=test_flask.test_a_session_that_cannot_be_looked_up_is_answered_by_503,
+)
+_add(
+    "Flask sends nobody away",
+    "An answer that is given in place of the application's is not put in the place of a page.",
+    (flask, "_replace", nothing),
+    test=test_flask.test_a_session_that_cannot_be_looked_up_is_nobody_elses_to_answer,
+)
+_add(
+    "route forced on Flask",
+    "The cookie of a permanent session has this node's route although that is switched off.",
+    (AnswerCookies, "is_news", lambda self, held, value: value != held.offered),
+    test=test_each_adapter.test_t102_binding_can_be_off_where_the_cookie_is_sent_again,
+)
+_add(
+    "Django keeps its route",
+    "Under Django a session of another node is not bound to this one.",
+    (django_requests.SessionMiddleware, "_write_id", nothing),
+    test=partial(
+        test_each_adapter.test_t101_a_session_from_another_node_is_bound_to_this_one,
+        adapters.Django,
+    ),
+)
+_add(
+    "settings silently left out",
+    "What only our middleware can do is configured under Django's own, and nobody says so.",
+    (django_node, "_refuse_without_middleware", nothing),
+    test=partial(
+        test_django_requests.test_what_needs_the_middleware_is_refused_without_it,
+        {},
+        {"route": "web1"},
+        "TRIBES_WEB",
+    ),
 )

@@ -20,7 +20,7 @@ from tribes.manager.locks import ClusterLocks
 from tribes.manager.messages import Hello
 from tribes.manager.record import parse
 from tribes.runtime import session_locks
-from tribes.web.binding import SessionBinding
+from tribes.web import turns
 from tribes.wire.codec import pack
 
 if TYPE_CHECKING:
@@ -253,6 +253,6 @@ _lock(
 _lock(
     "old session served",
     "Who waited for the lock sees the session as it was before.",
-    (SessionBinding, "_locked", nothing),
+    (turns, "look_again", nothing),
     test=test_web_locks.test_who_waited_sees_what_the_request_before_did_also_its_logout,
 )

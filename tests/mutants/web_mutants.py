@@ -20,6 +20,8 @@ from tribes.web import flask, signing, urls
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings, cookie_values
 from tribes.web.flask import FlaskSession
+from tribes.web.lookup import SessionLookup
+from tribes.web.node_life import NodeLife
 from tribes.web.request_session import RequestSession
 from tribes.web.wsgi import _Answer
 
@@ -28,7 +30,7 @@ def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> N
     registry.add(f"web: {name}", text, *patches, test=test)
 
 
-_find = SessionBinding.find
+_find = SessionLookup.find
 _open = SessionBinding.open
 _commit = SessionBinding.commit
 _acommit = SessionBinding.acommit
@@ -37,7 +39,7 @@ _header = CookieSettings.header
 
 
 def _first_only(
-    self: SessionBinding, headers: Iterable[bytes], name: str, request: Any = None
+    self: SessionLookup, headers: Iterable[bytes], name: str, request: Any = None
 ) -> Any:
     value = cookie_values(headers, name)[:1]
     return _find(self, [f"{name}={value[0]}".encode()] if value else [], name, request)
@@ -60,7 +62,7 @@ def _unguarded(custom: Any, value: object) -> object:
 _add(
     "first cookie only",
     "Of several cookies of one name only the first is looked at.",
-    (SessionBinding, "find", _first_only),
+    (SessionLookup, "find", _first_only),
     test=test_wsgi.test_t99_of_several_cookies_the_one_that_names_a_session_counts,
 )
 _add(
@@ -114,7 +116,7 @@ _add(
 _add(
     "failed start forgotten",
     "A node that cannot start fails the first request only.",
-    (SessionBinding, "_has_ended", lambda self, node: node.was_started and not node.is_running),
+    (NodeLife, "_has_ended", lambda self, node: node.was_started and not node.is_running),
     test=test_wsgi.test_node_that_cannot_start_fails_every_request,
 )
 _add(

@@ -268,7 +268,7 @@ async def test_trio_server_without_start_up(make_config: MakeConfig) -> None:
             for _ in range(3):
                 nursery.start_soon(ask)
     assert statuses == [200] * 3
-    await middleware.binding.aleave()
+    await middleware.binding.life.aleave()
     assert not channel.is_running
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -36,33 +37,61 @@ SERVERS = {
         2,
     ),
     "gunicorn": ("gunicorn --workers 2 --bind 127.0.0.1:PORT wsgi_app:application", 2),
+    "gunicorn, preloaded": (
+        "gunicorn --workers 2 --preload --bind 127.0.0.1:PORT wsgi_app:application",
+        2,
+    ),
+    "gunicorn with threads": (
+        "gunicorn --workers 2 --worker-class gthread --threads 4 --bind 127.0.0.1:PORT"
+        " wsgi_app:application",
+        2,
+    ),
     "gunicorn with threads, preloaded": (
         "gunicorn --workers 2 --threads 4 --preload --bind 127.0.0.1:PORT wsgi_app:application",
         2,
     ),
     "waitress": ("waitress-serve --listen=127.0.0.1:PORT wsgi_app:application", 1),
+    "runserver": ("python django_app.py runserver --noreload 127.0.0.1:PORT", 1),
     "uwsgi": (
         "uwsgi --http-socket 127.0.0.1:PORT --module wsgi_app:application --master --processes 2"
         " --enable-threads --die-on-term",
         2,
     ),
 }
-RECYCLING = "gunicorn --workers 2 --threads 4 --max-requests 5 --bind 127.0.0.1:PORT" + (
-    " wsgi_app:application"
-)
+RECYCLING = {
+    "gunicorn": "--workers 2",
+    "gunicorn, preloaded": "--workers 2 --preload",
+    "gunicorn with threads": "--workers 2 --threads 4",
+    "gunicorn with threads, preloaded": "--workers 2 --threads 4 --preload",
+}
+PATIENT = "--timeout-worker-healthcheck 60"  # docs/embedding/uvicorn.md
+RELOADING = {
+    "uvicorn": "uvicorn asgi_app:app --port PORT --reload",
+    "hypercorn": "hypercorn --reload --bind 127.0.0.1:PORT asgi_app:app",
+    "gunicorn": "gunicorn --reload --bind 127.0.0.1:PORT wsgi_app:application",
+    "runserver": "python django_app.py runserver 127.0.0.1:PORT",
+}
 
 
 class Server:
     """One run of a server, in a process group of its own."""
 
-    def __init__(self, command: str, group_port: int, log: Path, **environment: str) -> None:
-        self.port = free_tcp_port()
+    def __init__(
+        self,
+        command: str,
+        group_port: int,
+        log: Path,
+        folder: Path = APPS,
+        port: int = 0,
+        **environment: str,
+    ) -> None:
+        self.port = port or free_tcp_port()
         self.log = log
         program, *arguments = command.replace("PORT", str(self.port)).split()
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [BIN / program, *arguments],
-                cwd=APPS,
+                cwd=folder,
                 env={
                     **os.environ,
                     "GROUP_PORT": str(group_port),
@@ -113,8 +142,10 @@ class User:
         answer = server.get(self.cookie, path)
         assert answer.status_code == 200, server.log.read_text()
         if given := answer.headers.get("set-cookie"):
-            assert not self.cookie, "the session was lost"
-            self.cookie = given.partition(";")[0]
+            given = given.partition(";")[0].strip()
+            # Django sends it again with every change, to renew its age.
+            assert self.cookie in ("", given), "the session was lost"
+            self.cookie = given
         seen = answer.json()
         assert seen["visits"] == self.visits + 1, server.log.read_text()
         self.visits = seen["visits"]
@@ -138,9 +169,17 @@ class Servers:
         self._group_port = free_udp_port()
         self._made: list[Server] = []
 
-    def start(self, command: str, *, wait: bool = True, **environment: str) -> Server:
+    def start(
+        self,
+        command: str,
+        *,
+        wait: bool = True,
+        folder: Path = APPS,
+        port: int = 0,
+        **environment: str,
+    ) -> Server:
         log = self._folder / f"{len(self._made)}.log"
-        server = Server(command, self._group_port, log, **environment)
+        server = Server(command, self._group_port, log, folder, port, **environment)
         self._made.append(server)
         if wait:
             server.wait_ready()
@@ -191,9 +230,12 @@ def test_a_session_goes_from_worker_to_worker_and_server_to_server(
         user.visit(two)
 
 
-def test_recycled_workers_and_a_reload_lose_nothing(servers: Servers) -> None:
+@pytest.mark.parametrize("name", RECYCLING)
+def test_recycled_workers_and_a_reload_lose_nothing(servers: Servers, name: str) -> None:
     """Gunicorn ends a worker after five requests, and all of them on SIGHUP."""
-    server = servers.start(RECYCLING)
+    server = servers.start(
+        f"gunicorn {RECYCLING[name]} --max-requests 5 --bind 127.0.0.1:PORT wsgi_app:application"
+    )
     users = [User() for _ in range(3)]
     for turn in range(20):
         if turn == 10:
@@ -203,7 +245,57 @@ def test_recycled_workers_and_a_reload_lose_nothing(servers: Servers) -> None:
     assert len(set.union(*(user.pids for user in users))) > 6
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "gunicorn"])
+def keep_visiting(user: User, server: Server, is_done: Callable[[], object]) -> None:
+    """Until something has happened; a request that nobody took may be repeated."""
+
+    def is_over() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            user.visit(server)
+        return bool(is_done())
+
+    until(is_over, 40)
+
+
+@pytest.mark.parametrize("name", RELOADING)
+def test_a_reload_while_developing_loses_nothing(
+    servers: Servers, name: str, tmp_path: Path
+) -> None:
+    """The program's file is saved again, so its server runs it anew; another server keeps on."""
+    folder = tmp_path / "apps"
+    shutil.copytree(APPS, folder)
+    one = servers.start(RELOADING[name], wait=False, folder=folder)
+    two = servers.start(SERVERS[name][0], wait=False)
+    one.wait_ready()
+    two.wait_ready()
+    user = User()
+    user.visit(one)
+    user.visit(two)
+    before = set(user.pids)
+    for file in folder.glob("*.py"):
+        file.write_text(file.read_text() + "\n# saved again\n")
+    keep_visiting(user, one, lambda: len(user.pids - before) >= 1)
+    user.visit(two)
+
+
+def test_uvicorns_workers_are_replaced_on_a_hangup(servers: Servers) -> None:
+    """One after another; what they had, another process keeps meanwhile."""
+    one = servers.start(f"uvicorn asgi_app:app --port PORT --workers 2 {PATIENT}", wait=False)
+    two = servers.start(SERVERS["uvicorn"][0], wait=False)
+    one.wait_ready()
+    two.wait_ready()
+    user = User()
+    user.visit_all(one, 2)
+    user.visit(two)
+    before = set(user.pids)
+    one.process.send_signal(signal.SIGHUP)
+    keep_visiting(user, one, lambda: len(user.pids - before) == 2)
+    user.visit(two)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SERVERS if "preloaded" not in name and name not in ("uwsgi",)],
+)
 def test_a_blocking_view_does_not_get_its_process_removed(servers: Servers, name: str) -> None:
     """A view keeps its event loop or thread for 2.5 times the drop time."""
     one, two = (servers.start(SERVERS[name][0], wait=False) for _ in range(2))

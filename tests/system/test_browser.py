@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -86,6 +87,14 @@ class Browser:
         sizes = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", self._session, **sizes)
 
+    def photograph(self, folder: Path) -> None:
+        """The page at a desktop's width and a phone's, as files to look at; it fits both."""
+        for name, width in (("desktop", 1280), ("phone", 390)):
+            self.resize(width, 900)
+            assert self.js("document.documentElement.scrollWidth") <= width
+            found = self._call("Page.captureScreenshot", self._session, captureBeyondViewport=True)
+            (folder / f"{name}.png").write_bytes(base64.b64decode(found["data"]))
+
     def open(self, url: str) -> None:
         self.navigate(url)
         self.until("document.readyState == 'complete' && !document.getElementById('add').disabled")
@@ -152,7 +161,7 @@ def browser(needs: Any) -> Iterator[Browser]:
 
 
 def test_a_person_kills_the_node_and_keeps_the_session(
-    demo: tuple[subprocess.Popen[str], list[str]], browser: Browser
+    demo: tuple[subprocess.Popen[str], list[str]], browser: Browser, tmp_path: Path
 ) -> None:
     """Add three, kill this node by its button, open another one: same id, same counter."""
     process, urls = demo
@@ -164,6 +173,7 @@ def test_a_person_kills_the_node_and_keeps_the_session(
         browser.until(f"document.getElementById('count').textContent.trim() == '{count}'")
     live = "document.querySelectorAll('[data-state=live], [data-state=self]').length"
     browser.until(f"{live} == 3")
+    browser.photograph(tmp_path)
     browser.open(urls[1] + "/")
     tile = "document.querySelector('[data-node=\"node-1\"]')"
     browser.until(f"!{tile}.querySelector('.kill').disabled")

@@ -27,7 +27,9 @@ def text(page: Browser, name: str) -> str:
     return str(page.js(f"document.getElementById('{name}').textContent"))
 
 
-def test_the_page_follows_the_group(start: Callable[..., Node], browser: Browser) -> None:
+def test_the_page_follows_the_group(
+    start: Callable[..., Node], browser: Browser, tmp_path: Path
+) -> None:
     """Members come, hang, answer again and die; charts run; nothing is wider than a phone; when the
     node has gone, the page says so.
     """
@@ -45,6 +47,7 @@ def test_the_page_follows_the_group(start: Callable[..., Node], browser: Browser
     for width in (1280, 390, 320):
         browser.resize(width, 800)
         assert browser.js("document.documentElement.scrollWidth") <= width
+    browser.photograph(tmp_path)
     second.process.send_signal(signal.SIGSTOP)
     browser.until("document.getElementById('suspected-n').textContent === '1'")
     browser.until("document.getElementById('members').textContent.includes('suspected')")

@@ -25,7 +25,6 @@ from tribes.config import config_from
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.attached import AttachedNode
 from tribes.runtime.background import BackgroundNode
-from tribes.web.binding import SessionBinding
 
 TRIBES = {
     "name": "web-1",
@@ -94,6 +93,7 @@ from django.db import connection  # noqa: E402
 from django.test import AsyncClient, Client, override_settings  # noqa: E402
 
 from tribes.web import django as engine  # noqa: E402
+from tribes.web import django_node  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -499,7 +499,7 @@ def test_async_views_and_methods() -> None:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node whose members answer as the test says."""
     node = Node(on_unreplicated="error")
-    monkeypatch.setattr(engine, "_binding", SessionBinding(node))  # type: ignore[arg-type]
+    monkeypatch.setattr(django_node, "_binding", django_node.bound(node))  # type: ignore[arg-type]
     return node
 
 

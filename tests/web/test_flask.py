@@ -420,3 +420,55 @@ def test_a_session_that_cannot_be_looked_up_is_answered_by_503() -> None:
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers.getlist("Set-Cookie") == []
+
+
+def test_a_session_that_cannot_be_looked_up_is_nobody_elses_to_answer() -> None:
+    """Also where the application asks for the login before each view: it would send the user to
+    log in again, because the session that nobody found seems to be empty.
+    """
+    node = Node()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StoreError("does not answer")
+
+    app = make({"count": count}, node)
+
+    def log_in() -> Any:
+        return None if "count" in flask.session else flask.redirect("/login")
+
+    def sorry(_: Any) -> Any:
+        return "sorry", 503
+
+    app.before_request(log_in)
+    app.register_error_handler(503, sorry)
+
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session["count"] = 1
+    assert client.get("/count").text == "2"
+    node.manager("app").find = fail  # type: ignore[method-assign]
+    answer = client.get("/count")
+    assert answer.status_code == 503
+    assert "try again" in answer.text
+    app.before_request_funcs.clear()
+    assert client.get("/count").text == "sorry", "the application's page of a 503 stays"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_view_that_fails_in_debug_mode_keeps_nothing(own: bool) -> None:
+    """As with Flask's own sessions: the debugger's page is the answer, and Flask saves none."""
+
+    def broken() -> str:
+        flask.session["seen"] = 1
+        raise RuntimeError("mine")
+
+    app = make({"broken": broken, "count": count, "look": look}, own=own)
+    client = app.test_client()
+    client.get("/count")
+    app.debug = True
+    with pytest.raises(RuntimeError, match="mine"):
+        client.get("/broken")
+    assert client.get("/look").text == "{'count': 1}"
+    app.debug = app.testing = False
+    client.get("/broken")
+    assert client.get("/look").text == "{'count': 1, 'seen': 1}"

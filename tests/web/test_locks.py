@@ -13,7 +13,6 @@ import pytest
 from tests.web.nodes import Node, until
 from tests.web.test_asgi import ask
 from tests.web.test_wsgi import PLAIN, serve
-from tribes.errors import ConfigError
 from tribes.runtime.session_locks import SessionLocks
 from tribes.web.asgi import SessionMiddleware as AsgiMiddleware
 from tribes.web.binding import SessionBinding
@@ -238,9 +237,3 @@ def test_flask_requests_take_turns_and_give_it_back() -> None:
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     other.release()
     assert client.get("/add").text == "3"
-
-
-def test_an_adapter_that_is_not_told_of_the_end_refuses_the_setting() -> None:
-    node: Any = Node(lock="cluster")
-    with pytest.raises(ConfigError, match=r"manager\.lock.*'cluster'"):
-        SessionBinding(node, can_lock=False)

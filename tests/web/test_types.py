@@ -33,8 +33,7 @@ from tests.manager.test_type_table import exactly
 from tests.manager.type_table import TABLE, Row
 from tests.web import test_django, test_flask, test_wsgi
 from tests.web.nodes import Node
-from tribes.web import SessionMiddleware
-from tribes.web import django as engine
+from tribes.web import SessionMiddleware, django_node
 from tribes.web.wsgi import SESSION
 
 with warnings.catch_warnings():
@@ -91,13 +90,13 @@ def in_django(node: Node, *views: View) -> None:
     route = path("types/<int:number>", each)
     test_django.URLS.urlpatterns.append(route)
     clear_url_caches()
-    before, engine._binding = engine._binding, engine.bound(any_node)
+    before, django_node._binding = django_node._binding, django_node.bound(any_node)
     client = test_client.Client()
     try:
         for number in range(len(views)):
             assert client.get(f"/types/{number}").status_code == 200
     finally:
-        engine._binding = before
+        django_node._binding = before
         test_django.URLS.urlpatterns.remove(route)
         clear_url_caches()
 

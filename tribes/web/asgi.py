@@ -108,8 +108,8 @@ class SessionMiddleware:
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
         elif kind in ("http", "websocket") and not self.binding.is_filtered(scope.get("path", "")):
-            if self.binding.must_join:
-                await self.binding.ajoin()
+            if self.binding.life.must_join:
+                await self.binding.life.ajoin()
             if self._ready_path and kind == "http" and scope.get("path") == self._ready_path:
                 await answer_ready(send, is_ready=self.binding.node.is_ready)
                 return
@@ -189,15 +189,15 @@ class SessionMiddleware:
         async def receive_and_start() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self.binding.ajoin()
+                await self.binding.life.ajoin()
             return message
 
         async def send_and_stop(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
-                await self.binding.aleave()
+                await self.binding.life.aleave()
             await send(message)
 
         try:
             await self.app(scope, receive_and_start, send_and_stop)
         finally:
-            await self.binding.aleave()
+            await self.binding.life.aleave()

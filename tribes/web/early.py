@@ -13,34 +13,34 @@ from tribes.errors import ConfigError
 from tribes.runtime.hosts import is_in_new_worker
 
 if TYPE_CHECKING:
-    from tribes.web.binding import SessionBinding
+    from tribes.web.node_life import NodeLife
 
 __all__ = ["start_with_worker"]
 
 log = structlog.get_logger("tribes")
 
-_waiting: weakref.WeakSet[SessionBinding] = weakref.WeakSet()
+_waiting: weakref.WeakSet[NodeLife] = weakref.WeakSet()
 """Of applications that were made before the workers were: gunicorn's ``--preload``."""
 
 
-def start_with_worker(binding: SessionBinding) -> None:
-    """Start the binding's node now, if this process is a new worker, or when it becomes one."""
-    _waiting.add(binding)
+def start_with_worker(life: NodeLife) -> None:
+    """Start the node now, if this process is a new worker, or when it becomes one."""
+    _waiting.add(life)
     _start_here()
 
 
 def _start_here() -> None:
     if not is_in_new_worker():
         return
-    for binding in list(_waiting):
-        _waiting.discard(binding)
+    for life in list(_waiting):
+        _waiting.discard(life)
         # The worker goes on meanwhile; its first request waits for what is left of it.
-        threading.Thread(target=_start, args=(binding,), daemon=True).start()
+        threading.Thread(target=_start, args=(life,), daemon=True).start()
 
 
-def _start(binding: SessionBinding) -> None:
+def _start(life: NodeLife) -> None:
     try:
-        binding.join()
+        life.join()
     except ConfigError as error:
         # Raised for every request too; who looks at the log shall not wait for the first.
         log.error("the node does not start", error=str(error))

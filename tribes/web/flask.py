@@ -7,11 +7,12 @@ before the response head leaves; so does this.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from flask import Response
 from flask.sessions import SessionInterface, SessionMixin
 from markupsafe import Markup
-from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
+from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 
 from tribes.errors import (
     SessionInUseError,
@@ -22,11 +23,12 @@ from tribes.errors import (
 from tribes.web import refusal
 from tribes.web.binding import SessionBinding
 from tribes.web.cookies import CookieSettings
+from tribes.web.ready import ready_answer
 from tribes.web.request_session import RequestSession
 from tribes.web.wsgi import request_line
 
 if TYPE_CHECKING:
-    from flask import Flask, Request, Response
+    from flask import Flask, Request
 
     from tribes.manager.base import SessionManager
     from tribes.manager.policy import OnUnreplicated
@@ -35,6 +37,14 @@ if TYPE_CHECKING:
     from tribes.runtime.local import LocalSessions
 
 __all__ = ["FlaskSession", "TribesSessions"]
+
+
+class _Instead(NamedTuple):
+    """An answer that is given whatever the application says."""
+
+    status: str
+    fields: list[tuple[str, str]]
+    body: bytes
 
 
 class FlaskSession(RequestSession, SessionMixin):
@@ -54,6 +64,7 @@ class FlaskSession(RequestSession, SessionMixin):
         self.accessed = False
         self.is_cleared = False
         self.is_secure = is_secure
+        self.instead: _Instead | None = None
 
     @property
     def new(self) -> bool:  # type: ignore[override]  # a plain attribute there
@@ -104,6 +115,8 @@ class TribesSessions(SessionInterface):
         route: This node's name for a sticky balancer, appended to the id in the cookie.
         on_unreplicated: What to do when a commit is on too few members, instead of what the
             manager's configuration says; see :class:`tribes.web.asgi.SessionMiddleware`.
+        ready_path: Path at which a balancer asks whether to send requests here: 200 when this node
+            has the others' sessions and is not about to leave, else 503. Empty: there is none.
 
     Raises:
         ConfigError: See :class:`tribes.web.wsgi.SessionMiddleware`.
@@ -117,11 +130,13 @@ class TribesSessions(SessionInterface):
         cookie: CookieSettings | None = None,
         route: str = "",
         on_unreplicated: OnUnreplicated | None = None,
+        ready_path: str = "",
     ) -> None:
         self.binding = SessionBinding(
             node, context=context, cookie=cookie, route=route, on_unreplicated=on_unreplicated
         )
         self._cookie = cookie
+        self._ready_path = ready_path
         # The one type of Flask's own serializer that the codec does not have.
         self.binding.manager.codec.register(
             Markup, name="markupsafe.Markup", encode=str, decode=Markup
@@ -130,8 +145,10 @@ class TribesSessions(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
         """Find the session of a request; None: it has none, not even a new one."""
         binding = self.binding
-        if binding.must_join:
-            binding.join()
+        if binding.life.must_join:
+            binding.life.join()
+        if self._ready_path and request.path == self._ready_path:
+            return self._aside(request, *ready_answer(is_ready=binding.node.is_ready))
         if binding.is_filtered(request_line(request.environ).path):
             return None
         cookies = (request.environ.get("HTTP_COOKIE", "").encode("latin-1"),)
@@ -139,30 +156,56 @@ class TribesSessions(SessionInterface):
         line = request_line(request.environ) if binding.wants_request else None
         if line is not None and binding.manager.ignores(line):
             held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
-            held.waiting = lambda: binding.find(cookies, name, line)
+            held.waiting = lambda: binding.lookup.find(cookies, name, line)
         else:
             try:
-                binding.bring(cookies, name)
-                found = binding.find(cookies, name, line)
+                binding.lookup.bring(cookies, name)
+                found = binding.lookup.find(cookies, name, line)
                 held = FlaskSession(binding.manager, *found, is_secure=request.is_secure)
                 binding.lock(held)
             except (StoreError, SessionLockTimeoutError) as why:
-                # What Flask raises in place of the view, as if there were none: an error raised
-                # here would be a 500.
-                is_in_use = isinstance(why, SessionInUseError)
-                kind = TooManyRequests if is_in_use else ServiceUnavailable
-                request.routing_exception = kind(refusal.BODY.decode(), retry_after=1)
-                held = FlaskSession(binding.manager, None, "", is_secure=request.is_secure)
-                held.is_sealed = True
-                return held
+                # Nobody knows whether there is a session; a new one would log the user out.
+                kind = TooManyRequests if isinstance(why, SessionInUseError) else ServiceUnavailable
+                error = kind(refusal.BODY.decode(), retry_after=1)
+                answer = refusal.status_of(why), refusal.head(), refusal.BODY
+                return self._aside(request, *answer, error)
         binding.logged_in(held, cookies)
+        away = binding.away(
+            held, request.environ, cookies, is_secure=request.is_secure, cookie=self.cookie(app)
+        )
+        if away is not None:
+            return self._aside(request, str(away[0]), away[1], b"")
         path = request.environ.get("SCRIPT_NAME", "") + request.path
         binding.begin(held, path, request.environ)
+        return held
+
+    def _aside(
+        self,
+        request: Request,
+        status: str,
+        fields: list[tuple[str, str]],
+        body: bytes,
+        error: HTTPException | None = None,
+    ) -> FlaskSession:
+        """Have a request answered without its session and its view.
+
+        An error raised in `open_session` would be a 500, so Flask raises this one in place of the
+        view, and handlers of the application make a page of it. What its ``before_request`` answers
+        meanwhile, of a session that seems to be empty, is replaced.
+        """
+        request.routing_exception = error or _Answered(status, fields, body)
+        held = FlaskSession(self.binding.manager, None, "", is_secure=request.is_secure)
+        held.instead = _Instead(status, fields, body)
+        held.is_sealed = True
         return held
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and write the cookie."""
         held = cast("FlaskSession", session)
+        if held.instead is not None:
+            if response.status_code != int(held.instead.status[:3]):
+                _replace(response, *held.instead)
+            return
         if held.waiting is not None:
             held.is_sealed = True
             return
@@ -179,28 +222,19 @@ class TribesSessions(SessionInterface):
         try:
             self.binding.commit(held)
         except SessionNotReplicatedError:
-            _refuse(response)
-        header = self.binding.set_cookie(
+            _replace(response, refusal.STATUS, refusal.head(), refusal.BODY)
+        cookies = self.binding.set_cookies(
             held,
             is_secure=held.is_secure,
             cookie=self.cookie(app),
             max_age_s=lifetime_s if is_permanent else None,
             always=is_permanent and self.should_set_cookie(app, held),
         )
-        if header is not None:
+        for header in cookies:
             response.headers.add("Set-Cookie", header.decode("latin-1"))
+        if cookies:
+            # No cache may give one client's cookie to another.
             response.vary.add("Cookie")
-        token = self.binding.set_token(
-            held,
-            is_secure=held.is_secure,
-            cookie=self.cookie(app),
-            max_age_s=lifetime_s if is_permanent else None,
-        )
-        if token is not None:
-            response.headers.add("Set-Cookie", token.decode("latin-1"))
-        login = self.binding.login_cookie(held, is_secure=held.is_secure)
-        if login is not None:
-            response.headers.add("Set-Cookie", login.decode("latin-1"))
         # What a streamed body or a teardown function changes after this.
         response.call_on_close(lambda: self._end(held))
         if not response.is_streamed or response.status_code >= 400:
@@ -252,13 +286,20 @@ def _cookie_of(
     )
 
 
-def _refuse(response: Response) -> None:
-    """Turn an answer into the refusal."""
+class _Answered(HTTPException):
+    """Ends a request before its view, with an answer that is no error."""
+
+    def __init__(self, status: str, fields: list[tuple[str, str]], body: bytes) -> None:
+        super().__init__(response=Response(body, status, fields))
+
+
+def _replace(response: Response, status: str, fields: list[tuple[str, str]], body: bytes) -> None:
+    """Turn an answer into another one."""
     close = getattr(response.response, "close", None)
     if close is not None:
         response.call_on_close(close)
     response.direct_passthrough = False
-    response.status = refusal.STATUS
+    response.status = status
     response.headers.clear()
-    response.headers.extend(refusal.head())
-    response.response = [refusal.BODY]
+    response.headers.extend(fields)
+    response.response = [body]

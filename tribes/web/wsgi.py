@@ -104,8 +104,8 @@ class SessionMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Run one request."""
         binding = self.binding
-        if binding.must_join:
-            binding.join()
+        if binding.life.must_join:
+            binding.life.join()
         if self._ready_path and environ.get("PATH_INFO") == self._ready_path:
             status, headers, text = ready_answer(is_ready=binding.node.is_ready)
             start_response(status, headers)

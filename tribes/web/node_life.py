@@ -1,0 +1,130 @@
+"""When a web application's node starts, joins and leaves: by the server's hooks, or by requests.
+
+Under a server that tells of its start-up that is the moment. Elsewhere, and in a forked worker, the
+first request of a process starts the node, and waits with those that come meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, cast, final
+
+import structlog
+
+from tribes.errors import ConfigError, LocalProtocolError
+from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.native import ChannelTask
+from tribes.runtime.waiters import in_thread, refuse_in_event_loop
+from tribes.web.early import start_with_worker
+
+if TYPE_CHECKING:
+    from tribes.manager.base import SessionManager
+    from tribes.runtime.handle import NodeHandle
+    from tribes.runtime.local import LocalSessions
+
+__all__ = ["NodeLife"]
+
+log = structlog.get_logger("tribes")
+
+
+@final
+class NodeLife:
+    """Starts and stops one application's node, and waits for what it needs. Used from any thread.
+
+    Args:
+        node: The member of the group in this process.
+        manager: Of the application's sessions.
+    """
+
+    def __init__(
+        self, node: NodeHandle | GroupChannel | LocalSessions, manager: SessionManager
+    ) -> None:
+        self.node = node
+        self.manager = manager
+        self._started_in = 0
+        """The process in which the adapter started the node."""
+        self._joined_in = 0
+        """The process in which it has waited for the others' sessions."""
+        self._refusal: ConfigError | None = None
+        """Why the node could not start."""
+        self._native: ChannelTask | None = None
+        if not isinstance(node, GroupChannel):
+            start_with_worker(self)
+
+    @property
+    def must_join(self) -> bool:
+        """Whether a request must call `join` first.
+
+        So under a server that tells no start-up, in a forked worker, and while another request
+        waits for that.
+        """
+        return (
+            self._joined_in != os.getpid()
+            or self.manager.revive is not None
+            or not self.node.is_running
+        )
+
+    def join(self) -> None:
+        """Start the node unless that was done, and wait until it has the others' sessions.
+
+        Raises:
+            ConfigError: The node cannot start; raised for every request.
+            LocalProtocolError: It would block an event loop.
+        """
+        # A channel has no call that blocks.
+        node = cast("NodeHandle | LocalSessions", self.node)
+        if self._has_ended(node):
+            return
+        refuse_in_event_loop("await node.await_joined()")
+        self._start(node)
+        self._joined(is_complete=node.wait_joined())
+
+    async def ajoin(self) -> None:
+        """The same in a task of asyncio or trio."""
+        node = self.node
+        if isinstance(node, GroupChannel):
+            if not node.is_running:
+                self._native = self._native or ChannelTask(node)
+                await self._native.start()
+        elif self._has_ended(node):
+            return
+        else:
+            await in_thread(partial(self._start, node))
+        self._joined(is_complete=await node.await_joined())
+
+    async def aleave(self) -> None:
+        """Stop the node if the adapter has started it."""
+        if self._native is not None:
+            await self._native.stop()
+        elif not isinstance(self.node, GroupChannel) and (
+            self._started_in == os.getpid() and self.node.is_running
+        ):
+            # Not a second time: when the server has its answer it may cancel whoever still waits.
+            await in_thread(self.node.stop)
+
+    def _has_ended(self, node: NodeHandle | LocalSessions) -> bool:
+        """Whether the node has ended: what is in this process's memory can still be served."""
+        if self._refusal is not None:
+            raise self._refusal
+        return self.manager.revive is None and node.was_started and not node.is_running
+
+    def _start(self, node: NodeHandle | LocalSessions) -> None:
+        if node.was_started or self.manager.revive is not None:
+            return
+        try:
+            node.start()
+        except LocalProtocolError:
+            # Another request has just started it.
+            if not node.was_started:
+                raise
+        except ConfigError as error:
+            self._refusal = error
+            raise
+        else:
+            self._started_in = os.getpid()
+
+    def _joined(self, *, is_complete: bool) -> None:
+        self._joined_in = os.getpid()
+        if not is_complete:
+            log.warning("serving before all sessions have arrived")
