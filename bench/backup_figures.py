@@ -41,7 +41,7 @@ class Counted:
 def fetch(node: SimNode, session_id: str) -> None:
     """What a request does first."""
     manager = node.manager("app")
-    if manager.is_elsewhere(session_id):
+    if isinstance(manager, BackupManager) and manager.is_elsewhere(session_id):
         core, done = node.core.sessions.replicators["app"], list[object]()
         assert isinstance(core, BackupReplicator)
         core.fetch(session_id, done.append, node.clock.monotonic())

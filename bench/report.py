@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def _machine(rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def _summary(rows: Iterable[Mapping[str, Any]]) -> str:
+def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "| row | ours | Tomcat | ours / Tomcat | Redis | memcached | goal | reached |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -84,6 +84,8 @@ def _summary(rows: Iterable[Mapping[str, Any]]) -> str:
             f"{'–' if ratio is None else _short(ratio)} | {peers[1]} | {peers[2]} | "
             f"{row['goal']} | {met} |"
         )
+    if missing := sorted(set(ROWS) - {row["row"] for row in rows}):
+        lines.append(f"\nNot measured in these results: {', '.join(missing)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -40,9 +40,9 @@ RUNS = 5
 TEXT = "x" * 2000
 
 
-def program(name: str, *others: str) -> str:
+def program(*programs: str) -> str:
     """Where a program is; the tests' fixture does the same."""
-    return next(path for each in (name, *others) if (path := shutil.which(each)))
+    return next(path for each in programs if (path := shutil.which(each)))
 
 
 def change(session: MutableMapping[str, Any]) -> None:

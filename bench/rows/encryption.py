@@ -48,17 +48,17 @@ def _ours(bench: Bench, settings: dict[str, Any]) -> Team:
 
 
 def _tax(bench: Bench, plain: Team, protected: Team) -> Sample:
-    """Percent more processor time."""
+    """How many times the processor time."""
     found = [stream(team, SIZE, ASYNC, bench.size.seconds) for team in (plain, protected)]
     without, with_it = (each.cpu_s / each.updates for each in found)
     more = {"us_without": without * 1e6, "us_with": with_it * 1e6, "rate_with": found[1].value}
-    return Sample(100 * (with_it / (without or 1e-9) - 1), more=more)
+    return Sample(with_it / (without or 1e-9), more=more)
 
 
 ROW = Row(
     "encryption",
     "processor time of an asynchronous message of 1 KB with a group key, over that without",
-    "% more",
+    "×",
     Goal("reported", float("inf")),
     measure,
 )

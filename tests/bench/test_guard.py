@@ -12,7 +12,7 @@ from bench.hot_paths import COUNTS
 if TYPE_CHECKING:
     from tests.conftest import Needs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 PATHS = set(COUNTS) - {"reference"}
 
