@@ -169,6 +169,10 @@ class PlacedCore:
         for them."""
         self._teller.on_heard = self._hold_announced
         self._with_donors: set[int] = set()
+        self._missing: dict[int, int] = {}
+        """Parts of which nobody had anything, with what there was before, until that is counted."""
+        self._inherited: set[int] = set()
+        """Those of them that an owner has now which knows them from here only, so as empty."""
         self._is_open = False
         self.is_draining = False
         self._is_due = False
@@ -365,15 +369,20 @@ class PlacedCore:
         """A part that was taken is all here."""
         expected = self.book.entries[number]
         if expected > self._host.entries_of(number) and not self.book.donors(number):
-            self._channel.timers.at(now + _LOST_S, lambda _: self._count_lost(number, expected))
+            self._missing[number] = expected
+            self._channel.timers.at(now + _LOST_S, lambda _: self._count_lost(number))
         self._with_donors.discard(number)
         self._review_soon(now)
 
-    def _count_lost(self, number: int, expected: int) -> None:
-        """Nobody had the part to the end: what its last owner counted is lost."""
-        book = self.book
-        lost = expected - self._host.entries_of(number)
-        if lost > 0 and book.is_owner(number):
+    def _count_lost(self, number: int) -> None:
+        """Nobody had the part to the end: what its last owner counted is lost.
+
+        Several may have found that at one moment: then its owner counts it.
+        """
+        lost = self._missing.pop(number, 0) - self._host.entries_of(number)
+        is_ours = self.book.is_owner(number) or number in self._inherited
+        self._inherited.discard(number)
+        if lost > 0 and is_ours:
             self.statistics.sessions_lost += lost
             fields: dict[str, object] = {"context": self._context, "sessions": lost}
             self._channel.event(Notice("sessions lost", {**fields, "part": number}))
@@ -385,8 +394,13 @@ class PlacedCore:
         for number in range(PARTS):
             is_mine = book.owner(number) == book.local
             if is_mine and not book.claims[number]:
+                if book.is_claimed(number):
+                    # Who owns it until now counts what was lost.
+                    self._missing.pop(number, None)
                 self._announce_epoch(number)
             elif not is_mine and book.claims[number]:
+                if number in self._missing and book.has_followed(number):
+                    self._inherited.add(number)
                 book.claims[number] = 0
                 self._teller.tell_all_soon(self._channel.now)
         book.short = [p for p in range(PARTS) if book.claims[p] and book.lacking(p)]
@@ -427,7 +441,10 @@ class PlacedCore:
                 del self.parts[number]
         for number in range(PARTS):
             # Not at once: two that see different members would answer each other without end.
-            if self.book.claims[number] and self.book.contested(number):
+            # While a loss is to be counted, the epochs say who knew of whom.
+            if number in self._missing or not self.book.claims[number]:
+                continue
+            if self.book.contested(number):
                 self._announce_epoch(number)
         self._review(now)
 

@@ -75,13 +75,21 @@ class PlaceBook:
         for part, epoch in enumerate(places.epochs):
             if epoch:
                 self.epochs[part] = max(self.epochs[part], epoch)
-                if epoch == self.epochs[part]:
+                if epoch >= self._claimed(part, member):
                     self.entries[part] = places.entries[part]
         old = None if known is None else (known.places.weight, known.places.zone)
         if old != (places.weight, places.zone):
             self._placed = []
         self.look_for_silence(now)
         return True
+
+    def _claimed(self, part: int, but: Member) -> int:
+        """The latest epoch in which anybody else claims a part now.
+
+        Not the latest that was ever heard of: its owner may never have heard of that one.
+        """
+        others = (p.places.epochs[part] for m, p in self.peers.items() if m != but)
+        return max(self.claims[part], *others, 0)
 
     def forget(self, member: Member) -> None:
         """A member is gone."""
@@ -160,7 +168,21 @@ class PlaceBook:
         placed = self.placed(part)
         return sum(self.state_of(member, part) != PlaceState.HOLD for member in placed)
 
+    def is_claimed(self, part: int) -> bool:
+        """Tell whether another member says that it owns a part."""
+        return any(peer.places.epochs[part] for peer in self.peers.values())
+
+    def has_followed(self, part: int) -> bool:
+        """Tell whether the owner of a part took it over knowing that it was ours."""
+        owner = self.owner(part)
+        peer = None if owner is None else self.peers.get(owner)
+        return peer is not None and peer.places.epochs[part] > self.claims[part] > 0
+
     def contested(self, part: int) -> bool:
-        """Tell whether another member says that it owns what is ours, in as late an epoch."""
+        """Tell whether another member says that it owns what is ours, in as late an epoch, or has
+        said so in a later one.
+        """
         mine = self.claims[part]
-        return any(peer.places.epochs[part] >= mine for peer in self.peers.values())
+        return self.epochs[part] > mine or any(
+            peer.places.epochs[part] >= mine for peer in self.peers.values()
+        )

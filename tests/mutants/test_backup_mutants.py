@@ -82,6 +82,20 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         moves.test_a_member_that_holds_a_part_again_serves_nothing_old,
     ),
     (
+        "who owned an empty part first does not count what was lost",
+        PlaceBook,
+        "has_followed",
+        lambda self, part: False,
+        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(209),
+    ),
+    (
+        "who owned an empty part first and who follows count what was lost",
+        PlaceBook,
+        "is_claimed",
+        lambda self, part: False,
+        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(210),
+    ),
+    (
         "lost writes of visitors are not counted",
         Losers,
         "look",

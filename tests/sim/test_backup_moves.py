@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.sim.backup_nodes import (
     bystanders,
     config,
@@ -122,6 +124,45 @@ def test_a_holder_that_a_visitor_hears_of_late_gets_what_it_changed() -> None:
     session = find(taker, key)
     assert session is not None
     assert session["n"] == 1
+
+
+@pytest.mark.parametrize("seed", range(209, 213))
+def test_lost_sessions_are_counted_once_whoever_finds_it_first(seed: int) -> None:
+    """Two of five die at once. Their parts are taken by two others each, one a moment before the
+    other; who is to own it in the end may know it as empty only.
+    """
+    world = World(seed)
+    nodes = start(world, "abcde")
+    keys = [put(nodes[i % 5], n=i) for i in range(150)]
+    world.run(3)
+    gone = [key for key in keys if set(holders(nodes, key)) == set(nodes[3:])]
+    assert gone
+    for node in nodes[3:]:
+        node.crash()
+    world.run(12)
+    lost = [manager(node).backup_statistics().sessions_lost for node in nodes[:3]]
+    assert sum(lost) == len(gone)
+
+
+def test_who_has_heard_of_an_epoch_that_an_owner_missed_knows_its_counts() -> None:
+    """A node that owned parts for a moment had told only some: they count what the owner tells all
+    the same, and what it loses later.
+    """
+    world = World(94)
+    nodes = start(world, "abcd")
+    book = core(nodes[1]).placed.book
+    book.epochs = [epoch + 1 for epoch in book.epochs]
+    for i in range(60):
+        put(nodes[i % 4], n=i)
+    world.run(5)
+    assert [manager(node).backup_statistics().all_known for node in nodes] == [60] * 4
+    nodes[0].crash()
+    world.run(6)
+    for node in nodes[1:]:
+        placed = core(node).placed
+        assert all(
+            claim in (0, placed.book.epochs[p]) for p, claim in enumerate(placed.book.claims)
+        )
 
 
 def _overwritten(nodes: list[SimNode]) -> dict[str, int]:
