@@ -85,8 +85,8 @@ coverage: $(READY)  ## run the whole test suite and say which lines it missed
 mutants: $(READY)  ## break the product on purpose and see that it is noticed (ARGS='--seeds 20')
 	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
-proof: $(READY)  ## show on real processes, at full size, what is claimed of hung and killed members
-	@TRIBES_PROOF=1 $(BIN)/python -m pytest tests/chaos/members $(ARGS)
+proof: $(READY)  ## show on real processes, at full size, what is claimed of members and of Backup
+	@TRIBES_PROOF=1 $(BIN)/python -m pytest tests/chaos/members tests/chaos/backup $(ARGS)
 
 rolling: $(READY)  ## restart MEMBERS=10 web nodes in turn under load, ROUNDS=20 times
 	@TRIBES_ROLLING_MEMBERS=$(MEMBERS) TRIBES_ROLLING_ROUNDS=$(ROUNDS) \
