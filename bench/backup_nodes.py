@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -142,11 +143,14 @@ class Process:
 
 def serve(name: str, port: int, copies: int) -> None:
     """A node's process: a line of JSON in, one out; it ends with its input."""
+    # What nodes log goes where errors go.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     node = Node(name, port, copies)
     try:
         for line in sys.stdin:
             what, *arguments = json.loads(line)
-            print(json.dumps(getattr(node, what)(*arguments)), flush=True)
+            print(json.dumps(getattr(node, what)(*arguments)), file=answers, flush=True)
     finally:
         node.node.stop()
 
