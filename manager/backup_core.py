@@ -5,6 +5,9 @@ application; only who does is told anything. The sessions themselves are replica
 the replicators that :class:`~tribes.manager.placed.PlacedCore` runs. What is done once for all
 parts is here: commits find their part, idle sessions are looked for by their owners, uses are told
 to the holders, and copies that were fetched are forgotten again.
+
+It is longer than other files because it answers everything that a group asks of a replicator; what
+has a rule of its own is elsewhere (`placed`, `fetching`, `part`, `losers`), and called from here.
 """
 
 from __future__ import annotations
