@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import httpx
 import trio
 
 from tests.admin.conftest import TOKEN
+from tests.admin.test_status import METRICS
 from tests.farm.contents import zip_of
 from tribes.admin.desk import open_desk
 from tribes.admin.recorder import Failures
@@ -87,7 +89,10 @@ async def test_an_archive_is_sent_in_pieces(tmp_path: Path, capsys: Any) -> None
         assert wrong.status_code == 422
         assert list((tmp_path / "t").iterdir()) == []
         assert (await http.get("/status")).json()["farm"]["applications"][0]["app"] == "shop"
-        assert b"tribes_farm_applications 1.0" in (await http.get("/metrics")).content
+        metrics = (await http.get("/metrics")).text
+        assert "tribes_farm_applications 1.0" in metrics
+        shown = set(re.findall(r"^(tribes_farm_\w+) ", metrics, re.MULTILINE))
+        assert set(re.findall(r"`(tribes_farm_[a-z_]+)`", METRICS.read_text())) == shown
 
 
 async def test_what_cannot_be_deployed_is_refused_before_it_is_sent(
