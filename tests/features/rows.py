@@ -2,10 +2,10 @@
 
 A test shows row T24 when its function's name begins ``test_t24_``, and W9.3 when it begins
 ``test_w93_``; several rows stand in a row: ``test_t24_t45_…``. ``rows.toml`` says what each row
-asks for. What Tribes' own tests assert are rows too, W10.1 and so on; tests/upstream/assertions.py
-lists them and names their tests, which have other names. ``python -m tests.features.write``
-writes docs/features.md; `ran_not` is how a whole run of the suite finds rows whose tests did not
-run.
+asks for. What Tribes' own tests assert are rows too, W10.1 and so on:
+tests/upstream/assertions.py lists them and names their tests, which have other names.
+``python -m tests.features.write`` writes docs/features.md; `ran_not` is how a whole run of the
+suite finds rows whose tests did not run.
 """
 
 from __future__ import annotations
