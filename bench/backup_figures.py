@@ -12,6 +12,7 @@ from typing import Any
 from tribes import NodeConfig
 from tribes.config.managers import BackupConfig
 from tribes.config.model import ManagerConfig
+from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
 from tribes.testing.sim import SimNode, World
 

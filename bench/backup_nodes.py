@@ -30,6 +30,7 @@ from tribes.config.managers import BackupConfig
 from tribes.config.model import ManagerConfig
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
+from tribes.manager.delta import DeltaManager
 from tribes.web.freshness import bring
 
 START_S = 60.0
@@ -57,7 +58,9 @@ class Node:
         )
         self.made: list[str] = []
         self.node.start()
-        self.manager = self.node.manager("bench")
+        manager = self.node.manager("bench")
+        assert isinstance(manager, DeltaManager)
+        self.manager = manager
 
     def facts(self) -> dict[str, Any]:
         """What this process has."""
@@ -68,7 +71,7 @@ class Node:
         assert run is not None
         assert run.channel is not None
         core = self.manager.replicator
-        is_backup = isinstance(self.manager, BackupManager)
+        manager = self.manager
         return {
             "rss": rss,
             "records": self.manager.table.bytes,
@@ -76,7 +79,9 @@ class Node:
             "received": run.channel.shell.core.channel.statistics.bytes_received,
             "members": len(self.node.member_names),
             "settled": not isinstance(core, BackupReplicator) or core.placed.is_settled,
-            "short": self.manager.backup_statistics().under_replicated if is_backup else 0,
+            "short": manager.backup_statistics().under_replicated
+            if isinstance(manager, BackupManager)
+            else 0,
         }
 
     def make(self, count: int) -> int:

@@ -67,12 +67,12 @@ NAMES = {
 }
 
 
-def program(name: str, *others: str) -> str:
+def program(*names: str) -> str:
     """Where a program is; the tests' fixture does the same."""
-    beside = Path(sys.executable).parent / name
+    beside = Path(sys.executable).parent / names[0]
     if beside.exists():
         return str(beside)
-    return next(path for each in (name, *others) if (path := shutil.which(each)))
+    return next(path for each in names if (path := shutil.which(each)))
 
 
 @dataclass

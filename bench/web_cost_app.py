@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tribes import BackgroundNode
+from tribes import AttachedNode, BackgroundNode
 from tribes.config import config_from
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def made(name: str) -> BackgroundNode:
     return BackgroundNode(config_from(group(name)))
 
 
-def members(node: BackgroundNode) -> str:
+def members(node: BackgroundNode | AttachedNode) -> str:
     """How many others there are."""
     return str(len(node.view.members) if node.is_running else 0)
 
