@@ -12,6 +12,8 @@ and one that has no cluster pays nothing for it.
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from tribes import errors as _errors
+
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_CONTENTS` is for Python
     from tribes.channel.chain import Interceptor as Interceptor
     from tribes.channel.outputs import MemberAdded as MemberAdded
@@ -136,42 +138,8 @@ _CONTENTS: Final = {
     ),
     "tribes.rpc.calls": ("RpcMode", "RpcReply", "RpcResult"),
     "tribes.maps.changes": ("MapChange", "MapMemberChange"),
-    # What goes wrong; the tree is drawn in tribes.errors.
-    "tribes.errors": (
-        "AttributeNotEncodableError",
-        "AttributeUnreadableError",
-        "ChannelClosedError",
-        "ChannelError",
-        "ConfigError",
-        "DiscoveryError",
-        "GroupSendError",
-        "LocalProtocolError",
-        "MapFullError",
-        "MemberBehindError",
-        "MemberSuspectedError",
-        "MemberUnreachableError",
-        "NoRpcChannelError",
-        "ProtocolError",
-        "QueueFullError",
-        "RecordingError",
-        "RemoteProcessError",
-        "RemoteProtocolError",
-        "SendTimeoutError",
-        "SessionError",
-        "SessionInUseError",
-        "SessionInvalidError",
-        "SessionLimitError",
-        "SessionLockTimeoutError",
-        "SessionNotReplicatedError",
-        "SessionUnreachableError",
-        "StoreConflictError",
-        "StoreDataError",
-        "StoreError",
-        "StoreLimitError",
-        "StoreLockedError",
-        "StoreNodeError",
-        "TribesError",
-    ),
+    # What goes wrong: every error, in the tree that tribes.errors draws.
+    "tribes.errors": tuple(_errors.__all__),
 }
 
 _HOMES: Final = {name: module for module, names in _CONTENTS.items() for name in names}
