@@ -103,7 +103,9 @@ def _details(row: Mapping[str, Any]) -> str:
     """Everything that was measured in a row."""
     lines = [f"### {row['row']}\n", f"{row['title'][0].upper()}{row['title'][1:]}.\n"]
     if any(len(case["contenders"]) > 1 for case in row["cases"]):
-        lines.append(f"![{row['row']}](performance/{row['row']}.svg)\n")
+        lines.append(
+            f"![Each contender's figure, run by run: {row['row']}](performance/{row['row']}.svg)\n"
+        )
     lines += [
         "| case | who | median | lowest to highest | ours / it | CPU s per 100 k | more |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # for readers, editors and type checkers; `_CONTENTS` is for 
     from tribes.errors import ChannelError as ChannelError
     from tribes.errors import ConfigError as ConfigError
     from tribes.errors import DiscoveryError as DiscoveryError
+    from tribes.errors import FarmError as FarmError
     from tribes.errors import GroupSendError as GroupSendError
     from tribes.errors import LocalProtocolError as LocalProtocolError
     from tribes.errors import MapFullError as MapFullError

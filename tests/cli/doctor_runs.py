@@ -18,9 +18,10 @@ MEMBER = """
 import json, os, signal, sys
 signal.alarm(90)
 said = json.loads(sys.argv[1])
+from functools import partial
 from tribes.runtime import managers, parts
-wall_ms, ahead = parts.wall_ms, said["ahead_ms"]
-parts.wall_ms = lambda: wall_ms() + ahead
+ahead = said["ahead_ms"]
+parts.Sources = partial(parts.Sources, wall_ms=lambda: managers.wall_ms() + ahead)
 if said["version"]:
     parts.product_version = lambda: said["version"]
 if said["protocol"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
     """What a node would have been started with."""
     found: list[NodeConfig] = []
 
-    async def run(config: NodeConfig, source: str) -> None:
-        found.append(config)
+    async def run(read: Callable[[], NodeConfig], source: str) -> None:
+        found.append(read())
 
     monkeypatch.setattr(command, "_run", run)
     return found

@@ -31,7 +31,7 @@ def test_members_are_hosts_with_or_without_a_port(
     """Addresses of IPv6 in brackets, where a port follows."""
     configs: list[NodeConfig] = []
     monkeypatch.setattr(
-        "tribes.cli.node.trio.run", lambda run, config, source: configs.append(config)
+        "tribes.cli.node.trio.run", lambda run, read, source: configs.append(read())
     )
     done = CliRunner().invoke(main, ["node", "--no-multicast", "--member", text])
     assert done.exit_code == 0, done.output

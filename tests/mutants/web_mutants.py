@@ -128,7 +128,11 @@ _add(
 _add(
     "refusal keeps the body",
     "A Flask answer that is refused has the view's body.",
-    (flask, "_refuse", lambda response: setattr(response, "status_code", 503)),
+    (
+        flask,
+        "_replace",
+        lambda response, status, fields, body: setattr(response, "status", status),
+    ),
     test=test_flask.test_refused_commit_is_answered_by_503,
 )
 _add(

@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_all_tells_the_truth_in_every_module() -> None:
             name
             for name, value in vars(module).items()
             if not name.startswith("_")
-            and (inspect.isclass(value) or inspect.isfunction(value))
+            and issubclass(type(value), type | FunctionType)
             and value.__module__ == module.__name__
         }
         missing = [name for name in listed if not hasattr(module, name)]

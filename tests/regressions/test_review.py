@@ -530,7 +530,10 @@ def test_the_silence_of_a_donor_ends_at_its_deadline() -> None:
     for _ in range(100):
         timers = Timers()
         channel: Any = SimpleNamespace(
-            timers=timers, event=lambda _: None, post=lambda *_, **__: None
+            timers=timers,
+            suspected=frozenset(),
+            event=lambda _: None,
+            post=lambda *_, **__: None,
         )
         transfer = Transfer(manager, channel, randrange=lambda _: 0, join_window=1.0, timeout=60.0)
         start = 1000 * random.random()
@@ -578,6 +581,7 @@ def fake_node(manager: Any) -> Any:
         config=config,
         sessions=sessions,
         is_running=True,
+        was_started=True,
         manager=lambda _: manager,
         await_joined=await_joined,
     )

@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from tests.release.extras import ROOT, USES, extras
 
-TOOLS: Final = {"dev", "docs", "fuzz"}
+TOOLS: Final = {"bench", "dev", "docs", "fuzz"}
 
 
 def pins() -> dict[str, Version]:
@@ -32,7 +32,7 @@ def test_every_extra_is_tried_alone() -> None:
 def test_an_extra_has_one_library_more_than_what_it_names() -> None:
     """No more than two requirements of its own; only `all`, and what names others, is longer."""
     long = {name: wanted for name, wanted in extras().items() if len(wanted) > 2}
-    assert set(long) <= {"dev", "docs"}
+    assert set(long) <= {"bench", "dev", "docs"}
 
 
 def test_all_is_all() -> None:

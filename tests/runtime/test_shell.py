@@ -36,6 +36,7 @@ from tribes.errors import (
 from tribes.node import NodeCore
 from tribes.runtime import dialing, parts
 from tribes.runtime import link as link_module
+from tribes.runtime.flight import Sources
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.shell import Shell
 
@@ -435,7 +436,9 @@ def replace_network(monkeypatch: pytest.MonkeyPatch) -> Net:
     monkeypatch.setattr(parts, "NodeCore", partial(CheckedCore, net=net))
     monkeypatch.setattr(parts, "Shell", partial(Shell, now=net.now))
     monkeypatch.setattr(
-        parts, "wall_ms", lambda: 1_700_000_000_000 + int(trio.current_time() * 1000)
+        parts,
+        "Sources",
+        partial(Sources, wall_ms=lambda: 1_700_000_000_000 + int(trio.current_time() * 1000)),
     )
     return net
 

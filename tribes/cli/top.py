@@ -61,15 +61,14 @@ def top(client: Client, as_json: bool, once: bool, every: float) -> None:
 
 
 def _json_lines(client: Client, *, once: bool, every: float) -> None:
-    while True:
-        click.echo(json.dumps(client.get("/status")))
-        if once:
-            return
-        sys.stdout.flush()
-        try:
+    # Ctrl-C is how it is ended, also while a node is asked.
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            click.echo(json.dumps(client.get("/status")))
+            if once:
+                return
+            sys.stdout.flush()
             time.sleep(every)
-        except KeyboardInterrupt:
-            return
 
 
 def _look(client: Client) -> dict[str, Any] | str:

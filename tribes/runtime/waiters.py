@@ -201,10 +201,14 @@ class ThreadWaiter:
         self._lock.acquire()
         self._result: CommitResult | None = None
 
-    def resolve(self, result: CommitResult) -> None:
-        """Called in the channel's thread, once. Every thread has to be woken by itself."""
+    def resolve(self, result: CommitResult) -> Callable[[], None]:
+        """Called in the channel's thread, once; returns the wake-up that must follow.
+
+        A thread that is woken takes the interpreter's lock as soon as it may: what the channel has
+        still to send goes first.
+        """
         self._result = result
-        self._lock.release()
+        return self._lock.release
 
     def wait(self, timeout: float) -> CommitResult | None:
         """The result, or None when it took longer than ``timeout`` seconds."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tribes.runtime.handle import LocksHandle
     from tribes.web.request_session import RequestSession
 
-__all__ = ["await_turn", "wait_turn"]
+__all__ = ["await_turn", "look_again", "wait_turn"]
 
 
 def wait_turn(held: RequestSession, locks: LocksHandle, manager: SessionManager) -> None:

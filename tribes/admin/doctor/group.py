@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tribes.config.model import MembershipConfig, NodeConfig
     from tribes.wire.member import Member
 
-__all__ = ["judge_answers", "judge_elsewhere", "judge_listening"]
+__all__ = ["is_own", "judge_answers", "judge_elsewhere", "judge_listening"]
 
 _SKEW_WARN_MS: Final = 2000
 """Beyond it the lines of two logs cannot be put in order by their times."""
