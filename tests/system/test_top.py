@@ -40,13 +40,15 @@ class Terminal:
         self._slave = slave
         self.before = termios.tcgetattr(slave)
         self.resize(columns, lines)
+        # What a test runner has of its own counts more than a terminal's size.
+        environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         # Shells need to be the terminal's, as its processes are.
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *command],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd())},
+            env=environ | {"TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd())},
         )
 
     def resize(self, columns: int, lines: int) -> None:
