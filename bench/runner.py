@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import trustme
 
 from bench.outcome import Case, Goal, Outcome, Sample
@@ -281,13 +282,19 @@ class Bench:
                 present[who] = measure
             except MissingError as error:
                 case.of(who).absent = str(error)
-        for _ in range(runs or self.size.runs):
-            for who, measure in list(present.items()):
-                try:
-                    case.of(who).samples.append(measure())
-                except MissingError as error:
-                    case.of(who).absent = str(error)
-                    del present[who]
+        turns = runs or self.size.runs
+        # Where nobody watches it is one line a case.
+        with click.progressbar(
+            length=turns * len(present), label=f"{outcome.row}: {name}", file=sys.stderr
+        ) as bar:
+            for _ in range(turns):
+                for who, measure in list(present.items()):
+                    try:
+                        case.of(who).samples.append(measure())
+                    except MissingError as error:
+                        case.of(who).absent = str(error)
+                        del present[who]
+                    bar.update(1)
         outcome.cases.append(case)
 
     def _warm_up(self, measure: Measure, seconds: float) -> None:
