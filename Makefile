@@ -58,7 +58,7 @@ $(READY): pyproject.toml
 demo: $(READY)  ## start NODES=3 nodes with a web page each, from port BASE_PORT=8080 up
 	@$(BIN)/tribes demo --nodes $(NODES) --base-port $(BASE_PORT)
 
-test: $(READY)  ## run the whole test suite in WORKERS=2 processes (ARGS='-k frame -x' go to pytest)
+test: $(READY)  ## run the whole test suite in WORKERS=3 processes (ARGS='-k frame -x' go to pytest)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: lint types layers vectors  ## run everything quick: before each commit
