@@ -134,18 +134,24 @@ class User:
     """One session whose counter must never go back."""
 
     def __init__(self) -> None:
-        self.cookie = ""
+        self.cookies: dict[str, str] = {}
         self.visits = 0
         self.pids: set[int] = set()
+
+    @property
+    def cookie(self) -> str:
+        """What it sends: the session's id and, where a write is not everywhere, its token."""
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
 
     def visit(self, server: Server, path: str = "/") -> None:
         answer = server.get(self.cookie, path)
         assert answer.status_code == 200, server.log.read_text()
-        if given := answer.headers.get("set-cookie"):
-            given = given.partition(";")[0].strip()
-            # Django sends it again with every change, to renew its age.
-            assert self.cookie in ("", given), "the session was lost"
-            self.cookie = given
+        for header in answer.headers.get_list("set-cookie"):
+            name, _, value = header.partition(";")[0].strip().partition("=")
+            if not name.endswith("-seen"):
+                # Django sends it again with every change, to renew its age.
+                assert self.cookies.get(name, value) == value, "the session was lost"
+            self.cookies[name] = value
         seen = answer.json()
         assert seen["visits"] == self.visits + 1, server.log.read_text()
         self.visits = seen["visits"]
