@@ -155,21 +155,14 @@ class GroupChannel:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
-        self._token = token = trio.lowlevel.current_trio_token()
+        self._token = trio.lowlevel.current_trio_token()
         found = await trio.to_thread.run_sync(load_saved, self.config, self.sessions)
-
-        def wake(call: Callable[[], None]) -> None:
-            try:
-                token.run_sync_soon(call, idempotent=True)
-            except trio.RunFinishedError:
-                return
 
         self._shell = make_shell(
             self.config,
             sessions=self.sessions,
             listeners=self._listeners,
             interceptors=self._interceptors,
-            wake=wake,
         )
         self._shell.core.hold(found)
         if self.sessions.revive is _refuse:
@@ -177,8 +170,8 @@ class GroupChannel:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._shell.run)
             nursery.start_soon(self._listeners.run)
-            nursery.start_soon(self.sessions.map_listeners.run, token, self._listeners.limiter)
-            nursery.start_soon(self.sessions.news.run, token, self._listeners.limiter)
+            nursery.start_soon(self.sessions.map_listeners.run, self._listeners.limiter)
+            nursery.start_soon(self.sessions.news.run, self._listeners.limiter)
             self._is_running = True
             await self._tell_managers(LifecycleKind.AFTER_MANAGER_REGISTER)
             try:

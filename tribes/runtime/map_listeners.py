@@ -58,14 +58,14 @@ class MapListeners:
 
         manager.on_change = note
 
-    async def run(self, token: trio.lowlevel.TrioToken, limiter: trio.CapacityLimiter) -> None:
+    async def run(self, limiter: trio.CapacityLimiter) -> None:
         """Tell, until cancelled."""
 
         async def tell() -> None:
             while self._changes:
                 await self._tell(*self._changes.popleft(), limiter)
 
-        await self._bell.answer(token, tell)
+        await self._bell.answer(tell)
 
     async def _tell(
         self,

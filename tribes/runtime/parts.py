@@ -423,7 +423,6 @@ def make_shell(
     sessions: Sessions,
     listeners: ListenerRegistry,
     interceptors: Sequence[Interceptor] | None = None,
-    wake: Callable[[Callable[[], None]], None],
 ) -> Shell:
     """Open the sockets and build a shell around a new core.
 
@@ -432,7 +431,6 @@ def make_shell(
         sessions: Its managers.
         listeners: Who gets messages and events.
         interceptors: The chain; None: the configured one, or the default.
-        wake: Makes the shell's thread call a function soon, from any thread.
 
     Raises:
         ConfigError: A value cannot work, keys or certificates cannot be read, or an address or port
@@ -506,7 +504,7 @@ def make_shell(
             with suppress(OSError):
                 each.close()
         raise
-    sessions.inbox.wake = lambda: wake(shell.commits)
+    sessions.inbox.wake = shell.bell.ring
     return shell
 
 

@@ -38,7 +38,7 @@ class NewsTeller:
 
         return wake
 
-    async def run(self, token: trio.lowlevel.TrioToken, limiter: trio.CapacityLimiter) -> None:
+    async def run(self, limiter: trio.CapacityLimiter) -> None:
         """Tell, until cancelled."""
 
         async def tell() -> None:
@@ -46,7 +46,7 @@ class NewsTeller:
                 manager, _ = self._waiting.popitem()
                 await self._tell(manager, limiter)
 
-        await self._bell.answer(token, tell)
+        await self._bell.answer(tell)
 
     async def _tell(self, manager: SessionManager, limiter: trio.CapacityLimiter) -> None:
         # The boundary to the users' code: what it raises costs that call, not the channel.

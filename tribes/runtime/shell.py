@@ -20,6 +20,7 @@ import trio
 from tribes.channel.discovery import static_hosts
 from tribes.channel.outputs import Deliver, Event, TicketDone
 from tribes.errors import ConfigError
+from tribes.runtime.bell import Bell
 from tribes.runtime.cork import Cork
 from tribes.runtime.dialing import probe_member
 from tribes.runtime.discovery import HostNames, run_service
@@ -102,6 +103,7 @@ class Shell:
 
     Attributes:
         links: The connections.
+        bell: Rung when the inbox has something.
     """
 
     def __init__(
@@ -140,9 +142,9 @@ class Shell:
         self._timer_scope: trio.CancelScope | None = None
         self._timer_at = inf
         self._nursery: trio.Nursery | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
         self._is_pumping = False
         self._cork = Cork(self.pump)
+        self.bell: Final = Bell()
         self._is_abandoned = False
         self._changed = trio.Event()
 
@@ -156,17 +158,17 @@ class Shell:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._token = trio.lowlevel.current_trio_token()
                 self.links.start(nursery)
                 if self._multicast is not None:
                     nursery.start_soon(self._multicast.hear, self._datagram, self.pump)
                 if self._udp is not None:
                     nursery.start_soon(self._hear_udp, self._udp)
                 nursery.start_soon(self._keep_time)
+                nursery.start_soon(self.bell.answer, self._take_commits)
                 nursery.start_soon(self._cork.run)
                 self.core.start(self.now())
                 self.pump()
-                self.commits()
+                self._take_batch()
                 for service in self._services:
                     nursery.start_soon(self._look_up, service)
                 task_status.started()
@@ -259,8 +261,7 @@ class Shell:
 
     # Inputs from this process.
 
-    def commits(self) -> None:
-        """The inbox has something."""
+    def _take_batch(self) -> None:
         if self._nursery is None:
             return
         batch = self._inbox.take()
@@ -268,9 +269,13 @@ class Shell:
             return
         self.core.commits(batch, self.now())
         self.pump()
-        if len(self._inbox) and self._token is not None:
+
+    async def _take_commits(self) -> None:
+        self._take_batch()
+        while len(self._inbox):
             # The network has its turn before the next batch.
-            self._token.run_sync_soon(self.commits, idempotent=True)
+            await trio.lowlevel.checkpoint()
+            self._take_batch()
 
     def set_keys(self, keys: KeyRing) -> None:
         """Replace the group's keys; see :meth:`ChannelCore.set_keys`."""
