@@ -33,6 +33,9 @@ __all__ = ["SessionGroup"]
 _ACKED = int(SendOptions.USE_ACK | SendOptions.SYNCHRONIZED_ACK)
 _HELLO_RETRY_S = 1.0
 
+_STRANGER_S = 3.0
+"""A member that has not said by then which contexts it has, since it was seen, has none."""
+
 
 class SessionGroup:
     """All contexts of one node, in the core.
@@ -65,6 +68,8 @@ class SessionGroup:
         self._adopt = adopt
         self._contexts: dict[Member, list[str]] = {}
         self._had_contexts = False
+        self._strangers: dict[Member, float] = {}
+        """Members that have not said yet which contexts they have, and until when they may."""
         self._draining: dict[Member, None] = {}
         self._is_retired = False
         self._is_running = False
@@ -148,6 +153,17 @@ class SessionGroup:
                 replicator.drain(now)
 
     @property
+    def knows_all(self) -> bool:
+        """True when every member has said which contexts it has, or had time to.
+
+        One that has not may have ours, and is to have what is here.
+        """
+        return not (self._strangers and self.replicators)
+
+    def _forget_silent(self, now: float) -> None:
+        self._strangers = {m: until for m, until in self._strangers.items() if until > now}
+
+    @property
     def is_last(self) -> bool:
         """True when no member stays that could have what is here."""
         each_context = (r for r in self.replicators.values() if not r.manager.is_part)
@@ -185,9 +201,13 @@ class SessionGroup:
         member = change.member
         if change.kind is ChangeKind.ADDED:
             self._hello(member, now, is_first=True)
+            if member not in self._contexts:
+                self._strangers[member] = now + _STRANGER_S
+                self._channel.timers.at(now + _STRANGER_S, self._forget_silent)
             self._connect(member, now)
         elif change.kind is ChangeKind.REMOVED:
             self._contexts.pop(member, None)
+            self._strangers.pop(member, None)
             self._draining.pop(member, None)
             for replicator in list(self.replicators.values()):
                 replicator.locks.gone(member, change.reason, now)
@@ -301,6 +321,7 @@ class SessionGroup:
     def _on_hello(self, source: Member, hello: Hello, now: float) -> None:
         # A hello may overtake the heartbeat that makes its sender a member here.
         self._contexts[source] = hello.contexts
+        self._strangers.pop(source, None)
         if len(self._contexts) > 2 * CONTEXTS_MAX:
             self._forget_strangers()
         if not self._channel.has_member(source):

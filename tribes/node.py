@@ -204,6 +204,7 @@ class NodeCore:
         replicators = self.sessions.replicators.values()
         return (
             self.channel.is_idle
+            and self.sessions.knows_all
             and all(each.is_drained for each in replicators)
             and all(each.is_drained for each in self.lazy_maps.values())
         )

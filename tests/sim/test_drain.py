@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.sim import backup_nodes
 from tribes.channel.outputs import Notice
 from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig, SenderConfig
 from tribes.testing.sim import SimNode, SimWaiter, World
+
+if TYPE_CHECKING:
+    from tribes.wire.member import Member
 
 MANY = 400
 
@@ -236,6 +242,47 @@ def test_newcomer_is_told_who_drains_and_gives_its_receipt_too() -> None:
     _, waiter = write(c, 2, session_id)
     world.run(0.05)
     assert waiter.result.acked == ("b",)
+
+
+def _later(
+    node: SimNode, call: Callable[..., None], member: Member, now: float, **how: Any
+) -> None:
+    node.core.channel.timers.at(now + 0.2, lambda then: call(member, then, **how))
+
+
+@pytest.mark.parametrize("start_nodes", [start, backup_nodes.start])
+def test_member_that_has_not_said_yet_what_it_runs_may_be_an_heir(
+    start_nodes: Callable[[World, str], list[SimNode]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A split has healed, and the node that leaves was alone until then: the other one has taken
+    its hello, and cannot connect yet to send its own.
+    """
+    world = World(14)
+    a, b = start_nodes(world, "ab")
+    world.partition("a", "b")
+    assert world.run_until(world.now + 10, lambda: not (a.core.view.members or b.core.view.members))
+    session_id, _ = write(a, 1)
+    world.run(0.1)
+    monkeypatch.setattr(b.core.sessions, "_hello", partial(_later, b, b.core.sessions._hello))
+    world.heal()
+    assert world.run_until(world.now + 5, lambda: bool(a.core.view.members))
+    drain(world, a)
+    a.stop()
+    world.run(1)
+    assert read(b, session_id) == 1
+
+
+def test_plain_member_that_never_says_what_it_runs_holds_no_drain_up() -> None:
+    """A Tomcat, or a channel without sessions: after three seconds it is none that could have
+    anything.
+    """
+    world = World(15)
+    [a] = start(world, "a")
+    write(a, 1)
+    world.start("b", NodeConfig())
+    assert world.run_until(world.now + 5, lambda: bool(a.core.view.members))
+    assert 2.5 < drain(world, a) < 3.5
+    assert a.core.sessions.drain_report().is_last
 
 
 def test_all_drain_together_and_none_waits() -> None:

@@ -42,3 +42,10 @@ def test_found(seed: int, what: str) -> None:
     assert [str(each) for each in run_plan(draw_plan(seed, managers="backup")).violations] == [], (
         what
     )
+
+
+def test_a_node_that_was_alone_is_not_drained_before_it_knows_who_came() -> None:
+    """The split healed 17 ms before it was stopped: the other was a member, and had not said yet
+    that it has the application. Two sessions were lost with a node that had said it is drained.
+    """
+    assert [str(each) for each in run_plan(draw_plan(705186)).violations] == []
