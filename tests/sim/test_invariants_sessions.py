@@ -181,6 +181,7 @@ def test_what_must_not_be_left(
     ("fill", "state"),
     [
         (written, SessionState(entries={"w": ((2, 1), "x")})),
+        (removed_for_good, SessionState(entries={"w": ((2, 2), None)})),
         (handed_on, SessionState(entries={"w": ((2, 1), "x")})),
         (created, SessionState()),
         (removed_for_good, SessionState()),
