@@ -144,6 +144,12 @@ def removed_for_good(history: History) -> None:
     op.seen, op.seen_version = "x", (2, 1)
 
 
+def removed_twice(history: History) -> None:
+    removed_for_good(history)
+    op = do(history, "remove", 4, name="w", version=(4, 1), acked=("b#1",))
+    op.seen_version = (3, 1)
+
+
 def idle(history: History) -> None:
     do(history, "create", 1, version=(1, 1), acked=("b#1",), limit=5)
     history.tell(7.0, "b#1", "expired", "K")
@@ -181,7 +187,7 @@ def test_what_must_not_be_left(
     ("fill", "state"),
     [
         (written, SessionState(entries={"w": ((2, 1), "x")})),
-        (removed_for_good, SessionState(entries={"w": ((2, 2), None)})),
+        (removed_twice, SessionState(entries={"w": ((3, 1), None)})),
         (handed_on, SessionState(entries={"w": ((2, 1), "x")})),
         (created, SessionState()),
         (removed_for_good, SessionState()),
