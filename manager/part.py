@@ -12,6 +12,7 @@ holders and are repaired like everybody's, but nothing comes back, and nothing i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tribes.channel.outputs import Notice
@@ -193,10 +194,13 @@ class PartTransfer(Transfer):
             losers.look(key, before, incoming)
 
     def stop(self) -> None:
-        """Ask nobody any more, and send nobody records."""
+        """Ask nobody any more, and send nobody records; who waits for a comparison is told so."""
         super().stop()
+        waiting = [pull.done for pull in self._pulls.values() if pull.done is not None]
         for pulls in (self._pulls, self._wants, self._under_way):
             pulls.clear()
+        for done in waiting:
+            done(MemberUnreachableError("the comparison was ended here"), self._channel.now)
         for peer in self._peers:
             self.donor.peer_down(peer)
         self._owed.clear()
@@ -286,13 +290,17 @@ class PartReplicator(Replicator):
         quiet: Any = _PartChannel(channel)
         super().__init__(manager, quiet, config, **{**settings, "join_window": 0.0})
         self.transfer.owner = self
-        # What a holder did not get must be known: who visits compares nothing.
+        # What a holder did not get must be known: who visits compares nothing. So every session is
+        # remembered, as many as there are copies here that were changed.
         self._options |= _USE_ACK
+        self.repair.dirty_max = maxsize
+        self._dirty_max = config.dirty_max
         self._is_running = True
 
     def hold(self, now: float) -> None:
         """Take the part: be told of every change, and get what the other holders have."""
         self.is_held = True
+        self.repair.dirty_max = self._dirty_max
         self.forget_transfer()
         self.transfer.is_open = True
         self.start(now)
@@ -321,7 +329,9 @@ class PartReplicator(Replicator):
     def release(self) -> None:
         """Hold the part no more; changes that are made here go on to the holders."""
         self.is_held = False
-        self.transfer.stop()
+        # One that has joined would say, as soon as the part is to be taken back, that it is here.
+        self.forget_transfer()
+        self.repair.dirty_max = maxsize
         self.expiry.stop()
 
     def tell_losers(self, now: float) -> None:

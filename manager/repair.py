@@ -101,7 +101,8 @@ class Repair:
     Args:
         manager: Its table has the records.
         channel: Where they go.
-        dirty_max: Keys remembered per member; beyond, everything is compared.
+        dirty_max: Keys remembered per member; beyond, everything is compared. ``sys.maxsize`` where
+            nothing can be compared.
         compare: Compares everything with a member and sends it what it lacks; its third argument is
             told how that ended.
 

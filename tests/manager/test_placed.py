@@ -1,0 +1,82 @@
+"""Parts that are given, taken and visited: states that must be left again."""
+
+from __future__ import annotations
+
+from tests.sim.backup_nodes import bystanders, core, holders, manager, put, start, write
+from tribes.manager.placed_messages import PlaceState
+from tribes.manager.placement import part_of
+from tribes.testing.sim import World
+
+
+def test_a_part_that_was_given_away_and_visited_is_not_served_before_it_is_here_again() -> None:
+    """A member gives all it has, its requests still use the sessions, and it is to have them back:
+    until everybody has heard of that, it holds nothing yet, and asks those who do.
+    """
+    world = World(71)
+    nodes = start(world, "abcd")
+    giver, hung = nodes[0], nodes[3]
+    keys = [put(nodes[i % 4], n=i) for i in range(60)]
+    core(giver).placed.book.set_weight(0)
+    for turn in range(40):
+        world.run(0.2)
+        for key in keys:
+            write(giver, key, turn=turn)
+    assert not core(giver).placed.held
+    mine = [key for key in keys if part_of(key) in core(giver).placed.parts]
+    assert mine
+    placed = core(giver).placed
+    taken: set[int] = set()
+    placed.book.set_weight(1)
+    for _ in range(600):
+        if len(taken) == 1:
+            hung.pause()
+        for number in placed._announced:
+            taken.add(number)
+            assert placed.book.states[number] == PlaceState.PULL, "it has not even asked for it"
+            assert all(
+                manager(giver).is_elsewhere(key) for key in mine if part_of(key) == number
+            ), "its requests are told that there is no session"
+        world.run(0.02)
+    assert taken & {part_of(key) for key in mine}
+
+
+def test_a_visitor_pays_a_holder_whatever_it_owes() -> None:
+    """More sessions than are remembered of a member with all of them: who visits compares nothing,
+    so the holder gets what was changed, and the visitor has nothing left to bring.
+    """
+    world = World(72)
+    nodes = start(world, "abcd", dirty_max=1)
+    keys = [put(nodes[i % 4], n=i) for i in range(300)]
+    visitor = bystanders(nodes, keys[0])[0]
+    part = part_of(keys[0])
+    mine = [key for key in keys if part_of(key) == part]
+    assert len(mine) > 1
+    hung = holders(nodes, keys[0])[1]
+    hung.pause()
+    assert world.run_until(world.now + 2, lambda: hung.core.local in visitor.core.view.suspected)
+    for key in mine:
+        write(visitor, key, visited=True)
+    hung.resume()
+    world.run(12)
+    assert hung in holders(nodes, keys[0])
+    assert core(visitor).is_quiet
+    assert all(dict(manager(hung).find(key) or {}).get("visited") for key in mine)
+
+
+def test_a_part_that_is_taken_back_owes_nobody_a_comparison_for_ever() -> None:
+    """Everything was being compared with a holder when the comparison was begun anew."""
+    world = World(73)
+    nodes = start(world, "abc")
+    key = put(nodes[0], n=0)
+    first, second = holders(nodes, key)
+    placed, number = core(first).placed, part_of(key)
+    part = placed.parts[number]
+    world.clog(second, first)
+    part.repair.compare(second.core.local, first.clock.monotonic())
+    world.run(0.7)
+    placed._closing[number] = 0, first.clock.monotonic()
+    placed._reopen(number, part)
+    world.unclog(second, first)
+    world.run(8)
+    assert placed.book.states[number] == PlaceState.HOLD
+    assert part.is_quiet
