@@ -203,6 +203,9 @@ class Donor:
         servings = self._servings.get(target)
         if servings is None:
             if len(self._servings) >= SERVING_STRANGERS_MAX:
+                # Who has asked asks again.
+                if ended is not None:
+                    ended(QueueFullError(f"{len(self._servings)} members are being served"), now)
                 return
             servings = self._servings[target] = {}
         elif len(servings) >= SERVINGS_MAX:

@@ -193,7 +193,7 @@ class Transfer:
     Attributes:
         donor: The side that has records.
         is_joined: This node has what the others had, or waits for it no longer.
-        is_complete: It has.
+        is_complete: It has what they had, perhaps only some time after it went on without.
         progress: How far the join is.
     """
 
@@ -577,9 +577,13 @@ class Transfer:
             self._channel.timers.at(self._deadline, self._late)
 
     def _look(self, now: float) -> None:
-        if self.is_joined:
+        if self.is_joined and self.is_complete:
             return
         is_waiting = any(not p.is_background for p in self._pulls.values()) or bool(self._owed)
+        if self.is_joined:
+            # It went on without all sessions, and here is the rest of them.
+            self.is_complete = not is_waiting
+            return
         if now >= self._deadline:
             self.is_complete = not is_waiting
         elif is_waiting or now < self._started + self._join_window:

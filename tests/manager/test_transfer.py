@@ -12,6 +12,7 @@ from tests.manager.cluster import are_equal, config, fill, read, replicator, sta
 from tribes.config.model import check_config
 from tribes.errors import AttributeUnreadableError, ConfigError
 from tribes.manager import donor
+from tribes.manager.delta import DeltaManager
 from tribes.manager.messages import (
     Digests,
     Records,
@@ -21,6 +22,7 @@ from tribes.manager.messages import (
     is_manager_message,
 )
 from tribes.manager.progress import JoinProgress
+from tribes.manager.serving_budget import SERVING_STRANGERS_MAX
 from tribes.testing.sim import SimNode, SimWaiter, World
 
 
@@ -118,6 +120,48 @@ def test_t48_a_joiner_goes_on_after_the_timeout_says_so_and_counts_it() -> None:
     assert [e.name for _, e in b.events if e.name.startswith("joined")] == [
         "joined without all sessions"
     ]
+
+
+def test_a_joiner_that_went_on_is_complete_when_the_rest_has_come() -> None:
+    """From then on a session that is not here is nowhere, and no request asks for it any more."""
+    world = World(4)
+    [a] = start(world, "a")
+    fill(a, 100)
+    b = world.start("b", config(state_transfer_timeout_s=3))
+    world.run_until(world.now + 3, lambda: bool(replicator(b).targets))
+    speak = silence(a)
+    joined(world, b)
+    manager, nowhere = b.manager(), "0" * 32
+    assert isinstance(manager, DeltaManager)
+    assert manager.lacks(nowhere)
+    assert not replicator(b).transfer.is_complete
+    speak()
+    assert world.run_until(world.now + 30, lambda: are_equal(a, b))
+    world.run(10)
+    assert replicator(b).transfer.is_complete
+    assert not manager.lacks(nowhere)
+
+
+def test_who_cannot_be_served_now_is_tried_again() -> None:
+    """As many members as are served at once want something: a comparison ends all the same."""
+    world = World(41)
+    a, b = start(world, "ab")
+    ids = fill(a, 20)
+    table = b.manager().table
+    for key in ids:
+        record = table.get(key)
+        assert record is not None
+        table.drop(key, record)
+    servings: Any = replicator(a).transfer.donor._servings
+    servings.update((number, {}) for number in range(SERVING_STRANGERS_MAX))
+    replicator(a).compare_all(a.clock.monotonic())
+    a.pump()
+    world.run(0.5)
+    servings.clear()
+    assert not are_equal(a, b)
+    world.run(15)
+    assert are_equal(a, b)
+    assert not replicator(a).transfer.is_comparing
 
 
 def test_t48_minus_one_waits_until_all_is_here() -> None:
