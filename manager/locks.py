@@ -50,6 +50,7 @@ WAITING_MAX: Final = 1000
 _TURNS_MAX: Final = 8
 
 _ASYNC: Final = int(SendOptions.ASYNCHRONOUS)
+_WISHES: Final = (LockVerb.ASK, LockVerb.CLAIM)
 _DEAD: Final = frozenset((RemovalReason.LEFT, RemovalReason.CRASHED, RemovalReason.REPLACED))
 
 
@@ -227,7 +228,7 @@ class ClusterLocks:
             self._on_grant(source, message, now)
         elif message.verb == LockVerb.END:
             self._on_end((source, message.ask), message.key, now)
-        elif self._keeper_of(message.key) == self._me:
+        elif message.verb in _WISHES and self._keeper_of(message.key) == self._me:
             # Who asks another one than its keeper has another view, and will ask again.
             self._on_ask((source, message.ask), message, now)
 
