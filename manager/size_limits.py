@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SizeLimits"]
 
 _ATTRIBUTE: Final = int(Namespace.ATTRIBUTE)
-_LAST_WRITER: Final = int(Kind.LAST_WRITER)
+_TOMBSTONE: Final = int(Kind.TOMBSTONE)
 
 
 @final
@@ -90,7 +90,7 @@ class SizeLimits:
 
 def _attribute_of(change: Change) -> str | None:
     """Return the name of the attribute that a change gives a value; None: it gives none one."""
-    if change.namespace != _ATTRIBUTE or change.kind != _LAST_WRITER:
+    if change.namespace != _ATTRIBUTE or change.kind == _TOMBSTONE:
         return None
     return change.name.decode()
 

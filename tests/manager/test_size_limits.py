@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tribes.errors import SessionLimitError
+from tribes.manager.merged import MergedList, MergedSet
 from tribes.manager.record import size
 from tribes.manager.rules import Rules
 from tribes.testing.manager_strategies import make_manager
@@ -94,3 +95,16 @@ def test_a_warning_lets_it_pass(limits: dict[str, int]) -> None:
     found = manager.find(session.id)
     assert found is not None
     assert "big" in found
+
+
+@pytest.mark.parametrize("kind", [MergedList, MergedSet])
+def test_what_merges_by_element_has_the_same_limit(kind: Any) -> None:
+    manager = make_manager(rules=Rules(attribute_max_bytes=1000))
+    session = manager.create()
+    session["big"], session["small"] = kind(["x" * 1000]), kind(["y"])
+    outcome = manager.commit(session)
+    assert list(outcome.failed) == ["big"]
+    assert isinstance(outcome.failed["big"], SessionLimitError)
+    found = manager.find(session.id)
+    assert found is not None
+    assert list(found) == ["small"]
