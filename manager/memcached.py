@@ -22,6 +22,7 @@ from .local import LocalManager
 from .memcached_statistics import MemcachedCounters, MemcachedStatistics
 from .node_ids import split_node, suffix_of
 from .reading import Reading
+from .recent import remember
 from .record import Kind, Life, Namespace, Record, header
 
 if TYPE_CHECKING:
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from .stored import Link
     from .table import SessionTable
 
-__all__ = ["MemcachedManager", "Service", "held_of", "remember"]
+__all__ = ["MemcachedManager", "Service", "held_of"]
 
 LINKS_MAX: Final = 10_000
+"""Later ids of sessions that are remembered; of others the nodes are asked once more."""
 
 
 class Service(Protocol):
@@ -214,12 +216,16 @@ class MemcachedManager(LocalManager):
         for session_id in active_ids(held.key, record):
             if session_id == held.key:
                 continue
-            remember(self._links, session_id, held.key)
+            self._note_link(session_id, held.key)
             home, since = self._linked.get(session_id, ("", -life_ds))
             if home == held.home.name and now_ds - since < life_ds // 4:
                 continue
             self.copies.save_link(session_id, held.key, held.home, limit_s)
-            remember(self._linked, session_id, (held.home.name, now_ds))
+            remember(self._linked, session_id, (held.home.name, now_ds), LINKS_MAX)
+
+    def _note_link(self, session_id: str, key: str) -> None:
+        """A later id leads to a session's key."""
+        remember(self._links, session_id, key, LINKS_MAX)
 
     def loses(self, error: StoreError) -> bool:
         """Tell whether what a request changed is nowhere after this error of `store`."""
@@ -254,10 +260,3 @@ def held_of(session: Session) -> Held:
     """What is known of the copies of a session that a manager of nodes has found or made."""
     assert session.held is not None
     return session.held
-
-
-def remember(cache: OrderedDict[str, Any], name: str, value: Any) -> None:
-    """Put into a cache of a bounded number of entries."""
-    cache[name] = value
-    if len(cache) > LINKS_MAX:
-        cache.popitem(last=False)

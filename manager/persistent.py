@@ -38,6 +38,7 @@ from .session_ids import is_possible_id
 if TYPE_CHECKING:
     from .base import CommitOutcome
     from .clock import Clock
+    from .inbox import Waiter
     from .request_line import RequestLine
     from .shelf import Shelf, Shelved
     from .table import SessionTable
@@ -48,7 +49,8 @@ PASS_KEYS: Final = 10_000
 """Sessions that one background pass looks at."""
 EXPIRED_PER_PASS: Final = 1000
 ENDED_MAX: Final = 10_000
-"""Ended sessions whose store did not answer; of more the copies live until they expire."""
+"""Ended sessions of which the store does not know yet; of more the copies live until they expire.
+"""
 ACTIVE_SHARE: Final = 0.9
 PER_REQUEST_IDLE_S: Final = 60
 """What a request without a commit leaves in memory stays so long."""
@@ -166,12 +168,31 @@ class PersistentManager(LocalManager):
             elif not self._is_unchanged(key, record):
                 record = self._save(key, record) or record
         except StoreError as error:
-            if header(record).life == Life.DESTROYED and len(self._ended) < ENDED_MAX:
-                self._ended[key] = None
+            if header(record).life == Life.DESTROYED:
+                self._note_end(key)
             self.shelf.failed("save", error)
             raise
         if self.per_request and header(record).life == Life.LIVE:
             self._drop(key, record)
+
+    def _end(
+        self,
+        session: Session,
+        waiter: Waiter | None,
+        reason: str = "invalidated",
+        *,
+        trace: bytes = b"",
+    ) -> CommitOutcome:
+        outcome = super()._end(session, waiter, reason, trace=trace)
+        if outcome.version is not None:
+            # Also one of which nothing is known to be stored: it may have left the memory while a
+            # request used it, or be on its way to the store just now.
+            self._note_end(session.key)
+        return outcome
+
+    def _note_end(self, key: str) -> None:
+        if len(self._ended) < ENDED_MAX:
+            self._ended[key] = None
 
     def _make_room(self) -> bool:
         # Nothing ends here for others: the next pass swaps out what was used least recently.
@@ -278,6 +299,10 @@ class PersistentManager(LocalManager):
 
     def stop(self) -> None:
         """Save every session, or end them all; then close the store."""
+        try:
+            self._finish_ends()
+        except StoreError as error:
+            self.shelf.failed("save", error)
         for key, record in self._live_records():
             try:
                 if self.save_on_restart:
@@ -306,9 +331,11 @@ class PersistentManager(LocalManager):
         return super()._expire(key, record)
 
     def _finish_ends(self) -> None:
+        """Write the ends that no request has written."""
         for key in list(self._ended):
             record = self.table.get(key)
-            if record is not None and header(record).life == Life.DESTROYED:
+            has_ended = record is not None and header(record).life == Life.DESTROYED
+            if record is not None and has_ended and (key in self._saved or self.shelf.has(key)):
                 self._store_end(key, record)
             else:
                 self._ended.pop(key, None)

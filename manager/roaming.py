@@ -16,7 +16,7 @@ from tribes.ids import SessionKey
 from .base import CommitOutcome
 from .changes import Built, Change, build_delta
 from .inbox import CommitResult
-from .memcached import MemcachedManager, held_of, remember
+from .memcached import MemcachedManager, held_of
 from .merge import destroyed
 from .node_ids import split_node, suffix_of
 from .reading import Reading
@@ -115,7 +115,7 @@ class RoamingManager(MemcachedManager):
             try:
                 held = self._load(key, home)
                 if isinstance(held, Link):
-                    remember(self._links, token, held.key)
+                    self._note_link(token, held.key)
                     key, held = held.key, None
                     continue
                 if held is None or not self._is_known(key, held.record, token):

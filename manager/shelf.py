@@ -16,6 +16,7 @@ of it meanwhile is told that it ended, instead of bringing it back.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -25,6 +26,7 @@ from tribes.ids import SessionKey
 
 from .container import active_ids, facts_of
 from .merge import merge
+from .recent import remember
 from .record import Life, Record, header
 from .session_ids import is_possible_id
 from .stored import Link, StoredForm
@@ -39,6 +41,8 @@ TRIES: Final = 10
 ENDED_KEPT_S: Final = 3600
 LINK_KEPT_S: Final = 7 * 24 * 3600
 LINK_RENEWED_MS: Final = 24 * 3600 * 1000
+LINKS_MAX: Final = 100_000
+"""Links of which it is remembered when they were written."""
 
 
 class Shelved(NamedTuple):
@@ -96,7 +100,8 @@ class Shelf:
         self._wall_ms = wall_ms
         self._now_ds = now_ds
         self._on_error = on_error or (lambda verb, error: None)
-        self._links: dict[str, int] = {}
+        self._links: OrderedDict[str, int] = OrderedDict()
+        """When links were written last, in ms since 1970; others are written again."""
         self._loads = self._found = self._saves = 0
         self._conflicts = self._refused = self._failures = 0
 
@@ -128,7 +133,7 @@ class Shelf:
         if found is not None and isinstance(found[0], Link):
             link = found[0]
             key = link.key
-            self._links[session_id] = link.saved_ms
+            remember(self._links, session_id, link.saved_ms, LINKS_MAX)
             found = self._open(key)
             if found is None:
                 self.store.delete(session_id)
@@ -136,6 +141,14 @@ class Shelf:
             return None
         self._found += 1
         return Shelved(SessionKey(key), found[0], found[1])
+
+    def has(self, key: str) -> bool:
+        """Tell whether there is something under a key that can be used.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        return self._open(key) is not None
 
     def save(
         self, key: str, record: Record, version: int, *, default_limit_s: int
@@ -250,7 +263,7 @@ class Shelf:
                 last_access_ms=now_ms,
                 max_inactive_s=LINK_KEPT_S,
             )
-            self._links[session_id] = now_ms
+            remember(self._links, session_id, now_ms, LINKS_MAX)
 
     def _delete_links(self, key: str, record: Record) -> None:
         for session_id in active_ids(key, record):

@@ -16,7 +16,7 @@ from tribes.ids import SessionKey
 from .held import Held
 from .inbox import CommitResult
 from .local import LocalManager
-from .memcached import MemcachedManager, remember
+from .memcached import MemcachedManager
 from .merge import digest, merge
 from .node_ids import split_node, suffix_of
 from .record import Life, Record, header, with_access
@@ -135,7 +135,7 @@ class StickyManager(MemcachedManager):
         try:
             held = self._load(key, home)
             if isinstance(held, Link):
-                remember(self._links, token, held.key)
+                self._note_link(token, held.key)
                 held = self._load(held.key, home)
         except StoreError:
             # As if there were none: the service goes on in memory.
@@ -273,8 +273,9 @@ class StickyManager(MemcachedManager):
         count = super().process_expires()
         if self._enabled:
             self._retry()
-        for key in [key for key in self._spares if key not in self.table]:
-            self._spares.pop(key, None)
+        for key in list(self._spares):  # requests put some in meanwhile
+            if key not in self.table:
+                self._spares.pop(key, None)
         return count
 
     def _retry(self) -> None:

@@ -552,3 +552,73 @@ def test_a_logout_whose_save_failed_is_repeated(make: Make) -> None:
     assert node.manager.find(session_id) is None
     node.manager.process_expires()
     assert make(per_request=True).manager.find(session_id) is None
+
+
+def test_a_session_that_a_commit_brought_back_is_ended_in_the_store_too(
+    make: Make, clocks: FakeTime
+) -> None:
+    """It left the memory while a request used it, and was logged out later: it stays so."""
+    node = make(max_idle_swap_s=10)
+    session_id = node.request(a=1)
+    held = node.found(session_id)
+    clocks.sleep(10)
+    node.manager.process_expires()
+    assert not node.in_memory(session_id)
+    held["a"] = 2
+    node.commit(held)
+    session = node.found(session_id)
+    session.invalidate()
+    node.commit(session)
+    node.manager.process_expires()
+    assert make().manager.find(session_id) is None
+
+
+def test_a_logout_while_the_session_is_backed_up_stays_one(
+    make: Make, clocks: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has it alive for a moment, until the next pass."""
+    node = make(max_idle_backup_s=10)
+    session_id = node.request(a=1)
+    clocks.sleep(10)
+    real = node.store.store.save
+
+    def save(*args: Any, **settings: Any) -> int:
+        session = node.found(session_id)
+        session.invalidate()
+        node.commit(session)
+        version: int = real(*args, **settings)
+        return version
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "store", type("S", (), {"save": staticmethod(save)}))
+        node.manager.process_expires()
+    assert node.in_store(session_id)
+    node.manager.process_expires()
+    assert make().manager.find(session_id) is None
+
+
+def test_a_logout_whose_save_failed_is_repeated_at_the_stop(make: Make) -> None:
+    node = make(per_request=True)
+    session_id = node.request(a=1)
+    session = node.found(session_id)
+    session.invalidate()
+    node.store.is_down = True
+    with pytest.raises(StoreError):
+        node.commit(session)
+    node.store.is_down = False
+    node.manager.stop()
+    assert make(per_request=True).manager.find(session_id) is None
+
+
+def test_what_is_noted_of_links_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sessions that end under an id that a login gave them."""
+    monkeypatch.setattr("tribes.manager.shelf.LINKS_MAX", 3)
+    node = make(per_request=True)
+    for _ in range(5):
+        session = node.found(node.request(a=1))
+        fresh = session.rotate_id(0)
+        node.commit(session)
+        session = node.found(fresh)
+        session.invalidate()
+        node.commit(session)
+    assert len(node.manager.shelf._links) <= 3
