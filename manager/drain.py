@@ -170,6 +170,8 @@ class Drain:
 
     def changed(self, keys: Iterable[str], now: float) -> None:
         """This node has changed sessions itself."""
+        if not self._asked:
+            return  # what every commit of a node that does not leave comes to
         partitions = {partition_of(key) for key in keys}
         for member in self._asked:
             self._void(member, partitions, now + _SOON_S)

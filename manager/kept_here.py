@@ -23,6 +23,7 @@ REMOVED: Final = _Mark()
 """In place of a value: there is none any more."""
 
 _NONE: Final[Mapping[str, Kept]] = {}
+_NOBODY: Final[tuple[object, ...]] = ()
 
 
 class Kept(NamedTuple):
@@ -66,7 +67,7 @@ class KeptHere:
 
     def listeners_of(self, key: str) -> tuple[object, ...]:
         """Return a session's listeners."""
-        return self._listeners.get(key, ())
+        return self._listeners.get(key, _NOBODY)
 
     def put(self, key: str, changes: Mapping[str, Any], hlc: int) -> list[tuple[str, Any]]:
         """Set values, or remove those that are `REMOVED`.
@@ -90,14 +91,20 @@ class KeptHere:
         return gone
 
     def listen(self, key: str, added: tuple[object, ...], removed: tuple[object, ...]) -> None:
-        """Add and remove listeners of a session."""
-        with self._lock:
-            known = tuple(each for each in self._listeners.get(key, ()) if each not in removed)
+        """Add and remove listeners of a session; an equal one is the same."""
+        while True:
+            before = self.listeners_of(key)
+            # Comparing them is the application's code.
+            known = tuple(each for each in before if each not in removed)
             known += tuple(each for each in added if each not in known)
-            if known:
-                self._listeners[key] = known
-            else:
-                self._listeners.pop(key, None)
+            with self._lock:
+                if self.listeners_of(key) is not before:
+                    continue
+                if known:
+                    self._listeners[key] = known
+                else:
+                    self._listeners.pop(key, None)
+                return
 
     def take(self, key: str) -> tuple[Mapping[str, Kept], tuple[object, ...]]:
         """Return what is kept of a session, and keep it no longer."""

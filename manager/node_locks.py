@@ -151,9 +151,7 @@ class NodeLocks:
                 return is_match
         return False
 
-    def acquire(
-        self, key: str, home: RingNode | None, holder: Held | None = None
-    ) -> NodeLock | None:
+    def acquire(self, key: str, home: RingNode | None) -> NodeLock | None:
         """Take the lock of a session; None if it cannot be had, and the request may go on.
 
         Raises:

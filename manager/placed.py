@@ -27,7 +27,7 @@ from tribes.wire.options import SendOptions
 
 from .messages import Deltas, Records
 from .place_teller import PlaceTeller
-from .placed_messages import HOLDERS_MAX, KEYS_MAX, Places, PlaceState, Stale
+from .placed_messages import EPOCH_MAX, HOLDERS_MAX, KEYS_MAX, Places, PlaceState, Stale
 from .placement import PARTS
 from .places import PlaceBook
 from .record import deciseconds, to_wire
@@ -410,7 +410,7 @@ class PlacedCore:
 
     def _announce_epoch(self, number: int) -> None:
         book = self.book
-        book.epochs[number] += 1
+        book.epochs[number] = min(book.epochs[number] + 1, EPOCH_MAX)
         book.claims[number] = book.epochs[number]
         self._host.place_changed(number, book.states[number])
         self._teller.tell_all_soon(self._channel.now)

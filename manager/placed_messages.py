@@ -50,6 +50,8 @@ _PLACE = struct.Struct(">BII")
 _MARK: Final = "\x1f"
 """Between a context and the number of a part: nothing that anybody types."""
 _U32_MAX: Final = 2**32 - 1
+EPOCH_MAX: Final = _U32_MAX
+"""No owner comes to it in a lifetime; who hears of it all the same stays there."""
 
 
 def part_context(context: str, part: int) -> str:
@@ -239,7 +241,7 @@ def _stale(context: Any, part: Any, epoch: Any, holders: Any, keys: Any) -> Stal
     return Stale(
         _text(context),
         _int(part, PARTS - 1),
-        _int(epoch, _U32_MAX),
+        _int(epoch, EPOCH_MAX),
         holders,
         [_text(key) for key in keys],
     )

@@ -295,7 +295,8 @@ class StickyManager(MemcachedManager):
                 if not self.copies.delete(held):
                     # Used elsewhere since: it is no longer ours.
                     self._spares.pop(key, None)
-                    return self.table.drop(key, record) and False
+                    self.table.drop(key, record)
+                    return False
             except StoreError:
                 self.counters.save_failures += 1  # Its own time ends it there.
         self._spares.pop(key, None)

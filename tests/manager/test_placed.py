@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sim.backup_nodes import bystanders, core, holders, manager, put, start, write
-from tribes.manager.placed_messages import PlaceState
+from tests.sim.backup_nodes import bystanders, core, find, holders, manager, put, start, write
+from tribes.manager.placed_messages import PlaceState, Stale
 from tribes.manager.placement import part_of
 from tribes.testing.sim import World
 
@@ -80,3 +80,17 @@ def test_a_part_that_is_taken_back_owes_nobody_a_comparison_for_ever() -> None:
     world.run(8)
     assert placed.book.states[number] == PlaceState.HOLD
     assert part.is_quiet
+
+
+def test_an_epoch_that_cannot_grow_any_more_stops_no_node() -> None:
+    """A member says the greatest one that there is of a part that is owned here."""
+    world = World(74)
+    first, second = start(world, "ab")
+    placed = core(first).placed
+    number = next(part for part, claim in enumerate(placed.book.claims) if claim)
+    told = Stale("app", number, 2**32 - 1, [], [])
+    placed.on_stale(second.core.local, told, first.clock.monotonic())
+    key = put(first, n=0)
+    world.run(3)
+    assert placed.book.claims[number] == 2**32 - 1
+    assert find(second, key) is not None
