@@ -321,7 +321,7 @@ class BackupReplicator(Replicator):
     def _send_touches(self, now: float) -> None:
         if not self._is_running:
             return
-        self._channel.timers.at(now + _TICK_S, self._send_touches)
+        self._touch_later(now)
         now_ds = deciseconds(now)
         touches = self.manager.take_touches(now_ds)
         for part, group in self._by_part(touches, lambda touch: touch[0], now):
@@ -347,7 +347,6 @@ class BackupReplicator(Replicator):
         Raises:
             RemoteProtocolError: It is malformed, or for a manager of another kind.
         """
-        self.statistics.messages_received += 1
         self.manager.traffic.count_received(message)
         match message:
             case Places():

@@ -30,6 +30,7 @@ from .session_ids import partition_of
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
+    from tribes.timers import Timer
     from tribes.wire.member import Member
 
     from .base import SessionManager
@@ -113,7 +114,6 @@ class Expiry:
         owns: Callable[[str], bool] | None = None,
     ) -> None:
         self.expired = 0
-        self.taken_over = 0
         self.objections = 0
         self._manager = manager
         self._channel = channel
@@ -124,6 +124,7 @@ class Expiry:
         self._asked: set[str] = set()
         self._number = 0
         self._is_running = False
+        self._timer: Timer | None = None
         self._owners: dict[int, bytes] = {}
         self._draining: set[Member] = set()
         self._is_retired = False
@@ -134,13 +135,16 @@ class Expiry:
         self._owns = owns
 
     def start(self, now: float) -> None:
-        """Begin to look."""
+        """Begin to look; what an earlier start began is over."""
+        self.stop()
         self._is_running = True
-        self._channel.timers.at(now + self._interval, self._look)
+        self._timer = self._channel.timers.at(now + self._interval, self._look)
 
     def stop(self) -> None:
         """No more looking."""
         self._is_running = False
+        if self._timer is not None:
+            self._timer.cancel()
 
     def peer_up(self, member: Member) -> None:
         """A member runs this context: it is asked too."""
@@ -179,9 +183,7 @@ class Expiry:
         return owner == self._channel.local.unique_id
 
     def _look(self, now: float) -> None:
-        if not self._is_running:
-            return
-        self._channel.timers.at(now + self._interval, self._look)
+        self._timer = self._channel.timers.at(now + self._interval, self._look)
         self._look_once(now)
 
     def merged(self, key: str, after: Record) -> None:
@@ -217,7 +219,6 @@ class Expiry:
             else:
                 del self._unfired[key]
                 left -= 1
-                self.taken_over += 1
                 self._fire(key)
 
     def _fire(self, key: str) -> None:

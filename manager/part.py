@@ -431,5 +431,4 @@ class PartReplicator(Replicator):
         """Tell the holders of uses of sessions."""
         targets = self._current()
         if targets:
-            self.statistics.touches_sent += len(pairs)
             self._channel.post(targets, self._deltas(pairs).encode(), options, now)

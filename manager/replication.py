@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
     from tribes.channel.tickets import Ticket
     from tribes.config.model import ManagerConfig
+    from tribes.timers import Timer
     from tribes.wire.member import Member
 
     from .base import SessionManager
@@ -76,20 +77,14 @@ class ReplicatorStatistics:
         "commits",
         "commits_incomplete",
         "deltas_received",
-        "messages_received",
         "messages_sent",
-        "too_large",
-        "touches_sent",
     )
 
     def __init__(self) -> None:
         self.commits = 0
         self.commits_incomplete = 0
         self.messages_sent = 0
-        self.messages_received = 0
         self.deltas_received = 0
-        self.too_large = 0
-        self.touches_sent = 0
 
 
 class _Flight:
@@ -164,6 +159,7 @@ class Replicator:
         self._target_set: set[Member] = set()
         self._is_running = False
         self._losses = 0
+        self._toucher: Timer | None = None
         self._wakes = wakes
 
     @property
@@ -236,7 +232,12 @@ class Replicator:
         self.locks.members(self._targets, now)
         self.transfer.start(now)
         self.expiry.start(now)
-        self._channel.timers.at(now + _TOUCH_S, self._send_touches)
+        self._touch_later(now)
+
+    def _touch_later(self, now: float) -> None:
+        if self._toucher is not None:
+            self._toucher.cancel()
+        self._toucher = self._channel.timers.at(now + _TOUCH_S, self._send_touches)
 
     def stop(self) -> None:
         """No more timers; commits are answered without copies."""
@@ -363,7 +364,6 @@ class Replicator:
         self._resolve(commits, (), missing)
 
     def _too_large(self, commit: Commit) -> None:
-        self.statistics.too_large += 1
         why = (
             f"the change has {len(commit.delta)} bytes; members read at most "
             f"{self.transfer.record_max_bytes} (receiver.frame_max_bytes)"
@@ -492,13 +492,12 @@ class Replicator:
     def _send_touches(self, now: float) -> None:
         if not self._is_running:
             return
-        self._channel.timers.at(now + _TOUCH_S, self._send_touches)
+        self._touch_later(now)
         now_ds = deciseconds(now)
         pairs = [(key, to_wire(touch, now_ds)) for key, touch in self.manager.take_touches(now_ds)]
         targets = self._current()
         if not targets:
             return
-        self.statistics.touches_sent += len(pairs)
         for start in range(0, len(pairs), BATCH_MAX):
             # A lost touch costs nothing but an objection when somebody wants to expire the session.
             payload = Deltas(self.manager.context, pairs[start : start + BATCH_MAX]).encode()
@@ -513,7 +512,6 @@ class Replicator:
         Raises:
             RemoteProtocolError: It cannot be applied, or not all of it.
         """
-        self.statistics.messages_received += 1
         self.manager.traffic.count_received(message)
         if isinstance(message, Deltas):
             self.statistics.deltas_received += len(message.pairs)

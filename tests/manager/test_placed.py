@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.sim.backup_nodes import bystanders, core, find, holders, manager, put, start, write
+from tests.sim.test_lazy_maps import Client
+from tribes.config.model import NodeConfig
 from tribes.manager.placed_messages import PlaceState, Stale
 from tribes.manager.placement import part_of
 from tribes.testing.sim import World
@@ -94,3 +98,31 @@ def test_an_epoch_that_cannot_grow_any_more_stops_no_node() -> None:
     world.run(3)
     assert placed.book.claims[number] == 2**32 - 1
     assert find(second, key) is not None
+
+
+def test_a_part_that_is_held_again_and_again_looks_no_more_often() -> None:
+    """Each taking begins what goes on from time to time; what an earlier one began is over."""
+    world = World(75)
+    clients = [Client(world.start(name, NodeConfig())) for name in "ab"]
+    world.run(8)
+    placed = clients[0].map.placed
+    part = placed.parts[placed.held[0]]
+    for _ in range(4):
+        part.release()
+        part.hold(clients[0].node.clock.monotonic())
+    looks, touches = [0], [0]
+    look, take = part.expiry._look_once, part.manager.take_touches
+
+    def looked(now: float) -> None:
+        looks[0] += 1
+        look(now)
+
+    def taken(now_ds: int) -> Any:
+        touches[0] += 1
+        return take(now_ds)
+
+    part.expiry._look_once = looked  # type: ignore[method-assign]
+    part.manager.take_touches = taken
+    world.run(20.5)
+    assert looks[0] <= 1 + 20 / part.expiry._interval
+    assert touches[0] in (20, 21)
