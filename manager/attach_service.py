@@ -10,7 +10,7 @@ In the core's thread throughout; no I/O.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -45,6 +45,7 @@ from .attach_wire import (
 )
 from .inbox import Commit
 from .merge import digest, lost_updates, merge
+from .recent import remember
 from .record import WHOLE, Life, from_wire, header, life_and_access, main_of, parse, to_wire
 from .session import Session
 from .session_ids import is_possible_id
@@ -123,7 +124,7 @@ class AttachService:
         self.commits = 0
         self.repeats = 0
         self._new_actor = new_actor
-        self._lent: dict[int, None] = {}
+        self._lent: OrderedDict[int, None] = OrderedDict()
         self._free: deque[int] = deque()
         self._waiting: deque[tuple[float, int]] = deque()
 
@@ -132,9 +133,7 @@ class AttachService:
         while self._waiting and self._waiting[0][0] <= now:
             self._free.append(self._waiting.popleft()[1])
         actor = self._free.popleft() if self._free else self._new_actor()
-        self._lent[actor] = None
-        while len(self._lent) > ACTORS_MAX:
-            del self._lent[next(iter(self._lent))]
+        remember(self._lent, actor, None, ACTORS_MAX)
         for manager in managers:
             manager.lent_actors = frozenset(self._lent)
         return actor

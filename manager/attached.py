@@ -55,6 +55,7 @@ from .fetch import FETCH_MAX_S
 from .inbox import CommitResult, Wakes
 from .merge import destroyed, digest, lost_updates
 from .merged import value_or_none
+from .recent import remember
 from .record import (
     WHOLE,
     Entry,
@@ -225,9 +226,7 @@ class AttachedManager(SessionManager):
         if record is not None:
             self.clock.observe(life_and_access(record)[1])
         self._note_flags(flags)
-        self._primary[session_id] = bool(flags & IS_PRIMARY)
-        if len(self._primary) > PRIMARY_MAX:
-            self._primary.popitem(last=False)
+        remember(self._primary, session_id, bool(flags & IS_PRIMARY), PRIMARY_MAX)
         slot.key, slot.record, slot.is_answered = key, record, True
 
     def _note_flags(self, flags: int) -> None:

@@ -10,6 +10,7 @@ New sessions get a key that this member owns, so a sticky client's requests stay
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ from .delta import DeltaManager
 from .merge import lost_updates
 from .placed_messages import PlaceState
 from .placement import PARTS, part_of
+from .recent import remember
 from .record import WHOLE, Life, main_of
 from .session_ids import PARTITIONS, is_possible_id, partition_of
 
@@ -79,14 +81,14 @@ class BackupManager(DeltaManager):
     comparing: Callable[[int], bool] | None = None
     on_partial: Callable[[str], None] | None = None
     lost: Callable[[], int] | None = None
-    _lost: dict[tuple[int, bytes, int], None]
+    _lost: OrderedDict[tuple[int, bytes, int], None]
     """Lost writes of this process that were counted, the latest of them."""
 
     def start_over(self, *args: Any) -> None:
         """See `SessionManager.start_over`."""
         super().start_over(*args)
         self.book = None
-        self._lost = {}
+        self._lost = OrderedDict()
         self.comparing = self.on_partial = self.lost = None
         self._stale_commits = 0
 
@@ -162,10 +164,8 @@ class BackupManager(DeltaManager):
         for lost, won in losses:
             mark = (lost.namespace, lost.name, lost.hlc)
             if lost.actor == self.clock.actor and mark not in self._lost:
-                self._lost[mark] = None
+                remember(self._lost, mark, None, LOST_MAX)
                 found.append((lost, won))
-        while len(self._lost) > LOST_MAX:
-            del self._lost[next(iter(self._lost))]
         self.counts.overwritten += len(found)
         return found
 

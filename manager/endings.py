@@ -11,11 +11,13 @@ the step that takes it out of the table is what decides who tells.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from .clock import hlc_to_ms
 from .listeners import tells_value
+from .recent import remember
 from .record import Life, header, main_of
 from .session_listeners import replicated_listeners
 from .watched import stored_values
@@ -73,7 +75,7 @@ class Endings:
         self._codec = codec
         self._table = table
         # Expired, and their values are unbound; a request that came late may bring them back.
-        self._told: dict[str, None] = {}
+        self._told: OrderedDict[str, None] = OrderedDict()
 
     def claim(self, key: str) -> Record | None:
         """Return the record of a session that has expired, whose end is now to be told.
@@ -86,9 +88,7 @@ class Endings:
             if record is None or main_of(record)[1] == _LIVE:
                 return None
             if self._codec.tells_values:
-                self._told[key] = None
-                if len(self._told) > TOLD_MAX:
-                    del self._told[next(iter(self._told))]
+                remember(self._told, key, None, TOLD_MAX)
         return record
 
     def revived(self, session: Session, before: Record) -> None:

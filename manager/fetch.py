@@ -16,6 +16,7 @@ that time, once in `UNKNOWN_S`, and nobody else anything.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ from tribes.wire.options import SendOptions
 from .inbox import CommitResult, Question, Wakes
 from .layout import walk
 from .messages import Fetch, Fetched, Pairs
+from .recent import remember
 from .record import WHOLE, Life, Record, deciseconds, header, main_of, size, to_wire, write_of
 
 if TYPE_CHECKING:
@@ -88,10 +90,9 @@ class FetchStatistics:
         fetched: Answered by a holder.
         unknown: Asked in vain: requests went on with what was here.
         refused: Not asked, because too many questions were open.
-        served: Questions of other members.
     """
 
-    __slots__ = ("arrived", "asked", "fetched", "refused", "served", "unknown")
+    __slots__ = ("arrived", "asked", "fetched", "refused", "unknown")
 
     def __init__(self) -> None:
         self.asked = 0
@@ -99,7 +100,6 @@ class FetchStatistics:
         self.fetched = 0
         self.unknown = 0
         self.refused = 0
-        self.served = 0
 
 
 class _Ask:
@@ -141,7 +141,7 @@ class Fetches:
         self._asks: dict[int, _Ask] = {}
         self._by_key: dict[str, dict[int, _Ask]] = {}
         self._number = 0
-        self.settled: dict[str, tuple[int, int, float]] = {}
+        self.settled: OrderedDict[str, tuple[int, int, float]] = OrderedDict()
         """By session, the write last asked for, and until when the answer holds; request threads
         read it."""
 
@@ -259,10 +259,8 @@ class Fetches:
             del self._by_key[ask.key]
         question = ask.question
         if question.hlc:
-            self.settled.pop(ask.key, None)
-            if len(self.settled) >= SETTLED_MAX:
-                del self.settled[next(iter(self.settled))]
-            self.settled[ask.key] = question.hlc, question.actor, until
+            answer = question.hlc, question.actor, until
+            remember(self.settled, ask.key, answer, SETTLED_MAX)
         self._wakes.tell(question.waiter, _HERE if is_here else _NOT_HERE)
 
     def on_fetched(self, source: Member, message: Fetched, now: float) -> None:
@@ -298,7 +296,6 @@ class Fetches:
 
     def on_fetch(self, source: Member, message: Fetch, now: float) -> None:
         """Another member asks for a session."""
-        self.statistics.served += 1
         manager = self._manager
         now_ds = deciseconds(now)
         key = manager.table.resolve(message.session_id, now_ds)

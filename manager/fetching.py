@@ -14,6 +14,7 @@ for it, since it is probably on its way.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ from .inbox import CommitResult, Question, Wakes
 from .merge import digest
 from .placed_messages import Answer, PlaceState, Seek, Sought
 from .placement import part_of
+from .recent import remember
 from .record import (
     WHOLE,
     Life,
@@ -67,18 +69,20 @@ Done = Callable[[Exception | None], None]
 
 
 class FetchStatistics:
-    """Counters of one context's fetches, plain ints."""
+    """Counters of one context's fetches, plain ints.
 
-    __slots__ = ("answered", "fetched", "hedged", "none", "same", "started", "unreachable")
+    Attributes:
+        started: Sessions that were asked for.
+        fetched: Holders' answers with a session.
+        same: Answers that the copy here is as good.
+    """
+
+    __slots__ = ("fetched", "same", "started")
 
     def __init__(self) -> None:
         self.started = 0
         self.fetched = 0
         self.same = 0
-        self.none = 0
-        self.hedged = 0
-        self.unreachable = 0
-        self.answered = 0
 
 
 class _Fetch:
@@ -143,7 +147,7 @@ class Fetches:
     ) -> None:
         self.statistics = FetchStatistics()
         self.is_open = False
-        self.settled: dict[str, tuple[int, int, float]] = {}
+        self.settled: OrderedDict[str, tuple[int, int, float]] = OrderedDict()
         self._wakes = wakes
         self._by_key: dict[str, dict[int, _Fetch]] = {}
         self._manager = manager
@@ -226,10 +230,7 @@ class Fetches:
     def _settle(self, fetch: _Fetch, until: float) -> None:
         """End a search for a write: it is here, or was looked for long enough."""
         assert fetch.written is not None
-        self.settled.pop(fetch.key, None)
-        if len(self.settled) >= SETTLED_MAX:
-            del self.settled[next(iter(self.settled))]
-        self.settled[fetch.key] = *fetch.written, until
+        remember(self.settled, fetch.key, (*fetch.written, until), SETTLED_MAX)
         self._finish(fetch, None)
 
     def stop(self) -> None:
@@ -240,7 +241,6 @@ class Fetches:
 
     def _over(self, fetch: _Fetch) -> None:
         if fetch.number in self._by_number:
-            self.statistics.unreachable += 1
             self._finish(fetch, SessionUnreachableError("no holder of the session answers"))
 
     def _finish(self, fetch: _Fetch, error: Exception | None) -> None:
@@ -281,7 +281,6 @@ class Fetches:
         is_mine = book.states[part] in _HOLDS
         is_alone = self.is_open and not (holders or book.peers)
         if is_known or (is_mine and not holders) or is_alone:
-            self.statistics.none += 1
             self._finish(fetch, None)
             return
         # Nobody has it whole just now, or who has it does not answer: it will be otherwise soon.
@@ -294,7 +293,6 @@ class Fetches:
 
     def _hedge(self, fetch: _Fetch, now: float) -> None:
         if fetch.number in self._by_number and fetch.waiting:
-            self.statistics.hedged += 1
             self._ask_next(fetch, now)
 
     def _again(self, fetch: _Fetch, now: float, *, is_asked: bool = False) -> None:
@@ -393,7 +391,6 @@ class Fetches:
 
     def on_seek(self, source: Member, message: Seek, now: float) -> None:
         """Another member has a request for a session."""
-        self.statistics.answered += 1
         answer = self._answer(message, deciseconds(now))
         self._manager.traffic.count_message(answer)
         self._channel.post((source,), answer.encode(), _USE_ACK, now)

@@ -103,13 +103,14 @@ class TransferStatistics:
         messages_unanswered: Messages of records that a member did not acknowledge in time.
         donors_replaced: Donors that failed or fell silent while they owed something, and there were
             others.
+        records_refused: Records and changes of members that could not be used here.
+        records_too_large: Sessions that were left out because no message could hold them.
     """
 
     __slots__ = (
         "donors_replaced",
         "messages_unanswered",
         "no_state_transferred",
-        "pulls_done",
         "pulls_failed",
         "pulls_started",
         "records_received",
@@ -123,7 +124,6 @@ class TransferStatistics:
         self.messages_unanswered = 0
         self.no_state_transferred = 0
         self.pulls_started = 0
-        self.pulls_done = 0
         self.pulls_failed = 0
         self.records_sent = 0
         self.records_received = 0
@@ -405,7 +405,6 @@ class Transfer:
     def _end(self, sync: int, now: float) -> None:
         pull = self._pulls.pop(sync)
         self._silence.pop(pull.member, None)
-        self.statistics.pulls_done += 1
         if pull.done is not None:
             pull.done(None, now)
         self._look(now)

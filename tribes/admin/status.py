@@ -122,6 +122,8 @@ def _context(
             "records_sent": transfer.statistics.records_sent,
             "records_received": transfer.statistics.records_received,
             "donors_replaced": transfer.statistics.donors_replaced,
+            "records_refused": transfer.statistics.records_refused,
+            "records_too_large": transfer.statistics.records_too_large,
             "no_state_transferred": transfer.statistics.no_state_transferred,
         }
     return shown
