@@ -314,7 +314,8 @@ class Expiry:
         pairs: Pairs = []
         for key, access in keys.items():
             current = table.get(key)
-            if current is None:
+            if current is None or not self.is_owner(key):
+                # Who owns it by now asks too, and both would tell of it.
                 continue
             fixed = header(current)
             if fixed.life != Life.LIVE or fixed.access != access:

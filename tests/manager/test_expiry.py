@@ -224,3 +224,26 @@ def test_a_use_while_members_are_asked_takes_the_expiry_back(used_by: str) -> No
     assert Life.LIVE in lives(nodes, key)
     world.run(6)
     assert len(heard.by) == 1
+
+
+def test_who_is_no_owner_any_more_expires_nothing_that_it_had_asked_for() -> None:
+    """One member answers the old owner and the new one late, and in the same moment."""
+    world = World(9)
+    nodes = start(world, "abc", max_inactive_s=2, expiry_interval=100)
+    heard = Heard(nodes)
+    key = write(nodes[0], "x", 1)
+    world.run(1.9)
+    owner, others = split(nodes, key)
+    follower, (slow,) = (split(others, key))
+    for node in (owner, follower):
+        world.clog(slow, node)
+    asks = [replicator(node).expiry._asks for node in (owner, follower)]
+    assert world.run_until(world.now + 0.5, lambda: bool(asks[0]))
+    owner.core.retire(owner.clock.monotonic())
+    owner.pump()
+    assert world.run_until(world.now + 0.5, lambda: all(asks))
+    for node in (owner, follower):
+        world.unclog(slow, node)
+    world.run(5)
+    assert lives(nodes, key) == [Life.EXPIRED] * 3
+    assert heard.by == [follower.name]
