@@ -5,7 +5,8 @@ in the inbox in one step, so replication, receipts, expiry and repair know nothi
 versions have an actor that is lent to the worker. An actor is lent again only when nothing of the
 worker that had it can come any more: at once when it said so (BYE), else after `QUARANTINE_S`.
 
-In the core's thread throughout; no I/O.
+In the core's thread throughout; no I/O. It is longer than other files because every message of a
+worker has its method here.
 """
 
 from __future__ import annotations

@@ -19,12 +19,11 @@ import msgspec
 from tribes.ids import SessionId
 
 from .delta import DeltaManager
-from .merge import lost_updates
-from .placed_messages import PlaceState
-from .placement import PARTS, part_of
+from .merge import is_whole, lost_updates
+from .placed_messages import HOLDS
+from .placement import PARTS, PER_PART, part_of
 from .recent import remember
-from .record import WHOLE, Life, main_of
-from .session_ids import PARTITIONS, is_possible_id, partition_of
+from .session_ids import is_possible_id, partition_of
 
 if TYPE_CHECKING:
     from .base import CommitOutcome
@@ -39,10 +38,6 @@ __all__ = ["BackupManager", "BackupStatistics"]
 
 LOST_MAX: Final = 10_000
 """Lost writes that are remembered, so that they are not counted again."""
-
-_PER_PART = PARTITIONS // PARTS
-_HOLDS = (PlaceState.HOLD, PlaceState.KEEP)
-_LIVE = int(Life.LIVE)
 
 
 class BackupStatistics(msgspec.Struct, frozen=True):
@@ -117,13 +112,13 @@ class BackupManager(DeltaManager):
         if book is None or not is_possible_id(session_id):
             return False
         part = part_of(session_id)
-        if book.states[part] not in _HOLDS:
+        if book.states[part] not in HOLDS:
             return True
         is_comparing = self.comparing
         if is_comparing is None or not is_comparing(part):
             return False
         key = self.table.resolve(session_id, self.now_ds())
-        return key is None or not _is_whole(self.table.get(key))
+        return key is None or not is_whole(self.table.get(key))
 
     def find(
         self, session_id: str, *, partial: bool = False, request: RequestLine | None = None
@@ -180,13 +175,13 @@ class BackupManager(DeltaManager):
         if not owned:
             return key
         partition = partition_of(key)
-        part = owned[partition // _PER_PART % len(owned)]
-        return SessionId(f"{part * _PER_PART + partition % _PER_PART:03X}{key[3:]}")
+        part = owned[partition // PER_PART % len(owned)]
+        return SessionId(f"{part * PER_PART + partition % PER_PART:03X}{key[3:]}")
 
     def merged(self, key: str, before: Record | None, after: Record) -> None:
         """A peer's change was merged: one without what it changes asks for that."""
         super().merged(key, before, after)
-        if self.on_partial is not None and not _is_whole(after):
+        if self.on_partial is not None and not is_whole(after):
             self.on_partial(key)
 
     def is_held(self, session_id: str) -> bool:
@@ -195,7 +190,7 @@ class BackupManager(DeltaManager):
 
     def is_whole(self, key: str) -> bool:
         """Tell whether there is a session of this key, and not only later changes of it."""
-        return _is_whole(self.table.get(key))
+        return is_whole(self.table.get(key))
 
     def backup_statistics(self) -> BackupStatistics:
         """Return the counts by part. Asks nobody, and moves nothing."""
@@ -217,10 +212,3 @@ class BackupManager(DeltaManager):
     def _owned(self) -> list[int]:
         book = self.book
         return [] if book is None else [p for p, claim in enumerate(book.claims) if claim]
-
-
-def _is_whole(record: Record | None) -> bool:
-    if record is None:
-        return False
-    main = main_of(record)
-    return main[1] != _LIVE or bool(main[2] & WHOLE)

@@ -29,10 +29,9 @@ from .messages import ExpireAnswer, ExpireAsk, Lock, Pairs
 from .part import PartReplicator, PartView
 from .placed import PlacedCore, Placing
 from .placed_messages import Lost, Places, PlaceState, Seek, Sought, Stale, part_context
-from .placement import PARTS, part_of
+from .placement import PER_PART, part_of
 from .record import deciseconds, to_wire
 from .replication import BATCH_MAX, Replicator
-from .session_ids import PARTITIONS
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ _TICK_S: Final = 1.0
 _PARTIAL_S: Final = 0.1
 _PARTIAL_MAX: Final = 10_000
 _ASYNC = int(SendOptions.ASYNCHRONOUS)
-_PER_PART: Final = PARTITIONS // PARTS
 
 
 class _Presence(Transfer):
@@ -100,7 +98,7 @@ class PlacedReceipts(Drain):
             return []
         held = placed.held
         live = sum(manager.table.live_in[number] for number in held)
-        count = len(held) * _PER_PART
+        count = len(held) * PER_PART
         return [Lacking(manager.context, "*", count, live, "not all who should have it do")]
 
 
@@ -414,7 +412,7 @@ class BackupReplicator(Replicator):
         """A part lies on others: its sessions are forgotten, and fetched when a request comes."""
         del now
         table = self.manager.table
-        for partition in range(number * _PER_PART, (number + 1) * _PER_PART):
+        for partition in range(number * PER_PART, (number + 1) * PER_PART):
             for key in table.keys_of(partition):
                 record = table.get(key)
                 if record is not None:

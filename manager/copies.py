@@ -14,6 +14,9 @@ the next save.
 
 **Life** of a value is the server's business: reading the home extends it.  The second copy is
 extended with every save, at the latest when an eighth of the limit is over.
+
+It is longer than other files because loading and saving each rely on what the other one leaves in
+`Held.versions`: which order of writes is safe can only be seen with both in view.
 """
 
 from __future__ import annotations

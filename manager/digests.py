@@ -7,21 +7,29 @@ a digest settles the keys of that partition: subtracts what was counted, adds wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 from .merge import digest
 from .record import equal_state
-from .session_ids import partition_of
+from .session_ids import GROUPS, PARTITIONS, partition_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .record import Record
 
-__all__ = ["PartitionDigests"]
+__all__ = ["PartitionDigests", "sums_by_group"]
 
 _MODULUS: Final = 2**64
+
+
+def sums_by_group(digests: Mapping[int, int]) -> list[int]:
+    """Return the sums (mod 2**64) of partitions' digests, for each group of partitions."""
+    sums = [0] * GROUPS
+    for partition, digest_of_it in digests.items():
+        sums[partition * GROUPS // PARTITIONS] += digest_of_it
+    return [each % _MODULUS for each in sums]
 
 
 @final

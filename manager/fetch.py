@@ -25,9 +25,10 @@ from tribes.wire.options import SendOptions
 
 from .inbox import CommitResult, Question, Wakes
 from .layout import walk
+from .merge import is_whole
 from .messages import Fetch, Fetched, Pairs
 from .recent import remember
-from .record import WHOLE, Life, Record, deciseconds, header, main_of, size, to_wire, write_of
+from .record import Life, Record, deciseconds, main_of, size, to_wire, write_of
 
 if TYPE_CHECKING:
     from tribes.channel.core import ChannelCore
@@ -197,12 +198,9 @@ class Fetches:
     def _is_answered(self, ask: _Ask) -> bool:
         question, table = ask.question, self._manager.table
         record = table.get(ask.key)
-        if record is None:
-            return False
-        if question.hlc:
-            return has_write(record, question.hlc, question.actor)
-        fixed = header(record)
-        return fixed.life != Life.LIVE or bool(fixed.flags & WHOLE)
+        if record is None or not question.hlc:
+            return is_whole(record)
+        return has_write(record, question.hlc, question.actor)
 
     def _begin(self, ask: _Ask, now: float) -> None:
         if ask.number not in self._asks:
@@ -303,12 +301,11 @@ class Fetches:
         pairs: Pairs = []
         is_sure = False
         if key is not None and record is not None:
-            fixed = header(record)
             if message.hlc:
                 is_sure = message.actor == manager.clock.actor
                 is_sure = is_sure or has_write(record, message.hlc, message.actor)
             else:
-                is_sure = fixed.life != Life.LIVE or bool(fixed.flags & WHOLE)
+                is_sure = is_whole(record)
             if size(record) + 4096 <= self._channel.message_max_bytes:
                 pairs.append((key, to_wire(record, now_ds)))
         answer = Fetched(message.context, message.ask, pairs, is_sure)

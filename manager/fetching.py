@@ -10,6 +10,8 @@ That there is no such session is believed when all holders that answer have said
 A request that comes with a token of what its client has written (:mod:`tribes.manager.fetch`) goes
 on asking until it has that, for `FRESH_MAX_S`; then it takes what there is. A holder first waits
 for it, since it is probably on its way.
+
+It is longer than other files because who asks and who is asked are two sides of one rule.
 """
 
 from __future__ import annotations
@@ -25,12 +27,11 @@ from tribes.wire.options import SendOptions
 from .conflicts import tell_conflicts
 from .fetch import ARRIVES_S, FRESH_MAX_S, SETTLED_MAX, UNKNOWN_S, has_write
 from .inbox import CommitResult, Question, Wakes
-from .merge import digest
-from .placed_messages import Answer, PlaceState, Seek, Sought
+from .merge import digest, is_whole
+from .placed_messages import HOLDS, Answer, PlaceState, Seek, Sought
 from .placement import part_of
 from .recent import remember
 from .record import (
-    WHOLE,
     Life,
     bare,
     deciseconds,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from .base import SessionManager
     from .places import PlaceBook
-    from .record import Record
 
 __all__ = ["FETCHES_MAX", "HEDGE_S", "FetchStatistics", "Fetches"]
 
@@ -62,7 +62,6 @@ _AGAIN_S: Final = 0.25
 
 _USE_ACK = int(SendOptions.USE_ACK)
 _LIVE: Final = int(Life.LIVE)
-_HOLDS: Final = (PlaceState.HOLD, PlaceState.KEEP)
 
 Done = Callable[[Exception | None], None]
 """Told that the session is here now, or that there is none; or why nobody knows."""
@@ -210,7 +209,7 @@ class Fetches:
         key = self._manager.table.resolve(session_id, deciseconds(now))
         fetch.key = session_id if key is None else key
         self._by_key.setdefault(fetch.key, {})[fetch.number] = fetch
-        if self._book.states[part_of(session_id)] in _HOLDS:
+        if self._book.states[part_of(session_id)] in HOLDS:
             self._channel.timers.at(now + ARRIVES_S, lambda then: self._again(fetch, then))
         else:
             self._ask_next(fetch, now)
@@ -278,7 +277,7 @@ class Fetches:
                 self._channel.timers.at(now + ARRIVES_S, lambda then: self._again(fetch, then))
             return
         is_known = fetch.none and fetch.none.issuperset(m for m in holders if m not in suspected)
-        is_mine = book.states[part] in _HOLDS
+        is_mine = book.states[part] in HOLDS
         is_alone = self.is_open and not (holders or book.peers)
         if is_known or (is_mine and not holders) or is_alone:
             self._finish(fetch, None)
@@ -289,7 +288,7 @@ class Fetches:
     def _has_found(self, fetch: _Fetch) -> bool:
         """Whether there is the session, with the write or without."""
         record = self._manager.table.get(fetch.key)
-        return record is not None and _is_whole(record)
+        return is_whole(record)
 
     def _hedge(self, fetch: _Fetch, now: float) -> None:
         if fetch.number in self._by_number and fetch.waiting:
@@ -402,14 +401,9 @@ class Fetches:
             return Sought(context, ask, Answer.NOT_HERE)
         key = message.key or table.resolve(message.session_id, now_ds)
         record = None if key is None else table.get(key)
-        if key is None or record is None or not _is_whole(record):
+        if key is None or record is None or not is_whole(record):
             is_sure = state != PlaceState.PULL
             return Sought(context, ask, Answer.NONE if is_sure else Answer.NOT_HERE)
         if header(record).life == _LIVE and digest(key, record) == message.digest:
             record = bare(record)
         return Sought(context, ask, Answer.FOUND, key, to_wire(record, now_ds))
-
-
-def _is_whole(record: Record) -> bool:
-    known = header(record)
-    return known.life != _LIVE or bool(known.flags & WHOLE)

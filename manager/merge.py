@@ -66,6 +66,7 @@ __all__ = [
     "destroyed",
     "digest",
     "expired",
+    "is_whole",
     "lost_between",
     "lost_updates",
     "merge",
@@ -200,6 +201,14 @@ def expired(record: Record, t: int = 0) -> Record:
 def destroyed(t: int, last_seen: int) -> Record:
     """Return what remains of a session that was invalidated at ``t`` (hlc)."""
     return pack(Parsed(Life.DESTROYED, 0, t, t, last_seen))
+
+
+def is_whole(record: Record | None) -> bool:
+    """Tell whether a record is a session, or the end of one, and not only later changes of it."""
+    if record is None:
+        return False
+    main = main_of(record)
+    return main[1] != _LIVE or bool(main[2] & WHOLE)
 
 
 def digest(key: str, record: Record) -> int:

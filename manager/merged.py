@@ -12,6 +12,9 @@ stays.  Of these nobody's part is lost: additions to a counter add up, members p
 taken out of it stay so, appended values all appear, in one order everywhere.
 
 They are attributes of their own: inside a list or a dict they could not be merged, and are refused.
+
+It is longer than other files because the three types, with all that a number, a set and a list
+have, stand beside the one function that writes them all (`write_merged`).
 """
 
 from __future__ import annotations

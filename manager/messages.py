@@ -18,17 +18,19 @@
     LACK          [11, context, sync, u64 digest …]
     FETCH         [12, context, ask, id, hlc, actor]
     FETCHED       [13, context, ask, [key, record], is_sure]
+    LOCK          [32, context, verb, ask, turn, key]
 
 Two members compare what they hold by SUMMARY, DIGESTS, WANT, LACK and RECORDS, see
 :mod:`tribes.manager.transfer`; FETCH brings one session at once, see :mod:`tribes.manager.fetch`.
-    LOCK           [32, context, verb, ask, turn, key]
-
 Those about parts that not all members hold are in :mod:`tribes.manager.placed_messages`.
 Records are in the wire form of :mod:`tribes.manager.record`. Every field of a received message is
 checked here, so the code behind it sees only what the types say.
 
 A later release may add fields at the end of a message, and kinds: this one does not look at either,
 so both can be members of one group while its nodes are replaced one by one.
+
+It is longer than other files because the wire is to be read in one place: a class and a reader for
+each kind, most of them a few lines.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack, unpack
 
 from .magic import MAGIC, PREFIX, VERSION
+from .message_fields import as_bool, as_int, as_text
 from .placed_messages import PLACED_READERS, Lost, Places, Seek, Sought, Stale
 from .session_ids import GROUPS, PARTITIONS
 
@@ -433,25 +436,7 @@ def _packed(digests: dict[int, int]) -> bytes:
 def _unpacked(packed: Any) -> dict[int, int]:
     if type(packed) is not bytes or len(packed) % _DIGEST.size:
         raise ValueError("expected digests of ten bytes each")
-    return {_int(p, 0, PARTITIONS - 1): digest for p, digest in _DIGEST.iter_unpack(packed)}
-
-
-def _text(value: Any, limit: int) -> str:
-    if not isinstance(value, str) or len(value) > limit:
-        raise ValueError(f"expected text of at most {limit} characters")
-    return value
-
-
-def _int(value: Any, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"expected an integer from {low} to {high}")
-    return value
-
-
-def _bool(value: Any) -> bool:
-    if type(value) is not bool:
-        raise ValueError("expected true or false")
-    return value
+    return {as_int(p, 0, PARTITIONS - 1): digest for p, digest in _DIGEST.iter_unpack(packed)}
 
 
 def _pairs(value: Any) -> Pairs:
@@ -459,7 +444,7 @@ def _pairs(value: Any) -> Pairs:
         raise ValueError("expected keys and records in turn")
     keys, records = value[::2], value[1::2]
     for key in keys:
-        _text(key, KEY_MAX_CHARS)
+        as_text(key, KEY_MAX_CHARS)
     for record in records:
         if type(record) is not bytes:
             raise ValueError("expected a record as bytes")
@@ -469,12 +454,12 @@ def _pairs(value: Any) -> Pairs:
 def _hello(name: Any, contexts: Any, is_first: Any) -> Hello:
     if not isinstance(contexts, list) or len(contexts) > CONTEXTS_MAX:
         raise ValueError(f"expected at most {CONTEXTS_MAX} contexts")
-    names = [_text(context, NAME_MAX_CHARS) for context in contexts]
-    return Hello(_text(name, NAME_MAX_CHARS), names, _bool(is_first))
+    names = [as_text(context, NAME_MAX_CHARS) for context in contexts]
+    return Hello(as_text(name, NAME_MAX_CHARS), names, as_bool(is_first))
 
 
 def _deltas(context: Any, pairs: Any, epoch: Any = 0) -> Deltas:
-    return Deltas(_text(context, NAME_MAX_CHARS), _pairs(pairs), _int(epoch, 0, 2**32 - 1))
+    return Deltas(as_text(context, NAME_MAX_CHARS), _pairs(pairs), as_int(epoch, 0, 2**32 - 1))
 
 
 def _bytes(value: Any, unit: int) -> bytes:
@@ -488,22 +473,22 @@ def _u64s(packed: bytes) -> list[int]:
 
 
 def _sync(value: Any) -> int:
-    return _int(value, 0, 2**63)
+    return as_int(value, 0, 2**63)
 
 
 def _summary(context: Any, sync: Any, packed: Any) -> Summary:
     if len(_bytes(packed, 1)) != _SUMMARY.size:
         raise ValueError(f"expected {GROUPS} digests of eight bytes")
-    return Summary(_text(context, NAME_MAX_CHARS), _sync(sync), list(_SUMMARY.unpack(packed)))
+    return Summary(as_text(context, NAME_MAX_CHARS), _sync(sync), list(_SUMMARY.unpack(packed)))
 
 
 def _digests(context: Any, sync: Any, sessions: Any, groups: Any, packed: Any) -> Digests:
     digests = _unpacked(packed)
-    listed = [_int(group, 0, GROUPS - 1) for group in _bytes(groups, 1)]
+    listed = [as_int(group, 0, GROUPS - 1) for group in _bytes(groups, 1)]
     if len(listed) > GROUPS:
         raise ValueError(f"expected at most {GROUPS} groups")
     return Digests(
-        _text(context, NAME_MAX_CHARS), _sync(sync), _int(sessions, 0, 2**63), listed, digests
+        as_text(context, NAME_MAX_CHARS), _sync(sync), as_int(sessions, 0, 2**63), listed, digests
     )
 
 
@@ -517,22 +502,22 @@ def _want(context: Any, sync: Any, offers: Any, packed: Any) -> Want:
         at += _LISTED.size
         if count * _U64.size > len(data) - at:
             raise ValueError("expected more digests")
-        have[_int(partition, 0, PARTITIONS - 1)] = _u64s(data[at : at + count * _U64.size])
+        have[as_int(partition, 0, PARTITIONS - 1)] = _u64s(data[at : at + count * _U64.size])
         at += count * _U64.size
-    return Want(_text(context, NAME_MAX_CHARS), _sync(sync), _bool(offers), have)
+    return Want(as_text(context, NAME_MAX_CHARS), _sync(sync), as_bool(offers), have)
 
 
 def _lack(context: Any, sync: Any, packed: Any) -> Lack:
-    return Lack(_text(context, NAME_MAX_CHARS), _sync(sync), _u64s(_bytes(packed, _U64.size)))
+    return Lack(as_text(context, NAME_MAX_CHARS), _sync(sync), _u64s(_bytes(packed, _U64.size)))
 
 
 def _fetch(context: Any, ask: Any, session_id: Any, hlc: Any, actor: Any) -> Fetch:
     return Fetch(
-        _text(context, NAME_MAX_CHARS),
+        as_text(context, NAME_MAX_CHARS),
         _sync(ask),
-        _text(session_id, KEY_MAX_CHARS),
-        _int(hlc, 0, 2**64 - 1),
-        _int(actor, 0, 2**32 - 1),
+        as_text(session_id, KEY_MAX_CHARS),
+        as_int(hlc, 0, 2**64 - 1),
+        as_int(actor, 0, 2**32 - 1),
     )
 
 
@@ -540,48 +525,48 @@ def _fetched(context: Any, ask: Any, pairs: Any, is_sure: Any) -> Fetched:
     found = _pairs(pairs)
     if len(found) > 1:
         raise ValueError("expected one session at most")
-    return Fetched(_text(context, NAME_MAX_CHARS), _sync(ask), found, _bool(is_sure))
+    return Fetched(as_text(context, NAME_MAX_CHARS), _sync(ask), found, as_bool(is_sure))
 
 
 def _records(context: Any, sync: Any, pairs: Any, done: Any, is_lossy: Any) -> Records:
-    name, number = _text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63)
-    return Records(name, number, _pairs(pairs), _bool(done), _bool(is_lossy))
+    name, number = as_text(context, NAME_MAX_CHARS), as_int(sync, 0, 2**63)
+    return Records(name, number, _pairs(pairs), as_bool(done), as_bool(is_lossy))
 
 
 def _expire_ask(context: Any, ask: Any, keys: Any) -> ExpireAsk:
     if not isinstance(keys, list) or len(keys) % 2:
         raise ValueError("expected keys and versions in turn")
-    names = [_text(key, KEY_MAX_CHARS) for key in keys[::2]]
-    versions = [_int(version, 0, 2**64 - 1) for version in keys[1::2]]
+    names = [as_text(key, KEY_MAX_CHARS) for key in keys[::2]]
+    versions = [as_int(version, 0, 2**64 - 1) for version in keys[1::2]]
     return ExpireAsk(
-        _text(context, NAME_MAX_CHARS),
-        _int(ask, 0, 2**63),
+        as_text(context, NAME_MAX_CHARS),
+        as_int(ask, 0, 2**63),
         list(zip(names, versions, strict=True)),
     )
 
 
 def _expire_answer(context: Any, ask: Any, objections: Any) -> ExpireAnswer:
-    return ExpireAnswer(_text(context, NAME_MAX_CHARS), _int(ask, 0, 2**63), _pairs(objections))
+    return ExpireAnswer(as_text(context, NAME_MAX_CHARS), as_int(ask, 0, 2**63), _pairs(objections))
 
 
 def _confirm(context: Any, sync: Any, packed: Any) -> Confirm:
-    return Confirm(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), _unpacked(packed))
+    return Confirm(as_text(context, NAME_MAX_CHARS), as_int(sync, 0, 2**63), _unpacked(packed))
 
 
 def _receipt(context: Any, sync: Any, packed: Any) -> Receipt:
     if type(packed) is not bytes or len(packed) % _PARTITION.size:
         raise ValueError("expected partitions of two bytes each")
-    differing = [_int(p, 0, PARTITIONS - 1) for (p,) in _PARTITION.iter_unpack(packed)]
-    return Receipt(_text(context, NAME_MAX_CHARS), _int(sync, 0, 2**63), differing)
+    differing = [as_int(p, 0, PARTITIONS - 1) for (p,) in _PARTITION.iter_unpack(packed)]
+    return Receipt(as_text(context, NAME_MAX_CHARS), as_int(sync, 0, 2**63), differing)
 
 
 def _lock(context: Any, verb: Any, ask: Any, turn: Any, key: Any) -> Lock:
     return Lock(
-        _text(context, NAME_MAX_CHARS),
-        _int(verb, 0, 255),
-        _int(ask, 0, 2**63),
-        _int(turn, 0, 2**63),
-        _text(key, KEY_MAX_CHARS),
+        as_text(context, NAME_MAX_CHARS),
+        as_int(verb, 0, 255),
+        as_int(ask, 0, 2**63),
+        as_int(turn, 0, 2**63),
+        as_text(key, KEY_MAX_CHARS),
     )
 
 

@@ -7,6 +7,9 @@ split heals by merge. What is particular:
 **Visiting.** A member that does not hold a part may change what lies in it. Its changes go to all
 holders and are repaired like everybody's, but nothing comes back, and nothing is compared.
 **Epochs.** A change says the latest epoch of the part that its sender knows.
+
+It is longer than other files because what differs from a full copy stands side by side: the table,
+the manager, the comparisons and the replicator of a part.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from tribes.channel.outputs import Notice
 from tribes.errors import MemberUnreachableError, RemoteProtocolError
 from tribes.wire.options import SendOptions
 
+from .digests import sums_by_group
 from .messages import Deltas
-from .placement import PARTS
+from .placement import PER_PART
 from .progress import JoinProgress
 from .replication import Replicator
-from .session_ids import GROUPS, PARTITIONS, partition_of
+from .session_ids import PARTITIONS, partition_of
 from .transfer import Done, Transfer
 
 if TYPE_CHECKING:
@@ -46,7 +50,6 @@ _COMPARE_S: Final = 16.0
 """Between two comparisons of a part with one of its holders."""
 
 _USE_ACK = int(SendOptions.USE_ACK)
-_PER_PART: Final = PARTITIONS // PARTS
 
 
 class PartHost(Protocol):
@@ -78,8 +81,8 @@ class PartTable:
 
     def __init__(self, table: SessionTable, part: int) -> None:
         self._table = table
-        self._first = part * _PER_PART
-        self._last = self._first + _PER_PART - 1
+        self._first = part * PER_PART
+        self._last = self._first + PER_PART - 1
         self.get = table.get
 
     def __len__(self) -> int:
@@ -104,10 +107,7 @@ class PartTable:
 
     def group_digests(self) -> list[int]:
         """Return the sums by group of partitions; 0 where all is outside."""
-        sums = [0] * GROUPS
-        for partition, digest in self.partition_digests().items():
-            sums[partition * GROUPS // PARTITIONS] += digest
-        return [each % 2**64 for each in sums]
+        return sums_by_group(self.partition_digests())
 
     def session_digests(self, partition: int) -> list[tuple[int, str]]:
         """Return the digest and key of every session of a partition; none of one outside."""

@@ -19,6 +19,9 @@ because a session object has all of what it was made from.
 
 Sharing a store needs no lock: who saves second merges.  With copies in memory a node does not see
 what others saved since, so a balancer must be sticky, unless the manager works per request.
+
+It is longer than other files because requests and the background pass move the same sessions, and
+what both note of versions in the store is to be seen together.
 """
 
 from __future__ import annotations

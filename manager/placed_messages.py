@@ -23,9 +23,11 @@ from tribes.errors import RemoteProtocolError
 from tribes.wire.codec import pack
 
 from .magic import PREFIX
+from .message_fields import as_int, as_text
 from .placement import PARTS, WEIGHT_MAX
 
 __all__ = [
+    "HOLDS",
     "PLACED_READERS",
     "Answer",
     "Loss",
@@ -79,6 +81,10 @@ class PlaceState(IntEnum):
     PULL = 1
     HOLD = 2
     KEEP = 3
+
+
+HOLDS: Final = (PlaceState.HOLD, PlaceState.KEEP)
+"""Who is one of these has all of a part."""
 
 
 @dataclass(slots=True)
@@ -203,27 +209,15 @@ class Lost:
         return PREFIX + pack([24, self.context, [list(each) for each in self.losses]])
 
 
-def _text(value: Any, limit: int = 256) -> str:
-    if not isinstance(value, str) or len(value) > limit:
-        raise ValueError(f"expected text of at most {limit} characters")
-    return value
-
-
-def _int(value: Any, high: int) -> int:
-    if type(value) is not int or not 0 <= value <= high:
-        raise ValueError(f"expected an integer from 0 to {high}")
-    return value
-
-
 def _places(context: Any, number: Any, weight: Any, zone: Any, asks: Any, packed: Any) -> Places:
     if type(packed) is not bytes or len(packed) != PARTS * _PLACE.size or type(asks) is not bool:
         raise ValueError(f"expected {PARTS} places")
     rows = list(_PLACE.iter_unpack(packed))
     return Places(
-        _text(context),
-        _int(number, 2**63),
-        _int(weight, WEIGHT_MAX),
-        _text(zone, ZONE_MAX_CHARS),
+        as_text(context),
+        as_int(number, 0, 2**63),
+        as_int(weight, 0, WEIGHT_MAX),
+        as_text(zone, ZONE_MAX_CHARS),
         asks,
         [PlaceState(state) for state, _, _ in rows],
         [epoch for _, epoch, _ in rows],
@@ -239,24 +233,28 @@ def _stale(context: Any, part: Any, epoch: Any, holders: Any, keys: Any) -> Stal
     if any(type(each) is not bytes or len(each) != 16 for each in holders):
         raise ValueError("expected unique ids of sixteen bytes")
     return Stale(
-        _text(context),
-        _int(part, PARTS - 1),
-        _int(epoch, EPOCH_MAX),
+        as_text(context),
+        as_int(part, 0, PARTS - 1),
+        as_int(epoch, 0, EPOCH_MAX),
         holders,
-        [_text(key) for key in keys],
+        [as_text(key) for key in keys],
     )
 
 
 def _seek(context: Any, ask: Any, session_id: Any, key: Any, digest: Any) -> Seek:
     return Seek(
-        _text(context), _int(ask, 2**63), _text(session_id), _text(key), _int(digest, 2**64 - 1)
+        as_text(context),
+        as_int(ask, 0, 2**63),
+        as_text(session_id),
+        as_text(key),
+        as_int(digest, 0, 2**64 - 1),
     )
 
 
 def _sought(context: Any, ask: Any, answer: Any, key: Any, record: Any) -> Sought:
     if type(record) is not bytes:
         raise ValueError("expected a record as bytes")
-    found = Sought(_text(context), _int(ask, 2**63), Answer(answer), _text(key), record)
+    found = Sought(as_text(context), as_int(ask, 0, 2**63), Answer(answer), as_text(key), record)
     if (found.answer == Answer.FOUND) != bool(record):
         raise RemoteProtocolError("a session that was found has a record, no other")
     return found
@@ -269,7 +267,7 @@ def _lost(context: Any, losses: Any) -> Lost:
         raise ValueError("expected key, write, and what replaced it")
     if any(type(data) is not bytes for _, *both in losses for data in both):
         raise ValueError("expected writes as bytes")
-    return Lost(_text(context), [Loss(_text(key), lost, won) for key, lost, won in losses])
+    return Lost(as_text(context), [Loss(as_text(key), lost, won) for key, lost, won in losses])
 
 
 PLACED_READERS: Final[dict[int, tuple[Any, int]]] = {

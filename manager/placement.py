@@ -18,10 +18,22 @@ from .session_ids import PARTITIONS, partition_of
 if TYPE_CHECKING:
     from tribes.wire.member import Member
 
-__all__ = ["PARTS", "WEIGHT_MAX", "Candidate", "order_of", "part_of", "place_all", "placed_on"]
+__all__ = [
+    "PARTS",
+    "PER_PART",
+    "WEIGHT_MAX",
+    "Candidate",
+    "order_of",
+    "part_of",
+    "place_all",
+    "placed_on",
+]
 
 PARTS: Final = 64
 """Each is placed as a whole: 64 of the 4,096 partitions by which digests are kept."""
+
+PER_PART: Final = PARTITIONS // PARTS
+"""Partitions of a part, which lie one behind the other."""
 
 WEIGHT_MAX: Final = 16
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .placed_messages import Places, PlaceState
+from .placed_messages import HOLDS, Places, PlaceState
 from .placement import PARTS, Candidate, order_of, place_all
 
 if TYPE_CHECKING:
     from tribes.wire.member import Member
 
 __all__ = ["PeerPlaces", "PlaceBook"]
-
-_HOLDS = (PlaceState.HOLD, PlaceState.KEEP)
 
 
 class PeerPlaces:
@@ -143,7 +141,7 @@ class PlaceBook:
     def donors(self, part: int) -> list[Member]:
         """Return the others that have all of a part, the owner first."""
         order = self.order(part)
-        found = [m for m, p in self.peers.items() if p.places.states[part] in _HOLDS]
+        found = [m for m, p in self.peers.items() if p.places.states[part] in HOLDS]
         return sorted(found, key=lambda m: order.index(m) if m in order else len(order))
 
     def owner(self, part: int) -> Member | None:
@@ -155,7 +153,7 @@ class PlaceBook:
             if self.state_of(member, part) == PlaceState.HOLD:
                 return member
         for member in self.order(part):
-            if self.state_of(member, part) in _HOLDS:
+            if self.state_of(member, part) in HOLDS:
                 return member
         return None
 

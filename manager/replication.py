@@ -4,6 +4,10 @@ Commits of request threads arrive in batches; what waits becomes one ``DELTAS`` 
 members that run the context (group commit). A delta that a member did not take is not lost, see
 :mod:`tribes.manager.repair`. Waiting commits end when every member answered or after
 ``commit_timeout``, whichever comes first, with the exact members that are missing.
+
+It is longer than other files because a group's news come in here and are handed on, most of them in
+a line or two, to those that have the rules: `transfer`, `repair`, `expiry`, `fetch`, `drain` and
+`locks`.
 """
 
 from __future__ import annotations

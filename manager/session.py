@@ -3,6 +3,9 @@
 A session object is created over one immutable record, reads only from that, and gathers what the
 request does; nothing is visible to others before `SessionManager.commit`.  It belongs to one
 request, in one thread at a time.
+
+It is longer than other files because an application finds all that a session can do in one class;
+the work is done in `bag`, `container` and `changes`.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ from tribes.ids import SessionKey
 
 from .aliases import Aliases
 from .container import facts_of
-from .digests import PartitionDigests
+from .digests import PartitionDigests, sums_by_group
 from .merge import digest, merge
 from .placement import PARTS, part_of
 from .record import HAS_CONTAINER, Life, Record, header, main_of, size, with_access
-from .session_ids import GROUPS, PARTITIONS, partition_of
+from .session_ids import PARTITIONS, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -298,10 +298,7 @@ class SessionTable:
 
     def group_digests(self) -> list[int]:
         """Return the sums of the partitions' digests by group of partitions."""
-        sums = [0] * GROUPS
-        for partition, digest_of_it in self._digests.between(0, PARTITIONS - 1).items():
-            sums[partition * GROUPS // PARTITIONS] += digest_of_it
-        return [each % 2**64 for each in sums]
+        return sums_by_group(self.partition_digests())
 
     def settle_digests(self, limit: int) -> bool:
         """Hash up to about so many of the sessions that changed; tell whether some are left."""

@@ -21,6 +21,9 @@ replaced by those that differ in the same partitions; what has arrived is kept.
 
 **Afterwards** each node compares with one other member every `COMPARE_S`, so whatever a lost
 message left different is found again.
+
+It is longer than other files because asking, replacing a donor and ending the join look at the same
+few maps of comparisons, requests and partitions; what a donor does is in `donor`.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ def test_who_is_no_owner_any_more_expires_nothing_that_it_had_asked_for() -> Non
     key = write(nodes[0], "x", 1)
     world.run(1.9)
     owner, others = split(nodes, key)
-    follower, (slow,) = (split(others, key))
+    follower, (slow,) = split(others, key)
     for node in (owner, follower):
         world.clog(slow, node)
     asks = [replicator(node).expiry._asks for node in (owner, follower)]

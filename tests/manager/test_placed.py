@@ -106,7 +106,7 @@ def test_a_part_that_is_held_again_and_again_looks_no_more_often() -> None:
     clients = [Client(world.start(name, NodeConfig())) for name in "ab"]
     world.run(8)
     placed = clients[0].map.placed
-    part = placed.parts[placed.held[0]]
+    part: Any = placed.parts[placed.held[0]]
     for _ in range(4):
         part.release()
         part.hold(clients[0].node.clock.monotonic())
@@ -121,7 +121,7 @@ def test_a_part_that_is_held_again_and_again_looks_no_more_often() -> None:
         touches[0] += 1
         return take(now_ds)
 
-    part.expiry._look_once = looked  # type: ignore[method-assign]
+    part.expiry._look_once = looked
     part.manager.take_touches = taken
     world.run(20.5)
     assert looks[0] <= 1 + 20 / part.expiry._interval
