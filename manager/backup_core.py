@@ -469,6 +469,9 @@ class BackupReplicator(Replicator):
     def _tick(self, now: float) -> None:
         if self._is_running:
             self._channel.timers.at(now + _TICK_S, self._tick)
+            if not self.transfer.is_complete:
+                # Not all had said what they hold when this node went on.
+                self.transfer.is_complete = self.placed.knows_all
             self._forget(now)
 
     def _forget(self, now: float) -> None:

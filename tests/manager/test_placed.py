@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.sim.backup_nodes import bystanders, core, find, holders, manager, put, start, write
+from tests.sim.backup_nodes import (
+    bystanders,
+    config,
+    core,
+    find,
+    holders,
+    manager,
+    put,
+    start,
+    write,
+)
 from tests.sim.test_lazy_maps import Client
 from tribes.config.model import NodeConfig
 from tribes.manager.placed_messages import PlaceState, Stale
 from tribes.manager.placement import part_of
 from tribes.testing.sim import World
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_part_that_was_given_away_and_visited_is_not_served_before_it_is_here_again() -> None:
@@ -126,3 +139,18 @@ def test_a_part_that_is_held_again_and_again_looks_no_more_often() -> None:
     world.run(20.5)
     assert looks[0] <= 1 + 20 / part.expiry._interval
     assert touches[0] in (20, 21)
+
+
+def test_who_went_on_without_a_member_is_complete_when_that_has_spoken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It hangs until the other one's ``rpc_timeout`` is over, and says then what it holds."""
+    world = World(77)
+    [first] = start(world, "a", rpc_timeout=500)
+    with monkeypatch.context() as patch:
+        patch.setattr(core(first).placed._teller, "tell", lambda *args, **more: None)
+        joiner = world.start("b", config(rpc_timeout=500))
+        assert world.run_until(world.now + 9, lambda: core(joiner).transfer.is_joined)
+        assert not core(joiner).transfer.is_complete
+    world.run(4)
+    assert core(joiner).transfer.is_complete
