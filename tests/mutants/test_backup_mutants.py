@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.manager import test_placed as placed
 from tests.mutants.registry import nothing
 from tests.sim import test_backup as backup
 from tests.sim import test_backup_moves as moves
@@ -14,15 +15,17 @@ from tests.sim import test_backup_reads as reads
 from tests.sim import test_lazy_maps as lazy
 from tribes.manager import backup as backup_module
 from tribes.manager import fetching
+from tribes.manager import part as part_module
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.base import SessionManager
 from tribes.manager.losers import Losers
-from tribes.manager.part import PartReplicator
+from tribes.manager.part import PartReplicator, PartTransfer
 from tribes.manager.placed import PlacedCore
 from tribes.manager.placed_messages import PlaceState
 from tribes.manager.places import PlaceBook
 from tribes.manager.record import WHOLE
+from tribes.manager.transfer import Transfer
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +56,16 @@ def _until_equal(
         self._rounds.pop(number, None)
     part.sent_before = sent
     return real(self, number, part, placed, now)
+
+
+def _released_as_it_is(self: Any) -> None:
+    self.is_held = False
+    self.transfer.stop()
+
+
+def _stopped_silently(self: Any) -> None:
+    Transfer.stop(self)
+    self._pulls.clear()
 
 
 def _to_all(self: Any, part: int) -> Any:
@@ -227,6 +240,27 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         "_forget",
         nothing,
         backup.test_copies_that_are_not_used_are_forgotten,
+    ),
+    (
+        "what was given away counts as here when it is to be taken back",
+        PartReplicator,
+        "release",
+        _released_as_it_is,
+        placed.test_a_part_that_was_given_away_and_visited_is_not_served_before_it_is_here_again,
+    ),
+    (
+        "who visits owes a comparison",
+        part_module,
+        "maxsize",
+        1,
+        placed.test_a_visitor_pays_a_holder_whatever_it_owes,
+    ),
+    (
+        "who waits for a comparison that is dropped is not told",
+        PartTransfer,
+        "stop",
+        _stopped_silently,
+        placed.test_a_part_that_is_taken_back_owes_nobody_a_comparison_for_ever,
     ),
     (
         "a silent manager is given copies",
