@@ -111,11 +111,17 @@ class PlaceTeller:
 
         self._channel.post((member,), message.encode(), _ACKED, now, settled=settled)
 
-    def tell_all(self, now: float) -> None:
-        """Tell everybody, at once."""
+    def tell_all(self, now: float) -> int:
+        """Tell everybody, at once.
+
+        Returns:
+            The number by which `has_heard` knows who has acknowledged this.
+        """
         self._said = now
+        first = self.number + 1
         for member in list(self._ears):
             self.tell(member, now)
+        return first
 
     def tell_all_soon(self, now: float) -> None:
         """Tell everybody in a moment, however often this is called until then."""

@@ -311,12 +311,11 @@ class PlacedCore:
         self._claim()
         if taken:
             # In this order: who is asked for what it has must have us as a target of what follows.
-            self._teller.tell_all(now)
+            told, until = self._teller.tell_all(now), now + _HEARD_S
             self.statistics.taken += len(taken)
-            until = now + _HEARD_S
             for number in taken:
                 self._group.add_part(self.parts[number])
-                self._announced[number] = self._teller.number, until
+                self._announced[number] = told, until
             self._channel.timers.at(until, self._hold_announced)
             self._hold_announced(now)
 
@@ -473,10 +472,9 @@ class PlacedCore:
         if closing is not None:
             self._release(number, part, now)
             return
-        self._closing[number] = self._teller.number + 1, now + _CLOSING_S
         self._set(number, PlaceState.NONE)
         self._claim()
-        self._teller.tell_all(now)
+        self._closing[number] = self._teller.tell_all(now), now + _CLOSING_S
 
     def _reopen(self, number: int, part: PartReplicator) -> None:
         """Hold a part that the others were told to be gone: what changed since is not here."""
@@ -487,8 +485,7 @@ class PlacedCore:
         self._rounds.pop(number, None)
         self._set(number, PlaceState.PULL)
         self._claim()
-        self._teller.tell_all(now)
-        self._announced[number] = self._teller.number, now + _HEARD_S
+        self._announced[number] = self._teller.tell_all(now), now + _HEARD_S
         self._channel.timers.at(now + _HEARD_S, self._hold_announced)
 
     def _is_given(

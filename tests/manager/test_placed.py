@@ -154,3 +154,16 @@ def test_who_went_on_without_a_member_is_complete_when_that_has_spoken(
         assert not core(joiner).transfer.is_complete
     world.run(4)
     assert core(joiner).transfer.is_complete
+
+
+def test_a_part_is_taken_as_soon_as_everybody_has_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of several members each acknowledges what it was told, and nothing has to be told again."""
+    monkeypatch.setattr("tribes.manager.place_teller._SOON_S", 30.0)
+    world = World(78)
+    start(world, "abc")
+    joiner = world.start("d", config())
+    placed = core(joiner).placed
+    assert world.run_until(world.now + 9, lambda: bool(placed._announced))
+    assert world.run_until(world.now + 0.5, lambda: not placed._announced)
