@@ -41,7 +41,6 @@ from .session_ids import is_possible_id
 if TYPE_CHECKING:
     from .base import CommitOutcome
     from .clock import Clock
-    from .inbox import Waiter
     from .request_line import RequestLine
     from .shelf import Shelf, Shelved
     from .table import SessionTable
@@ -178,15 +177,8 @@ class PersistentManager(LocalManager):
         if self.per_request and header(record).life == Life.LIVE:
             self._drop(key, record)
 
-    def _end(
-        self,
-        session: Session,
-        waiter: Waiter | None,
-        reason: str = "invalidated",
-        *,
-        trace: bytes = b"",
-    ) -> CommitOutcome:
-        outcome = super()._end(session, waiter, reason, trace=trace)
+    def _end(self, session: Session, *args: Any, **settings: Any) -> CommitOutcome:
+        outcome = super()._end(session, *args, **settings)
         if outcome.version is not None:
             # Also one of which nothing is known to be stored: it may have left the memory while a
             # request used it, or be on its way to the store just now.

@@ -298,6 +298,13 @@ def test_t91_a_session_in_use_survives_being_swapped_out(make: Make, clocks: Fak
     assert dict(node.found(session_id)) == {"a": 3, "b": 2}
 
 
+def pass_with(node: Node, save: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A background pass, with another way to save."""
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "store", type("S", (), {"save": staticmethod(save)}))
+        node.manager.process_expires()
+
+
 def test_what_changed_while_it_was_written_stays_in_memory(
     make: Make, clocks: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,9 +320,7 @@ def test_what_changed_while_it_was_written_stays_in_memory(
         node.manager.commit(session)
         return version
 
-    with monkeypatch.context() as patch:
-        patch.setattr(node.store, "store", type("S", (), {"save": staticmethod(save)}))
-        node.manager.process_expires()
+    pass_with(node, save, monkeypatch)
     assert node.in_memory(session_id)
     assert node.found(session_id)["a"] == 2
 
@@ -589,9 +594,7 @@ def test_a_logout_while_the_session_is_backed_up_stays_one(
         version: int = real(*args, **settings)
         return version
 
-    with monkeypatch.context() as patch:
-        patch.setattr(node.store, "store", type("S", (), {"save": staticmethod(save)}))
-        node.manager.process_expires()
+    pass_with(node, save, monkeypatch)
     assert node.in_store(session_id)
     node.manager.process_expires()
     assert make().manager.find(session_id) is None
