@@ -7,7 +7,7 @@ parts is here: commits find their part, idle sessions are looked for by their ow
 to the holders, and copies that were fetched are forgotten again.
 
 It is longer than other files because it answers everything that a group asks of a replicator; what
-has a rule of its own is elsewhere (`placed`, `fetching`, `part`, `losers`), and called from here.
+has a rule of its own is elsewhere (`placed`, `seeks`, `part`, `losers`), and called from here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tribes.wire.options import SendOptions
 
 from .drain import Drain, Lacking
 from .expiry import Expiry
-from .fetching import Done, Fetches
 from .losers import Losers, on_lost
 from .messages import ExpireAnswer, ExpireAsk, Lock, Pairs
 from .part import PartReplicator, PartView
@@ -32,6 +31,7 @@ from .placed_messages import Lost, Places, PlaceState, Seek, Sought, Stale, part
 from .placement import PER_PART, part_of
 from .record import deciseconds, to_wire
 from .replication import BATCH_MAX, Replicator
+from .seeks import Done, Seeks
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class BackupReplicator(Replicator):
             ),
         )
         book = self.placed.book
-        self.seeks = Fetches(
+        self.seeks = Seeks(
             manager,
             channel,
             book,
@@ -369,7 +369,7 @@ class BackupReplicator(Replicator):
                 )
 
     def fetch(self, session_id: str, done: Done, now: float) -> None:
-        """Get a session from its holders into the table, see `Fetches.fetch`."""
+        """Get a session from its holders into the table, see `Seeks.fetch`."""
         self.seeks.fetch(session_id, done, now)
 
     def ask(self, question: Question, now: float) -> None:

@@ -14,8 +14,8 @@ from tests.sim import test_backup_moves as moves
 from tests.sim import test_backup_reads as reads
 from tests.sim import test_lazy_maps as lazy
 from tribes.manager import backup as backup_module
-from tribes.manager import fetching
 from tribes.manager import part as part_module
+from tribes.manager import seeks
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
 from tribes.manager.base import SessionManager
@@ -138,14 +138,14 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
     ),
     (
         "the owner's copy is taken for the latest",
-        fetching.Fetches,
+        seeks.Seeks,
         "_is_fresh",
         lambda self, fetch: True,
         reads.test_a_write_that_an_owner_lacks_is_had_from_the_next_holder,
     ),
     (
         "a write that nobody has is looked for again and again",
-        fetching.Fetches,
+        seeks.Seeks,
         "_settle",
         lambda self, fetch, until: self._finish(fetch, None),
         reads.test_a_write_that_nobody_has_is_looked_for_once,
@@ -229,7 +229,7 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
     ),
     (
         "the next holder is asked late",
-        fetching,
+        seeks,
         "HEDGE_S",
         60.0,
         backup.test_a_hung_holder_costs_a_request_little,

@@ -1,4 +1,4 @@
-"""A request on a member that does not hold its session: asking the holders (DESIGN §5.5, FETCH).
+"""A request on a member that does not hold its session: seeking it at the holders (DESIGN §5.5).
 
 The owner is asked first, and the next holder when it has not answered within `HEDGE_S`: one hung
 member costs a request little. Whoever has a copy tells its digest, and gets only the age of the
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .base import SessionManager
     from .places import PlaceBook
 
-__all__ = ["FETCHES_MAX", "HEDGE_S", "FetchStatistics", "Fetches"]
+__all__ = ["FETCHES_MAX", "HEDGE_S", "SeekStatistics", "Seeks"]
 
 HEDGE_S: Final = 0.05
 """How long a holder is waited for before the next one is asked too."""
@@ -67,7 +67,7 @@ Done = Callable[[Exception | None], None]
 """Told that the session is here now, or that there is none; or why nobody knows."""
 
 
-class FetchStatistics:
+class SeekStatistics:
     """Counters of one context's fetches, plain ints.
 
     Attributes:
@@ -115,7 +115,7 @@ class _Fetch:
         self.none: set[Member] = set()
 
 
-class Fetches:
+class Seeks:
     """The sessions that this member asks for, and those that it is asked for.
 
     Args:
@@ -144,7 +144,7 @@ class Fetches:
         lacking: Callable[[str, float], None],
         wakes: Wakes,
     ) -> None:
-        self.statistics = FetchStatistics()
+        self.statistics = SeekStatistics()
         self.is_open = False
         self.settled: OrderedDict[str, tuple[int, int, float]] = OrderedDict()
         self._wakes = wakes
@@ -160,7 +160,7 @@ class Fetches:
         self._is_stopped = False
 
     def ask(self, question: Question, now: float) -> None:
-        """A request needs a session; its waiter is told as `Fetches.fetch` ends."""
+        """A request needs a session; its waiter is told as `Seeks.fetch` ends."""
 
         def done(error: Exception | None) -> None:
             missing = {} if error is None else {"*": str(error)}
