@@ -22,7 +22,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.hot_paths import COUNTS
+from bench.hot_paths import COUNTS, ROUNDS
 
 BASELINE = Path(__file__).parent / "guard.json"
 LIMIT = 1.4
@@ -30,19 +30,19 @@ TIMEOUT_S = 600
 _ROOT = Path(__file__).parents[1]
 
 
-def count(valgrind: str, slower: str = "") -> dict[str, float]:
-    """Instructions of each path, in references.
+def count(valgrind: str, *slower: str) -> list[dict[str, float]]:
+    """Instructions of each path, in references, once for each of ``slower``.
 
     Args:
         valgrind: The program.
-        slower: A path that is to do half as much again.
+        slower: The path that is to do half as much again; empty: none, and ``all``: each.
     """
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
         out = Path(folder) / "out"
         command = [
             *(valgrind, "--tool=callgrind", "--toggle-collect=PySequence_Count"),
             *("--dump-before=PySequence_Index", f"--callgrind-out-file={out}"),
-            *(sys.executable, "-m", "bench.hot_paths", *([slower] if slower else [])),
+            *(sys.executable, "-m", "bench.hot_paths", *slower),
         ]
         # With random hashes the dictionaries would differ from run to run.
         environment = dict(os.environ, PYTHONHASHSEED="0", PYTHONPATH=str(_ROOT))
@@ -57,9 +57,20 @@ def count(valgrind: str, slower: str = "") -> dict[str, float]:
         )
         dumps = sorted(out.parent.glob("out.*"), key=lambda path: int(path.suffix[1:]))
         totals = [_total(path) for path in dumps]
-    # The last round; those before it warm up. What stands before a round's first cut is nothing's.
-    last = totals[-len(COUNTS) :]
-    each = {name: total / often for (name, often), total in zip(COUNTS.items(), last, strict=True)}
+    # The last round of each; what stands before a round's first cut is nothing's.
+    rounds = _batched(totals, len(COUNTS) + 1)
+    return [_in_references(each[1:]) for each in rounds[ROUNDS - 1 :: ROUNDS]]
+
+
+def _batched(totals: list[int], size: int) -> list[list[int]]:
+    assert len(totals) % size == 0, f"{len(totals)} cuts"
+    return [totals[at : at + size] for at in range(0, len(totals), size)]
+
+
+def _in_references(totals: list[int]) -> dict[str, float]:
+    each = {
+        name: total / often for (name, often), total in zip(COUNTS.items(), totals, strict=True)
+    }
     reference = each.pop("reference")
     return {name: round(instructions / reference, 2) for name, instructions in each.items()}
 
@@ -90,7 +101,7 @@ def main() -> int:
     if valgrind is None:
         print("valgrind is not installed", file=sys.stderr)
         return 2
-    found = count(valgrind)
+    (found,) = count(valgrind, "")
     if arguments.write:
         BASELINE.write_text(json.dumps(found, indent=1) + "\n")
     before = accepted()

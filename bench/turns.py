@@ -11,7 +11,6 @@ from bench.outcome import Sample
 if TYPE_CHECKING:
     from bench.processes import Child, Team
 
-QUIET_S = 0.25
 HEARD_S = 20.0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,27 @@ def test_no_skipped_module_where_servers_are_required(
     suite.runpytest_subprocess("test_module.py").assert_outcomes(skipped=1)
     monkeypatch.setenv("TRIBES_REQUIRE_SERVERS", "1")
     suite.runpytest_subprocess("test_module.py").assert_outcomes(errors=1)
+
+
+def test_what_tests_start_hears_ctrl_c_also_in_the_background(pytester: pytest.Pytester) -> None:
+    """A shell has its background jobs ignore it, and so it stays in all that they start."""
+    pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
+    pytester.makepyfile(
+        """
+        import signal, subprocess, sys
+
+        def test_child():
+            say = "import signal; print(signal.getsignal(signal.SIGINT).__name__)"
+            said = subprocess.check_output([sys.executable, "-c", say], text=True)
+            assert said.strip() == "default_int_handler"
+        """
+    )
+    command = shlex.join([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"])
+    done = subprocess.run(
+        ["sh", "-c", f"trap '' INT; {command}"],
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

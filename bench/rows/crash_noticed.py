@@ -39,8 +39,9 @@ def _batch(bench: Bench, kind: str, count: int) -> list[float]:
         for name in list(group.victims):
             killed[name] = group.kill(name)
             time.sleep(APART_S)
-        seen = {name: group.observer.await_event("removed", name, WATCH_S) for name in killed}
-        return [(seen[name] or at + WATCH_S) - at for name, at in killed.items()]
+        watch = 1.0 if bench.size.is_quick else WATCH_S
+        seen = {name: group.observer.await_event("removed", name, watch) for name in killed}
+        return [(seen[name] or at + watch) - at for name, at in killed.items()]
 
 
 def summed(seconds: list[float]) -> Sample:

@@ -1,4 +1,4 @@
-"""Three processes of examples/balancers/app.py, a real balancer in front, and users who count."""
+"""Three processes of examples/balancers/app.py, real balancers in front, and users who count."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _MODULES = (
 
 
 class Stand:
-    """One balancer and its three application processes, each ended by its pid.
+    """Three application processes and what is in front of them, each ended by its pid.
 
     Attributes:
         application: What Python is to run, with the port in ``PORT``.
+        port: Of the first balancer.
     """
 
     application = EXAMPLES / "app.py"
@@ -47,7 +48,7 @@ class Stand:
         self.ports = {name: free_tcp_port() for name in NAMES}
         self.group_port = free_udp_port()
         self.apps: dict[str, subprocess.Popen[bytes]] = {}
-        self.balancer: subprocess.Popen[bytes] | None = None
+        self.balancers: list[subprocess.Popen[bytes]] = []
         self.http = httpx.Client(timeout=10, trust_env=False)
 
     def start(self, configuration: str) -> None:
@@ -56,8 +57,14 @@ class Stand:
             self.begin(name)
         for name in NAMES:
             self.wait_ready(name)
-        self.balancer = self._start_balancer(EXAMPLES / configuration)
-        until(lambda: self._answers(self.port))
+        self.add(configuration, self.port)
+
+    def add(self, configuration: str, port: int = 0) -> int:
+        """Start one more balancer, of another kind than the others; the port that it answers at."""
+        port = port or free_tcp_port()
+        self.balancers.append(self._start_balancer(EXAMPLES / configuration, port))
+        until(lambda: self._answers(port))
+        return port
 
     def begin(self, name: str) -> None:
         """Start one application process."""
@@ -97,13 +104,14 @@ class Stand:
         for process in self.apps.values():
             process.kill()
             process.wait()
-        if self.balancer is not None:
-            self.balancer.send_signal(signal.SIGTERM)
+        for balancer in self.balancers:
+            balancer.send_signal(signal.SIGTERM)
+        for balancer in self.balancers:
             try:
-                self.balancer.wait(10)
+                balancer.wait(10)
             except subprocess.TimeoutExpired:
-                self.balancer.kill()
-                self.balancer.wait()
+                balancer.kill()
+                balancer.wait()
         self.http.close()
 
     def logs(self) -> str:
@@ -112,16 +120,14 @@ class Stand:
         )
 
     def _answers(self, port: int) -> bool:
-        if self.balancer is not None:
-            assert self.balancer.poll() is None, self.logs()
-        for process in self.apps.values():
+        for process in (*self.balancers, *self.apps.values()):
             assert process.poll() is None, self.logs()
         with contextlib.suppress(httpx.TransportError):
             return self.http.get(f"http://127.0.0.1:{port}/ready").status_code == 200
         return False
 
-    def _start_balancer(self, example: Path) -> subprocess.Popen[bytes]:
-        ports = {8000: self.port, **{8001 + i: self.ports[name] for i, name in enumerate(NAMES)}}
+    def _start_balancer(self, example: Path, port: int) -> subprocess.Popen[bytes]:
+        ports = {8000: port, **{8001 + i: self.ports[name] for i, name in enumerate(NAMES)}}
         # As a user would: the addresses are changed, and nothing else.
         text, changed = re.subn(
             r"127\.0\.0\.1:(800\d)",
@@ -135,7 +141,7 @@ class Stand:
             file.write_text(self._nginx(text))
             command = [self.needs("nginx"), "-c", str(file), "-p", str(self.folder)]
         elif kind == "httpd":
-            file.write_text(self._httpd(text))
+            file.write_text(self._httpd(text, port))
             command = [self.needs("apache2", "httpd"), "-f", str(file), "-DFOREGROUND"]
         else:
             file.write_text(text)
@@ -155,7 +161,7 @@ class Stand:
             f"events {{}}\nhttp {{ access_log off; {temporary}\n{text}\n}}\n"
         )
 
-    def _httpd(self, text: str) -> str:
+    def _httpd(self, text: str, port: int) -> str:
         modules = Path("/usr/lib/apache2/modules")
         loaded = "\n".join(
             f"LoadModule {name}_module {file}"
@@ -167,7 +173,7 @@ class Stand:
         return (
             f"ServerRoot {folder}\nServerName localhost\nPidFile {folder}/httpd.pid\n"
             f"DefaultRuntimeDir {folder}\nErrorLog {folder}/error.log\n{loaded}\n{user}"
-            f"Listen 127.0.0.1:{self.port}\n{text}"
+            f"Listen 127.0.0.1:{port}\n{text}"
         )
 
 
@@ -230,6 +236,7 @@ class Load:
         self._ended.set()
         for thread in self._threads:
             thread.join(30)
+        assert not any(thread.is_alive() for thread in self._threads), "a request never ended"
 
     def go_on(self, requests: int = 100) -> None:
         """Wait until so many more were answered."""

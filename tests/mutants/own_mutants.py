@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import msgspec
 
@@ -384,9 +385,12 @@ add(
 )
 
 
+_connected: Final[WeakSet[OwnSender]] = WeakSet()
+
+
 def _reconnect_never(self: Any) -> None:
-    if not getattr(self, "mutant_has_connected", False):
-        self.mutant_has_connected = True
+    if self not in _connected:
+        _connected.add(self)
         _connect(self)
 
 

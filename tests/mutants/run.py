@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from typing import TYPE_CHECKING
 
 from tests.mutants.mutants import MUTANTS, Mutant
+from tests.web import nodes
 from tribes.channel.outbox import Outbox
 from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
@@ -40,6 +41,8 @@ __all__ = ["Result", "check_sound", "hunt", "plan_for"]
 SOUND_SEEDS = 10
 PLAN_MAX_S = 30
 """Seconds of this machine after which a run counts as endless."""
+IMPATIENT_S = 5.0
+"""For which a test of a broken build waits for what a sound one does at once."""
 ENOUGH = 0.95
 _MISFITS = (AttributeError, NameError, TypeError)
 """What it looks like when the product has moved away from under a patch."""
@@ -123,7 +126,7 @@ def _outcome(mutant: Mutant, seed: int, *, sound: bool) -> str:
 
 
 def _test_outcome(mutant: Mutant, test: Callable[[], object], *, sound: bool) -> str:
-    with mutant.patch(sound=sound):
+    with mutant.patch(sound=sound), nullcontext() if sound else _impatient():
         try:
             test()
         except _MISFITS as error:
@@ -133,6 +136,17 @@ def _test_outcome(mutant: Mutant, test: Callable[[], object], *, sound: bool) ->
         except _EndlessError:
             return "endless test"
     return ""
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Let tests of nodes with threads give up sooner: most broken builds are found by a wait."""
+    usual = nodes.until.__defaults__
+    nodes.until.__defaults__ = (IMPATIENT_S,)
+    try:
+        yield
+    finally:
+        nodes.until.__defaults__ = usual
 
 
 @contextmanager

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
+from tests.mutants import mutants, run
 
-def _load(name: str) -> Any:
-    """Load a module that lies beside this one."""
-    full = f"tribes_test_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[full] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-RUN = _load("run")
-MUTANTS = {mutant.name: mutant for mutant in RUN.MUTANTS}
+MUTANTS = {mutant.name: mutant for mutant in mutants.MUTANTS}
 SEEDS = 20
 
 
@@ -48,6 +31,9 @@ SEEDS = 20
         ("own: start ignored", "no duplicate"),
         ("own: failure told only once", "faulty list"),
         ("never refutes", "drained"),
+        ("never suspects", "waited in vain"),
+        ("own pause counts against the others", "suspected without cause"),
+        ("own: never connects again", ""),
         ("order: held counts as processed", "acknowledged"),
         ("gzip: last byte lost", "acknowledged"),
         ("health: no second observer", "removed against a witness"),
@@ -56,6 +42,7 @@ SEEDS = 20
         ("health: contradicted for ever", "kept for ever"),
         ("health: silent at once", "removed early"),
         ("merge: counts twice", "invented addition"),
+        ("merge: spliced", "lost element"),
         ("merge: removals forgotten", "removed element"),
         ("merge: conflict not counted", "conflict not counted"),
         ("merge: everything is a conflict", "conflict invented"),
@@ -65,7 +52,7 @@ SEEDS = 20
     ],
 )
 def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
-    result = RUN.hunt(MUTANTS[name], SEEDS)
+    result = run.hunt(MUTANTS[name], SEEDS)
     assert result.caught
     assert invariant in result.caught
 
@@ -76,7 +63,7 @@ def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
 )
 def test_broken_protection_is_noticed(name: str) -> None:
     """By the test that it names, which the sound build passes."""
-    result = RUN.hunt(MUTANTS[name], 1)
+    result = run.hunt(MUTANTS[name], 1)
     assert result.caught
     assert not result.unsound
 
@@ -90,7 +77,7 @@ def test_what_was_broken_is_whole_again() -> None:
 
 
 def test_the_registry_is_large_enough_and_explains_itself() -> None:
-    assert len(MUTANTS) == len(RUN.MUTANTS) >= 130
+    assert len(MUTANTS) == len(mutants.MUTANTS) >= 130
     assert all(mutant.text.endswith(".") for mutant in MUTANTS.values())
     assert sum(not mutant.reason for mutant in MUTANTS.values()) >= 0.95 * len(MUTANTS)
 
@@ -104,4 +91,4 @@ def test_written_plans_are_plans_and_differ_by_seed() -> None:
 
 
 def test_the_sound_build_passes_a_mutants_plans() -> None:
-    assert RUN.check_sound(MUTANTS["last record lost"], 3) == ""
+    assert run.check_sound(MUTANTS["last record lost"], 3) == ""

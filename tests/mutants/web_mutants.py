@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.manager import test_values
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tests.web import test_flask, test_long_requests, test_ready, test_urls, test_wsgi
 from tribes.manager import values
-from tribes.manager.delta import DeltaManager
 from tribes.manager.policy import CommitPolicy
 from tribes.web import flask, signing, urls
 from tribes.web.binding import SessionBinding
@@ -24,6 +23,9 @@ from tribes.web.lookup import SessionLookup
 from tribes.web.node_life import NodeLife
 from tribes.web.request_session import RequestSession
 from tribes.web.wsgi import _Answer
+
+if TYPE_CHECKING:
+    from tribes.manager.inbox import CommitResult
 
 
 def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
@@ -43,6 +45,10 @@ def _first_only(
 ) -> Any:
     value = cookie_values(headers, name)[:1]
     return _find(self, [f"{name}={value[0]}".encode()] if value else [], name, request)
+
+
+def _tell_of_missing(self: SessionBinding, result: CommitResult) -> bool:
+    return bool(result.version) and (bool(result.missing) or not self._acks_all)
 
 
 def _start_at_once(self: _Answer, *head: Any) -> Any:
@@ -197,6 +203,6 @@ _add(
 _add(
     "leaving members forgotten",
     "Clients get no token although a member that is about to leave still serves them.",
-    (DeltaManager, "has_draining", False),
+    (SessionBinding, "must_tell", _tell_of_missing),
     test=test_ready.test_client_reads_its_writes_on_a_node_that_is_to_leave,
 )

@@ -42,7 +42,9 @@ def say(history: History, option: int, *, end: float | None = 10.4, **fields: An
     send.end = end
 
 
-def judge(history: History, state: SessionState | None = None, node: str = "") -> list[Violation]:
+def judge(
+    history: History, state: SessionState | None = None, node: str = "", **settings: Any
+) -> list[Violation]:
     """Check a history at whose end one node, if any, holds one session, if any.
 
     The copies of no node at all were found equal all the time, so that nothing else is missing.
@@ -51,7 +53,7 @@ def judge(history: History, state: SessionState | None = None, node: str = "") -
         history.equal_copies(second)
     history.copies.sort(key=lambda copies: copies.time)
     held = {} if state is None else {"K": state}
-    return check_history(history, WorldState(LATE, {node: held} if node else {}))
+    return check_history(history, WorldState(LATE, {node: held} if node else {}), **settings)
 
 
 def facts_of(found: list[Violation]) -> list[tuple[str, tuple[str, ...]]]:

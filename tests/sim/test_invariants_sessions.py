@@ -211,3 +211,60 @@ def test_a_write_whose_copies_all_crashed_may_be_lost() -> None:
     do(history, "create", 1, "c#1", version=(1, 1))
     history.fault(2, "crash", "c#1")
     assert judge(history, None, "b#1") == []
+
+
+# Values that merge by element.
+
+COUNT, SET, LIST = "merged count", "merged set", "merged list"
+MERGED = [
+    (COUNT, "merged_add", 2, 1, "lost addition"),
+    (COUNT, "merged_add", 2, 3, "invented addition"),
+    (SET, "merged_put", "x", [], "lost element"),
+    (SET, "merged_put", "x", ["x", "z"], "foreign element"),
+    (SET, "merged_take", "y", ["y"], "removed element"),
+    (LIST, "merged_append", "x", [], "lost element"),
+    (LIST, "merged_append", "x", ["x", "z"], "foreign element"),
+    (LIST, "merged_append", "x", ["x", "x"], "element twice"),
+]
+
+
+def merged(name: str, kind: str, value: object) -> History:
+    """A session whose set had one member; the write is known on two nodes."""
+    history = healthy()
+    do(history, "create", 1, version=(1, 1), acked=("b#1",))
+    put = do(history, "merged_put", 2, name=SET, value="y", version=(2, 1))
+    if kind != "merged_take":
+        # Nobody has heard of it but who has gone since.
+        put.node = "c#1"
+        history.fault(2.5, "crash", "c#1")
+    write = do(history, kind, 20, name=name, value=value, version=(3, 1), acked=("b#1",))
+    if kind == "merged_take":
+        write.seen, write.seen_version = ["y"], (2, 1)
+    return history
+
+
+@pytest.mark.parametrize(("name", "kind", "value", "seen", "invariant"), MERGED)
+def test_merged_values_that_are_wrong_are_seen(
+    name: str, kind: str, value: object, seen: object, invariant: str
+) -> None:
+    """By a client that reads them, and at the end."""
+    history = merged(name, kind, value)
+    do(history, "merged_read", 21, "b#1", name=name, seen=seen, seen_version=(3, 1))
+    assert facts_of(judge(history)) == [(invariant, ("op 3",))]
+    history = merged(name, kind, value)
+    state = SessionState(entries={name: ((3, 1), seen)})
+    assert facts_of(judge(history, state, "b#1")) == [(invariant, ("b#1",))]
+
+
+def test_merged_values_that_are_right_are_good() -> None:
+    """Also the part of a write that nobody is known to have heard of."""
+    for name, kind, value, shown in (
+        (COUNT, "merged_add", 2, 2),
+        (SET, "merged_put", "x", ["x"]),
+        (SET, "merged_put", "x", ["x", "y"]),
+        (LIST, "merged_append", "x", ["x"]),
+    ):
+        history = merged(name, kind, value)
+        do(history, "merged_read", 21, "b#1", name=name, seen=shown, seen_version=(3, 1))
+        state = SessionState(entries={name: ((3, 1), shown)})
+        assert judge(history, state, "b#1") == []

@@ -1,4 +1,4 @@
-"""What the checks of time, of views and of expiry see: each broken history, and no good one."""
+"""What the checks of time, views, suspicion and expiry see: each broken history, no good one."""
 
 from __future__ import annotations
 
@@ -243,3 +243,85 @@ def test_while_something_lasts_copies_may_differ() -> None:
     history = healthy()
     history.fault(10, "partition")
     assert soon(history) == []
+
+
+# Suspicion, and patience with who does not answer.
+
+
+def member(history: History) -> None:
+    history.tell(1, "a#1", "added", "b#1")
+
+
+def stopped(history: History) -> None:
+    member(history)
+    history.fault(30, "pause", "b#1")
+    history.fault(33, "resume", "b#1")
+
+
+def suspected_for_nothing(history: History) -> None:
+    member(history)
+    history.tell(30, "a#1", "suspected", "b#1")
+
+
+def never_suspected(history: History) -> None:
+    stopped(history)
+
+
+def never_refuted(history: History) -> None:
+    stopped(history)
+    history.tell(31.5, "a#1", "suspected", "b#1")
+
+
+@pytest.mark.parametrize(
+    ("fill", "invariant"),
+    [
+        (suspected_for_nothing, "suspected without cause"),
+        (never_suspected, "suspected late"),
+        (never_refuted, "refuted late"),
+    ],
+    ids=name_of,
+)
+def test_wrong_suspicions_are_seen(fill: Fill, invariant: str) -> None:
+    """Where all nodes suspect; where they do not, nothing is demanded."""
+    history = healthy()
+    fill(history)
+    assert facts_of(judge(history, suspects=True)) == [(invariant, ("a#1", "b#1"))]
+    assert judge(history) == []
+
+
+def test_right_suspicions_are_right() -> None:
+    """Of one that was stopped, until it goes on; and whatever another fault may cause."""
+    history = healthy()
+    stopped(history)
+    history.tell(31.5, "a#1", "suspected", "b#1")
+    history.tell(33.5, "a#1", "refuted", "b#1")
+    assert judge(history, suspects=True, all_answer=True) == []
+    history.fault(60, "jolt")
+    history.tell(62, "a#1", "suspected", "b#1")
+    history.tell(63, "a#1", "refuted", "b#1")
+    assert judge(history, suspects=True) == []
+    found = judge(history, suspects=True, all_answer=True)
+    assert facts_of(found) == [("suspected without cause", ("a#1", "b#1"))]
+
+
+def waiting_send(history: History) -> None:
+    say(history, 2, end=11.2)
+    history.deliver("a#1", 1, "b#1", 10.2)
+
+
+def waiting_commit(history: History) -> None:
+    do(history, "write", 10, name="w", value="x", version=(1, 1), took=1.0)
+
+
+@pytest.mark.parametrize(
+    ("fill", "witness"), [(waiting_send, "send 0"), (waiting_commit, "op 0")], ids=name_of
+)
+def test_who_waits_for_one_that_is_known_not_to_answer_is_seen(fill: Fill, witness: str) -> None:
+    """What lasts has lasted for long enough; shortly after its beginning waiting is right."""
+    for begin, expected in ((5.0, [("waited in vain", (witness, "a#1"))]), (8.5, [])):
+        history = healthy()
+        member(history)
+        history.fault(begin, "disturb")
+        fill(history)
+        assert facts_of(judge(history, patience_s=2.5)) == expected
+        assert judge(history) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,17 +13,21 @@ from tribes.testing.plan import ACTIONS, KINDS, Plan, Step, load_plan
 from tribes.testing.plan_strategies import plans
 from tribes.testing.workload import MERGED_MIX, MIX
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@given(plans())
-def test_plan_survives_its_file(plan: Plan) -> None:
+
+def test_plan_survives_its_file(tmp_path: Path) -> None:
     """What hypothesis draws can be run, written and read back."""
-    plan.check()
-    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / "tribes-plan-test.json"
-    path.write_text(plan.to_json())
-    try:
+    path = tmp_path / "plan.json"
+
+    @given(plans())
+    def survives(plan: Plan) -> None:
+        plan.check()
+        path.write_text(plan.to_json())
         assert load_plan(path) == plan
-    finally:
-        path.unlink()
+
+    survives()
 
 
 @pytest.mark.parametrize(

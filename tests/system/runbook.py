@@ -197,10 +197,6 @@ class Incident:
     page: dict[str, Any] = field(default_factory=dict)
 
 
-def _last_failure(page: dict[str, Any]) -> str:
-    return page["failures"][-1]["event"] if page["failures"] else ""
-
-
 def crash(place: Place) -> Incident:
     """A member's process is gone."""
     one, two = place.node("web-1"), place.node("web-2")

@@ -162,6 +162,7 @@ def test_it_fits_any_terminal(
         seen.until("lines more")
     for width in (columns, 30):
         seen.resize(width, lines)
+        seen.screen.reset()  # what stood there before does not count
         assert seen.until("n1  ready").startswith("n1  ready")
     seen.press("x")
     seen.process.send_signal(signal.SIGINT)

@@ -339,14 +339,15 @@ class _Run:
             )
             state = WorldState.of(world, SECOND)
             found += [*check_reads(history), *check_state(history, state)]
-        return found
+        # Until the copies were equal the world ran on.
+        return found + self._look()
 
     def _look(self) -> list[Violation]:
         self._between_looks()
         found = self._found[:]
         self._found.clear()
         found += check_locks(self.world, self.nodes) + self.workload.lock_violations
-        for load in (self.workload, *self.extras):
+        for load in self.loads:
             found += check_now(
                 self.world, load.history, load.context, message_max_bytes=MESSAGE_MAX_BYTES
             )

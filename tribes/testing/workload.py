@@ -11,9 +11,6 @@
     work.stop()
     world.run(10)
     assert not check_history(work.history, WorldState.of(world))
-
-Every written value is unique, so whoever reads one knows which write it was; lists, sets and
-counters are read and written back, so each shows which writes its own had seen.
 """
 
 from __future__ import annotations
@@ -22,16 +19,15 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import ceil
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
-from tribes.manager.merged import MergedCounter, MergedList, MergedSet
-from tribes.manager.record import Namespace
 from tribes.testing.backup_checks import is_whole
-from tribes.testing.history import History, Op, Version, plain
+from tribes.testing.history import History, Op
 from tribes.testing.lock_checks import check_locks
 from tribes.testing.observer import Observer, incarnation
+from tribes.testing.requests import MERGED_MIX, MIX, Browser, Client, use, use_merged
 from tribes.testing.sim import SimNode, SimWaiter, World
 
 if TYPE_CHECKING:
@@ -39,71 +35,12 @@ if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.testing.violation import Violation
 
-__all__ = ["MERGED_MIX", "MIX", "Workload", "version_of"]
+__all__ = ["MERGED_MIX", "MIX", "Workload"]
 
-MIX: Final[Mapping[str, float]] = {
-    "write": 4,
-    "append": 3,
-    "counter": 2,
-    "set_add": 1,
-    "read": 3,
-    "touch": 1,
-    "remove": 0.5,
-    "rotate": 0.4,
-    "invalidate": 0.3,
-    "abandon": 0.3,
-}
-"""How often clients do what, relative to each other. ``abandon`` forgets the session."""
-
-MERGED_MIX: Final[Mapping[str, float]] = {
-    "merged_add": 3,
-    "merged_put": 2,
-    "merged_take": 1,
-    "merged_append": 2,
-    "merged_read": 1,
-    "lock": 1,
-}
-"""The same for values that merge by element, and for the lock that a session has in the whole
-group; not in `MIX`, so that a seed stays what it was."""
 _HOLD_S: Final = 0.2
 """How long a request holds a lock, on average."""
 
-_NAMES: Final = 4
-MERGED: Final[Mapping[str, Any]] = {
-    "merged count": MergedCounter,
-    "merged set": MergedSet,
-    "merged list": MergedList,
-}
-_TAGS_MAX: Final = 30
-"""Tags of one list or set; then the next one begins, so that checking stays linear."""
 _FAILING_SHARE: Final = 0.1
-_LARGE_BYTES: Final = (20 * 1024, 100 * 1024)
-
-
-class _Browser:
-    """What the tabs of one browser share: the session's cookie."""
-
-    __slots__ = ("appends", "generation", "id", "key", "limit")
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        self.id: str | None = None
-        self.key = ""
-        self.generation = 0
-        self.limit = 0
-        self.appends = 0
-
-
-class _Client:
-    __slots__ = ("browser", "home", "name", "number")
-
-    def __init__(self, name: str, browser: _Browser) -> None:
-        self.name = name
-        self.browser = browser
-        self.home: SimNode | None = None
-        self.number = 0
 
 
 class _Waiter(SimWaiter):
@@ -182,9 +119,9 @@ class Workload:
         self._short = short_limit_s, short_share
         self._tick = tick
         self._large_share = large_share
-        browsers = [_Browser() for _ in range(-(-clients // tabs))]
-        self._clients = [_Client(f"c{i}", browsers[i // tabs]) for i in range(clients)]
-        self._under_way: dict[int, tuple[_Client, str]] = {}
+        browsers = [Browser() for _ in range(-(-clients // tabs))]
+        self._clients = [Client(f"c{i}", browsers[i // tabs]) for i in range(clients)]
+        self._under_way: dict[int, tuple[Client, str]] = {}
         self._is_running = False
         self._round = 0
         self.lock_violations: list[Violation] = []
@@ -206,7 +143,7 @@ class Workload:
 
     # Clients.
 
-    def _think_then_ask(self, client: _Client) -> None:
+    def _think_then_ask(self, client: Client) -> None:
         turn = self._round
 
         def ask() -> None:
@@ -220,7 +157,7 @@ class Workload:
             delay = max(0.0, ceil((now + delay) / self._tick) * self._tick + 0.0005 - now)
         self.world.at(delay, ask)
 
-    def _ask(self, client: _Client) -> None:
+    def _ask(self, client: Client) -> None:
         browser = client.browser
         kind = "create"
         if browser.id is not None:
@@ -236,7 +173,7 @@ class Workload:
         else:
             self._serve(client, node, kind)
 
-    def _route(self, client: _Client) -> SimNode | None:
+    def _route(self, client: Client) -> SimNode | None:
         nodes = [node for node in self.world.nodes.values() if node.runs(self._context)]
         if not nodes:
             return None
@@ -244,7 +181,7 @@ class Workload:
             client.home = nodes[self._random.randrange(len(nodes))]
         return client.home
 
-    def _refused(self, client: _Client, kind: str, node: SimNode | None) -> None:
+    def _refused(self, client: Client, kind: str, node: SimNode | None) -> None:
         client.home = None
         where = "" if node is None else incarnation(node)
         now = self.world.now
@@ -253,7 +190,7 @@ class Workload:
         self.history.finish(op, "failed", now)
         self._think_then_ask(client)
 
-    def _create(self, client: _Client, node: SimNode) -> None:
+    def _create(self, client: Client, node: SimNode) -> None:
         browser, manager = client.browser, node.manager(self._context)
         session = manager.create()
         limit, share = self._short
@@ -265,7 +202,7 @@ class Workload:
         op = self._op(client, node, "create")
         self._commit(client, node, op, session)
 
-    def _serve(self, client: _Client, node: SimNode, kind: str) -> None:
+    def _serve(self, client: Client, node: SimNode, kind: str) -> None:
         browser, manager = client.browser, node.manager(self._context)
         assert browser.id is not None
         if kind == "lock":
@@ -300,7 +237,7 @@ class Workload:
         node.pump()
 
     def _serve_here(
-        self, client: _Client, node: SimNode, kind: str, session_id: str, asked: float | None
+        self, client: Client, node: SimNode, kind: str, session_id: str, asked: float | None
     ) -> None:
         browser, manager = client.browser, node.manager(self._context)
         session = manager.find(session_id)
@@ -321,12 +258,12 @@ class Workload:
             session.invalidate()
             browser.forget()
         elif kind.startswith("merged_"):
-            self._use_merged(client, session, op)
+            use_merged(client, session, op, self._random)
         elif kind != "touch":
-            self._use(client, session, op)
+            use(client, session, op, self._random, self._large_share)
         self._commit(client, node, op, session)
 
-    def _lock(self, client: _Client, node: SimNode) -> None:
+    def _lock(self, client: Client, node: SimNode) -> None:
         """Hold the session's lock for a while, or give up waiting for it."""
         op = self._op(client, node, "lock")
         locks = node.core.sessions.replicators[self._context].locks
@@ -357,76 +294,7 @@ class Workload:
         node.pump()
         self.world.at(self._timeout, give_up)
 
-    def _use(self, client: _Client, session: Session, op: Op) -> None:
-        """Read an attribute and, unless the request only reads, write it."""
-        client.number += 1
-        tag = f"{client.name}.{client.number}"
-        browser, chance = client.browser, self._random
-        current = browser.appends // _TAGS_MAX
-        kind = op.kind
-        if kind == "read":
-            names = [f"w{chance.randrange(_NAMES)}", "count", f"list{current}", f"set{current}"]
-            op.name = chance.choice(names)
-            op.seen, op.seen_version = plain(session.get(op.name)), version_of(session, op.name)
-            return
-        op.name = {
-            "write": f"w{chance.randrange(_NAMES)}",
-            "remove": f"w{chance.randrange(_NAMES)}",
-            "counter": "count",
-            "append": f"list{current}",
-            "set_add": f"set{current}",
-        }[kind]
-        seen: Any = session.get(op.name)
-        op.seen, op.seen_version = plain(seen), version_of(session, op.name)
-        if kind == "remove":
-            session.remove_attribute(op.name)
-            return
-        value: Any = tag
-        if kind == "write" and self._large_share and chance.random() < self._large_share:
-            value = f"{tag} ".ljust(chance.randint(*_LARGE_BYTES), ".")
-        if kind == "counter":
-            value = (seen or 0) + 1
-        elif kind == "append":
-            value = [*(seen or ()), tag]
-            browser.appends += 1
-        elif kind == "set_add":
-            value = {*(seen or ()), tag}
-            browser.appends += 1
-        session[op.name] = value
-        op.value = plain(value)
-
-    def _use_merged(self, client: _Client, session: Session, op: Op) -> None:
-        """Read a value that merges by element and, unless the request only reads, change it."""
-        client.number += 1
-        tag, chance = f"{client.name}.{client.number}", self._random
-        name = op.kind.removeprefix("merged_")
-        made: tuple[str, Any] = {
-            "add": ("merged count", MergedCounter),
-            "append": ("merged list", MergedList),
-        }.get(name, ("merged set", MergedSet))
-        if name == "read":
-            made = chance.choice(tuple(MERGED.items()))
-        op.name = made[0]
-        known: Any = session.get(op.name)
-        op.seen, op.seen_version = plain(known), version_of(session, op.name)
-        value = made[1]() if known is None else known
-        if name == "read":
-            return
-        if name == "take":
-            if not value:
-                return
-            op.value = chance.choice(sorted(value))
-            value.discard(op.value)
-        elif name == "add":
-            op.value = chance.randint(1, 3)
-            value.add(op.value)
-        else:
-            op.value = tag
-            value.append(tag) if name == "append" else value.add(tag)
-        if known is None:
-            session[op.name] = value
-
-    def _op(self, client: _Client, node: SimNode, kind: str, asked: float | None = None) -> Op:
+    def _op(self, client: Client, node: SimNode, kind: str, asked: float | None = None) -> Op:
         browser = client.browser
         op = self.history.op(
             client.name,
@@ -443,7 +311,7 @@ class Workload:
             op.is_holder = manager.is_held(browser.key)
         return op
 
-    def _commit(self, client: _Client, node: SimNode, op: Op, session: Session) -> None:
+    def _commit(self, client: Client, node: SimNode, op: Op, session: Session) -> None:
         history, now = self.history, self.world.now
         manager = node.manager(self._context)
         self._under_way[op.number] = client, op.node
@@ -517,11 +385,3 @@ class Workload:
         if chance.random() < _FAILING_SHARE:
             failing = (chance.choice(targets).name,)
         self.observer.send(sender, targets, chance.choice(self._send_options), failing)
-
-
-def version_of(session: Session, name: str) -> Version | None:
-    """Version of the attribute that a session read."""
-    if session.reading is None:
-        return None
-    entry = session.reading.entry(int(Namespace.ATTRIBUTE), name.encode())
-    return None if entry is None else (entry.hlc, entry.actor)

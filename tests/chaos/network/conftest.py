@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -151,16 +152,23 @@ class Lan:
 
     @contextlib.contextmanager
     def fault(self, *rules: str) -> Iterator[None]:
-        """These rules, for as long as the block runs."""
+        """These rules, for as long as the block runs; they must have something to drop."""
         self.set_rules(*rules)
         try:
             yield
+            assert self.dropped(), f"nothing was lost by {rules}"
         finally:
             self.clear_rules()
 
+    def dropped(self) -> int:
+        """How many packets the rules of now have dropped."""
+        inside = ("netns", "exec", self._bridge, self._nft)
+        shown = _output(self._ip, *inside, "list", "table", "bridge", _TABLE)
+        return sum(map(int, re.findall(r"counter packets (\d+)", shown)))
+
     def one_way(self, source: str, target: str) -> str:
         """Nothing goes from one node to another; the way back stays open."""
-        return f'iifname "{source}" oifname "{target}" drop'
+        return f'iifname "{source}" oifname "{target}" counter drop'
 
     def partition(self, left: Sequence[str], right: Sequence[str]) -> list[str]:
         pairs = itertools.product(left, right)
@@ -169,7 +177,7 @@ class Lan:
     def between_nodes(self, match: str) -> str:
         """Whatever matches is dropped between nodes; all that clients send passes."""
         ports = ", ".join(f'"{host}"' for host in self.hosts)
-        return f"iifname {{ {ports} }} oifname {{ {ports} }} {match} drop"
+        return f"iifname {{ {ports} }} oifname {{ {ports} }} {match} counter drop"
 
 
 def _output(*command: str, input: str | None = None) -> str:  # noqa: A002

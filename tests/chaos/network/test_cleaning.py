@@ -23,6 +23,14 @@ def test_nothing_is_left_of_a_network(
     assert not [name for name in list_namespaces() if name.startswith(lan.name + "-")]
 
 
+def test_a_fault_that_nothing_meets_is_an_error(make_lan: Any) -> None:
+    """Or a test of it would show what holds in a network that is well."""
+    lan = make_lan("a", "b")
+    with pytest.raises(AssertionError, match="nothing was lost"), lan.fault(lan.one_way("a", "x")):
+        pass
+    assert lan._table is False
+
+
 def test_a_network_that_cannot_be_made_leaves_nothing(make_lan: Any, list_namespaces: Any) -> None:
     """An interface's name is too long: what was made before is removed."""
     before = list_namespaces()
