@@ -207,6 +207,31 @@ async def test_a_failing_service_is_told_once_and_keeps_its_hosts(
     assert events[0].fields() == {"service": "flaky", "why": "asleep"}
 
 
+async def test_what_no_service_should_raise_costs_a_look_up_and_not_the_node(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries of others stand behind the services."""
+
+    class Broken:
+        name = "broken"
+        refresh = 5.0
+        calls = 0
+
+        async def look_up(self) -> list[NamedHost]:
+            self.calls += 1
+            if self.calls == 1:
+                raise ValueError("an odd answer")
+            return [NamedHost("127.0.0.1", self.calls)]
+
+    found: list[int] = []
+    events: list[Event] = []
+    with trio.move_on_after(8):
+        await run_service(Broken(), lambda _, hosts: found.append(hosts[0].port), events.append)
+    assert found == [2]
+    assert [event.name for event in events] == ["discovery failed", "discovery works again"]
+    assert events[0].fields() == {"service": "broken", "why": "ValueError: an odd answer"}
+
+
 # ---- Kubernetes ----------------------------------------------------------------------------------
 
 
@@ -342,6 +367,7 @@ async def test_long_lists_come_in_pages_and_are_bounded(
         (200, b'{"items": 3}', "no list of pods"),
         (200, b'{"items": [{"status": {"podIP": 7}}]}', "no list of pods"),
         (200, b"{}", "no list of pods"),
+        (200, b'{"items": [{"status": {"phase": "\xff"}}]}', "no list of pods"),
     ],
 )
 async def test_other_answers_are_errors(
