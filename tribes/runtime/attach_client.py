@@ -15,6 +15,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,6 +30,7 @@ from tribes.manager.attach_wire import (
     BYE,
     HELLO,
     REFUSED,
+    UNLOCK,
     VERSION,
     WELCOME,
     FrameReader,
@@ -92,6 +94,7 @@ class AttachClient:
         self._stopping = False
         self._sock: socket.socket | None = None
         self._out = bytearray()
+        self._given_back: deque[int] = deque()
         self._is_welcome = False
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._logged: str | None = None
@@ -179,6 +182,30 @@ class AttachClient:
         if must_wake:
             self._wake_up()
         return True
+
+    def give_back(self, number: int) -> None:
+        """Tell the node that the lock of this number is over; without a connection it is.
+
+        Never waits, and may be called in the middle of any other method here: a lock that nobody
+        has any more is given back by the garbage collector, which runs where it likes.
+        """
+        self._given_back.append(number)
+        must_wake = True
+        if self._lock.acquire(blocking=False):
+            try:
+                must_wake = self._put_given_back()
+            finally:
+                self._lock.release()
+        if must_wake:
+            self._wake_up()
+
+    def _put_given_back(self) -> bool:
+        must_wake = False
+        while self._given_back:
+            frame = encode(UNLOCK, self._given_back.popleft())
+            if self._calls.is_up:
+                must_wake |= self._put(frame)
+        return must_wake
 
     def bring(self, manager: AttachedManager, session_id: str) -> None:
         """See `Remote.bring`."""
@@ -307,6 +334,7 @@ class AttachClient:
         poll.register(wake, select.POLLIN)
         while not self._stopping:
             with self._lock:
+                self._put_given_back()
                 poll.register(sock, select.POLLIN | (select.POLLOUT if self._out else 0))
                 deadline = self._calls.next_deadline
                 if len(self._out) > UNSENT_MAX_BYTES:

@@ -466,6 +466,9 @@ class BackgroundNode:
     async def _main(self, run: _Run) -> None:
         run.token = trio.lowlevel.current_trio_token()
         run.stopping = trio.Event()
+        if run.is_over:
+            # Told before there was anything to tell.
+            run.stopping.set()
         made = self._interceptors() if callable(self._interceptors) else self._interceptors
         channel = GroupChannel(
             self.config,
@@ -480,8 +483,10 @@ class BackgroundNode:
                 run.nursery = nursery
                 run.started.set_result(None)
                 nursery.start_soon(self._tell_joined, run, channel)
-                await run.stopping.wait()
-                run.nursery = None
+                try:
+                    await run.stopping.wait()
+                finally:
+                    run.nursery = None  # before it is closed: no more sends
                 nursery.cancel_scope.cancel()
         if not run.joined.done():
             run.joined.set_result(False)

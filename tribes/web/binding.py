@@ -367,9 +367,12 @@ class SessionBinding:
             self._sent(held, began)
 
     def _sent(self, held: RequestSession, commit_began: float) -> None:
-        # A commit outside of any request has not begun.
-        if self.pipeline.replication is not None and held.began:
-            self.pipeline.replication.sent(held.began, commit_began, is_included=held.is_included)
+        valve = self.pipeline.replication
+        # A commit outside of any request has no time to count from.
+        if valve is not None and held.timed_until:
+            held.timed_until = valve.sent(
+                held.timed_until, commit_began, is_included=held.is_included
+            )
 
     def _note(self, held: RequestSession, result: CommitResult) -> None:
         if self.must_tell(result):
