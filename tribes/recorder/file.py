@@ -20,7 +20,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 
@@ -146,19 +146,12 @@ def write_recording(
     }
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        digest = sha256()
-
-        def put(data: bytes) -> None:
-            digest.update(data)
-            file.write(data)
-
-        put(_MAGIC + bytes((VERSION,)))
-        _put_block(put, head)
-        for segment, noted in segments:
-            for block in _blocks_of(segment, noted, salt):
-                _put_block(put, block)
-        put(_LENGTH.pack(0))
-        file.write(digest.digest())
+        try:
+            _write_all(file, head, segments, salt)
+        except BaseException:
+            # A part of one is no recording, and would count as one.
+            path.unlink(missing_ok=True)
+            raise
     return {
         "path": str(path.resolve()),
         "bytes": path.stat().st_size,
@@ -167,6 +160,28 @@ def write_recording(
         "redacted": not contents,
         "can_replay": contents and any(each.state is not None for each, _ in segments),
     }
+
+
+def _write_all(
+    file: BinaryIO,
+    head: dict[str, Any],
+    segments: list[tuple[Segment, list[Step]]],
+    salt: bytes | None,
+) -> None:
+    digest = sha256()
+
+    def put(data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+    put(_MAGIC + bytes((VERSION,)))
+    _put_block(put, head)
+    for segment, noted in segments:
+        for block in _blocks_of(segment, noted, salt):
+            _put_block(put, block)
+    put(_LENGTH.pack(0))
+    file.write(digest.digest())
+    file.flush()
 
 
 def _put_block(put: Any, value: Any) -> None:

@@ -131,8 +131,18 @@ class FlightRecorder:
 
     def _crashed(self, why: BaseException) -> None:
         try:
-            found = self.write(contents=False, why=f"{type(why).__name__}: {why}"[:300])
+            found = self.write(contents=False, why=_without_contents(why))
         except RecordingError as error:
             log.error("recording failed", error=str(error))
         else:
             log.error("recording written", **found)
+
+
+def _without_contents(why: BaseException) -> str:
+    """An error's type and place: what it says may be a session's id or value."""
+    trace = why.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(why).__name__
+    return f"{type(why).__name__}, {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
