@@ -112,7 +112,7 @@ class Recording(msgspec.Struct):
 
 
 def write_recording(
-    path: Path, ring: Ring, *, node: str, contents: bool, why: str
+    path: Path, ring: Ring, *, node: str, release: str, contents: bool, why: str
 ) -> dict[str, Any]:
     """Write what a ring holds. May be called in any thread while it goes on.
 
@@ -120,6 +120,7 @@ def write_recording(
         path: A file that does not exist; only its owner may read it.
         ring: What is kept.
         node: Name of the node.
+        release: Version of the program.
         contents: With sessions, messages and keys, which takes to run it; else without.
         why: Who wanted it.
 
@@ -138,7 +139,7 @@ def write_recording(
     salt = None if contents else os.urandom(16)
     head: dict[str, Any] = {
         "node": node,
-        "release": _release(),
+        "release": release,
         "redacted": not contents,
         "why": why,
         "segments": len(segments),
@@ -303,15 +304,6 @@ def _blank(value: Any, salt: bytes) -> Any:
     if isinstance(value, dict):
         return [_blank(each, salt) for each in list(value.values())[:1000]]
     return type(value).__name__
-
-
-def _release() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # thirty modules
-
-    try:
-        return version("tribes")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # Reading.

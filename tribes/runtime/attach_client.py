@@ -173,12 +173,12 @@ class AttachClient:
         with self._lock:
             return self._calls.number()
 
-    def post(self, kind: int, *fields: object, number: int = 0) -> bool:
+    def post(self, kind: int, *fields: object) -> bool:
         """See `Remote.post`."""
         with self._lock:
             if not self._calls.is_up:
                 return False
-            must_wake = self._put(encode(kind, number, *fields))
+            must_wake = self._put(encode(kind, 0, *fields))
         if must_wake:
             self._wake_up()
         return True

@@ -17,6 +17,7 @@ from tribes.errors import RecordingError
 from tribes.recorder.file import SUFFIX, write_recording
 from tribes.recorder.ring import Ring
 from tribes.runtime.managers import wall_ms
+from tribes.runtime.product import product_version
 
 if TYPE_CHECKING:
     from tribes.channel.trail import Tracing
@@ -124,7 +125,12 @@ class FlightRecorder:
         path = self._directory / f"{name or 'node'}-{stamp}-{os.getpid()}-{self._numbers}{SUFFIX}"
         try:
             return write_recording(
-                path, self.ring, node=self._config.name, contents=contents, why=why
+                path,
+                self.ring,
+                node=self._config.name,
+                release=product_version(),
+                contents=contents,
+                why=why,
             )
         except OSError as error:
             raise RecordingError(f"{path} cannot be written: {error.strerror}") from error

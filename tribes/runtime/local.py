@@ -285,10 +285,8 @@ class LocalCommitter:
         waits: bool | None = None,
     ) -> CommitResult:
         """See `Committer.commit`."""
-        outcome = self._commit(session)
-        report_unstored(outcome.failed, known_failures)
-        report_void(outcome)
-        if self._store is None or not self._store.must_store(session, outcome):
+        outcome, must_store = self._commit(session, known_failures)
+        if not must_store:
             return CommitResult(outcome.version or 0, (), {})
         refuse_in_event_loop("await sessions.acommit(session)")
         return self._judge(*self._write(session, outcome), can_refuse=can_refuse)
@@ -302,18 +300,20 @@ class LocalCommitter:
         waits: bool | None = None,
     ) -> CommitResult:
         """See `Committer.acommit`. Cancelling is safe: it is stored all the same."""
-        outcome = self._commit(session)
-        report_unstored(outcome.failed, known_failures)
-        report_void(outcome)
-        if self._store is None or not self._store.must_store(session, outcome):
+        outcome, must_store = self._commit(session, known_failures)
+        if not must_store:
             return CommitResult(outcome.version or 0, (), {})
         result, is_lost = await _to_its_end(partial(self._write, session, outcome))
         return self._judge(result, is_lost, can_refuse=can_refuse)
 
-    def _commit(self, session: Session) -> CommitOutcome:
+    def _commit(self, session: Session, known: set[str] | None) -> tuple[CommitOutcome, bool]:
+        """Commit in memory; also say whether the store must have it before the answer."""
         if home_of(session) is not self._manager:
             raise LocalProtocolError("the session is from another manager")
-        return self._manager.commit(session)
+        outcome = self._manager.commit(session)
+        report_unstored(outcome.failed, known)
+        report_void(outcome)
+        return outcome, self._store is not None and self._store.must_store(session, outcome)
 
     def _write(self, session: Session, outcome: CommitOutcome) -> tuple[CommitResult, bool]:
         """Store it, in a worker thread; also say whether the change is nowhere now."""
