@@ -420,6 +420,22 @@ def test_hostile_client_costs_itself_its_connection(
     until(lambda: len(host.service.lines) == 1)
 
 
+def test_a_fault_of_ours_costs_one_worker_its_connection(
+    host: Host, stranger: Stranger, attach: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And neither the node nor the other workers anything."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    worker = attach(host.config)
+    with monkeypatch.context() as patched:
+        patched.setattr(host.service, "lookup", broken)
+        stranger.say(WELCOME)
+        assert stranger.hear() is None
+    assert value(worker, make(worker, a=1), "a") == 1
+
+
 def test_other_version_is_told_what_is_wrong(stranger: Stranger) -> None:
     """By a message that every version understands."""
     stranger.say(encode(HELLO, 0, VERSION + 1, VERSION + 5, ["app"]))

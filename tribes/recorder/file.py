@@ -132,10 +132,9 @@ def write_recording(
     """
     segments = [(each, list(each.steps)) for each in list(ring.segments)]
     steps = sum(len(each) for _, each in segments)
-    first, last = (segments[0][0], segments[-1]) if segments else (None, None)
     seconds = 0.0
-    if first is not None and last is not None and last[1]:
-        seconds = last[1][-1].at - first.at
+    if segments and (last := segments[-1][1]):
+        seconds = last[-1].at - segments[0][0].at
     salt = None if contents else os.urandom(16)
     head: dict[str, Any] = {
         "node": node,
@@ -145,8 +144,8 @@ def write_recording(
         "segments": len(segments),
         "changes_lost": ring.changes_lost,
     }
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+    made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(made, "wb") as file:
         try:
             _write_all(file, head, segments, salt)
         except BaseException:

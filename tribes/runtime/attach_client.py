@@ -6,6 +6,8 @@ the rest, connects again, and watches the time. What becomes of a question is de
 
 **Fork.** A forked child has nothing of it: its copy of the connection is closed, and it makes one
 of its own when it first needs one, if its parent had.
+
+It is one file because all of it stands under one lock.
 """
 
 from __future__ import annotations

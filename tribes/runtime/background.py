@@ -8,6 +8,9 @@ closed at once, so that they keep no connection of a killed parent up), no sessi
 actor. If the node ran in the parent, the child gets a member of its own as soon as it uses a
 manager, or by :meth:`BackgroundNode.start`; until it has joined, a look-up waits instead of finding
 nothing, which would log the user out. A child that never uses a session never becomes a member.
+
+It is one file, and a long one, because it is one object's two sides: each call for other threads,
+and its few lines in the thread of the node.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 An adapter says when a request begins, when its head leaves and when it is over; everything that
 must be the same under ASGI, WSGI and each framework is here. Where a call may wait there are two
-forms: one for threads, and one for tasks of asyncio or trio, whose name begins with ``a``.
+forms: one for threads, and one for tasks of asyncio or trio, whose name begins with ``a``; side by
+side, so that they stay alike, which makes this file longer than most.
 """
 
 from __future__ import annotations
