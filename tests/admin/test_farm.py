@@ -74,6 +74,10 @@ async def test_an_archive_is_sent_in_pieces(tmp_path: Path, capsys: Any) -> None
             409,
             "200000 bytes of it are here; go on there",
         )
+        # A disk that was full took some bytes of a piece, and the operator tries it again.
+        [part] = [each for each in (tmp_path / "t").iterdir() if each.is_file()]
+        with part.open("ab") as file:
+            file.write(b"half a piece")
         more = await http.post(path + "200000", content=first, headers=OCTETS)
         assert more.status_code == 400
         large = await http.post(path + "200000", content=bytes(300_000), headers=OCTETS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +31,8 @@ class Served:
         self.asked.append(request)
         if request.path == "/bug":
             raise RuntimeError("secret detail")
+        if request.path == "/unsendable":
+            return Answer(b"", headers={"X": "two\nlines"})
         if request.path == "/no":
             raise RefusedError(404, "no")
         return Answer(b"fine\n", content_type="text/plain")
@@ -108,6 +112,47 @@ async def test_a_head_has_no_body_and_the_same_length(served: Served) -> None:
     assert b"no-store" in head
 
 
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        (b"Content-Length: 5000\r\n\r\n" + b"x" * 5000, 413),
+        (b"Transfer-Encoding: chunked\r\n\r\nno length\r\n", 400),
+    ],
+)
+async def test_the_refusal_of_a_head_has_no_body_either(
+    served: Served, rest: bytes, code: int
+) -> None:
+    """Whatever is wrong with the body that it came with; and the next one is answered."""
+    answer = await served.raw(HEAD.replace(b"GET", b"HEAD") + rest)
+    assert (status(answer), answer.partition(b"\r\n\r\n")[2]) == (code, b"")
+    assert status(await served.raw(HEAD + b"\r\n")) == 200
+
+
+async def test_a_fault_in_answering_costs_its_connection_only(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the server, and with it the node."""
+    assert await served.raw(b"GET /unsendable HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+    assert "operator's request failed" in capsys.readouterr().out
+    assert status(await served.raw(HEAD + b"\r\n")) == 200
+
+
+async def test_who_goes_away_in_the_middle_is_no_fault(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scan of ports fills no log."""
+    stream = await trio.open_tcp_stream("127.0.0.1", served.port)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await stream.send_all(HEAD)
+    with trio.fail_after(10):
+        while not served.server._connections:  # noqa: ASYNC110 - nothing tells
+            await trio.sleep(0.01)
+        await stream.aclose()
+        while served.server._connections:  # noqa: ASYNC110 - nothing tells
+            await trio.sleep(0.01)
+    assert "failed" not in capsys.readouterr().out
+
+
 async def test_a_fault_of_ours_tells_the_client_nothing(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +170,8 @@ async def test_who_sends_slowly_is_given_up(
     """With a status that says so."""
     monkeypatch.setattr(server_module, "REQUEST_S", 0.05)
     assert status(await served.raw(HEAD, end=False)) == 408
+    slow = HEAD.replace(b"GET", b"HEAD") + b"Content-Length: 5\r\n\r\n"
+    assert status(await served.raw(slow, end=False)) == 408
 
 
 async def test_connections_are_bounded(served: Served) -> None:

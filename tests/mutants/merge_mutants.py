@@ -175,7 +175,6 @@ _add(
 
 _on_ask = ClusterLocks._on_ask
 _grant = ClusterLocks._on_grant
-_leave = session_locks._Queues.leave
 
 
 def _yes_to_all(self: ClusterLocks, who: Any, message: Any, now: float) -> None:
@@ -241,7 +240,7 @@ _lock(
 _lock(
     "cancelled turn kept",
     "Who gives up keeps its place in the queue of its process.",
-    (session_locks._Queues, "leave", lambda self, key, turn, *, unless_first=False: True),
+    (session_locks._Queues, "give_up", lambda self, key, turn: True),
     test=test_session_locks.test_who_gave_up_waiting_is_passed_over,
 )
 _lock(

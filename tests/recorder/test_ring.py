@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,10 @@ import trio
 from tribes.config.model import check_config
 from tribes.config.recorder import RecorderConfig
 from tribes.errors import ConfigError, RecordingError
+from tribes.recorder import file
 from tribes.recorder.file import read_recording
 from tribes.recorder.replay import replay
+from tribes.runtime.replicated_map import ReplicatedMap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +71,42 @@ async def test_a_full_directory_is_not_made_fuller(record: Record, tmp_path: Pat
         await group.write(contents=False)
         with pytest.raises(RecordingError, match="files_max"):
             await group.write()
+
+
+async def test_a_recording_that_cannot_be_written_leaves_nothing(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk half a file would count as one, and nobody could read it."""
+
+    def full(*_: object) -> Iterator[object]:
+        yield {}
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with record() as group:
+        with monkeypatch.context() as patched:
+            patched.setattr(file, "_blocks_of", full)
+            with pytest.raises(RecordingError, match="No space left"):
+                await group.write()
+        assert await trio.to_thread.run_sync(os.listdir, tmp_path) == []
+        await group.write()
+
+
+async def test_a_map_that_was_closed_is_not_kept(record: Record) -> None:
+    """Neither are its entries, nor do they count for the size of a state."""
+    async with record() as group:
+        recorder = group.node.sessions.recorder
+        assert recorder is not None
+        ring = recorder.ring
+        kept = len(ring._tables), len(ring._kept), len(ring._known)
+        for _ in range(3):
+            with ReplicatedMap(group.node, "prices") as prices:
+                prices["apple"] = bytes(1000)
+        await group.work(2)
+        assert (len(ring._tables), len(ring._kept), len(ring._known)) == kept
+        assert ring.changes_lost == 0
+        path = await group.write()
+    results = list(replay(read_recording(path)))
+    assert [each.difference for each in results] == [None] * len(results)
 
 
 async def test_without_a_directory_there_is_an_error(record: Record, tmp_path: Path) -> None:

@@ -206,6 +206,33 @@ def test_lock_of_a_worker_that_dies_is_given_back(host: Host, attach: Any) -> No
     held.release_lock()
 
 
+def test_forgotten_lock_may_be_collected_while_the_client_is_at_work(
+    host: Host, attach: Any
+) -> None:
+    """The collector runs wherever it likes, also in the middle of a question."""
+    worker = attach(host.config)
+    locks = worker.sessions.locks("app", "local", 20.0, lambda: host.channel)
+    key = "A" * 32
+    forgotten = [locks.acquire(key)]
+    calls = worker.client._calls
+    begin = calls.begin
+
+    def collected_in_between(*args: Any, **keywords: Any) -> bytes:
+        forgotten.clear()
+        return begin(*args, **keywords)  # type: ignore[no-any-return]
+
+    calls.begin = collected_in_between
+    done = threading.Event()
+
+    def request() -> None:
+        make(worker, a=1)
+        done.set()
+
+    threading.Thread(target=request, daemon=True).start()
+    assert done.wait(10)
+    locks.acquire(key).release()
+
+
 def test_forked_process_makes_a_connection_of_its_own(host: Host, attach: Any) -> None:
     """Parent and child go on; the node sees two workers with an actor each."""
     node = attach(host.config)
@@ -391,6 +418,22 @@ def test_hostile_client_costs_itself_its_connection(
     assert value(node, session_id, "a") == 1
     assert node.client.connections == 1
     until(lambda: len(host.service.lines) == 1)
+
+
+def test_a_fault_of_ours_costs_one_worker_its_connection(
+    host: Host, stranger: Stranger, attach: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And neither the node nor the other workers anything."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    worker = attach(host.config)
+    with monkeypatch.context() as patched:
+        patched.setattr(host.service, "lookup", broken)
+        stranger.say(WELCOME)
+        assert stranger.hear() is None
+    assert value(worker, make(worker, a=1), "a") == 1
 
 
 def test_other_version_is_told_what_is_wrong(stranger: Stranger) -> None:

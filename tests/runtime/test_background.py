@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+import trio
 
+from tests.web.nodes import until
+from tribes.config.managers import StandardConfig
 from tribes.config.model import NodeConfig
-from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
+from tribes.errors import ChannelClosedError, ChannelError, ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
+from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.waiters import ThreadWaiter
 
 MakeConfig = Callable[..., NodeConfig]
@@ -44,6 +48,63 @@ def test_threads_of_two_processes_worth_of_nodes_share_sessions(make_config: Mak
         b.stop()
     assert not a.is_running
     assert not b.is_running
+
+
+def test_a_node_that_is_told_to_stop_while_it_starts_does(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before its loop could be told: whoever stops it does not wait in vain."""
+    node = BackgroundNode(make_config("a", contexts=("app",)))
+    began, go_on = threading.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token
+
+    def slow() -> trio.lowlevel.TrioToken:
+        if threading.current_thread().name == "tribes-a" and not began.is_set():
+            began.set()
+            go_on.wait(20)
+        return token()
+
+    monkeypatch.setattr(trio.lowlevel, "current_trio_token", slow)
+    starting = threading.Thread(target=node.start)
+    starting.start()
+    assert began.wait(20)
+    stopping = threading.Thread(target=node.stop)
+    stopping.start()
+    until(lambda: node._run is not None and node._run.is_over)
+    go_on.set()
+    stopping.join(10)
+    assert not stopping.is_alive()
+    assert not node.is_running
+    starting.join(10)
+
+
+def test_a_send_while_a_failed_node_ends_is_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender does not wait for ever."""
+    config = make_config("a", contexts=("app",))
+    node = BackgroundNode(msgspec.structs.replace(config, manager=StandardConfig()))
+    ending, go_on = threading.Event(), threading.Event()
+    stop_local = node.sessions.stop_local
+
+    async def fail(channel: GroupChannel) -> bool:
+        raise ChannelError("a manager that is to end its node then could not start")
+
+    def stop_slowly() -> None:
+        ending.set()
+        go_on.wait(20)
+        stop_local()
+
+    monkeypatch.setattr(GroupChannel, "await_joined", fail)
+    monkeypatch.setattr(node.sessions, "stop_local", stop_slowly)
+    node.start()
+    assert ending.wait(20)
+    try:
+        sent = node._submit(b"late", None, 0)
+        assert isinstance(sent.exception(5), ChannelClosedError)
+    finally:
+        go_on.set()
+        node.stop()
 
 
 def test_settings_that_cannot_work_are_told_by_start(make_config: MakeConfig) -> None:

@@ -14,6 +14,7 @@ import trio
 from tribes.config.model import NodeConfig
 from tribes.errors import (
     ChannelClosedError,
+    ConfigError,
     GroupSendError,
     LocalProtocolError,
     RemoteProcessError,
@@ -23,6 +24,7 @@ from tribes.manager.delta import DeltaManager
 from tribes.runtime import waiters
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.native import ChannelTask
 from tribes.web.asgi import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -244,6 +246,19 @@ async def test_middleware_runs_a_channel_in_a_trio_server(make_config: MakeConfi
     assert seen.count("http.response.start") == 1
     assert not channel.is_running
     assert len(channel.manager("app").table) == 1
+
+
+async def test_a_channel_that_cannot_start_says_so_to_every_request(
+    make_config: MakeConfig,
+) -> None:
+    """And the error does not keep what the requests before had in hand."""
+    task = ChannelTask(GroupChannel(make_config("a", contexts=("app",), address="192.0.2.1")))
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="insecure") as caught:
+            await task.start()
+        lengths.append(len(caught.traceback))
+    assert lengths == [lengths[0]] * 3
 
 
 async def test_trio_server_without_start_up(make_config: MakeConfig) -> None:

@@ -180,31 +180,53 @@ def test_only_what_is_configured_is_looked_up() -> None:
     assert service.name == "static names"
 
 
+class Flaky:
+    """A service some of whose look-ups fail."""
+
+    name = "flaky"
+    refresh = 5.0
+
+    def __init__(self, failing: range, error: Exception) -> None:
+        self.calls = 0
+        self._failing = failing
+        self._error = error
+
+    async def look_up(self) -> list[NamedHost]:
+        self.calls += 1
+        if self.calls in self._failing:
+            raise self._error
+        return [NamedHost("127.0.0.1", self.calls)]
+
+
 async def test_a_failing_service_is_told_once_and_keeps_its_hosts(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """One event when it fails and one when it works again, however often it is asked between."""
-
-    class Flaky:
-        name = "flaky"
-        refresh = 5.0
-        calls = 0
-
-        async def look_up(self) -> list[NamedHost]:
-            self.calls += 1
-            if 2 <= self.calls <= 5:
-                raise DiscoveryError("asleep")
-            return [NamedHost("127.0.0.1", self.calls)]
-
     found: list[tuple[str, int]] = []
     events: list[Event] = []
     with trio.move_on_after(34):
         await run_service(
-            Flaky(), lambda name, hosts: found.append((name, hosts[0].port)), events.append
+            Flaky(range(2, 6), DiscoveryError("asleep")),
+            lambda name, hosts: found.append((name, hosts[0].port)),
+            events.append,
         )
     assert found == [("flaky", 1), ("flaky", 6), ("flaky", 7)]
     assert [event.name for event in events] == ["discovery failed", "discovery works again"]
     assert events[0].fields() == {"service": "flaky", "why": "asleep"}
+
+
+async def test_what_no_service_should_raise_costs_a_look_up_and_not_the_node(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries of others stand behind the services."""
+    found: list[int] = []
+    events: list[Event] = []
+    with trio.move_on_after(8):
+        service = Flaky(range(1, 2), ValueError("an odd answer"))
+        await run_service(service, lambda _, hosts: found.append(hosts[0].port), events.append)
+    assert found == [2]
+    assert [event.name for event in events] == ["discovery failed", "discovery works again"]
+    assert events[0].fields() == {"service": "flaky", "why": "ValueError: an odd answer"}
 
 
 # ---- Kubernetes ----------------------------------------------------------------------------------
@@ -342,6 +364,7 @@ async def test_long_lists_come_in_pages_and_are_bounded(
         (200, b'{"items": 3}', "no list of pods"),
         (200, b'{"items": [{"status": {"podIP": 7}}]}', "no list of pods"),
         (200, b"{}", "no list of pods"),
+        (200, b'{"items": [{"status": {"phase": "\xff"}}]}', "no list of pods"),
     ],
 )
 async def test_other_answers_are_errors(

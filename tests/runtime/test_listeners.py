@@ -14,6 +14,7 @@ from tribes.runtime.listeners import EVENTS_MAX, ListenerRegistry
 from tribes.wire.member import Member
 
 if TYPE_CHECKING:
+    from tribes.channel.outputs import Event
     from tribes.wire.data import ChannelData
 
 MEMBER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes(16))
@@ -73,3 +74,18 @@ def test_listener_is_registered_once_and_not_in_an_impossible_way() -> None:
     registry.remove_membership_listener(heard.append)
     registry.event(MemberAdded(MEMBER, 1))
     assert heard == []
+
+
+def test_a_watch_that_raises_costs_itself_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a user's function, called in the channel's loop: the channel goes on."""
+    seen: list[str] = []
+
+    def watch(event: Event) -> None:
+        seen.append(event.name)
+        raise RuntimeError("a bug of the application")
+
+    registry = ListenerRegistry(max_threads=1, watch=watch)
+    registry.event(Notice("first"))
+    registry.event(Notice("second"))
+    assert seen == ["first", "second"]
+    assert capsys.readouterr().out.count("RuntimeError: a bug") == 2

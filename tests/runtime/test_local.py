@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,6 +209,48 @@ async def test_committing_to_a_store_in_an_event_loop_is_refused(
     with pytest.raises(LocalProtocolError, match=r"await sessions\.acommit"):
         sessions.commit(session)
     assert (await sessions.acommit(session)).replicated
+
+
+async def test_a_commit_whose_request_is_cancelled_is_stored_all_the_same(
+    make: Make, tmp_path: Path
+) -> None:
+    """Under trio every wait of a cancelled task ends at once."""
+    sessions = make(per_request(tmp_path))
+    session = sessions.manager("shop").create()
+    session["a"] = 1
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await sessions.acommit(session)
+    other = make(per_request(tmp_path))
+    found = await trio.to_thread.run_sync(other.manager("shop").find, session.id)
+    assert found is not None
+    assert found["a"] == 1
+
+
+def test_a_commit_that_waits_for_a_thread_outlives_its_cancelled_task(
+    make: Make, tmp_path: Path
+) -> None:
+    """Under asyncio, while other requests have all threads."""
+    sessions = make(per_request(tmp_path))
+    session = sessions.manager("shop").create()
+    go_on = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, go_on.wait, 20)
+        task = asyncio.create_task(sessions.acommit(session))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        await busy
+        await loop.shutdown_default_executor()
+
+    asyncio.run(main())
+    assert make(per_request(tmp_path)).manager("shop").find(session.id) is not None
 
 
 def test_the_thread_expires_sessions(make: Make) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from tribes.config.model import NodeConfig
 from tribes.errors import LocalProtocolError
+from tribes.manager.values import ValueCodec
 from tribes.maps.changes import ChangeKind, MapChange, MapMemberChange
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
@@ -70,6 +71,20 @@ async def test_a_map_is_a_mapping_that_members_share(make_config: MakeConfig) ->
         assert repr(one) == "<ReplicatedMap 'm', 1 entries>"
         with pytest.raises(LocalProtocolError, match="aput"):
             one.put("k", 1)
+
+
+def test_clearing_a_map_clears_what_cannot_be_read_too(make_config: MakeConfig) -> None:
+    """An entry of a class that is not registered here is still an entry."""
+    node = BackgroundNode(make_config("a"))
+    prices, codec = ReplicatedMap(node, "m"), ValueCodec()
+    codec.register(ChangeKind, name="kind")
+    unreadable = codec.encode(ChangeKind.ADDED)
+    for key in ("a", "b", "c"):
+        prices[key] = 1
+        prices._manager.write(f"s:{key}", unreadable, None)
+    prices["d"] = 1
+    prices.clear()
+    assert len(prices) == 0
 
 
 async def test_listeners_are_told_and_nobody_waits_for_them(make_config: MakeConfig) -> None:

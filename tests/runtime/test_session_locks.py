@@ -15,6 +15,7 @@ import trio
 from tests.web.nodes import free_udp_port, make_node, until
 from tribes.errors import LocalProtocolError, SessionLockTimeoutError
 from tribes.runtime.session_locks import SessionLocks
+from tribes.runtime.waiters import ThreadWaiter
 from tribes.testing.manager_strategies import make_manager
 
 if TYPE_CHECKING:
@@ -93,6 +94,29 @@ def test_a_lock_whose_request_was_forgotten_is_given_back() -> None:
     del lock
     gc.collect()
     locks.acquire("k").release()
+
+
+def test_a_forgotten_lock_may_be_collected_while_another_is_taken() -> None:
+    """The collector runs wherever it likes, also amid the queues: nobody stands still."""
+    locks = make_locks()
+    forgotten: list[Any] = [locks.acquire("a"), locks.acquire("b")]
+    held = locks.acquire("c")
+
+    def made_while_it_waits() -> ThreadWaiter:
+        forgotten.clear()
+        return ThreadWaiter()
+
+    done = threading.Event()
+
+    def request() -> None:
+        locks._queues.enter("c", made_while_it_waits)
+        done.set()
+
+    threading.Thread(target=request, daemon=True).start()
+    assert done.wait(10)
+    assert locks.keys == 1
+    held.release()
+    locks.acquire("a").release()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, trio.run])

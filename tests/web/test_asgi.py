@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -319,6 +320,51 @@ def test_node_lives_as_long_as_the_application() -> None:
         *("lifespan.startup", "running=True", "lifespan.startup.complete", "running=True"),
         *("lifespan.shutdown", "running=True", "lifespan.shutdown.complete", "running=False"),
     ]
+
+
+@pytest.mark.parametrize("how", ["returns", "raises"])
+def test_node_outlives_an_application_that_does_not_wait_for_its_shutdown(how: str) -> None:
+    """The server goes on with requests, and so must the node."""
+    node = make_node()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            if how == "raises":
+                raise RuntimeError("lifespan is not supported")
+            await send({"type": "lifespan.startup.complete"})
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        del message
+
+    try:
+        with contextlib.suppress(RuntimeError):
+            asyncio.run(SessionMiddleware(app, node)({"type": "lifespan"}, receive, send))
+        assert node.is_running
+    finally:
+        node.stop()
+
+
+def test_node_ends_with_an_application_that_cannot_start() -> None:
+    """The server ends then, too."""
+    node = make_node()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed"})
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        del message
+
+    asyncio.run(SessionMiddleware(app, node)({"type": "lifespan"}, receive, send))
+    assert node.was_started
+    assert not node.is_running
 
 
 def test_context_must_be_one_of_the_nodes(node: BackgroundNode) -> None:

@@ -6,18 +6,24 @@ import asyncio
 import signal
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 
 from tests.web.nodes import free_udp_port, make_node, until
 from tests.web.test_asgi import ask, count
+from tribes.config.managers import PersistentConfig
+from tribes.config.stores import FileStoreConfig
 from tribes.manager.drain import DrainReport, Lacking
+from tribes.runtime.local import LocalSessions
 from tribes.web.asgi import SessionMiddleware
 from tribes.web.freshness import TOKEN_SUFFIX
 from tribes.web.serving import STATUS_NOT_DRAINED, DrainingServer
 from tribes.web.wsgi import SessionMiddleware as WSGIMiddleware
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -53,6 +59,20 @@ def ask_wsgi(app: Any, path: str = "/ready", method: str = "GET") -> tuple[str, 
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.url_scheme": "http"}
     body = b"".join(app(environ, start_response))
     return heads[0], body
+
+
+def test_a_balancer_is_answered_also_where_paths_have_no_session(tmp_path: Path) -> None:
+    """Under both kinds of servers alike."""
+    store = FileStoreConfig(directory=str(tmp_path), fsync="off")
+    sessions = LocalSessions("app", PersistentConfig(file=store, filter="/r.*"))
+    try:
+        asgi = SessionMiddleware(application, sessions, ready_path="/ready")
+        assert ask_asgi(asgi) == (200, b"ready\n")
+        assert ask_asgi(asgi, "/rest") == (200, b"the application's")
+        wsgi = WSGIMiddleware(wsgi_application, sessions, ready_path="/ready")
+        assert ask_wsgi(wsgi) == ("200 OK", b"ready\n")
+    finally:
+        sessions.stop()
 
 
 def test_node_is_ready_when_it_has_joined_and_until_it_is_to_leave() -> None:

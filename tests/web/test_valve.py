@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,6 +16,7 @@ from tribes.config.managers import ContextConfig, StandardConfig
 from tribes.config.model import NodeConfig
 from tribes.config.valves import PRIMARY_INDICATOR, ReplicationConfig
 from tribes.runtime.background import BackgroundNode
+from tribes.web import valve as valve_module
 from tribes.web.cookies import CookieSettings
 from tribes.web.valve import ReplicationValve
 from tribes.web.wsgi import SESSION, SessionMiddleware
@@ -43,6 +47,14 @@ def page(environ: Any, start_response: Any) -> list[bytes]:
     environ[SESSION]["n"] = environ[SESSION].get("n", 0) + 1
     start_response("200 OK", [])
     return [b""]
+
+
+def streamed(environ: Any, start_response: Any) -> Iterator[bytes]:
+    start_response("200 OK", [])
+    environ[SESSION]["n"] = 1
+    yield b"a"
+    environ[SESSION]["n"] = 2
+    yield b"b"
 
 
 def with_replication(config: NodeConfig, **settings: Any) -> NodeConfig:
@@ -211,6 +223,21 @@ def test_t108_requests_are_counted_and_the_counters_can_be_reset() -> None:
     assert 0 < counted.last_send_s <= counted.send_s <= counted.request_s
     valve.reset()
     assert valve.statistics.requests == valve.statistics.sent == valve.statistics.send_s == 0
+
+
+def test_a_request_that_commits_twice_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its head and at its end: from finding the session to the last of the two."""
+    node = Node()
+    app = SessionMiddleware(streamed, node)  # type: ignore[arg-type]
+    counted = app.binding.pipeline.replication
+    assert counted is not None
+    ticks = itertools.count(1)
+    monkeypatch.setattr(valve_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    body = app({"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http"}, lambda *_: print)
+    assert list(body) == [b"a", b"b"]
+    body.close()  # type: ignore[attr-defined]
+    assert counted.statistics.sent == 2
+    assert counted.statistics.request_s == 2
 
 
 def test_t07_valves_are_added_only_where_none_is_configured() -> None:

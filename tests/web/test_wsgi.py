@@ -6,6 +6,7 @@ Every request goes through the standard library's validator on both sides of the
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import sys
@@ -445,6 +446,22 @@ def test_node_that_cannot_start_fails_every_request() -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
             serve(middleware)
+
+
+def test_node_that_fails_to_start_fails_every_request_whatever_it_was() -> None:
+    """Nobody is served by a node that never ran: what is stored there would be nowhere else."""
+
+    def broken() -> list[Any]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    middleware = SessionMiddleware(count, BackgroundNode(make_node().config, interceptors=broken))
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            serve(middleware)
+        lengths.append(len(caught.traceback))
+    # Requests do not leave their frames in the error.
+    assert lengths[1] == lengths[2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")

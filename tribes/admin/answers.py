@@ -21,7 +21,7 @@ class Request:
         method: ``GET`` or ``POST``; a ``HEAD`` is a ``GET`` here.
         path: Of the target, as it was sent, without its query.
         query: What stands behind the question mark, as it was sent.
-        headers: By name in lower case. One that came twice is not here but in ``repeated``.
+        headers: By name in lower case; of one that came more than once, the last.
         body: All of it; bounded by the server.
         peer: Who asks, for the log.
         repeated: Names of headers that came more than once.

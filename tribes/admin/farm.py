@@ -149,7 +149,7 @@ class FarmDesk:
             if upload.received + len(request.body) > upload.size:
                 raise RefusedError(400, f"it was to have {upload.size} bytes")
             try:
-                await trio.to_thread.run_sync(_append, upload.path, request.body)
+                await trio.to_thread.run_sync(_put, upload.path, upload.received, request.body)
             except OSError as why:
                 raise RefusedError(507, str(why)) from None
             upload.received += len(request.body)
@@ -199,8 +199,11 @@ def _replace(old: Path | None, new: Path | None) -> None:
         new.touch(mode=0o600, exist_ok=False)
 
 
-def _append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
+def _put(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        # What a full disk took of the same piece before does not stay.
+        file.truncate(offset)
+        file.seek(offset)
         file.write(data)
 
 

@@ -90,32 +90,42 @@ class HttpServer:
             await self._serve_one(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             return  # the client has gone
+        except Exception:
+            # A boundary: whatever a request does costs it its connection, and the node nothing.
+            log.exception("operator's request failed")
         finally:
             self._connections -= 1
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX_BYTES)
-        is_head = False
+        head: h11.Request | None = None
         try:
             with trio.fail_after(REQUEST_S):
-                head, body = await _receive(http, stream)
-            if head is None:
-                return
-            is_head = head.method == b"HEAD"
-            answer = await self._answer(_request_of(head, body, stream))
+                head = await _receive_head(http, stream)
+                if head is None:
+                    return
+                body = await _receive_body(http, stream, head)
+            answer = await self._answer_of(_request_of(head, body, stream))
         except RefusedError as refused:
             answer = as_json({"error": str(refused)}, refused.status, refused.headers)
         except trio.TooSlowError:
             answer = as_json({"error": f"no whole request within {REQUEST_S:g} s"}, 408)
         except h11.RemoteProtocolError as error:
             answer = as_json({"error": str(error)}, error.error_status_hint)
-        except Exception:
-            log.exception("operator's request failed")
-            answer = as_json({"error": "this failed; the node's log says how"}, 500)
         if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            is_head = head is not None and head.method == b"HEAD"
             with trio.move_on_after(REQUEST_S):
                 await stream.send_all(_bytes_of(http, answer, is_head=is_head))
                 await _end(stream)
+
+    async def _answer_of(self, request: Request) -> Answer:
+        try:
+            return await self._answer(request)
+        except RefusedError:
+            raise
+        except Exception:
+            log.exception("operator's request failed")
+            return as_json({"error": "this failed; the node's log says how"}, 500)
 
 
 async def _end(stream: trio.SocketStream) -> None:
@@ -129,27 +139,31 @@ async def _end(stream: trio.SocketStream) -> None:
         left -= len(data)
 
 
-async def _receive(
-    http: h11.Connection, stream: trio.SocketStream
-) -> tuple[h11.Request | None, bytes]:
-    """Read one whole request; None: the client closed early."""
-    head, body = None, b""
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            if http.they_are_waiting_for_100_continue:
-                go_on = h11.InformationalResponse(status_code=100, headers=[])
-                await stream.send_all(http.send(go_on) or b"")
-            http.receive_data(await stream.receive_some(HEAD_MAX_BYTES))
-        elif isinstance(event, h11.Request):
-            head = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-            most = BODY_MAX_BYTES if head is None else _body_max(head)
-            if len(body) > most:
-                raise RefusedError(413, f"a body has at most {most} bytes here")
-        else:
-            return (head if isinstance(event, h11.EndOfMessage) else None), body
+async def _receive_head(http: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
+    """Read the head of a request; None: the client closed early."""
+    event = await _next_event(http, stream)
+    return event if isinstance(event, h11.Request) else None
+
+
+async def _receive_body(
+    http: h11.Connection, stream: trio.SocketStream, head: h11.Request
+) -> bytes:
+    """Read what follows a head, up to the end of the request."""
+    body, most = b"", _body_max(head)
+    while isinstance(event := await _next_event(http, stream), h11.Data):
+        body += event.data
+        if len(body) > most:
+            raise RefusedError(413, f"a body has at most {most} bytes here")
+    return body
+
+
+async def _next_event(http: h11.Connection, stream: trio.SocketStream) -> object:
+    while (event := http.next_event()) is h11.NEED_DATA:
+        if http.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            await stream.send_all(http.send(go_on) or b"")
+        http.receive_data(await stream.receive_some(HEAD_MAX_BYTES))
+    return event
 
 
 def _body_max(head: h11.Request) -> int:

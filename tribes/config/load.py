@@ -25,7 +25,6 @@ from tribes.config.managers import MANAGER_KINDS, ManagerConfig, PersistentConfi
 from tribes.config.model import MembershipConfig, NodeConfig
 from tribes.config.options import parse_send_options
 from tribes.config.stores import SQLStoreConfig
-from tribes.config.tomcat import read_tomcat
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -168,6 +167,9 @@ def read_config_bytes(
     if len(data) > _CONFIG_MAX_BYTES:
         raise ConfigError(f"has more than {_CONFIG_MAX_BYTES} bytes", source=source)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or _XML.match(data):
+        # A node with a file of another kind needs no reader of XML.
+        from tribes.config.tomcat import read_tomcat
+
         making = read_tomcat(data, source=source)
         tables, notices, lines, text = making.tables, making.notices, making.lines, ""
     else:

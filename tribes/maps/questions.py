@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from tribes.errors import (
     ChannelClosedError,
+    LocalProtocolError,
     MemberUnreachableError,
     QueueFullError,
     RemoteProtocolError,
@@ -131,8 +132,8 @@ class Questions:
             request: What to ask.
             timeout: Seconds, for all of them together.
             now: Monotonic seconds.
-            done: Gets the reply, or `MemberUnreachableError` when nobody who has it replied. Called
-                inside the core.
+            done: Gets the reply, `MemberUnreachableError` when nobody who has it replied, or
+                `LocalProtocolError` when it cannot be written here. Called inside the core.
 
         Raises:
             QueueFullError: `ASKS_MAX` questions are open.
@@ -172,7 +173,10 @@ class Questions:
         else:
             assert isinstance(request, Put)
             waiter = _Waiter(lambda result: self._finish(ask, MapReply(result=result)))
-            manager.write(request.name, request.value, waiter)
+            try:
+                manager.write(request.name, request.value, waiter)
+            except LocalProtocolError as error:
+                self._finish(ask, error)
         return True
 
     def _ask_next(self, ask: _Ask, now: float) -> None:
@@ -224,7 +228,7 @@ class Questions:
         """Another member asks for an entry.
 
         Raises:
-            RemoteProtocolError: The request is malformed.
+            RemoteProtocolError: The request is malformed, or wants what cannot be done.
         """
         request = decode_request(envelope.body())
         manager = self.parts.held.get(partition_of_entry(request.name))
@@ -242,7 +246,11 @@ class Questions:
             whole = CommitResult(result.version, acked, result.missing)
             self._answer(source, envelope, MapReply(result=whole), self._channel.now)
 
-        manager.write(request.name, request.value, _Waiter(told))
+        try:
+            manager.write(request.name, request.value, _Waiter(told))
+        except LocalProtocolError as error:
+            # What stands under this name came from another member, not from this program.
+            raise RemoteProtocolError(str(error)) from error
 
     def _answer(self, source: Member, envelope: RpcEnvelope, reply: MapReply, now: float) -> None:
         self._rpc.answer(source, envelope, reply.encode(), options=0, now=now)

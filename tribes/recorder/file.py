@@ -20,7 +20,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 
@@ -112,7 +112,7 @@ class Recording(msgspec.Struct):
 
 
 def write_recording(
-    path: Path, ring: Ring, *, node: str, contents: bool, why: str
+    path: Path, ring: Ring, *, node: str, release: str, contents: bool, why: str
 ) -> dict[str, Any]:
     """Write what a ring holds. May be called in any thread while it goes on.
 
@@ -120,6 +120,7 @@ def write_recording(
         path: A file that does not exist; only its owner may read it.
         ring: What is kept.
         node: Name of the node.
+        release: Version of the program.
         contents: With sessions, messages and keys, which takes to run it; else without.
         why: Who wanted it.
 
@@ -131,34 +132,26 @@ def write_recording(
     """
     segments = [(each, list(each.steps)) for each in list(ring.segments)]
     steps = sum(len(each) for _, each in segments)
-    first, last = (segments[0][0], segments[-1]) if segments else (None, None)
     seconds = 0.0
-    if first is not None and last is not None and last[1]:
-        seconds = last[1][-1].at - first.at
+    if segments and (last := segments[-1][1]):
+        seconds = last[-1].at - segments[0][0].at
     salt = None if contents else os.urandom(16)
     head: dict[str, Any] = {
         "node": node,
-        "release": _release(),
+        "release": release,
         "redacted": not contents,
         "why": why,
         "segments": len(segments),
         "changes_lost": ring.changes_lost,
     }
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        digest = sha256()
-
-        def put(data: bytes) -> None:
-            digest.update(data)
-            file.write(data)
-
-        put(_MAGIC + bytes((VERSION,)))
-        _put_block(put, head)
-        for segment, noted in segments:
-            for block in _blocks_of(segment, noted, salt):
-                _put_block(put, block)
-        put(_LENGTH.pack(0))
-        file.write(digest.digest())
+    made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(made, "wb") as file:
+        try:
+            _write_all(file, head, segments, salt)
+        except BaseException:
+            # A part of one is no recording, and would count as one.
+            path.unlink(missing_ok=True)
+            raise
     return {
         "path": str(path.resolve()),
         "bytes": path.stat().st_size,
@@ -167,6 +160,28 @@ def write_recording(
         "redacted": not contents,
         "can_replay": contents and any(each.state is not None for each, _ in segments),
     }
+
+
+def _write_all(
+    file: BinaryIO,
+    head: dict[str, Any],
+    segments: list[tuple[Segment, list[Step]]],
+    salt: bytes | None,
+) -> None:
+    digest = sha256()
+
+    def put(data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+    put(_MAGIC + bytes((VERSION,)))
+    _put_block(put, head)
+    for segment, noted in segments:
+        for block in _blocks_of(segment, noted, salt):
+            _put_block(put, block)
+    put(_LENGTH.pack(0))
+    file.write(digest.digest())
+    file.flush()
 
 
 def _put_block(put: Any, value: Any) -> None:
@@ -288,15 +303,6 @@ def _blank(value: Any, salt: bytes) -> Any:
     if isinstance(value, dict):
         return [_blank(each, salt) for each in list(value.values())[:1000]]
     return type(value).__name__
-
-
-def _release() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # thirty modules
-
-    try:
-        return version("tribes")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # Reading.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from tribes.channel.outputs import Event
 from tribes.errors import TribesError
-from tribes.manager.delta import DeltaManager
 from tribes.recorder.freeze import OMITTED, Frozen, freeze
 from tribes.recorder.inputs import INPUTS, STRUCTURAL, digest_of, noted, timed
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from tribes.channel.trail import Tracing
     from tribes.config.recorder import RecorderConfig
     from tribes.manager.clock import Clock
+    from tribes.manager.delta import DeltaManager
     from tribes.manager.inbox import Inbox
     from tribes.node import NodeCore
 
@@ -43,7 +43,8 @@ class Step:
 
     Attributes:
         op: Its name; ``take_outputs``: what came out, with the digest as its argument;
-            ``changes``: no input, but what requests did before a state was noted.
+            ``changes``: no input, but what requests did before a state was noted, or what came out
+            of a call that is not run again.
         at: Monotonic seconds.
         args: Of the call; keywords last, as a dictionary.
         answers: What it asked of the world, in order: name and answer.
@@ -199,13 +200,23 @@ class Ring:
             # Requests fill it at any moment: what is taken is noted, not what is in it.
             setattr(manager, "take_touches", take)  # noqa: B010
 
+    def _forget(self, manager: DeltaManager) -> None:
+        """Undo `watch`: nobody has this manager's sessions any more."""
+        if manager.table not in self._tables:
+            return
+        self._tables.remove(manager.table)
+        manager.table.watch = None
+        take = vars(manager).pop("take_touches")
+        del self._known[id(take)]
+        self._kept.remove(take)
+
     def record(self, core: NodeCore, clock: Clock, inbox: Inbox) -> None:
         """Note every input of this core from now on."""
         self._core, self._clock, self._inbox = core, clock, inbox
         for name in INPUTS:
             self._put(core, name, self._input(name, getattr(core, name)))
         for name in STRUCTURAL:
-            self._put(core, name, self._structural(getattr(core, name)))
+            self._put(core, name, self._structural(name, getattr(core, name)))
         self._put(core, "take_outputs", self._outputs(core.take_outputs))
 
     def start_over(self) -> None:
@@ -242,12 +253,16 @@ class Ring:
 
         return enter
 
-    def _structural(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _structural(self, op: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def enter(*args: Any, **keywords: Any) -> Any:
             self._begins_anew = True
-            if args and isinstance(args[0], DeltaManager):
+            if op == "open_map":
                 self.watch(args[0])
-            return call(*args, **keywords)
+            try:
+                return call(*args, **keywords)
+            finally:
+                if op == "close_map":
+                    self._forget(args[0])
 
         return enter
 
@@ -255,7 +270,11 @@ class Ring:
         def take() -> list[Any]:
             outputs = call()
             if outputs and self._step is None:
-                step = self._begin("take_outputs", (digest_of(outputs),))
+                if self._begins_anew:
+                    # What a structural call gave, which is not run again.
+                    step = self._begin("changes", ())
+                else:
+                    step = self._begin("take_outputs", (digest_of(outputs),))
                 self._step = None
                 step.events = tuple(each for each in outputs if isinstance(each, Event))
             return outputs

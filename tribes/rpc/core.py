@@ -68,7 +68,6 @@ class RpcStatistics:
     """Counters of one node's RPC, plain ints."""
 
     __slots__ = (
-        "calls",
         "calls_refused",
         "left_over",
         "malformed",
@@ -76,18 +75,13 @@ class RpcStatistics:
         "no_channel_sent",
         "no_context_sent",
         "replies_not_sent",
-        "replies_received",
-        "replies_sent",
         "requests",
     )
 
     def __init__(self) -> None:
-        self.calls = 0
         self.calls_refused = 0
         self.requests = 0
-        self.replies_sent = 0
         self.replies_not_sent = 0
-        self.replies_received = 0
         self.left_over = 0
         self.no_channel_sent = 0
         self.no_channel_received = 0
@@ -186,7 +180,6 @@ class RpcCore:
                 done(RpcResult((), dict(faulty), not faulty))
 
         self._channel.post(targets, payload, options, now, settled=settled, is_bytes=False)
-        self.statistics.calls += 1
         if options & _ASYNC:
             done(RpcResult())
 
@@ -220,7 +213,6 @@ class RpcCore:
         except LocalProtocolError:
             self._calls.pop(correlation, None)
             raise
-        self.statistics.calls += 1
         suspected = self._channel.view.suspected
         self._lose(correlation, call, {m: _silent(m) for m in targets if m in suspected})
         if self._calls.get(correlation) is not call:
@@ -344,7 +336,6 @@ class RpcCore:
             self.statistics.malformed += 1
             self._refused(source, envelope, error)
             return True
-        self.statistics.replies_received += 1
         call.reply(source, body)
         self._check(envelope.correlation, call)
         return True
@@ -378,8 +369,7 @@ class RpcCore:
             LocalProtocolError: The body cannot travel.
         """
         payload = encode_rpc(envelope.rpc_id, envelope.correlation, body, is_reply=True)
-        if self._reply_to(source, payload, int(options) & ~_SYNC, now):
-            self.statistics.replies_sent += 1
+        self._reply_to(source, payload, int(options) & ~_SYNC, now)
 
     def _reply_to(self, source: Member, payload: bytes, options: int, now: float) -> bool:
         is_stranger = source not in self._channel.view

@@ -6,6 +6,8 @@ the rest, connects again, and watches the time. What becomes of a question is de
 
 **Fork.** A forked child has nothing of it: its copy of the connection is closed, and it makes one
 of its own when it first needs one, if its parent had.
+
+It is one file because all of it stands under one lock.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,6 +32,7 @@ from tribes.manager.attach_wire import (
     BYE,
     HELLO,
     REFUSED,
+    UNLOCK,
     VERSION,
     WELCOME,
     FrameReader,
@@ -92,6 +96,7 @@ class AttachClient:
         self._stopping = False
         self._sock: socket.socket | None = None
         self._out = bytearray()
+        self._given_back: deque[int] = deque()
         self._is_welcome = False
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._logged: str | None = None
@@ -170,15 +175,39 @@ class AttachClient:
         with self._lock:
             return self._calls.number()
 
-    def post(self, kind: int, *fields: object, number: int = 0) -> bool:
+    def post(self, kind: int, *fields: object) -> bool:
         """See `Remote.post`."""
         with self._lock:
             if not self._calls.is_up:
                 return False
-            must_wake = self._put(encode(kind, number, *fields))
+            must_wake = self._put(encode(kind, 0, *fields))
         if must_wake:
             self._wake_up()
         return True
+
+    def give_back(self, number: int) -> None:
+        """Tell the node that the lock of this number is over; without a connection it is.
+
+        Never waits, and may be called in the middle of any other method here: a lock that nobody
+        has any more is given back by the garbage collector, which runs where it likes.
+        """
+        self._given_back.append(number)
+        must_wake = True
+        if self._lock.acquire(blocking=False):
+            try:
+                must_wake = self._put_given_back()
+            finally:
+                self._lock.release()
+        if must_wake:
+            self._wake_up()
+
+    def _put_given_back(self) -> bool:
+        must_wake = False
+        while self._given_back:
+            frame = encode(UNLOCK, self._given_back.popleft())
+            if self._calls.is_up:
+                must_wake |= self._put(frame)
+        return must_wake
 
     def bring(self, manager: AttachedManager, session_id: str) -> None:
         """See `Remote.bring`."""
@@ -307,6 +336,7 @@ class AttachClient:
         poll.register(wake, select.POLLIN)
         while not self._stopping:
             with self._lock:
+                self._put_given_back()
                 poll.register(sock, select.POLLIN | (select.POLLOUT if self._out else 0))
                 deadline = self._calls.next_deadline
                 if len(self._out) > UNSENT_MAX_BYTES:

@@ -125,6 +125,8 @@ class _Server:
             pass  # it has gone
         except* trio.TooSlowError:
             log.warning("worker said nothing", seconds=HELLO_S)
+        except* Exception:
+            log.exception("serving a worker failed")
         finally:
             self._connections -= 1
             sock.close()

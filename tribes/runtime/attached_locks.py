@@ -9,7 +9,7 @@ from tribes.errors import (
     SessionLockTimeoutError,
     SessionUnreachableError,
 )
-from tribes.manager.attach_wire import BUSY, LOCK, LOCKED, UNLOCK
+from tribes.manager.attach_wire import BUSY, LOCK, LOCKED
 from tribes.manager.inbox import CommitResult, Wakes
 from tribes.runtime.session_locks import SessionLock
 from tribes.runtime.waiters import ThreadWaiter, async_waiter
@@ -105,4 +105,4 @@ class _Turn:
 
     def release(self) -> None:
         """Give it back, or wait for it no longer. A new connection has no locks of an old one."""
-        self._client.post(UNLOCK, number=self._number)
+        self._client.give_back(self._number)

@@ -8,6 +8,9 @@ closed at once, so that they keep no connection of a killed parent up), no sessi
 actor. If the node ran in the parent, the child gets a member of its own as soon as it uses a
 manager, or by :meth:`BackgroundNode.start`; until it has joined, a look-up waits instead of finding
 nothing, which would log the user out. A child that never uses a session never becomes a member.
+
+It is one file, and a long one, because it is one object's two sides: each call for other threads,
+and its few lines in the thread of the node.
 """
 
 from __future__ import annotations
@@ -466,6 +469,9 @@ class BackgroundNode:
     async def _main(self, run: _Run) -> None:
         run.token = trio.lowlevel.current_trio_token()
         run.stopping = trio.Event()
+        if run.is_over:
+            # Told before there was anything to tell.
+            run.stopping.set()
         made = self._interceptors() if callable(self._interceptors) else self._interceptors
         channel = GroupChannel(
             self.config,
@@ -480,8 +486,10 @@ class BackgroundNode:
                 run.nursery = nursery
                 run.started.set_result(None)
                 nursery.start_soon(self._tell_joined, run, channel)
-                await run.stopping.wait()
-                run.nursery = None
+                try:
+                    await run.stopping.wait()
+                finally:
+                    run.nursery = None  # before it is closed: no more sends
                 nursery.cancel_scope.cancel()
         if not run.joined.done():
             run.joined.set_result(False)

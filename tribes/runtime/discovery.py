@@ -64,9 +64,11 @@ async def run_service(
     while True:
         try:
             hosts = await service.look_up()
-        except DiscoveryError as why:
+        except Exception as why:  # noqa: BLE001 - a boundary: others' libraries stand behind it
             if not has_failed:
-                event(Notice("discovery failed", {"service": service.name, "why": str(why)}))
+                is_ours = isinstance(why, DiscoveryError)
+                said = str(why) if is_ours else f"{type(why).__name__}: {why}"
+                event(Notice("discovery failed", {"service": service.name, "why": said}))
             has_failed = True
         else:
             if has_failed:

@@ -17,6 +17,7 @@ from tribes.errors import RecordingError
 from tribes.recorder.file import SUFFIX, write_recording
 from tribes.recorder.ring import Ring
 from tribes.runtime.managers import wall_ms
+from tribes.runtime.product import product_version
 
 if TYPE_CHECKING:
     from tribes.channel.trail import Tracing
@@ -124,15 +125,30 @@ class FlightRecorder:
         path = self._directory / f"{name or 'node'}-{stamp}-{os.getpid()}-{self._numbers}{SUFFIX}"
         try:
             return write_recording(
-                path, self.ring, node=self._config.name, contents=contents, why=why
+                path,
+                self.ring,
+                node=self._config.name,
+                release=product_version(),
+                contents=contents,
+                why=why,
             )
         except OSError as error:
             raise RecordingError(f"{path} cannot be written: {error.strerror}") from error
 
     def _crashed(self, why: BaseException) -> None:
         try:
-            found = self.write(contents=False, why=f"{type(why).__name__}: {why}"[:300])
+            found = self.write(contents=False, why=_without_contents(why))
         except RecordingError as error:
             log.error("recording failed", error=str(error))
         else:
             log.error("recording written", **found)
+
+
+def _without_contents(why: BaseException) -> str:
+    """An error's type and place: what it says may be a session's id or value."""
+    trace = why.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(why).__name__
+    return f"{type(why).__name__}, {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

@@ -200,7 +200,7 @@ class KubernetesPods:
                 )
         try:
             return msgspec.json.decode(data, type=_PodList)
-        except msgspec.DecodeError as why:
+        except (msgspec.DecodeError, UnicodeDecodeError) as why:
             raise DiscoveryError(f"{self._url}: no list of pods: {why}") from why
 
     def _headers(self) -> dict[str, str]:

@@ -226,7 +226,11 @@ class ListenerRegistry:
         """Note an event; listeners are called by :meth:`run`."""
         log.info(event.name, **event.fields())
         if self._watch is not None:
-            self._watch(event)
+            # A boundary to the users' code: what it raises costs that call, not the channel.
+            try:
+                self._watch(event)
+            except Exception:
+                log.exception("listener failed", listener=repr(self._watch))
         is_change = (isinstance(event, MembershipEvent) and (self._members or self._lifecycle)) or (
             isinstance(event, SessionConflict) and self._conflict
         )
@@ -273,7 +277,7 @@ class ListenerRegistry:
             await self.tell_lifecycle(LifecycleEvent(after, member=member))
 
     async def _tell(self, listener: Callable[[Any], Any], event: Event | LifecycleEvent) -> None:
-        # The boundary to the users' code: what it raises costs that call, not the channel.
+        # Another one, like that of `event`.
         try:
             if inspect.iscoroutinefunction(listener):
                 await listener(event)

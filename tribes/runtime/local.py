@@ -10,16 +10,19 @@ thread starts with its first ``start``.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 import structlog
+import trio
 
 from tribes.config.managers import (
     MemcachedConfig,
@@ -40,7 +43,7 @@ from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.runtime.commits import report_unstored, report_void
 from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
-from tribes.runtime.waiters import in_thread, refuse_in_event_loop
+from tribes.runtime.waiters import in_thread, refuse_in_event_loop, running_loop
 
 if TYPE_CHECKING:
     from tribes.manager.base import CommitOutcome, SessionManager
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalCommitter", "LocalSessions"]
 
 log = structlog.get_logger("tribes")
+
+_T = TypeVar("_T")
 
 
 class LocalSessions:
@@ -280,10 +285,8 @@ class LocalCommitter:
         waits: bool | None = None,
     ) -> CommitResult:
         """See `Committer.commit`."""
-        outcome = self._commit(session)
-        report_unstored(outcome.failed, known_failures)
-        report_void(outcome)
-        if self._store is None or not self._store.must_store(session, outcome):
+        outcome, must_store = self._commit(session, known_failures)
+        if not must_store:
             return CommitResult(outcome.version or 0, (), {})
         refuse_in_event_loop("await sessions.acommit(session)")
         return self._judge(*self._write(session, outcome), can_refuse=can_refuse)
@@ -296,19 +299,21 @@ class LocalCommitter:
         can_refuse: bool = True,
         waits: bool | None = None,
     ) -> CommitResult:
-        """See `Committer.acommit`."""
-        outcome = self._commit(session)
-        report_unstored(outcome.failed, known_failures)
-        report_void(outcome)
-        if self._store is None or not self._store.must_store(session, outcome):
+        """See `Committer.acommit`. Cancelling is safe: it is stored all the same."""
+        outcome, must_store = self._commit(session, known_failures)
+        if not must_store:
             return CommitResult(outcome.version or 0, (), {})
-        result, is_lost = await in_thread(partial(self._write, session, outcome))
+        result, is_lost = await _to_its_end(partial(self._write, session, outcome))
         return self._judge(result, is_lost, can_refuse=can_refuse)
 
-    def _commit(self, session: Session) -> CommitOutcome:
+    def _commit(self, session: Session, known: set[str] | None) -> tuple[CommitOutcome, bool]:
+        """Commit in memory; also say whether the store must have it before the answer."""
         if home_of(session) is not self._manager:
             raise LocalProtocolError("the session is from another manager")
-        return self._manager.commit(session)
+        outcome = self._manager.commit(session)
+        report_unstored(outcome.failed, known)
+        report_void(outcome)
+        return outcome, self._store is not None and self._store.must_store(session, outcome)
 
     def _write(self, session: Session, outcome: CommitOutcome) -> tuple[CommitResult, bool]:
         """Store it, in a worker thread; also say whether the change is nowhere now."""
@@ -329,6 +334,18 @@ class LocalCommitter:
         choice = "error" if is_lost else self._on_unreplicated
         manager.policy.judge(result, choice, can_refuse=can_refuse)
         return result
+
+
+async def _to_its_end(call: Callable[[], _T]) -> _T:
+    """Run a blocking function in a thread, also for a task that is cancelled.
+
+    Stores are waited for within bounds of their own. Without this, a trio task that is cancelled
+    would not begin, and an asyncio task that waits for a thread take its call out of the queue.
+    """
+    if running_loop() == "trio":
+        with trio.CancelScope(shield=True):
+            return await in_thread(call)
+    return await asyncio.shield(in_thread(call))
 
 
 def _new_clock() -> Clock:

@@ -15,6 +15,8 @@ import trio
 from tribes.errors import LocalProtocolError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from tribes.runtime.group_channel import GroupChannel
 
 __all__ = ["ChannelTask"]
@@ -36,6 +38,7 @@ class ChannelTask:
         self._stopping = trio.Event()
         self._ended = trio.Event()
         self._error: Exception | None = None
+        self._trace: TracebackType | None = None
 
     async def start(self) -> None:
         """Enter the channel, unless that was done; returns when it is a member of the group.
@@ -49,7 +52,8 @@ class ChannelTask:
             trio.lowlevel.spawn_system_task(self._run, name="tribes channel")
         await self._started.wait()
         if self._error is not None:
-            raise self._error
+            # From where it was raised first: not with the frames of every call of this.
+            raise self._error.with_traceback(self._trace)
         if self._ended.is_set():
             raise LocalProtocolError("the channel of this application has been left")
 
@@ -70,7 +74,7 @@ class ChannelTask:
                 error = error.exceptions[0]
             if self._started.is_set():
                 log.critical("channel died", exc_info=error)
-            self._error = error
+            self._error, self._trace = error, error.__traceback__
         finally:
             self._started.set()
             self._ended.set()

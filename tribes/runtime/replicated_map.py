@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
@@ -158,6 +159,12 @@ class ReplicatedMap(MutableMapping[MapKey, Any]):
 
     def __len__(self) -> int:
         return self._manager.entry_count()
+
+    def clear(self) -> None:
+        """Remove every entry that is here now, those whose values cannot be read here too."""
+        for key in self:
+            with suppress(KeyError):
+                del self[key]
 
     # Like other objects that live: equal to itself only.
     __eq__ = object.__eq__

@@ -76,6 +76,8 @@ class _Queues:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._queues: dict[str, deque[_Turn]] = {}
+        self._given_back: deque[tuple[str, _Turn]] = deque()
+        """Turns that are over and are to be taken out of their queues."""
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -84,32 +86,65 @@ class _Queues:
         """Take a place; with a waiter unless it is the first. None: too many wait."""
         if self._pid != os.getpid():
             self._start_over()
-        with self._lock:
-            queue = self._queues.setdefault(key, deque())
-            if len(queue) > WAITING_MAX:
-                return None
-            turn = _Turn(make() if queue else None)
-            queue.append(turn)
-            return turn
+        try:
+            with self._lock:
+                queue = self._queues.setdefault(key, deque())
+                if len(queue) > WAITING_MAX:
+                    return None
+                turn = _Turn(make() if queue else None)
+                queue.append(turn)
+                return turn
+        finally:
+            self._take_back()
 
-    def leave(self, key: str, turn: _Turn, *, unless_first: bool = False) -> bool:
-        """Give up a place, or the lock; with ``unless_first`` only the former. Tells if it did."""
-        with self._lock:
-            queue = self._queues.get(key)
-            if queue is None or turn not in queue:
-                return True
-            if queue[0] is not turn:
+    def give_up(self, key: str, turn: _Turn) -> bool:
+        """Give up a place; False, and nothing is done, if it is the first: then it is the lock."""
+        try:
+            with self._lock:
+                queue = self._queues.get(key)
+                if queue is None or turn not in queue:
+                    return True
+                if queue[0] is turn:
+                    return False
                 queue.remove(turn)
                 return True
-            if unless_first:
-                return False
-            queue.popleft()
-            waiter = queue[0].waiter if queue else None
-            if not queue:
-                del self._queues[key]
-        if waiter is not None:
-            _resolve(waiter)
-        return True
+        finally:
+            self._take_back()
+
+    def give_back(self, key: str, turn: _Turn) -> None:
+        """Give back the lock, or give up a place.
+
+        Never waits, and may be called in the middle of any other method here: a lock that nobody
+        has any more is given back by the garbage collector, which runs where it likes.
+        """
+        self._given_back.append((key, turn))
+        self._take_back()
+
+    def _take_back(self) -> None:
+        # Who finds the lock taken leaves it to the one who has it: everybody ends with this.
+        while self._given_back and self._lock.acquire(blocking=False):
+            try:
+                waiter = self._next_after(*self._given_back.popleft())
+            except IndexError:
+                waiter = None  # another thread was quicker
+            finally:
+                self._lock.release()
+            if waiter is not None:
+                _resolve(waiter)
+
+    def _next_after(self, key: str, turn: _Turn) -> Waiter | None:
+        """Take a turn out; returns who has the lock now, if that is somebody else."""
+        queue = self._queues.get(key)
+        if queue is None or turn not in queue:
+            return None
+        if queue[0] is not turn:
+            queue.remove(turn)
+            return None
+        queue.popleft()
+        if queue:
+            return queue[0].waiter
+        del self._queues[key]
+        return None
 
 
 _queues: WeakKeyDictionary[SessionManager, _Queues] = WeakKeyDictionary()
@@ -169,7 +204,7 @@ class SessionLocks:
         turn = self._enter(key, ThreadWaiter)
         if isinstance(turn.waiter, ThreadWaiter):
             self._check(key, turn, turn.waiter.wait(self._timeout_s))
-        lock = SessionLock(lambda: self._give_back(key, turn))
+        lock = SessionLock(lambda: self._queues.give_back(key, turn))
         ask = self._ask(key, ThreadWaiter)
         if ask is None:
             return lock
@@ -182,7 +217,7 @@ class SessionLocks:
         """The same in a task of asyncio or trio. Cancelling is safe: the next one gets its turn."""
         end = time.monotonic() + self._timeout_s
         turn = self._enter(key, async_waiter)
-        lock = SessionLock(lambda: self._give_back(key, turn))
+        lock = SessionLock(lambda: self._queues.give_back(key, turn))
         try:
             if turn.waiter is not None and not isinstance(turn.waiter, ThreadWaiter):
                 self._check(key, turn, await turn.waiter.wait(self._timeout_s))
@@ -203,7 +238,7 @@ class SessionLocks:
         if turn.waiter is not None and not self._may_wait:
             self._manager.locks_timed_out += 1
             # Given up, or given to it in this very moment: then it passes on.
-            self._queues.leave(key, turn)
+            self._queues.give_back(key, turn)
             raise SessionInUseError(
                 "another request of this session runs here, and manager.block_on_acquire is false"
             )
@@ -212,7 +247,7 @@ class SessionLocks:
         return turn
 
     def _check(self, key: str, turn: _Turn, result: CommitResult | None) -> None:
-        if result is None and self._queues.leave(key, turn, unless_first=True):
+        if result is None and self._queues.give_up(key, turn):
             raise self._too_late("another request of this session runs here")
 
     def _check_group(self, lock: SessionLock, result: CommitResult | None) -> None:
@@ -225,9 +260,6 @@ class SessionLocks:
         return SessionLockTimeoutError(
             f"no lock of the session within {self._timeout_s:g} s: {why} (manager.lock_timeout)"
         )
-
-    def _give_back(self, key: str, turn: _Turn) -> None:
-        self._queues.leave(key, turn)
 
     def _ask(self, key: str, make: Callable[[], Any]) -> _Ask | None:
         """Ask the group, if it is to be asked and there is one."""

@@ -47,7 +47,8 @@ class SessionMiddleware:
     The node is started with the application and stopped with it, unless somebody else has
     started it. Start-up waits until this node has the others' sessions, at most
     ``state_transfer_timeout_s``; with a server without start-up, or in a forked worker, the first
-    requests do.
+    requests do. If the application does not wait for the server's shutdown, the node is stopped
+    when the process ends.
 
     A request whose commit is refused is answered by 503 with its cookie: the change stands here
     and reaches the others later, so a client that tries again finds its session. What a request
@@ -107,15 +108,19 @@ class SessionMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif kind in ("http", "websocket") and not self.binding.is_filtered(scope.get("path", "")):
-            if self.binding.life.must_join:
-                await self.binding.life.ajoin()
-            if self._ready_path and kind == "http" and scope.get("path") == self._ready_path:
-                await answer_ready(send, is_ready=self.binding.node.is_ready)
-                return
-            await self._request(scope, receive, send)
-        else:
+            return
+        path = scope.get("path", "")
+        is_ready_path = kind == "http" and self._ready_path and path == self._ready_path
+        is_ours = is_ready_path or not self.binding.is_filtered(path)
+        if kind not in ("http", "websocket") or not is_ours:
             await self.app(scope, receive, send)
+            return
+        if self.binding.life.must_join:
+            await self.binding.life.ajoin()
+        if is_ready_path:
+            await answer_ready(send, is_ready=self.binding.node.is_ready)
+        else:
+            await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         binding = self.binding
@@ -186,18 +191,26 @@ class SessionMiddleware:
             binding.close(held)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_ending = False
+
         async def receive_and_start() -> Message:
+            nonlocal is_ending
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.binding.life.ajoin()
+            is_ending = message["type"] == "lifespan.shutdown"
             return message
 
         async def send_and_stop(message: Message) -> None:
+            nonlocal is_ending
             if message["type"].startswith("lifespan.shutdown."):
                 await self.binding.life.aleave()
+            is_ending = is_ending or message["type"] == "lifespan.startup.failed"
             await send(message)
 
         try:
             await self.app(scope, receive_and_start, send_and_stop)
         finally:
-            await self.binding.life.aleave()
+            # An application that does not wait for the end has its requests served all the same.
+            if is_ending:
+                await self.binding.life.aleave()

@@ -2,7 +2,8 @@
 
 An adapter says when a request begins, when its head leaves and when it is over; everything that
 must be the same under ASGI, WSGI and each framework is here. Where a call may wait there are two
-forms: one for threads, and one for tasks of asyncio or trio, whose name begins with ``a``.
+forms: one for threads, and one for tasks of asyncio or trio, whose name begins with ``a``; side by
+side, so that they stay alike, which makes this file longer than most.
 """
 
 from __future__ import annotations
@@ -327,21 +328,13 @@ class SessionBinding:
                 self._sso_committer.commit(entry, can_refuse=False)
                 held.login.settled()
             began = time.monotonic()
-            if held.is_filtered:
-                # Nobody waits; it reaches the members before what the next request changes.
-                result = self.committer.commit(
-                    held.session,
-                    known_failures=held.failed,
-                    can_refuse=can_refuse,
-                    waits=False,
-                )
-                held.written = result.version or held.written
-            else:
-                result = self.committer.commit(
-                    held.session, known_failures=held.failed, can_refuse=can_refuse
-                )
-                self._note(held, result)
-            self._sent(held, began)
+            result = self.committer.commit(
+                held.session,
+                known_failures=held.failed,
+                can_refuse=can_refuse,
+                waits=_waits(held),
+            )
+            self._committed(held, result, began)
 
     async def acommit(self, held: RequestSession, *, can_refuse: bool = True) -> None:
         """The same in a task of asyncio or trio."""
@@ -351,29 +344,23 @@ class SessionBinding:
                 await self._sso_committer.acommit(entry, can_refuse=False)
                 held.login.settled()
             began = time.monotonic()
-            if held.is_filtered:
-                result = await self.committer.acommit(
-                    held.session,
-                    known_failures=held.failed,
-                    can_refuse=can_refuse,
-                    waits=False,
-                )
-                held.written = result.version or held.written
-            else:
-                result = await self.committer.acommit(
-                    held.session, known_failures=held.failed, can_refuse=can_refuse
-                )
-                self._note(held, result)
-            self._sent(held, began)
+            result = await self.committer.acommit(
+                held.session,
+                known_failures=held.failed,
+                can_refuse=can_refuse,
+                waits=_waits(held),
+            )
+            self._committed(held, result, began)
 
-    def _sent(self, held: RequestSession, commit_began: float) -> None:
-        # A commit outside of any request has not begun.
-        if self.pipeline.replication is not None and held.began:
-            self.pipeline.replication.sent(held.began, commit_began, is_included=held.is_included)
-
-    def _note(self, held: RequestSession, result: CommitResult) -> None:
-        if self.must_tell(result):
+    def _committed(self, held: RequestSession, result: CommitResult, began: float) -> None:
+        if held.is_filtered:
+            held.written = result.version or held.written
+        elif self.must_tell(result):
             held.written = result.version
+        valve = self.pipeline.replication
+        # A commit outside of any request has no time to count from.
+        if valve is not None and held.timed_until:
+            held.timed_until = valve.sent(held.timed_until, began, is_included=held.is_included)
 
     def must_tell(self, result: CommitResult) -> bool:
         """Whether the client must carry a token, or another node might not show it its write."""
@@ -431,6 +418,14 @@ def _context_of(node: NodeHandle | GroupChannel | LocalSessions, context: str | 
             f"{context!r} is not one of the node's contexts {contexts!r}", key="context"
         )
     return context
+
+
+def _waits(held: RequestSession) -> bool | None:
+    """Whether its commit waits for the members; None: as the options say.
+
+    What the valve's filter matches does not: its changes reach them before the next request's.
+    """
+    return False if held.is_filtered else None
 
 
 def _check(route: str, tracking: str) -> None:

@@ -41,9 +41,10 @@ def _start_here() -> None:
 def _start(life: NodeLife) -> None:
     try:
         life.join()
-    except ConfigError as error:
+    except Exception as error:
         # Raised for every request too; who looks at the log shall not wait for the first.
-        log.error("the node does not start", error=str(error))
+        is_told = isinstance(error, ConfigError)
+        log.error("the node does not start", error=str(error), exc_info=not is_told)
 
 
 if hasattr(os, "register_at_fork"):

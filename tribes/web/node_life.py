@@ -46,7 +46,7 @@ class NodeLife:
         """The process in which the adapter started the node."""
         self._joined_in = 0
         """The process in which it has waited for the others' sessions."""
-        self._refusal: ConfigError | None = None
+        self._refusal: Exception | None = None
         """Why the node could not start."""
         self._native: ChannelTask | None = None
         if not isinstance(node, GroupChannel):
@@ -69,7 +69,8 @@ class NodeLife:
         """Start the node unless that was done, and wait until it has the others' sessions.
 
         Raises:
-            ConfigError: The node cannot start; raised for every request.
+            ConfigError: The node cannot start; like any other error of its start raised for every
+                request.
             LocalProtocolError: It would block an event loop.
         """
         # A channel has no call that blocks.
@@ -106,7 +107,8 @@ class NodeLife:
     def _has_ended(self, node: NodeHandle | LocalSessions) -> bool:
         """Whether the node has ended: what is in this process's memory can still be served."""
         if self._refusal is not None:
-            raise self._refusal
+            # Without the frames of the requests that it was raised for before.
+            raise self._refusal.with_traceback(None)
         return self.manager.revive is None and node.was_started and not node.is_running
 
     def _start(self, node: NodeHandle | LocalSessions) -> None:
@@ -118,8 +120,10 @@ class NodeLife:
             # Another request has just started it.
             if not node.was_started:
                 raise
-        except ConfigError as error:
-            self._refusal = error
+        except Exception as error:
+            # One that has not begun may be started again, unless its settings cannot work.
+            if isinstance(error, ConfigError) or self._has_ended(node):
+                self._refusal = error
             raise
         else:
             self._started_in = os.getpid()

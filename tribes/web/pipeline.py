@@ -84,7 +84,7 @@ class Pipeline:
         if valve is None:
             return
         held.is_filtered = valve.is_filtered(path)
-        held.began = valve.begin(is_filtered=held.is_filtered)
+        held.timed_until = valve.begin(is_filtered=held.is_filtered)
         if valve.indicator and session is not None:
             request[valve.indicator] = self._manager.is_primary(session.id)
 

@@ -40,7 +40,6 @@ class RequestSession(MutableMapping[str, Any]):
     __slots__ = (
         "_manager",
         "_session",
-        "began",
         "committer",
         "failed",
         "is_filtered",
@@ -50,6 +49,7 @@ class RequestSession(MutableMapping[str, Any]):
         "login",
         "offered",
         "on_made",
+        "timed_until",
         "url",
         "waiting",
         "written",
@@ -66,8 +66,8 @@ class RequestSession(MutableMapping[str, Any]):
         """Where ids may stand in URLs: the request's; its ``offered`` only if that was used."""
         self.committer: RequestCommitter | None = None
         """Commits before the adapter does, when the application asks for it."""
-        self.began = 0.0
-        """When the request began, for the valve's statistics."""
+        self.timed_until = 0.0
+        """Up to when the valve's statistics have its time; 0: they do not count it."""
         self.is_filtered = False
         """Nobody waits for what it changes (Tomcat: ReplicationValve's ``filter``)."""
         self.is_included = False

@@ -82,16 +82,26 @@ class ReplicationValve:
         self.statistics = ValveStatistics()
 
     def begin(self, *, is_filtered: bool) -> float:
-        """A request begins; its time, for `sent`."""
+        """A request begins; the time, in monotonic seconds, for `sent`."""
         self.statistics.requests += 1
         self.statistics.filtered += is_filtered
         return time.monotonic()
 
-    def sent(self, began: float, commit_began: float, *, is_included: bool = False) -> None:
-        """A request's changes are committed."""
+    def sent(self, since: float, commit_began: float, *, is_included: bool = False) -> float:
+        """A request's changes are committed.
+
+        Args:
+            since: What `begin` returned, or this for the request's commit before.
+            commit_began: When this commit did, in monotonic seconds.
+            is_included: Another application has made the request.
+
+        Returns:
+            The time.
+        """
         now, statistics = time.monotonic(), self.statistics
         statistics.sent += 1
         statistics.cross_context_sent += is_included
-        statistics.request_s += now - began
+        statistics.request_s += now - since
         statistics.last_send_s = now - commit_began
         statistics.send_s += statistics.last_send_s
+        return now
