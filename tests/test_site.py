@@ -42,7 +42,7 @@ def test_the_tutorial_from_the_first_visit_to_a_killed_process(
         stand.start(str(tmp_path / "nginx" / "shop.conf"))
         first, second, third = stand.ports
         shell = blocks("tutorial.md", "sh")
-        assert re.findall(r"800\d", shell[2]) == ["8001", "8002", "8003"]
+        assert re.findall(r"800\d", shell[3]) == ["8001", "8002", "8003"]
         user = User()
         for name in stand.ports:
             user.visit(stand.http, stand.ports[name])
