@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
+from tribes.errors import (
+    ConfigError,
+    SessionLockTimeoutError,
+    SessionNotReplicatedError,
+    StoreError,
+)
 from tribes.manager.request_line import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
@@ -186,18 +191,32 @@ class SessionMiddleware:
             binding.close(held)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal: ConfigError | None = None
+
         async def receive_and_start() -> Message:
+            nonlocal refusal
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self.binding.life.ajoin()
+                try:
+                    await self.binding.life.ajoin()
+                except ConfigError as why:
+                    # From an error alone uvicorn concludes that there is no lifespan, and serves.
+                    refusal = why
+                    await send({"type": "lifespan.startup.failed", "message": str(why)})
+                    raise
             return message
 
         async def send_and_stop(message: Message) -> None:
+            if refusal is not None:
+                return  # that was said already
             if message["type"].startswith("lifespan.shutdown."):
                 await self.binding.life.aleave()
             await send(message)
 
         try:
             await self.app(scope, receive_and_start, send_and_stop)
+        except ConfigError as why:
+            if why is not refusal:
+                raise
         finally:
             await self.binding.life.aleave()
