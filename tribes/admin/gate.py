@@ -117,7 +117,7 @@ def read_token(path: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             if os.name == "posix":
-                check_file_mode(os.fstat(descriptor).st_mode, path)
+                check_file_mode(os.fstat(descriptor).st_mode, path, "token file")
             data = os.read(descriptor, TOKEN_MAX_BYTES + 2)
         finally:
             os.close(descriptor)

@@ -249,23 +249,24 @@ class KeyRing:
         return f"<KeyRing ids={list(self._by_id)}>"
 
 
-def check_file_mode(mode: int, path: str) -> None:
-    """Refuse a key file that others than its owner may read or change.
+def check_file_mode(mode: int, path: str, what: str = "key file") -> None:
+    """Refuse a secret file that others than its owner may read or change.
 
     Only for systems whose mode bits mean something: not for Windows.
 
     Args:
         mode: ``st_mode`` of the file.
         path: Its path, for the error.
+        what: What people call it.
 
     Raises:
         ConfigError: Says how to mend it.
     """
     if not stat.S_ISREG(mode):
-        raise ConfigError("is not a regular file; write the path of a key file", source=path)
+        raise ConfigError(f"is not a regular file; write the path of a {what}", source=path)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            f"others may open this key file (its mode is {stat.S_IMODE(mode):04o}); "
+            f"others may open this {what} (its mode is {stat.S_IMODE(mode):04o}); "
             f"run: chmod 600 {path}",
             source=path,
         )
