@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +118,17 @@ def test_token_files_that_cannot_be_used(tmp_path: Path, text: str, mode: int, s
         read_token(str(file))
     assert str(file) in str(caught.value)
     assert text not in str(caught.value)
+
+
+def test_a_token_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy is an owner, not another secret."""
+
+    def refuse(path: str, *_: Any) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match=r"Permission denied; give it, .* \(chown\)"):
+        read_token(str(tmp_path / "token"))
 
 
 def test_a_token_file_that_is_missing(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "KeyRing",
     "check_file_mode",
     "hkdf_sha256",
+    "remedy_for",
 ]
 
 KEY_BYTES: Final = 32
@@ -247,6 +248,18 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"<KeyRing ids={list(self._by_id)}>"
+
+
+def remedy_for(why: OSError, otherwise: str) -> str:
+    """What to do about a secret file that cannot be read.
+
+    Args:
+        why: What the operating system said.
+        otherwise: What helps where it is no matter of rights.
+    """
+    if isinstance(why, PermissionError):
+        return "give it, and its directory, to the user that this process runs as (chown)"
+    return otherwise
 
 
 def check_file_mode(mode: int, path: str, what: str = "key file") -> None:
