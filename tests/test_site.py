@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+import flask
+import flask_session
 import pytest
+import redis
 
 from tests.balancers.stand import Stand, User
+from tests.servers.caches import cache_servers
 from tests.snippets import DOCS, blocks, run
 from tests.web.nodes import until
 from tribes.config import check_config, config_from, read_config_bytes
@@ -42,7 +48,7 @@ def test_the_tutorial_from_the_first_visit_to_a_killed_process(
         stand.start(str(tmp_path / "nginx" / "shop.conf"))
         first, second, third = stand.ports
         shell = blocks("tutorial.md", "sh")
-        assert re.findall(r"800\d", shell[2]) == ["8001", "8002", "8003"]
+        assert re.findall(r"800\d", shell[3]) == ["8001", "8002", "8003"]
         user = User()
         for name in stand.ports:
             user.visit(stand.http, stand.ports[name])
@@ -106,6 +112,96 @@ def test_an_old_session_is_taken_once_and_does_not_undo_what_is_new() -> None:
     assert not bring({"session": "old-id"}, session, take_old)
     assert session == {}
     assert not bring({}, session, take_old)
+
+
+def test_a_flask_session_in_redis_is_taken_along_as_the_page_says(needs: Needs) -> None:
+    """Written by Flask-Session itself, with its defaults; once, and then it is gone there."""
+    application, _, bring, take, *_ = blocks("migrating-from-redis.md")
+    with cache_servers("redis", 1, needs) as [server]:
+        client = redis.Redis(port=server.port)
+        before = flask.Flask(__name__)
+        before.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
+        flask_session.Session(before)
+
+        @before.get("/")
+        def old() -> str:
+            flask.session["visits"] = 7
+            return "old"
+
+        browser = before.test_client()
+        browser.get("/")
+        cookie = browser.get_cookie("session")
+        assert cookie is not None
+        names = run(application, {"__name__": __name__})
+        run(bring, names)
+        assert "redis.Redis()" in take
+        run(take.replace("redis.Redis()", f"redis.Redis(port={server.port})"), names)
+        app = names["app"]
+        try:
+            after = app.test_client()
+            after.set_cookie("session", cookie.value)
+            assert [after.get("/").text for _ in range(2)] == ["visit 8", "visit 9"]
+            assert client.keys() == []
+            again = app.test_client()  # a browser that has the old cookie only
+            again.set_cookie("session", cookie.value)
+            assert again.get("/").text == "visit 1"
+        finally:
+            app.session_interface.binding.node.stop()
+
+
+DJANGO_SITE = """
+import sys, types
+import django
+from django.conf import settings
+from django.contrib.sessions.backends.cache import SessionStore
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path
+
+shop, module = types.ModuleType("shop"), types.ModuleType("shop.bring")
+sys.modules["shop"], sys.modules["shop.bring"] = shop, module
+
+def visit(request):
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    user = getattr(request.user, "pk", None)
+    return HttpResponse(f"{request.session['visits']} {user}")
+
+urls = types.ModuleType("urls")
+urls.urlpatterns = [path("", visit)]
+names = {}
+exec(SETTINGS, names)
+settings.configure(
+    ALLOWED_HOSTS=["*"], SECRET_KEY="x", ROOT_URLCONF=urls,
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
+    **{key: value for key, value in names.items() if key.isupper()},
+)
+django.setup()
+exec(BRING, module.__dict__)
+exec(MIDDLEWARE, module.__dict__)
+old = SessionStore()
+old["visits"] = 7
+old.save()
+for _ in range(2):
+    client = Client()
+    client.cookies["sessionid"] = old.session_key
+    print(client.get("/").content.decode(), client.get("/").content.decode())
+print(SessionStore(old.session_key).load())
+"""
+
+
+def test_a_django_session_is_taken_along_as_the_page_says() -> None:
+    """Before the middleware that asks it for the user; a second browser finds nothing."""
+    _, engine, bring, _, middleware, settings = blocks("migrating-from-redis.md")
+    head = f"SETTINGS, BRING, MIDDLEWARE = {engine + settings!r}, {bring!r}, {middleware!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", head + DJANGO_SITE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if "[" not in line]
+    assert lines == ["8 None 9 None", "1 None 2 None", "{}"], done.stderr
 
 
 def test_every_page_is_in_a_list_or_is_listed_by_itself() -> None:

@@ -95,7 +95,7 @@ async def test_resync_and_drain_are_passed_on(
 @pytest.mark.parametrize(
     ("url", "code", "said"),
     [
-        ("http://127.0.0.1:1", 1, "does not answer"),
+        ("http://127.0.0.1:1", 1, "does not answer: nothing listens there. Start a node"),
         ("ftp://127.0.0.1", 2, "is no address"),
         ("http://127.0.0.1:99999", 2, "is no address"),
         ("nonsense", 2, "is no address"),

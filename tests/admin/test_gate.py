@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +106,7 @@ def test_a_header_that_decides_comes_once(name: str) -> None:
         ("short", 0o600, "16 to 1024"),
         ("with space in the middle of it", 0o600, "without spaces"),
         ("x" * 2000, 0o600, "16 to 1024"),
-        (TOKEN, 0o644, "chmod 600"),
+        (TOKEN, 0o644, "this token file .*chmod 600"),
     ],
 )
 def test_token_files_that_cannot_be_used(tmp_path: Path, text: str, mode: int, said: str) -> None:
@@ -116,6 +118,17 @@ def test_token_files_that_cannot_be_used(tmp_path: Path, text: str, mode: int, s
         read_token(str(file))
     assert str(file) in str(caught.value)
     assert text not in str(caught.value)
+
+
+def test_a_token_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy is an owner, not another secret."""
+
+    def refuse(path: str, *_: Any) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match=r"Permission denied; give it, .* \(chown\)"):
+        read_token(str(tmp_path / "token"))
 
 
 def test_a_token_file_that_is_missing(tmp_path: Path) -> None:

@@ -101,14 +101,18 @@ def test_nothing_gives_the_defaults() -> None:
         ("[channel.membership]\ndroptime = 1", "channel.membership.droptime", "drop_time"),
         ("[[channel.membership.static]]\nhots = 'x'", "channel.membership.static[0].hots", "host"),
         ("[channel.membership.dns]\nzzz = 1", "channel.membership.dns.zzz", "known here are"),
-        ("[channel.membership]\nport = 'x'", "channel.membership.port", "`int`"),
+        (
+            "[channel.membership]\nport = 'x'",
+            "channel.membership.port",
+            "a whole number, found a text",
+        ),
         ("[[channel.membership.static]]\nport = 1", "channel.membership.static[0]", "host"),
         (
             "[channel.membership]\ndropTime = 1\ndrop_time = 2",
             "channel.membership.drop_time",
             "twice",
         ),
-        ("channel = 3", "channel", "`object`"),
+        ("channel = 3", "channel", "a table, found a whole number"),
         ("a = ", "", "no TOML"),
     ],
 )

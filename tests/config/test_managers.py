@@ -169,7 +169,7 @@ def test_the_environment_goes_over_a_contexts_manager() -> None:
         ("[context.a.manager]\nper_request = true", "no setting of a manager of kind 'delta'"),
         ("[context.a.manager]\nmax_inactve_s = 1", "is max_inactive_s meant"),
         ("[context.a]\ndistributabel = true", "context.a.distributabel: .*is distributable meant"),
-        ("[context.a.manager]\nmax_inactive_s = 'x'", "Expected `int`"),
+        ("[context.a.manager]\nmax_inactive_s = 'x'", "must be a whole number, found a text"),
     ],
 )
 def test_what_cannot_be_is_named(text: str, match: str) -> None:

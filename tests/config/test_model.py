@@ -218,3 +218,13 @@ def test_keys_are_never_shown() -> None:
     assert made.channel.keys == read.channel.keys == copied.keys == KEY
     assert KeyRing.parse(made.channel.keys).ids == (7,)
     assert repr(ChannelConfig().keys) == "''"
+
+
+def test_a_text_where_names_belong_is_refused_where_it_is_written() -> None:
+    """``("shop")`` is no tuple, and would be four contexts of one letter each."""
+    with pytest.raises(ConfigError, match=r"contexts=\('shop',\)") as caught:
+        NodeConfig(contexts="shop")  # type: ignore[arg-type]
+    assert caught.value.key == "contexts"
+    with pytest.raises(ConfigError, match=r"contexts=\('shop', 'blog'\)") as caught:
+        NodeConfig(context=("shop", "blog"))  # type: ignore[arg-type]
+    assert caught.value.key == "context"

@@ -80,7 +80,10 @@ def test_keys_do_not_show_themselves() -> None:
         ({}, "write one table"),
         ({"DeltaManager": {}}, "found DeltaManager"),
         ({"StandardManager": {"pathnam": "x"}}, r"StandardManager.pathnam: .* pathname meant"),
-        ({"StandardManager": {"pathname": 1}}, "StandardManager.pathname: Expected `str`"),
+        (
+            {"StandardManager": {"pathname": 1}},
+            "StandardManager.pathname: must be a text, found a whole number",
+        ),
         ({"PersistentManager": {}}, "exactly one store"),
         (
             {"PersistentManager": {"FileStore": {"directory": "a"}, "JDBCStore": {"url": "b"}}},

@@ -17,6 +17,7 @@ from tribes.errors import RecordingError
 from tribes.recorder.file import Recording, read_recording
 from tribes.recorder.names import named
 from tribes.recorder.replay import replay
+from tribes.recorder.ring import Segment
 from tribes.recorder.thaw import thaw
 from tribes.testing.command import sim
 from tribes.wire.codec import pack
@@ -62,6 +63,16 @@ async def recorded(record: Record) -> Path:
     async with record() as group:
         await group.work(4)
         return await group.write()
+
+
+async def test_the_seconds_of_a_recording_reach_to_its_newest_input(record: Record) -> None:
+    """Also right after the state was noted, when the newest segment has none."""
+    async with record() as group:
+        await group.work(4)
+    recorder = group.node.sessions.recorder
+    assert recorder is not None
+    recorder.ring.segments.append(Segment(None, recorder.ring.segments[-1].at + 60, 0))
+    assert 0 < recorder.write(contents=False, why="a test")["seconds"] < 60
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,16 @@ def test_unreadable_file_costs_no_start(tmp_path: Path) -> None:
     assert str(tmp_path) in logs[0]["error"]
 
 
+def test_directory_that_is_missing_is_named_at_the_start(tmp_path: Path) -> None:
+    """Not only when the last member stops, and its sessions are lost."""
+    config, sessions = make("shop", "blog", pathname=str(tmp_path / "gone" / "{context}.s"))
+    with capture_logs() as logs:
+        assert load_saved(config, sessions) == []
+    [line] = logs
+    assert line["log_level"] == "error"
+    assert f"{tmp_path / 'gone'} is no directory that can be written" in line["error"]
+
+
 def test_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     """A node that cannot save says where it wanted to."""
     with pytest.raises(StoreError, match="missing"):

@@ -77,6 +77,12 @@ def free_tcp_port() -> int:
         return port
 
 
+def node_without_its_key() -> BackgroundNode:
+    """Cannot be started; the error says how to make the key."""
+    channel = ChannelConfig(key_file="/nowhere/group.key")
+    return BackgroundNode(NodeConfig(contexts=("app",), channel=channel))
+
+
 def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -> BackgroundNode:
     return BackgroundNode(
         NodeConfig(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.web.nodes import make_node
+from tests.web.nodes import make_node, node_without_its_key
 from tribes.errors import ConfigError, SessionError, SessionInvalidError
 from tribes.web.asgi import SessionMiddleware
 from tribes.web.cookies import CookieSettings
@@ -365,6 +365,29 @@ def test_node_ends_with_an_application_that_cannot_start() -> None:
     asyncio.run(SessionMiddleware(app, node)({"type": "lifespan"}, receive, send))
     assert node.was_started
     assert not node.is_running
+
+
+def test_a_node_that_cannot_start_is_told_to_the_server() -> None:
+    """Else uvicorn takes the application for one without a lifespan, and serves."""
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        except BaseException:
+            await send({"type": "lifespan.startup.failed", "message": "of the application"})
+            raise
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    asyncio.run(SessionMiddleware(app, node_without_its_key())({"type": "lifespan"}, receive, send))
+    [failed] = told
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "tribes keygen --output /nowhere/group.key" in failed["message"]
 
 
 def test_context_must_be_one_of_the_nodes(node: BackgroundNode) -> None:

@@ -12,8 +12,8 @@ import pytest
 import structlog
 from markupsafe import Markup
 
-from tests.web.nodes import Node
-from tribes.errors import SessionError, StoreError
+from tests.web.nodes import Node, node_without_its_key
+from tribes.errors import ConfigError, SessionError, StoreError
 from tribes.web.cookies import CookieSettings
 from tribes.web.flask import TribesSessions
 
@@ -472,3 +472,15 @@ def test_a_view_that_fails_in_debug_mode_keeps_nothing(own: bool) -> None:
     app.debug = app.testing = False
     client.get("/broken")
     assert client.get("/look").text == "{'count': 1, 'seen': 1}"
+
+
+def test_why_a_node_cannot_start_is_the_only_error_of_the_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Flask wants to save a session that could not be opened as well."""
+    app = make({"count": count}, node_without_its_key())
+    app.testing = False
+    assert app.test_client().get("/count").status_code == 500
+    [logged] = caplog.records
+    assert logged.exc_info is not None
+    assert isinstance(logged.exc_info[1], ConfigError)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tribes.admin.answers import RefusedError
 from tribes.errors import ConfigError
-from tribes.security.keys import check_file_mode
+from tribes.security.keys import check_file_mode, remedy_for
 
 if TYPE_CHECKING:
     from tribes.admin.answers import Request
@@ -117,12 +117,13 @@ def read_token(path: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             if os.name == "posix":
-                check_file_mode(os.fstat(descriptor).st_mode, path)
+                check_file_mode(os.fstat(descriptor).st_mode, path, "token file")
             data = os.read(descriptor, TOKEN_MAX_BYTES + 2)
         finally:
             os.close(descriptor)
     except OSError as why:
-        text = f"this token file can't be read: {why.strerror}; write a secret into it"
+        remedy = remedy_for(why, "write a secret into it")
+        text = f"this token file can't be read: {why.strerror}; {remedy}"
         raise ConfigError(text, key=_KEY, source=path) from None
     token = data.strip()
     is_plain = all(0x21 <= byte <= 0x7E for byte in token)

@@ -84,6 +84,11 @@ class Client:
             connection.request(method, parts.path.rstrip("/") + path, body, headers)
             answer = connection.getresponse()
             data = answer.read(_ANSWER_MAX_BYTES)
+        except ConnectionRefusedError:
+            raise click.ClickException(
+                f"{self._url} does not answer: nothing listens there. Start a node with [http] in "
+                "its configuration, or say by --url where it is"
+            ) from None
         except (OSError, http.client.HTTPException) as why:
             raise click.ClickException(f"{self._url} does not answer: {why}") from None
         finally:

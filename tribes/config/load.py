@@ -44,6 +44,17 @@ __all__ = [
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
 _XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
 
+_TYPES_SAID: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+_TYPES: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 _ALIASES: Final[dict[type[msgspec.Struct], dict[str, str]]] = {
@@ -243,7 +254,16 @@ def _record(named: Mapping[str, Any], kind: type[_T], path: str, source: str) ->
     except msgspec.ValidationError as why:
         text, _, place = str(why).partition(" - at `$")
         key = (path + place.removesuffix("`")).removeprefix(".")
-        raise ConfigError(text, key=key, source=source) from None
+        raise ConfigError(_TYPES_SAID.sub(_in_words, text), key=key, source=source) from None
+
+
+def _in_words(said: re.Match[str]) -> str:
+    """What should be there and what is, without the names of Python and JSON."""
+    wanted, found = (
+        " or ".join(_TYPES.get(name, name) for name in names.split(" | "))
+        for names in said.groups()
+    )
+    return f"must be {wanted}, found {found}"
 
 
 def _renamed(

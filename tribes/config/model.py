@@ -498,6 +498,18 @@ class NodeConfig(_Config, frozen=True):
     farm: FarmConfig | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.contexts, str):  # a tuple of one without its comma
+            raise ConfigError(
+                f"found {self.contexts!r}, where names must be; "
+                f"write contexts={(self.contexts,)!r}",
+                key="contexts",
+            )
+        if not isinstance(self.context, Mapping):
+            raise ConfigError(
+                "found no table of settings by context; if these are names, write "
+                f"contexts={self.context!r}",
+                key="context",
+            )
         # A context with settings of its own need not be named twice.
         more = tuple(name for name in self.context if name not in self.contexts)
         if more:

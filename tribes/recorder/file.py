@@ -131,10 +131,8 @@ def write_recording(
         OSError: It cannot be written.
     """
     segments = [(each, list(each.steps)) for each in list(ring.segments)]
-    steps = sum(len(each) for _, each in segments)
-    seconds = 0.0
-    if segments and (last := segments[-1][1]):
-        seconds = last[-1].at - segments[0][0].at
+    steps = [step for _, each in segments for step in each]  # the newest segment may have none yet
+    seconds = steps[-1].at - segments[0][0].at if steps else 0.0
     salt = None if contents else os.urandom(16)
     head: dict[str, Any] = {
         "node": node,
@@ -155,7 +153,7 @@ def write_recording(
     return {
         "path": str(path.resolve()),
         "bytes": path.stat().st_size,
-        "steps": steps,
+        "steps": len(steps),
         "seconds": round(seconds, 3),
         "redacted": not contents,
         "can_replay": contents and any(each.state is not None for each, _ in segments),

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tribes.errors import ConfigError
-from tribes.security.keys import KeyRing, check_file_mode
+from tribes.security.keys import KeyRing, check_file_mode, remedy_for
 
 if TYPE_CHECKING:
     from tribes.config.model import ChannelConfig
@@ -62,8 +62,8 @@ def _text_of(path: str) -> str:
             os.close(descriptor)
     except OSError as why:
         raise ConfigError(
-            f"this key file can't be read: {why.strerror}; make one with: "
-            f"tribes keygen --output {path}",
+            f"this key file can't be read: {why.strerror}; "
+            + remedy_for(why, f"make one with: tribes keygen --output {path}"),
             key=_KEY,
             source=path,
         ) from None

@@ -51,12 +51,17 @@ def load_saved(config: NodeConfig, sessions: Sessions) -> list[str]:
     snapshots = _snapshots(config)
     if snapshots is None:
         return []
+    try:
+        snapshots.check()
+    except StoreError as error:
+        # Without them a start is better than none: other members may have them.
+        log.error("saved sessions not loaded", error=str(error))
+        return []
     found = [c for c in snapshots.contexts() if c not in config.contexts and config.hold_all]
     for context in (*config.replicated, *found):
         try:
             snapshots.load(sessions.manager(context))
         except (StoreError, ConfigError) as error:
-            # Without them a start is better than none: other members may have them.
             log.error("saved sessions not loaded", context=context, error=str(error))
     return found
 

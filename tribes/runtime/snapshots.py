@@ -78,6 +78,19 @@ class Snapshots:
         name = quote(context, safe="") or _ROOT
         return Path(self._pathname.replace(PLACEHOLDER, name)).absolute()
 
+    def check(self) -> None:
+        """See whether sessions could be saved.
+
+        Raises:
+            StoreError: The directory is not there, or this user may not write into it.
+        """
+        parent = Path(self._pathname).absolute().parent
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"{parent} is no directory that can be written, so nothing would be saved when the "
+                "last member stops; make it for this user, or set another manager.pathname"
+            )
+
     def contexts(self) -> list[str]:
         """The contexts that have a file now."""
         pattern = Path(self._pathname).absolute()

@@ -22,7 +22,7 @@ import trio
 
 from tribes.errors import ConfigError
 from tribes.runtime.dialing import send_all
-from tribes.security.keys import check_file_mode
+from tribes.security.keys import check_file_mode, remedy_for
 
 if TYPE_CHECKING:
     import socket
@@ -150,7 +150,8 @@ def _check_file(name: str, path: str, *, is_secret: bool = False) -> None:
             pass
     except OSError as why:
         raise ConfigError(
-            f"this file can't be read: {why.strerror}; write the path of one in PEM format",
+            f"this file can't be read: {why.strerror}; "
+            + remedy_for(why, "write the path of one in PEM format"),
             key=key,
             source=path,
         ) from None

@@ -46,6 +46,7 @@ __all__ = [
     "KeyRing",
     "check_file_mode",
     "hkdf_sha256",
+    "remedy_for",
 ]
 
 KEY_BYTES: Final = 32
@@ -249,23 +250,36 @@ class KeyRing:
         return f"<KeyRing ids={list(self._by_id)}>"
 
 
-def check_file_mode(mode: int, path: str) -> None:
-    """Refuse a key file that others than its owner may read or change.
+def remedy_for(why: OSError, otherwise: str) -> str:
+    """What to do about a secret file that cannot be read.
+
+    Args:
+        why: What the operating system said.
+        otherwise: What helps where it is no matter of rights.
+    """
+    if isinstance(why, PermissionError):
+        return "give it, and its directory, to the user that this process runs as (chown)"
+    return otherwise
+
+
+def check_file_mode(mode: int, path: str, what: str = "key file") -> None:
+    """Refuse a secret file that others than its owner may read or change.
 
     Only for systems whose mode bits mean something: not for Windows.
 
     Args:
         mode: ``st_mode`` of the file.
         path: Its path, for the error.
+        what: What people call it.
 
     Raises:
         ConfigError: Says how to mend it.
     """
     if not stat.S_ISREG(mode):
-        raise ConfigError("is not a regular file; write the path of a key file", source=path)
+        raise ConfigError(f"is not a regular file; write the path of a {what}", source=path)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            f"others may open this key file (its mode is {stat.S_IMODE(mode):04o}); "
+            f"others may open this {what} (its mode is {stat.S_IMODE(mode):04o}); "
             f"run: chmod 600 {path}",
             source=path,
         )

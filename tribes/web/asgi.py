@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from tribes.errors import SessionLockTimeoutError, SessionNotReplicatedError, StoreError
+from tribes.errors import (
+    ConfigError,
+    SessionLockTimeoutError,
+    SessionNotReplicatedError,
+    StoreError,
+)
 from tribes.manager.request_line import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
 from tribes.web.ready import answer_ready
@@ -192,17 +197,27 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_ending = False
+        refusal: ConfigError | None = None
 
         async def receive_and_start() -> Message:
-            nonlocal is_ending
+            nonlocal is_ending, refusal
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self.binding.life.ajoin()
+                try:
+                    await self.binding.life.ajoin()
+                except ConfigError as why:
+                    # From an error alone uvicorn concludes that there is no lifespan, and serves.
+                    refusal = why
+                    is_ending = True
+                    await send({"type": "lifespan.startup.failed", "message": str(why)})
+                    raise
             is_ending = message["type"] == "lifespan.shutdown"
             return message
 
         async def send_and_stop(message: Message) -> None:
             nonlocal is_ending
+            if refusal is not None:
+                return  # that was said already
             if message["type"].startswith("lifespan.shutdown."):
                 await self.binding.life.aleave()
             is_ending = is_ending or message["type"] == "lifespan.startup.failed"
@@ -210,6 +225,9 @@ class SessionMiddleware:
 
         try:
             await self.app(scope, receive_and_start, send_and_stop)
+        except ConfigError as why:
+            if why is not refusal:
+                raise
         finally:
             # An application that does not wait for the end has its requests served all the same.
             if is_ending:

@@ -201,7 +201,9 @@ class TribesSessions(SessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and write the cookie."""
-        held = cast("FlaskSession", session)
+        held = cast("FlaskSession | None", session)
+        if held is None:
+            return  # it could not be opened; that error is being answered
         if held.instead is not None:
             if response.status_code != int(held.instead.status[:3]):
                 _replace(response, *held.instead)
