@@ -1,4 +1,7 @@
-"""``tribes node``: a member without a web application, to hold copies and to watch."""
+"""``tribes node``: a member without a web application, to hold copies and to watch.
+
+It is long for its options: each is a declaration, an argument, and the key that it sets.
+"""
 
 from __future__ import annotations
 

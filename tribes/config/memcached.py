@@ -2,6 +2,8 @@
 
 Attributes have its names (``memcachedNodes`` for ``memcached_nodes``) and its units.  Where it
 behaves otherwise than its documentation says, ours does what that says (msm-sessions §12).
+
+Record, checks and the readers of its small languages are one file: an attribute is in all three.
 """
 
 from __future__ import annotations
