@@ -86,8 +86,8 @@ def refused(text: str, environ: dict[str, str] | None = None) -> ConfigError:
         (FILE + "value_max_bytes = 0", "manager.file.value_max_bytes", "found 0"),
         (SQL + "pool_size = 0", "manager.sql.pool_size", "found 0"),
         (SQL + "timeout_s = -1", "manager.sql.timeout_s", "found -1"),
-        (MEMCACHED + f'"h:{DIGITS}"', "memcachedNodes", "no port"),
-        (MEMCACHED + '"redis://h/²"', "memcachedNodes", "database"),
+        (MEMCACHED + f'"h:{DIGITS}"', "manager.memcachedNodes", "no port"),
+        (MEMCACHED + '"redis://h/²"', "manager.memcachedNodes", "database"),
         # It would stand in a header.
         ('[sso]\ncookie_name = "a; b"', "sso.cookie_name", "cookie cannot carry"),
         ('[sso]\ncookie_domain = "a\\r\\nX: y"', "sso.cookie_domain", "cookie cannot carry"),

@@ -217,7 +217,10 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
         )
     check_session_rules(manager, key)
     if isinstance(manager, MemcachedConfig):
-        check_memcached(manager)
+        try:
+            check_memcached(manager)
+        except ConfigError as why:
+            raise ConfigError(why.message, key=f"{key}.{why.key}") from None
     if isinstance(manager, PersistentConfig):
         _check_semaphore(manager, key)
     if not manager.in_group:
