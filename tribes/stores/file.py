@@ -39,7 +39,8 @@ from tribes.errors import (
     StoreError,
 )
 
-from .protocol import VALUE_MAX_BYTES, Stored, check_size, is_storable_key, storable_idle_s
+from .idle import storable_idle_s
+from .protocol import VALUE_MAX_BYTES, Stored, check_size, is_storable_key
 
 __all__ = ["FileStore", "replace_file"]
 

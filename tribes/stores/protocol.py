@@ -18,21 +18,10 @@ from typing import Final, NamedTuple, Protocol
 
 from tribes.errors import StoreLimitError
 
-__all__ = [
-    "IDLE_MAX_S",
-    "VALUE_MAX_BYTES",
-    "Store",
-    "Stored",
-    "check_size",
-    "is_storable_key",
-    "storable_idle_s",
-]
+__all__ = ["VALUE_MAX_BYTES", "Store", "Stored", "check_size", "is_storable_key"]
 
 VALUE_MAX_BYTES: Final = 16 * 1024 * 1024
 """A value may not be longer unless the setting says so: MySQL's ``max_allowed_packet``."""
-
-IDLE_MAX_S: Final = 2**31 - 1
-"""68 years: what the field of a stored session holds."""
 
 _KEY: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
@@ -105,11 +94,6 @@ class Store(Protocol):
 def is_storable_key(key: str) -> bool:
     """Tell whether a key is of the kind that stores take."""
     return _KEY.fullmatch(key) is not None
-
-
-def storable_idle_s(max_inactive_s: int) -> int:
-    """Return how long a session may be idle, in seconds, as a field of 32 bits holds it."""
-    return max(min(max_inactive_s, IDLE_MAX_S), -IDLE_MAX_S)
 
 
 def check_size(name: str, data: bytes, limit: int) -> None:

@@ -41,8 +41,9 @@ from sqlalchemy.pool import QueuePool
 
 from tribes.errors import ConfigError, StoreConflictError, StoreError
 
+from .idle import storable_idle_s
 from .jdbc import sql_url
-from .protocol import VALUE_MAX_BYTES, Stored, check_size, is_storable_key, storable_idle_s
+from .protocol import VALUE_MAX_BYTES, Stored, check_size, is_storable_key
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
