@@ -61,7 +61,7 @@ def test_settings_of_the_page_about_stops_work() -> None:
 
 def test_settings_that_can_be_tuned_are_settings() -> None:
     """Each that these tables name is one; the default bounds are those told."""
-    text = OPERATIONS.read_text().split("# Sizing and tuning")[1].split("\n# ")[0]
+    text = OPERATIONS.read_text().split("# Sizing and tuning")[1].split("\n## ")[0]
     named = re.findall(r"`((?:channel|manager)\.[a-z_.]+)`", text)
     assert len(named) >= 8
     for key in named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -165,6 +166,42 @@ def test_a_long_header_of_a_tar_is_not_read(unpacked: Unpack) -> None:
     info.type = tarfile.XHDTYPE
     with pytest.raises(FarmError, match="header"):
         unpacked(tar_of([(info, bytes(2 * 2**20))]), Kind.TAR)
+
+
+def _sparse(kind: str) -> bytes:
+    """A sparse file with 2 MiB of map, in the old form of GNU and in that of POSIX."""
+    info = tarfile.TarInfo("x")
+    if kind == "posix":
+        info.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.realsize": "0",
+            "GNU.sparse.name": "x",
+        }
+        return info.tobuf(tarfile.PAX_FORMAT) + b"8000000\n" + b"0\n" * 2**20
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[156:157] = tarfile.GNUTYPE_SPARSE
+    head[386:512] = b"00000000001 00000000001 " * 4 + b"\1" + bytes(29)
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    more = b"00000000001 00000000001 " * 21 + b"\1" + bytes(7)
+    return bytes(head) + more * 2**12
+
+
+@pytest.mark.parametrize("kind", ["posix", "gnu"])
+def test_the_map_of_a_sparse_file_is_not_held_in_memory(unpacked: Unpack, kind: str) -> None:
+    """It packs a thousandfold, and is a list of numbers, each larger than its digits."""
+    large = Limits(unpacked_max_bytes=2**30, ratio_max=10**6, entries_max=50)
+    with pytest.raises(FarmError, match="header that is too long"):
+        unpacked(gzip.compress(_sparse(kind), 1), Kind.TAR, large)
+
+
+def test_a_header_that_costs_quadratic_time_is_not_read(unpacked: Unpack) -> None:
+    """A megabyte of digits: readers look for a number and a word at every one of them."""
+    head = tarfile.TarInfo("x")
+    head.type, head.size = tarfile.XHDTYPE, 2**20 - 512
+    with pytest.raises(FarmError, match="header that is too long"):
+        unpacked(gzip.compress(head.tobuf() + b"0" * 2**20, 1), Kind.TAR)
 
 
 def test_too_many_entries_are_refused(unpacked: Unpack) -> None:

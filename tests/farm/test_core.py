@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from tests.farm.contents import noise
 from tests.farm.simulated import Farm
 from tribes.errors import FarmError
-from tribes.farm.catalogue import Phase
-from tribes.farm.messages import Chunk, Message
+from tribes.farm.catalogue import APPS_MAX, Phase
+from tribes.farm.messages import Chunk, Message, State
+from tribes.farm.names import ArchiveName
+from tribes.farm.outputs import Forget, Tell
 from tribes.testing.sim import World
 
 CHUNK = 10_240
@@ -385,3 +388,29 @@ def test_whatever_happens_all_end_alike(seed: int) -> None:
     for member in farm.members:
         assert member.core.installed.get("shop", b"")[:-1] == (wanted or b"")
         assert not member.parts()
+
+
+def test_a_content_that_finds_no_place_is_forgotten(farm: Farm) -> None:
+    """It was taken into the store before it was known that there are too many applications."""
+    core = farm.members[0].core
+    for number in range(APPS_MAX):
+        core.propose(ArchiveName.parse(f"a{number}.zip"), bytes((number,)) * 32, 1, 0, 0.0)
+    core.take_outputs()
+    digest = bytes(range(32))
+    with pytest.raises(FarmError, match="too many applications"):
+        core.propose(ArchiveName.parse("more.zip"), digest, 1, 0, 0.0)
+    assert core.take_outputs() == [Forget(digest + b"\0")]
+
+
+def test_a_clock_that_is_ahead_is_told_of_once(farm: Farm) -> None:
+    """Members tell each other all they know every few seconds."""
+    member = farm.members[0]
+    core, source = member.core, next(iter(member.core.peers))
+    ahead = core.propose(ArchiveName.parse("b.zip"), b"y" * 32, 1, 0, 0.0)
+    ahead = replace(ahead, counter=ahead.counter + 2 * 24 * 3600 * 1000)
+    core.take_outputs()
+    for _ in range(5):
+        core.message(source, State(False, (ahead,), frozenset(), ()), 0.0)
+    told = [each for each in core.take_outputs() if isinstance(each, Tell)]
+    assert [each.event for each in told] == ["clock ahead"]
+    assert core.statistics.rejected == 5

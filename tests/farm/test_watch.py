@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tribes.farm.catalogue import APPS_MAX
 from tribes.farm.watch import Look, Stamp, Watch, look
 
 if TYPE_CHECKING:
@@ -87,3 +88,18 @@ def test_damaged_memory_is_none() -> None:
     """The worst that comes of it is that a file is looked at again."""
     for kept in ({"files": 3}, {"files": [["a"]]}, {"place": "x", "files": [[1, 2, 3, 4]]}):
         assert not Watch(0.0, kept).see(seen({}), 0.0).gone
+
+
+def test_of_too_many_files_none_counts_as_gone(tmp_path: Path) -> None:
+    """Which ones are looked at is chance: what is deployed must not be undeployed for that."""
+    watch = Watch(1.0, {})
+    for number in range(APPS_MAX + 1):
+        (tmp_path / f"a{number}.zip").touch()
+        watch.took(f"a{number}.zip", (0, 0), b"d")
+    seen = look(str(tmp_path))
+    assert len(seen.files) == APPS_MAX
+    for now in (0.0, 2.0, 4.0):
+        assert not watch.see(seen, now).gone
+    (tmp_path / "a0.zip").unlink()
+    gone = [watch.see(look(str(tmp_path)), now).gone for now in (6.0, 8.0)]
+    assert gone == [{}, {"a0.zip": b"d"}]

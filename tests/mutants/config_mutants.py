@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+from tests.config import test_bounds as odd
 from tests.config import test_environment as environment
 from tests.config import test_tomcat_xml as xml
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
+from tribes.config import bounds, memcached
 from tribes.config import environment as env
 from tribes.config import load as loading
 from tribes.config import toml_text as toml
@@ -114,4 +116,21 @@ add(
     "What hides keys writes them.",
     (toml, "_HIDDEN", "cafebabe"),
     test=xml.test_secrets_are_not_told,
+)
+add(
+    "nan is a number",
+    "What is no number passes every check of a range.",
+    (bounds, "isnan", lambda value: False),
+    test=partial(
+        odd.test_what_can_be_no_setting_is_refused_by_its_key,
+        "drain_timeout_s = nan",
+        "drain_timeout_s",
+        "is nan",
+    ),
+)
+add(
+    "a mistyped URL is shown",
+    "The error for a list of servers has a password in it.",
+    (memcached, "_shown", repr),
+    test=partial(odd.test_a_mistyped_url_of_a_server_shows_no_password, "user:s3cret@h:11211"),
 )

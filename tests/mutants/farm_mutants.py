@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.farm import test_archives, test_core
+from tests.farm import test_archives, test_core, test_tomcat, test_watch
 from tests.farm.contents import zip_of
 from tests.farm.simulated import Farm
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
 from tribes.errors import FarmError
-from tribes.farm import archives, catalogue, core, names
+from tribes.farm import archives, catalogue, core, names, tomcat, watch
 from tribes.farm.core import FarmCore
 from tribes.farm.messages import Report, Standing
 from tribes.farm.names import Kind
@@ -26,6 +26,7 @@ from tribes.testing.sim import World
 
 if TYPE_CHECKING:
     from tribes.farm.archives import Limits
+    from tribes.wire.data import ChannelData
 
 
 def _add(name: str, text: str, *patches: Patch, test: Callable[[], object]) -> None:
@@ -148,4 +149,31 @@ _add(
     "Names of devices are names like others.",
     (names, "_is_device", lambda part: False),
     test=lambda: test_archives.test_t113_names_of_archives_that_are_refused("con.zip"),
+)
+
+
+def _in_directory(test: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        test(Path(directory))
+
+
+_add(
+    "what is not looked at is gone",
+    "Of too many archives in the watch directory some are undeployed.",
+    (watch.Look, "is_whole", property(lambda _: True, lambda *_: None)),
+    test=partial(_in_directory, test_watch.test_of_too_many_files_none_counts_as_gone),
+)
+_heard = tomcat.TomcatDeployments.heard
+
+
+def _tell_of_each(self: tomcat.TomcatDeployments, data: ChannelData) -> None:
+    self.messages = 0
+    _heard(self, data)
+
+
+_add(
+    "a notice for each piece",
+    "What a Tomcat's deployer sends fills the log.",
+    (tomcat.TomcatDeployments, "heard", _tell_of_each),
+    test=partial(test_tomcat.test_t112_a_tomcats_deployer_is_told_of_once, test_tomcat.FILE, "an"),
 )

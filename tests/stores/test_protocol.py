@@ -127,6 +127,14 @@ def test_t94_expired_are_found_by_last_use_and_limit(store: Store) -> None:
     assert len(store.expired(10**9, 1)) == 1
 
 
+@pytest.mark.parametrize("limit_s", [2**31, 10**15, -(10**15)])
+def test_a_session_of_any_idle_time_is_stored(store: Store, limit_s: int) -> None:
+    """Applications may say "for ever" by any number; the session must not be lost for that."""
+    save(store, "A1", b"x", last_access_ms=10**12, max_inactive_s=limit_s)
+    assert store.load("A1") is not None
+    assert store.expired(10**12 + 1, 10) == []
+
+
 def test_keys_lists_each_once(store: Store) -> None:
     wanted = {f"A{number:04d}" for number in range(30)}
     for key in wanted:

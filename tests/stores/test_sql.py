@@ -113,9 +113,11 @@ def test_t94_a_lost_connection_is_opened_again(postgresql: str) -> None:
     store.close()
 
 
-def test_no_server_is_an_error_without_the_password() -> None:
+@pytest.mark.parametrize("login", ["me:secret@127.0.0.1:1/db", "127.0.0.1:1/db?password=secret"])
+def test_no_server_is_an_error_without_the_password(login: str) -> None:
+    """Wherever in the URL it stands."""
     with pytest.raises(StoreError) as caught:
-        SQLStore("postgresql://me:secret@127.0.0.1:1/db", app="shop", timeout_s=2)
+        SQLStore(f"postgresql://{login}", app="shop", timeout_s=2)
     assert "127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -162,10 +164,22 @@ def test_a_forked_child_opens_connections_of_its_own(postgresql: str) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("app", ["", "a#b", "a" * 201])
+@pytest.mark.parametrize("app", ["", "a#refused", "a#refused-12", "a" * 201])
 def test_odd_applications_are_refused(url: str, app: str) -> None:
     with pytest.raises(ConfigError, match="app: "):
         SQLStore(url, app=app)
+
+
+def test_a_context_of_one_of_several_hosts_has_rows_of_its_own(url: str) -> None:
+    """It is named host#context, where Tomcat's cluster is the engine's."""
+    one, other = SQLStore(url, app="a.example#shop"), SQLStore(url, app="b.example#shop")
+    save(one, "A1", b"one")
+    save(other, "A1", b"other")
+    one.refuse("A1")
+    assert one.load("A1") is None
+    assert other.load("A1") is not None
+    one.close()
+    other.close()
 
 
 @pytest.mark.parametrize(
@@ -203,6 +217,8 @@ def test_tomcats_attributes_make_a_url() -> None:
         ("jdbc:mysql://db/x?useSSL=false&password=secret", "", "'useSSL' is for a Java driver"),
         ("mysql://db/x", "org.postgresql.Driver", "does not speak to mysql"),
         ("mysql://db/x", "oracle.jdbc.OracleDriver", "does not speak to mysql"),
+        ("jdbc:postgresql://bob:secret/x@db/shop", "", "cannot be read"),
+        ("jdbc:postgresql://[::1/shop?password=secret", "", "cannot be read"),
         ("sqlite://", "", "needs a file"),
         ("no url", "", "is no URL"),
         ("postgresql+asyncpg://db/x", "", r"write postgresql\+psycopg"),

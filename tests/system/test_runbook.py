@@ -16,7 +16,7 @@ GUIDE = Path(__file__).parent.parent.parent / "docs" / "operations.md"
 
 def told(name: str) -> list[str]:
     """The lines that the guide has for an incident."""
-    text = GUIDE.read_text().split("## Runbook")[1].split("\n# ")[0]
+    text = GUIDE.read_text().split("## Runbook")[1].split("\n## ")[0]
     entry = text.split(f"(`{name}`)")[1]
     block = str(re.findall(r"```\n(.*?)```", entry, re.DOTALL)[0])
     return block.strip().split("\n")
@@ -52,5 +52,5 @@ def test_an_incident_is_as_the_runbook_tells(name: str) -> None:
 
 def test_the_runbook_has_no_other_incidents() -> None:
     """Ten, each of which can be made."""
-    text = GUIDE.read_text().split("## Runbook")[1].split("\n# ")[0]
+    text = GUIDE.read_text().split("## Runbook")[1].split("\n## ")[0]
     assert re.findall(r"^\*\*.*?\*\* \(`([a-z ]+)`\)", text, re.MULTILINE) == list(INCIDENTS)

@@ -41,12 +41,12 @@ class Client:
     """
 
     def __init__(self, url: str, token_file: str | None) -> None:
-        parts = urlsplit(url)
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and parts.port != 0
         except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            is_address = False
+        if not is_address or not parts.hostname:
             raise click.UsageError(f"--url: {url!r} is no address like {_URL}")
         self._url = url
         self._parts = parts
@@ -89,16 +89,19 @@ class Client:
                 f"{self._url} does not answer: nothing listens there. Start a node with [http] in "
                 "its configuration, or say by --url where it is"
             ) from None
-        except (OSError, http.client.HTTPException) as why:
+        except (OSError, http.client.HTTPException, UnicodeError) as why:
+            # The last: a name of a host, or a token, that has no form on the wire.
             raise click.ClickException(f"{self._url} does not answer: {why}") from None
         finally:
             connection.close()
         try:
             said = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise click.ClickException(f"{self._url} is no node: its answer is no JSON") from None
         if answer.status >= 400:
             _refused(answer.status, said)
+        if not isinstance(said, dict):
+            raise click.ClickException(f"{self._url} is no node: its answer is no JSON object")
         return said
 
 
@@ -114,7 +117,12 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapper(*, url: str, token_file: str | None, **rest: Any) -> None:
-        command(Client(url, token_file), **rest)
+        try:
+            command(Client(url, token_file), **rest)
+        except KeyError as why:
+            raise click.ClickException(
+                f"{url} is no node, or one of another release: its answer has no {why}"
+            ) from why
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),

@@ -86,6 +86,41 @@ class Repeats:
         return fields
 
 
+@final
+class _Printer:
+    """Writes lines to standard output, and loses one rather than end what tells it.
+
+    Names in a line are others' choice, and a terminal may not know their characters. A disk may be
+    full, and whoever read a pipe may be gone.
+    """
+
+    lost = 0
+    """Lines that could not be written since the last one that could."""
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        out = sys.stdout
+        encoding = out.encoding or "utf-8"
+        try:
+            out.write(message.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            out.flush()
+        except (OSError, ValueError):
+            _Printer.lost += 1
+        else:
+            _Printer.lost = 0
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _say_lost(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    del logger, method
+    if _Printer.lost:
+        event["lines_lost"] = _Printer.lost
+    return event
+
+
 def set_up_logging(log_format: str, level: str) -> None:
     """Print events to standard output.
 
@@ -108,9 +143,10 @@ def set_up_logging(log_format: str, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _say_lost,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: _Printer(),
         cache_logger_on_first_use=True,
     )

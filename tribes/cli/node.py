@@ -1,4 +1,7 @@
-"""``tribes node``: a member without a web application, to hold copies and to watch."""
+"""``tribes node``: a member without a web application, to hold copies and to watch.
+
+It is long for its options: each is a declaration, an argument, and the key that it sets.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,7 @@ from tribes.config.model import (
 )
 from tribes.errors import ConfigError, FarmError
 from tribes.farm.service import Farm, open_farm
+from tribes.farm.tomcat import TomcatDeployments
 from tribes.runtime.attach_server import open_attach
 from tribes.runtime.group_channel import GroupChannel
 from tribes.wire.options import parse_send_options
@@ -355,6 +359,7 @@ async def _run(read: Callable[[], NodeConfig], source: str = "") -> int:
     with trio.open_signal_receiver(*_ENDS, *([reload] if reload else [])) as signals:
         channel = GroupChannel(config, watch=watch)
         farm = _farm(channel, failures)
+        TomcatDeployments().listen(channel)
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             reload_token = await _operators(stack, channel, failures, source, farm)
             async with channel, _opened(farm):

@@ -46,7 +46,14 @@ class CookieConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 def check_cookie(
-    key: str, *, name: str, path: str, domain: str, same_site: str, max_age_s: int | None
+    key: str,
+    *,
+    name: str,
+    path: str = "",
+    domain: str = "",
+    same_site: str = "",
+    max_age_s: int | None = None,
+    prefix: str = "",
 ) -> None:
     """Refuse what would break the header.
 
@@ -57,6 +64,7 @@ def check_cookie(
         domain: The cookie's.
         same_site: The cookie's.
         max_age_s: The cookie's.
+        prefix: How the settings' names begin there.
 
     Raises:
         ConfigError: Names the key, what was found and what is allowed.
@@ -64,18 +72,18 @@ def check_cookie(
     for part, text in (("name", name), ("path", path), ("domain", domain)):
         if not text.isascii() or _FORBIDDEN & set(text) or not text.isprintable():
             raise ConfigError(
-                f"{text!r} has a character that a cookie cannot carry", key=f"{key}.{part}"
+                f"{text!r} has a character that a cookie cannot carry", key=f"{key}.{prefix}{part}"
             )
     if not name or "=" in name:
-        raise ConfigError("must be a name without '='", key=f"{key}.name")
+        raise ConfigError("must be a name without '='", key=f"{key}.{prefix}name")
     if same_site and same_site not in SAME_SITE:
         raise ConfigError(
             f"must be one of {', '.join(SAME_SITE)} or empty, found {same_site!r}",
-            key=f"{key}.same_site",
+            key=f"{key}.{prefix}same_site",
         )
     if max_age_s is not None and max_age_s <= 0:
         raise ConfigError(
             f"must be more than 0 seconds, found {max_age_s}; leave it out for a cookie that goes "
             "when the browser is closed",
-            key=f"{key}.max_age_s",
+            key=f"{key}.{prefix}max_age_s",
         )

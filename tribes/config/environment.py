@@ -81,9 +81,15 @@ def apply_overrides(tables: dict[str, Any], found: Mapping[str, str]) -> list[Ov
     for each in done:
         table = tables
         path = _with_name(each.path, tables)
-        for part in path[:-1]:
-            inner = table.get(part)
-            table[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        for depth, part in enumerate(path[:-1], 1):
+            inner = table.get(part, {})
+            if not isinstance(inner, Mapping):
+                raise ConfigError(
+                    f"must be a table, in which {each.variable} sets something; found "
+                    f"{type(inner).__name__}",
+                    key=".".join(path[:depth]),
+                )
+            table[part] = dict(inner)
             table = table[part]
         table[path[-1]] = each.value
     return done
@@ -93,7 +99,10 @@ def _with_name(path: tuple[str, ...], tables: Mapping[str, Any]) -> tuple[str, .
     """The path, with a context's name as it is known: variables have capitals and ``_`` only."""
     if path[0] != "context" or len(path) == 1:
         return path
-    known = [*tables.get("context", ()), *tables.get("contexts", ())]
+    contexts, names = tables.get("context"), tables.get("contexts")
+    known = [*contexts] if isinstance(contexts, Mapping) else []
+    if isinstance(names, list | tuple):
+        known += [each for each in names if isinstance(each, str)]
     name = next((each for each in known if _NOT_PLAIN.sub("_", each.lower()) == path[1]), path[1])
     return ("context", name, *path[2:])
 
@@ -168,6 +177,8 @@ def _value(variable: str, key: str, text: str, hint: Any) -> Any:
         if hint is bytes:
             return text
         return msgspec.convert(text, hint, strict=False)
+    except RecursionError:
+        raise ConfigError("is nested too deeply", key=key, source=variable) from None
     except msgspec.MsgspecError as why:
         may_hold_keys = is_table or "key" in key.rpartition(".")[2]
         shown = "" if may_hold_keys else f"found {text[:80]!r}; "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import msgspec
 
+from tribes.config.bounds import check_ip
 from tribes.errors import ConfigError
 
 __all__ = ["HttpConfig", "check_http", "check_http_protection"]
@@ -35,7 +34,7 @@ def check_http(config: HttpConfig) -> None:
     """
     if not 0 <= config.port <= 65535:
         raise ConfigError(f"must be from 0 to 65535, found {config.port}", key="http.port")
-    _ip(config.address)
+    check_ip("http.address", config.address)
 
 
 def check_http_protection(config: HttpConfig) -> None:
@@ -44,19 +43,10 @@ def check_http_protection(config: HttpConfig) -> None:
     Raises:
         ConfigError: Says what to write.
     """
-    if not _ip(config.address).is_loopback and not config.token_file:
+    if not check_ip("http.address", config.address).is_loopback and not config.token_file:
         raise ConfigError(
             f"{config.address} is not a loopback address, and whoever reaches the port could ask; "
             "write a secret into a file (python3 -c 'import secrets; print(secrets.token_hex(16))' "
             "> http.token; chmod 600 http.token) and name it here",
             key="http.token_file",
         )
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        raise ConfigError(
-            f"{text!r} is not an IP address; write one like 127.0.0.1", key="http.address"
-        ) from None

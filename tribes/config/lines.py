@@ -23,7 +23,7 @@ def line_of(text: str, key: str) -> int | None:
     found: dict[str, int] = {}
     counts: dict[str, int] = {}
     table = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(line):
             table = _plain(header[2])
             if header[1] == "[[":

@@ -194,7 +194,7 @@ def read_config_bytes(
         config = _converted(named, source)
     except ConfigError as error:
         known = Loaded(NodeConfig(), (), source, lines, text, done)
-        raise (known.located(error) if error.source == source else error) from None
+        raise (known.located(error) if error.source in ("", source) else error) from None
     return Loaded(config, tuple(notices), source, lines, text, done)
 
 
@@ -204,6 +204,10 @@ def _toml(data: bytes, source: str) -> tuple[str, dict[str, Any]]:
         return text, tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
         raise ConfigError(f"is no TOML: {why}", source=source) from None
+    except ValueError:
+        # Python converts no number of more than 4300 digits.
+        what = "is no TOML: it has a number of more than 64 bits; write a smaller one"
+        raise ConfigError(what, source=source) from None
     except RecursionError:
         raise ConfigError("is no TOML that can be read: too deeply nested", source=source) from None
 
@@ -229,7 +233,10 @@ def config_from(found: Mapping[str, Any], *, source: str = "") -> NodeConfig:
 
 def _converted(named: dict[str, Any], source: str) -> NodeConfig:
     if isinstance(named.get("payload"), str):
-        named["payload"] = named["payload"].encode()
+        try:
+            named["payload"] = named["payload"].encode()
+        except UnicodeEncodeError:
+            raise ConfigError("is no text in UTF-8", key="payload", source=source) from None
     return _record(named, NodeConfig, "", source)
 
 

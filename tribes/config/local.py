@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tribes.config.bounds import check_bounds
 from tribes.config.load import convert_named
 from tribes.config.managers import PersistentConfig, StandardConfig, check_persistent
 from tribes.errors import ConfigError
@@ -31,7 +32,10 @@ def local_config_from(
         )
     [(name, table)] = found.items()
     if name == "StandardManager":
-        return convert_named(table, StandardConfig, path=name, source=source)
+        plain = convert_named(table, StandardConfig, path=name, source=source)
+        check_bounds(plain, name)
+        return plain
     made = convert_named(table, PersistentConfig, path=name, source=source)
+    check_bounds(made, name)
     check_persistent(made, has_store=False)
     return made

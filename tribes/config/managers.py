@@ -12,11 +12,19 @@ from typing import Any, ClassVar, Final, TypeAlias, get_args
 
 import msgspec
 
+from tribes.config.bounds import check_positive
 from tribes.config.cookies import CookieConfig
 from tribes.config.manager import DEFAULT_KIND, ManagerConfig, waits_for_members
 from tribes.config.memcached import MemcachedConfig, check_memcached
+from tribes.config.patterns import compiled
 from tribes.config.session_rules import check_session_rules
-from tribes.config.stores import EnvelopeConfig, FileStoreConfig, SQLStoreConfig
+from tribes.config.stores import (
+    EnvelopeConfig,
+    FileStoreConfig,
+    SQLStoreConfig,
+    check_file_store,
+    check_sql_store,
+)
 from tribes.errors import ConfigError
 
 __all__ = [
@@ -193,15 +201,8 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
     Raises:
         ConfigError: Names the key and what to write.
     """
-    for name in (
-        "commit_timeout",
-        "lock_timeout",
-        "inbox_max_bytes",
-        "dirty_max",
-        "expiry_interval",
-    ):
-        _positive(f"{key}.{name}", getattr(manager, name))
-    _positive(f"{key}.send_all_sessions_size", manager.send_all_sessions_size)
+    for name in _POSITIVE:
+        check_positive(f"{key}.{name}", getattr(manager, name))
     transfer_s = manager.state_transfer_timeout_s
     if transfer_s < 0 and transfer_s != -1:
         raise ConfigError(
@@ -216,7 +217,10 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
         )
     check_session_rules(manager, key)
     if isinstance(manager, MemcachedConfig):
-        check_memcached(manager)
+        try:
+            check_memcached(manager)
+        except ConfigError as why:
+            raise ConfigError(why.message, key=f"{key}.{why.key}") from None
     if isinstance(manager, PersistentConfig):
         _check_semaphore(manager, key)
     if not manager.in_group:
@@ -229,7 +233,7 @@ def check_manager(manager: ManagerConfig, key: str) -> None:
 
 def _check_backup(manager: BackupConfig, key: str) -> None:
     for name in ("backup_count", "rpc_timeout", "access_timeout", "cache_max"):
-        _positive(f"{key}.{name}", getattr(manager, name))
+        check_positive(f"{key}.{name}", getattr(manager, name))
     if not 0 <= manager.weight <= WEIGHT_MAX:
         raise ConfigError(
             f"must be 0 (hold nothing) to {WEIGHT_MAX}, found {manager.weight}",
@@ -275,6 +279,11 @@ def check_persistent(config: PersistentConfig, *, has_store: bool, key: str = ""
         raise ConfigError(
             f"must be 1 or more, found {config.check_interval_s}", key=f"{at}check_interval_s"
         )
+    compiled(config.filter, f"{at}filter")
+    if config.file is not None:
+        check_file_store(config.file, f"{at}file")
+    if config.sql is not None:
+        check_sql_store(config.sql, f"{at}sql")
 
 
 def _check_semaphore(config: PersistentConfig, key: str) -> None:
@@ -317,8 +326,3 @@ def _check_unreplicated(manager: ManagerConfig, key: str) -> None:
         raise ConfigError(
             f"is {manager.min_copies}, {remedy}, or min_copies = 0", key=f"{key}.min_copies"
         )
-
-
-def _positive(key: str, value: int) -> None:
-    if value <= 0:
-        raise ConfigError(f"must be greater than 0, found {value}", key=key)

@@ -2,6 +2,8 @@
 
 Attributes have its names (``memcachedNodes`` for ``memcached_nodes``) and its units.  Where it
 behaves otherwise than its documentation says, ours does what that says (msm-sessions §12).
+
+Record, checks and the readers of its small languages are one file: an attribute is in all three.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tribes.config.manager import ManagerConfig
+from tribes.config.patterns import compiled as compiled
 from tribes.config.secret import Secret
 from tribes.config.stores import EnvelopeConfig
 from tribes.errors import ConfigError
@@ -37,6 +40,7 @@ and ids of sessions up to 128."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REDIS: Final = ("redis", "rediss", "unix")
+_DATABASE: Final = re.compile(r"/[0-9]{1,9}")
 _PRINTABLE: Final = re.compile(r"[!-~]*")
 
 
@@ -222,20 +226,6 @@ _RANGES: Final = {
 }
 
 
-def compiled(pattern: str, key: str) -> re.Pattern[str] | None:
-    """Compile a pattern; None if it is empty.
-
-    Raises:
-        ConfigError: It is no regular expression.
-    """
-    if not pattern:
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as why:
-        raise ConfigError(f"{pattern!r} is no regular expression: {why}", key=key) from None
-
-
 def parse_nodes(nodes: str, failover: str = "") -> list[NodeSpec]:
     """Read a list of nodes (msm-sessions §3.1).
 
@@ -309,27 +299,34 @@ def _node(part: str, *, is_only: bool) -> NodeSpec:
         name, (host, port) = "", fields
     else:
         raise ConfigError(
-            f"{part!r} is no node; write name:host:port"
+            f"{_shown(part)} is no node; write name:host:port"
             + (", or host:port" if is_only else ", a name for each of several"),
             key="memcachedNodes",
         )
     if not _HOST.fullmatch(host):
-        raise ConfigError(f"{host!r} in {part!r} is no host", key="memcachedNodes")
+        raise ConfigError(f"{_shown(host)} in {_shown(part)} is no host", key="memcachedNodes")
     return NodeSpec(name, "memcached", host, _port(port, part))
+
+
+def _shown(part: str) -> str:
+    """A part of the text, for an error; a URL that was mistyped may hold a password."""
+    return "<hidden>" if "@" in part or "/" in part else repr(part[:80])
 
 
 def _check_name(name: str, part: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} in {part!r} must consist of letters, digits and '_': it stands in ids",
+            f"{_shown(name)} in {_shown(part)} must consist of letters, digits and '_': it stands "
+            "in ids",
             key="memcachedNodes",
         )
 
 
 def _port(text: str, part: str) -> int:
-    port = int(text) if text.isascii() and text.isdigit() else 0
+    # int() refuses very long texts with an error of its own.
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     if not 0 < port < 65536:
-        raise ConfigError(f"{text!r} in {part!r} is no port", key="memcachedNodes")
+        raise ConfigError(f"{_shown(text)} in {_shown(part)} is no port", key="memcachedNodes")
     return port
 
 
@@ -350,7 +347,7 @@ def _redis(url: str) -> NodeSpec:
         return NodeSpec("", "redis", parts.path, 0, url)
     if not parts.hostname:
         raise ConfigError("lacks the host", key="memcachedNodes")
-    if parts.path not in ("", "/") and not parts.path[1:].isdigit():
+    if parts.path not in ("", "/") and not _DATABASE.fullmatch(parts.path):
         raise ConfigError("has a database that is no number", key="memcachedNodes")
     return NodeSpec("", "redis", parts.hostname, port, url)
 

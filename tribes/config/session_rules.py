@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
+from tribes.config.patterns import compiled
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,12 +40,7 @@ def check_session_rules(config: ManagerConfig, at: str) -> None:
                 key=f"{at}.{name}",
             )
     for name in _FILTERS:
-        try:
-            re.compile(getattr(config, name))
-        except re.error as why:
-            raise ConfigError(
-                f"{getattr(config, name)!r} is no regular expression: {why}", key=f"{at}.{name}"
-            ) from None
+        compiled(getattr(config, name), f"{at}.{name}")
     if config.on_full == "evict" and config.max_active_sessions == 0:
         raise ConfigError(
             "is 0: there would be no session to keep; write a limit, or -1 for none",

@@ -10,9 +10,17 @@ from typing import Literal
 
 import msgspec
 
+from tribes.config.bounds import check_positive
 from tribes.config.secret import Secret
+from tribes.errors import ConfigError
 
-__all__ = ["EnvelopeConfig", "FileStoreConfig", "SQLStoreConfig"]
+__all__ = [
+    "EnvelopeConfig",
+    "FileStoreConfig",
+    "SQLStoreConfig",
+    "check_file_store",
+    "check_sql_store",
+]
 
 
 class _Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,3 +104,24 @@ class SQLStoreConfig(_Config, frozen=True):
         # A password may stand in the URL, too.
         for name in ("url", "password"):
             msgspec.structs.force_setattr(self, name, Secret(getattr(self, name)))
+
+
+def check_file_store(config: FileStoreConfig, key: str) -> None:
+    """Refuse values that cannot work.
+
+    Raises:
+        ConfigError: Names the key and what to write.
+    """
+    if not config.directory:
+        raise ConfigError("is empty; write the path of a directory", key=f"{key}.directory")
+    check_positive(f"{key}.value_max_bytes", config.value_max_bytes)
+
+
+def check_sql_store(config: SQLStoreConfig, key: str) -> None:
+    """Refuse values that cannot work. The URL is looked at when the database is opened.
+
+    Raises:
+        ConfigError: Names the key and what to write.
+    """
+    for name in ("pool_size", "timeout_s", "value_max_bytes"):
+        check_positive(f"{key}.{name}", getattr(config, name))

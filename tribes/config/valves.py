@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
 
+from tribes.config.patterns import compiled
 from tribes.errors import ConfigError
 
 __all__ = [
@@ -155,10 +155,7 @@ def check_valves(
         ("crawlers.user_agents", crawlers.user_agents),
         ("crawlers.ips", crawlers.ips),
     ):
-        try:
-            re.compile(pattern)
-        except re.error as why:
-            raise ConfigError(f"is no regular expression: {why}", key=key) from None
+        compiled(pattern, key)
     if draining.redirect_status_code not in _REDIRECTS:
         allowed = ", ".join(map(str, _REDIRECTS))
         raise ConfigError(

@@ -29,8 +29,12 @@ _PIECE_BYTES: Final = 64 * 1024
 _FREE_BYTES: Final = 1024 * 1024
 """The ratio counts from here: a small file of zeros is no bomb."""
 _DIRECTORY_BYTES_PER_ENTRY: Final = 256
-_HEADER_MAX_BYTES: Final = 1024 * 1024
-"""Longest name or extended header that is read at once."""
+_HEADER_MAX_BYTES: Final = 8 * 1024
+"""Longest name or extended header; paths have 1024 bytes at most. Readers before Python 3.11.10
+take quadratic time for one (CVE-2024-6232), and nothing else runs meanwhile."""
+_READ_MAX_BYTES: Final = 1024 * 1024
+_HEADERS_MAX_BYTES: Final = 1024 * 1024
+"""Of all that stands before one entry: names, extended headers, the map of a sparse file."""
 _ENCRYPTED: Final = 0x1
 _FILE_MODE: Final = 0o644
 _RUN_MODE: Final = 0o755
@@ -233,12 +237,18 @@ class _Inflated:
     def __init__(self, file: IO[bytes], budget: _Budget) -> None:
         self._file = gzip.GzipFile(fileobj=file, mode="rb")
         self._budget = budget
+        self.header_left: int | None = _HEADERS_MAX_BYTES
+        """Bytes that the reader may still take to find the next entry; None: it reads contents."""
 
     def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= _HEADER_MAX_BYTES:
+        if not 0 <= count <= _READ_MAX_BYTES:
             raise FarmError("it has a header that is too long")
         data = self._file.read(count)
         self._budget.spend(len(data))
+        if self.header_left is not None:
+            self.header_left -= len(data)
+            if self.header_left < 0:
+                raise FarmError("it has a header that is too long")
         return data
 
 
@@ -246,7 +256,7 @@ def _read_tar(file: IO[bytes], budget: _Budget, into: Path | None) -> None:
     stream: Any = _Inflated(file, budget)
     # "r|": read once from front to back, so that nothing is found by an offset it claims.
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE_BYTES, tarinfo=_Header) as archive:
-        for info in _members(archive):
+        for info in _members(archive, stream):
             if info.isdir():
                 _make_directory(into, budget.enter(info.name, is_directory=True))
             elif info.isreg() and not info.issparse():
@@ -263,11 +273,15 @@ def _read_tar(file: IO[bytes], budget: _Budget, into: Path | None) -> None:
         pass
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(archive: tarfile.TarFile, stream: _Inflated) -> Iterator[tarfile.TarInfo]:
     while (info := archive.next()) is not None:
+        stream.header_left = None
         yield info
-        # It would keep all of them.
+        stream.header_left = _HEADERS_MAX_BYTES
+        # It would keep all of them, and what all headers say.
         archive.members = []  # type: ignore[attr-defined]
+        archive.pax_headers = {}
+    stream.header_left = None
 
 
 # ---- files -----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, final
 
 from tribes.errors import FarmError
-from tribes.farm.catalogue import Catalogue, Entry, Phase
+from tribes.farm.catalogue import APPS_MAX, Catalogue, Entry, Phase
 from tribes.farm.deciding import Standpoint, decide, is_decider
 from tribes.farm.messages import (
     CHUNK_BYTES,
@@ -136,6 +136,7 @@ class FarmCore:
         self._bad: dict[bytes, set[bytes]] = {}
         self._known: dict[tuple[int, bytes, bytes], float] = {}
         self._spared: dict[bytes, float] = {}
+        self._ahead: set[tuple[int, bytes, bytes]] = set()
         self._has_changed = True
         self._told_received = 0
         self._told_at = self._shown_at = now
@@ -264,6 +265,7 @@ class FarmCore:
         if not digest and (newest is None or not newest.digest):
             raise FarmError(f"{name.app!r} is not deployed")
         if not self._catalogue.has_room(name.app):
+            self.collect(entry.key)
             raise FarmError("there are too many applications; undeploy one, and wait for a day")
         counter = max(self._wall_ms(), self._catalogue.highest + 1)
         base = 0 if newest is None else newest.counter
@@ -277,7 +279,7 @@ class FarmCore:
 
     def collect(self, key: bytes) -> None:
         """A content was put into the store, and will not be proposed."""
-        if key not in self._keys:
+        if key and key not in self._keys:
             self._outputs.append(Forget(key))
 
     def wrote(self, key: bytes, index: int, error: str, now: float) -> None:
@@ -349,7 +351,7 @@ class FarmCore:
         for entry in state.entries:
             if entry.counter > newest:
                 self.statistics.rejected += 1
-                self._tell("clock ahead", member=peer.label, **_named(entry))
+                self._tell_ahead(entry, peer)
             else:
                 self._merge(entry, now)
         for key in state.keys - peer.keys:
@@ -361,6 +363,15 @@ class FarmCore:
         peer.keys, peer.reports, peer.has_farm = state.keys, reports, True
         if state.ask:
             self._send(source, self._snapshot(ask=False))
+
+    def _tell_ahead(self, entry: Entry, peer: Peer) -> None:
+        """Once: members tell each other all they know every few seconds."""
+        if entry.order in self._ahead:
+            return
+        if len(self._ahead) >= APPS_MAX:
+            self._ahead.clear()
+        self._ahead.add(entry.order)
+        self._tell("clock ahead", member=peer.label, **_named(entry))
 
     def _retry(self, key: bytes) -> None:
         for _, slot in self._catalogue:

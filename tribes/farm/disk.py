@@ -1,5 +1,8 @@
 """The directories of a farm's member. All of it is called in worker threads.
 
+It is one file because all of it rests on one thing: what a crash between any two lines leaves, and
+what the next start makes of that.
+
 ::
 
     deploy_dir/shop                        a link to .farm/store/KEY/tree
@@ -110,10 +113,19 @@ class FarmDisk:
             _delete(left)
         for left in self._temp.glob("given-*"):
             _delete(left)
+        self._delete_orphans()
         keys = frozenset(key for each in self._store.iterdir() if (key := _key_of(each.name)))
         entries, previous = self._read_state()
         self._used = _size_of(self._store) + _size_of(self._temp)
         return Kept(entries, keys, dict(self._installed()), dict(self._parts()), previous)
+
+    def _delete_orphans(self) -> None:
+        """What a crash has left between the first file of a transfer and the last."""
+        for left in self._temp.glob("*.map.new"):
+            _delete(left)
+        for part in self._temp.glob("*.part"):
+            if not part.with_suffix(".map").exists():
+                _delete(part)
 
     def _read_state(self) -> tuple[tuple[Entry, ...], Mapping[str, bytes]]:
         path = self._own / "state"
@@ -183,13 +195,16 @@ class FarmDisk:
             header = chunk.size.to_bytes(8) + chunk.chunk_bytes.to_bytes(8)
             part.touch(mode=0o600)
             _write_whole(plan, header + bytes(total))
+            self._used += _HEADER_BYTES + total
         with part.open("r+b") as file:
+            # Pieces come in any order, and a file counts as long as it is, gaps included.
+            before = file.seek(0, os.SEEK_END)
             file.seek(chunk.index * chunk.chunk_bytes)
             file.write(chunk.data)
+            self._used += max(0, file.tell() - before)
         with plan.open("r+b") as file:
             file.seek(_HEADER_BYTES + chunk.index)
             file.write(b"\1")
-        self._used += len(chunk.data)
 
     def read(self, key: bytes, chunk_bytes: int, index: int) -> bytes:
         """Read a piece of a content of the store.
@@ -202,11 +217,17 @@ class FarmDisk:
             return file.read(chunk_bytes)
 
     def drop(self, key: bytes) -> None:
-        """Delete the pieces of a transfer."""
+        """Delete the pieces of a transfer. A disk that refuses it costs room, not the node."""
         for path in (self._part(key), self._map(key)):
-            with contextlib.suppress(FileNotFoundError):
-                self._used -= path.stat().st_size
+            try:
+                size = path.stat().st_size
                 path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as why:
+                log.error("pieces not deleted", file=path.name, why=why.strerror)
+                continue
+            self._used -= size
 
     # ---- the store -------------------------------------------------------------------------------
 

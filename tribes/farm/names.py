@@ -15,7 +15,7 @@ from typing import Final, final
 
 from tribes.errors import FarmError
 
-__all__ = ["ArchiveName", "Kind", "entry_path", "same_path"]
+__all__ = ["SUFFIXES", "ArchiveName", "Kind", "entry_path", "same_path"]
 
 _NAME_MAX_CHARS: Final = 128
 _STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+#-]*", re.ASCII)
@@ -48,6 +48,8 @@ _SUFFIXES: Final = {
     ".whl": Kind.FILE,
     ".pyz": Kind.FILE,
 }
+SUFFIXES: Final = tuple(_SUFFIXES)
+"""How the name of an archive ends, in small letters."""
 
 
 @final
@@ -82,7 +84,7 @@ class ArchiveName:
                 f"{text[:80]!r} is no archive by its name; allowed are {', '.join(_SUFFIXES)}"
             )
         stem = text[: -len(suffix)]
-        if stem.lower().endswith(tuple(_SUFFIXES)):
+        if stem.lower().endswith(SUFFIXES):
             raise FarmError(f"{text[:80]!r} is an archive twice by its name; take one suffix away")
         is_plain = bool(_STEM.fullmatch(stem)) and not stem.endswith(".") and ".." not in stem
         if not is_plain or len(text) > _NAME_MAX_CHARS or _is_device(stem):

@@ -188,9 +188,12 @@ class Farm:
                     f"it is not newer than what is deployed, version {newest.version}; touch it, "
                     "or use tribes deploy, if it is to replace that"
                 )
-            entry = core.propose(name, given.digest, given.size, given.modified_ms, now)
+            try:
+                entry = core.propose(name, given.digest, given.size, given.modified_ms, now)
+            finally:
+                # Also what was taken in and is refused after all is to be forgotten.
+                self._pump()
             proposed.append(entry)
-            self._pump()
 
         await self._do(job)
         return proposed[0]

@@ -10,18 +10,16 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 from tribes.errors import FarmError
 from tribes.farm.catalogue import APPS_MAX
-from tribes.farm.names import ArchiveName
+from tribes.farm.names import SUFFIXES, ArchiveName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Found", "Look", "Stamp", "Watch", "look"]
-
-_SUFFIXES: Final = (".tar.gz", ".zip", ".war", ".whl", ".pyz")
 
 Stamp = tuple[int, int]
 """Size, and when it was modified in ns: what tells that a file has changed."""
@@ -36,11 +34,13 @@ class Look:
         place: Which directory it is: another one when something is mounted over it, or not.
         files: The archives by name.
         refused: Names that are not taken, and why.
+        is_whole: Whether nothing else is in it. Which files are left out of too many is chance.
     """
 
     place: int
     files: Mapping[str, Stamp]
     refused: Mapping[str, str]
+    is_whole: bool = True
 
 
 @final
@@ -135,7 +135,9 @@ class Watch:
         return Found(taken, gone, new, is_other)
 
     def _gone(self, look: Look, now: float) -> list[tuple[str, bytes]]:
-        gone = []
+        gone: list[tuple[str, bytes]] = []
+        if not look.is_whole:
+            return gone
         for name, known in list(self._known.items()):
             if name in look.files:
                 continue
@@ -166,13 +168,15 @@ def look(directory: str) -> Look:
     """
     files: dict[str, Stamp] = {}
     refused: dict[str, str] = {}
+    is_whole = True
     place = os.stat(directory)
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(_SUFFIXES):
+            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
                 continue
             if len(files) + len(refused) >= APPS_MAX:
                 refused[entry.name] = f"there are more than {APPS_MAX} archives here"
+                is_whole = False
                 break
             try:
                 found = entry.stat(follow_symlinks=False)
@@ -186,4 +190,4 @@ def look(directory: str) -> Look:
                 files[entry.name] = (found.st_size, found.st_mtime_ns)
             else:
                 refused[entry.name] = "it is no plain file; links are not followed"
-    return Look(hash((place.st_dev, place.st_ino)) & 0x7FFFFFFF, files, refused)
+    return Look(hash((place.st_dev, place.st_ino)) & 0x7FFFFFFF, files, refused, is_whole)

@@ -184,16 +184,10 @@ class Introductions:
         """Whether a member that introduced itself, on a connection of ours, is to be taken in."""
         del counter
         address = _Address(record.host, record.port)
-        known = self._members.get(address)
-        is_full = known is None and len(self._members) >= REMEMBERED_MAX
-        if not incarnation or address == self._local or is_full:
+        if not incarnation or address == self._local or not self._has_room(address):
             self.statistics.unproved += 1
             return False
-        if known is not None and (known.record, known.incarnation) != (record, incarnation):
-            # One port has one owner: whoever answered there before is gone.
-            del self._members[address]
-            self._replace(known.record, now)
-        self._members[address] = _Known(record, incarnation, now)
+        self._settle(record, incarnation, now)
         return True
 
     def forget(self, member: Member) -> None:
@@ -242,19 +236,25 @@ class Introductions:
     def _answered(self, asked: Member, result: Introduced | Exception, now: float) -> None:
         record = None if isinstance(result, Exception) else _own_words(asked, result.record)
         address = _Address(asked.host, asked.port)
-        known = self._members.get(address)
-        is_full = known is None and len(self._members) >= REMEMBERED_MAX
-        if record is None or isinstance(result, Exception) or is_full:
+        if record is None or isinstance(result, Exception) or not self._has_room(address):
             self.statistics.unproved += 1
             return
-        if known is not None:
-            if known.record == record and known.incarnation == result.incarnation:
-                return
-            # One port has one owner: whoever answered there before is gone.
+        known = self._members.get(address)
+        if known is None or (known.record, known.incarnation) != (record, result.incarnation):
+            self._settle(record, result.incarnation, now)
+            self._admit(record, now)
+
+    def _has_room(self, address: _Address) -> bool:
+        return address in self._members or len(self._members) < REMEMBERED_MAX
+
+    def _settle(self, record: Member, incarnation: int, now: float) -> None:
+        """Remember a member. One port has one owner: whoever answered there before is gone."""
+        address = _Address(record.host, record.port)
+        known = self._members.get(address)
+        if known is not None and (known.record, known.incarnation) != (record, incarnation):
             del self._members[address]
             self._replace(known.record, now)
-        self._members[address] = _Known(record, result.incarnation, now)
-        self._admit(record, now)
+        self._members[address] = _Known(record, incarnation, now)
 
     # Farewells.
 

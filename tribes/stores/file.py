@@ -39,6 +39,7 @@ from tribes.errors import (
     StoreError,
 )
 
+from .idle import storable_idle_s
 from .protocol import VALUE_MAX_BYTES, Stored, check_size, is_storable_key
 
 __all__ = ["FileStore", "replace_file"]
@@ -127,7 +128,7 @@ class FileStore:
             raise StoreError(f"{key[:40]!r} cannot be the name of a session's file")
         check_size(self.name, data, self._value_max_bytes)
         version = secrets.randbits(63) | 1
-        head = _HEAD.pack(_MAGIC, version, last_access_ms, max_inactive_s)
+        head = _HEAD.pack(_MAGIC, version, last_access_ms, storable_idle_s(max_inactive_s))
         content = b"".join((head, _CHECK.pack(crc32(head)), data))
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")

@@ -85,8 +85,13 @@ def _from_jdbc(url: str) -> URL:
     try:
         parts = urlsplit(rest)
         port = parts.port
-    except ValueError as why:
-        raise ConfigError(f"cannot be read: {why}", key="connectionURL") from None
+    except ValueError:
+        # Its text would show what stands where the port should: perhaps half of a password.
+        raise ConfigError(
+            "cannot be read: its port is none, or a bracket is missing; a password with special "
+            "characters goes into connectionPassword",
+            key="connectionURL",
+        ) from None
     if not parts.scheme or not parts.path.strip("/"):
         raise ConfigError(
             "must look like jdbc:postgresql://host:5432/database", key="connectionURL"

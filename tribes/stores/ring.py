@@ -108,11 +108,6 @@ class Ring:
         """All nodes, in order."""
         return self._nodes
 
-    @property
-    def is_named(self) -> bool:
-        """Whether ids of sessions name nodes."""
-        return bool(self._nodes[0].name)
-
     def get(self, name: str) -> RingNode | None:
         """The node of a name."""
         return next((node for node in self._nodes if node.name == name), None)

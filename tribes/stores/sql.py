@@ -41,6 +41,7 @@ from sqlalchemy.pool import QueuePool
 
 from tribes.errors import ConfigError, StoreConflictError, StoreError
 
+from .idle import storable_idle_s
 from .jdbc import sql_url
 from .protocol import VALUE_MAX_BYTES, Stored, check_size, is_storable_key
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["SQLStore"]
 
 APP_MAX_CHARS: Final = 200
+_REFUSED: Final = "#refused"
 _TRIES: Final = 2
 _PAGE: Final = 1000
 _T = TypeVar("_T")
@@ -106,13 +108,14 @@ class SQLStore:
         timeout_s: int = 10,
         value_max_bytes: int = VALUE_MAX_BYTES,
     ) -> None:
-        if not app or len(app) > APP_MAX_CHARS or "#" in app:
-            raise ConfigError(
-                f"must have 1 to {APP_MAX_CHARS} characters and no '#', found {app!r}", key="app"
-            )
+        if not app or len(app) > APP_MAX_CHARS or _REFUSED in app:
+            what = f"must have 1 to {APP_MAX_CHARS} characters and no {_REFUSED!r}, found {app!r}"
+            raise ConfigError(what, key="app")
         made = sql_url(url, user=user, password=password, driver_name=driver_name)
         self._app = app
-        self._name = f"table {table} of {made.render_as_string(hide_password=True)}"
+        # Parameters of a driver, too, may be passwords.
+        shown = made.set(query={}).render_as_string(hide_password=True)
+        self._name = f"table {table} of {shown}"
         self._value_max_bytes = value_max_bytes
         self._engine = _engine(made, pool_size=pool_size, timeout_s=timeout_s)
         self._pid = os.getpid()
@@ -162,7 +165,7 @@ class SQLStore:
         values = {
             "data": data,
             "valid": "1",
-            "max_inactive": max_inactive_s,
+            "max_inactive": storable_idle_s(max_inactive_s),
             "last_access": last_access_ms,
             "version": version,
         }
@@ -206,7 +209,7 @@ class SQLStore:
         """See `Store.refuse`: the row goes to the application ``<app>#refused``."""
         if not is_storable_key(key):
             return
-        for suffix in ("#refused", f"#refused-{secrets.token_hex(4)}"):
+        for suffix in (_REFUSED, f"{_REFUSED}-{secrets.token_hex(4)}"):
 
             def move(connection: Connection, suffix: str = suffix) -> None:
                 connection.execute(

@@ -1,7 +1,7 @@
 """The tables of our configuration, made of attributes that were read: rules of several attributes.
 
 Which attribute sets which key is data (see the tables). What depends on more than one, or on where
-it stands, is here.
+it stands, is here: in one file, because the rules at the end look at what every element has left.
 """
 
 from __future__ import annotations

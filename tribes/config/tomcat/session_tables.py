@@ -1,5 +1,7 @@
 """Tomcat's attributes of cluster, managers, contexts and what stands around them.
 
+It is long because it is one table: a row an attribute, found where Tomcat's documentation has it.
+
 Sources: tribes-wire §9.1, tomcat-sessions §2 to §13, msm-sessions §3.2.
 """
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tribes.config.options import parse_send_options
+from tribes.config.patterns import compiled
 from tribes.errors import ConfigError
 from tribes.ids import parse_unique_id
 
@@ -107,9 +108,9 @@ def _domain(text: str) -> str:
 
 def _filter(text: str) -> str:
     try:
-        re.compile(text)
-    except re.error as why:
-        raise ValueError(f"is no regular expression of Python: {why}") from None
+        compiled(text, "")
+    except ConfigError as why:
+        raise ValueError(f"Python's are meant: {why.message}") from None
     return text
 
 
