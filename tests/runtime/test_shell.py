@@ -249,6 +249,11 @@ class Stream(Sock):
             self.peer.change()
         return data[:count]
 
+    def recv_into(self, buffer: bytearray) -> int:
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def check_error(self) -> None:
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error))
