@@ -168,8 +168,8 @@ async def test_asynchronous_sends_share_system_calls_and_let_others_run(
             for each in wanted:
                 await a.send(each, options=8)
             others.cancel_scope.cancel()
-        assert passes[0] >= len(wanted) // QUEUED_MAX - 1
-        assert calls[0] <= passes[0] + len(wanted) // QUEUED_MAX
+        assert passes[0] > len(wanted) / QUEUED_MAX / 2
+        assert calls[0] < len(wanted) / 2
         with trio.fail_after(10):
             while len(got) <= len(wanted):  # noqa: ASYNC110 - nothing tells
                 await trio.sleep(0.01)

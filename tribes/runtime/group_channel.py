@@ -481,8 +481,9 @@ class GroupChannel:
         option 8 goes out in the loop's next pass, with others; only some of them let other tasks
         run: each sixteenth, and each that fills 64 KiB.
         """
+        shell = self.shell
         if to is None:
-            targets = self.members
+            targets = shell.core.view.members
         elif isinstance(to, Member):
             targets = (to,)
         else:
@@ -499,7 +500,7 @@ class GroupChannel:
                 f"a listener that handles a message of {source.name} cannot wait until "
                 f"{source.name} has processed an answer: use option 2 or 8"
             )
-        unique_id, faulty = await self.shell.send(targets, bytes(message), flags)
+        unique_id, faulty = await shell.send(targets, bytes(message), flags)
         if faulty:
             raise GroupSendError(faulty)
         return UniqueId(unique_id)

@@ -127,14 +127,19 @@ class Links:
             link.pending.extend(output.chunks)
             self._dirty[link] = None
 
+    @property
+    def has_to_flush(self) -> bool:
+        """Whether :meth:`flush` has something to do."""
+        return bool(self._dirty)
+
     def flush(self) -> bool:
-        """Send what was written since the last call; True: and more was written by that."""
+        """Send what was written since the last call; False: nothing was."""
         if not self._dirty:
             return False
         dirty, self._dirty = self._dirty, {}
         for link in dirty:
             self._flush(link)
-        return bool(self._dirty)
+        return True
 
     def pause(self, number: int) -> None:
         """Do not read a connection."""

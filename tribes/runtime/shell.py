@@ -341,24 +341,21 @@ class Shell:
             changed.set()
 
     def _pump_out(self) -> None:
+        core, channel, links = self.core, self.core.channel, self.links
         self._is_pumping = True
         try:
-            self._perform_all()
-            has_more = self.links.flush()
+            while True:
+                for output in core.take_outputs():
+                    self._perform(output)
+                # Asked first: to take nothing costs the core several times as much as to say so.
+                # And a flush reports bytes as taken, so that more may be written.
+                if not channel.has_outputs and not (links.flush() and self._has_more()):
+                    return
         finally:
             self._is_pumping = False
-        if has_more or self.core.has_outputs:
-            # A flush reported bytes as taken, and more was written.
-            self._pump_out()
 
-    def _perform_all(self) -> None:
-        core = self.core
-        while True:
-            for output in core.take_outputs():
-                self._perform(output)
-            # Asked first: to take nothing costs the core several times as much as to say so.
-            if not core.has_outputs:
-                return
+    def _has_more(self) -> bool:
+        return self.core.channel.has_outputs or self.links.has_to_flush
 
     def _perform(self, output: Output) -> None:
         match output:
@@ -401,7 +398,7 @@ class Shell:
     # Time.
 
     def _arm(self) -> None:
-        deadline = self.core.next_deadline
+        deadline = self.core.channel.timers.next_deadline
         if deadline != self._timer_at:
             self._timer_at = deadline
             if self._timer_scope is not None:
