@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+_wait_readable = trio.lowlevel.wait_readable
+
 _INPUTS = (
     "datagram",
     "link_opened",
@@ -372,7 +374,11 @@ class Net:
         for sock in self.socks:
             sock.change()
 
-    async def wait(self, side: str, sock: Sock) -> None:
+    async def wait(self, side: str, sock: Sock | int) -> None:
+        if isinstance(sock, int):
+            # No socket: a bell, by which other threads wake the loop.
+            await _wait_readable(sock)
+            return
         if sock.is_closed:
             raise ValueError("file descriptor cannot be a negative integer (-1)")
         if side in sock.waiting:
