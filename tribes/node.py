@@ -133,6 +133,7 @@ class NodeCore:
         self.writable = channel.writable
         self.probe_result = channel.probe_result
         self.send = channel.send
+        self.released = channel.released
         self.delivered = channel.delivered
         self.timer = channel.timer
         self.set_keys = channel.set_keys

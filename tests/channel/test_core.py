@@ -125,7 +125,26 @@ def test_send_is_done_when_every_destination_acknowledged() -> None:
     core.link_bytes(10, ACK_FRAME, 0.1)
     assert not [o for o in core.take_outputs() if isinstance(o, TicketDone)]
     core.link_bytes(11, ACK_FRAME, 0.2)
-    assert [o for o in core.take_outputs() if isinstance(o, TicketDone)] == [TicketDone(ticket, {})]
+    assert core.released(ticket) == {}
+    done = TicketDone(ticket, {})
+    assert [o for o in core.take_outputs() if isinstance(o, TicketDone)] == [done]
+
+
+def test_whether_a_send_may_go_on_is_known_before_anything_is_written() -> None:
+    """Of each send by itself, with the members that it has failed for, until it was told."""
+    core = make()
+    heard(core, ONE, TWO)
+    connects = [o for o in core.take_outputs() if isinstance(o, Connect)]
+    for link, connect in enumerate(connects, 10):
+        core.link_opened(link, 0.0, peer=connect.address, attempt=connect.attempt)
+    waiting, _ = core.send((ONE,), b"", 6, 0.0)
+    core.stop(0.0)
+    core.take_outputs()
+    failed, _ = core.send((ONE,), b"", 6, 0.0)
+    assert core.released(waiting) is None
+    assert list(core.released(failed) or {}) == [ONE]
+    core.take_outputs()
+    assert core.released(failed) is None
 
 
 def test_faulty_members_are_exact() -> None:

@@ -277,9 +277,9 @@ add(
 )
 
 
-def _newest(self: Any, member: Member, source: Any) -> None:
+def _newest(self: Any, source: Any) -> None:
     source.waiting.rotate(1)
-    _deliver(self, member, source)
+    _deliver(self, source)
 
 
 _deliver = DeliveryQueue._deliver

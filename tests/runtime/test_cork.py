@@ -1,4 +1,4 @@
-"""Sends that one acknowledgement released are written together, and none is held for long."""
+"""Sends of one pass of the loop are written together, and none is held for long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tribes.config.model import NodeConfig
-from tribes.runtime.cork import Cork
+from tribes.runtime.cork import QUEUED_MAX, QUEUED_MAX_BYTES, Cork
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.link import Link
 
@@ -36,6 +36,11 @@ class Corked:
     def send(self) -> None:
         self.held += 1
         if not self.cork.holds():
+            self.pour()
+
+    def send_asynchronously(self, size: int = 1) -> None:
+        self.held += 1
+        if not self.cork.queued(size):
             self.pour()
 
 
@@ -97,6 +102,94 @@ async def test_nothing_is_held_when_nobody_would_let_it_out() -> None:
     assert corked.poured == [1, 1]
 
 
+async def test_asynchronous_sends_wait_for_the_next_pass(nursery: trio.Nursery) -> None:
+    """Together, and no longer; the ones after it wait anew."""
+    corked = Corked()
+    nursery.start_soon(corked.cork.run)
+    await wait_all_tasks_blocked()
+    for turn in range(2):
+        for _ in range(3):
+            corked.send_asynchronously()
+        assert corked.poured == [3] * turn
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        assert corked.poured == [3] * (turn + 1)
+
+
+async def test_so_many_asynchronous_sends_wait_and_no_more(nursery: trio.Nursery) -> None:
+    """By their number and by their bytes: then others have their turn."""
+    corked = Corked()
+    nursery.start_soon(corked.cork.run)
+    await wait_all_tasks_blocked()
+    for _ in range(2 * QUEUED_MAX):
+        corked.send_asynchronously()
+    assert corked.poured == [QUEUED_MAX, QUEUED_MAX]
+    corked.send_asynchronously(1)
+    corked.send_asynchronously(QUEUED_MAX_BYTES - 1)
+    assert corked.poured == [QUEUED_MAX, QUEUED_MAX, 2]
+
+
+async def test_no_asynchronous_send_waits_when_nobody_would_let_it_out() -> None:
+    corked = Corked()
+    corked.send_asynchronously()
+    assert corked.poured == [1]
+
+
+async def joined(a: GroupChannel, b: GroupChannel) -> None:
+    with trio.fail_after(10):
+        while not (a.members and b.members):  # noqa: ASYNC110 - nothing tells
+            await trio.sleep(0.01)
+
+
+async def test_asynchronous_sends_share_system_calls_and_let_others_run(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a loop that waits for nothing else: all arrive, in order."""
+    calls, passes, got = [0], [0], list[bytes]()
+    wanted = [b"%d" % number for number in range(SENDERS * EACH)]
+    real = Link.send
+
+    def counted(link: Link) -> int | None:
+        calls[0] += a.shell.links.open.get(link.number) is link
+        return real(link)
+
+    async def count() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes[0] += 1
+
+    async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
+        b.add_message_listener(lambda message: got.append(message.message), inline=True)
+        await joined(a, b)
+        await a.send(b"", options=6)
+        monkeypatch.setattr(Link, "send", counted)
+        async with trio.open_nursery() as others:
+            others.start_soon(count)
+            for each in wanted:
+                await a.send(each, options=8)
+            others.cancel_scope.cancel()
+        assert passes[0] > len(wanted) / QUEUED_MAX / 2
+        assert calls[0] < len(wanted) / 2
+        with trio.fail_after(10):
+            while len(got) <= len(wanted):  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
+    assert got[1:] == wanted
+
+
+async def test_an_asynchronous_send_is_left_when_it_is_cancelled(make_config: MakeConfig) -> None:
+    """Also where it would not have let others run; the message goes out."""
+    got = list[bytes]()
+    async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
+        b.add_message_listener(lambda message: got.append(message.message), inline=True)
+        await joined(a, b)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await a.send(b"1", options=8)
+        assert scope.cancelled_caught
+        await a.send(b"2", options=6)
+    assert got == [b"1", b"2"]
+
+
 async def test_concurrent_senders_share_system_calls(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,9 +204,7 @@ async def test_concurrent_senders_share_system_calls(
 
     async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
         b.add_message_listener(lambda message: got.append(message.message), inline=True)
-        with trio.fail_after(10):
-            while not (a.members and b.members):  # noqa: ASYNC110 - nothing tells
-                await trio.sleep(0.01)
+        await joined(a, b)
 
         async def send(number: int) -> None:
             for turn in range(EACH):

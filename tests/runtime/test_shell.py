@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+_wait_readable = trio.lowlevel.wait_readable
+
 _INPUTS = (
     "datagram",
     "link_opened",
@@ -249,6 +251,11 @@ class Stream(Sock):
             self.peer.change()
         return data[:count]
 
+    def recv_into(self, buffer: bytearray) -> int:
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def check_error(self) -> None:
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error))
@@ -367,7 +374,11 @@ class Net:
         for sock in self.socks:
             sock.change()
 
-    async def wait(self, side: str, sock: Sock) -> None:
+    async def wait(self, side: str, sock: Sock | int) -> None:
+        if isinstance(sock, int):
+            # No socket: a bell, by which other threads wake the loop.
+            await _wait_readable(sock)
+            return
         if sock.is_closed:
             raise ValueError("file descriptor cannot be a negative integer (-1)")
         if side in sock.waiting:

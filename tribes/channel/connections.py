@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tribes.channel.outbox import Outbox
     from tribes.channel.receiving import Receiving
     from tribes.channel.roster import Roster
+    from tribes.links.base import LinkEnd
     from tribes.links.challenge import Challenges
     from tribes.links.pool import SenderPool
 
@@ -75,20 +76,19 @@ class Connections:
         self._outbox.now = now
         receiver = self._accepted.receivers.get(link)
         if receiver is None:
+            sender = self._senders.of_link(link)
+            if sender is not None:
+                self._answer(sender, data, now)
+                return
             known = self._accepted.recognise(link, data, now)
             if known is None:
-                self._answer(link, data, now)
+                self._challenges.link_bytes(link, data, now)
                 return
             receiver, data = known
         self._receiving.received(receiver, data, now)
 
-    def _answer(self, link: int, data: bytes, now: float) -> None:
-        """Bytes on a connection that was made here."""
-        if self._challenges.link_bytes(link, data, now):
-            return
-        sender = self._senders.of_link(link)
-        if sender is None:
-            return
+    def _answer(self, sender: LinkEnd, data: bytes, now: float) -> None:
+        """Bytes on a sender's connection."""
         health = self._roster.health
         if self._is_protected and isinstance(sender, OwnSender):
             # Only what could be read is the member's: anybody can write to an open port.

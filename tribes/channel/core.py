@@ -77,8 +77,8 @@ class ChannelCore:
 
     Attributes:
         senders: The queues to the members; to look at.
-        send: See :meth:`Sending.send`; so are ``post`` and the inputs ``link_opened``,
-            ``connect_failed``, ``link_bytes``, ``link_closed`` and ``writable`` of
+        send: See :meth:`Sending.send`; so are ``released``, ``post`` and the inputs
+            ``link_opened``, ``connect_failed``, ``link_bytes``, ``link_closed`` and ``writable`` of
             :class:`Connections`, called without a step in between.
     """
 
@@ -233,6 +233,7 @@ class ChannelCore:
             trail=trail,
         )
         self.send = self._sending.send
+        self.released = self._sending.released
         self.post = self._sending.post
         connections = Connections(
             accepted=self.accepted,
@@ -385,11 +386,15 @@ class ChannelCore:
         again until there are none: what is done with a delivery is acknowledged then, in one
         with its receipt.
         """
-        self.senders.flush(self._outbox.now)
-        is_delivering = any(type(output) is Deliver for output in self._outbox.outputs)
-        if self.accepted.touched and not is_delivering:
-            self.accepted.flush()
-        return self._outbox.take()
+        outbox = self._outbox
+        self.senders.flush(outbox.now)
+        if self.accepted.touched:
+            for output in outbox.outputs:
+                if type(output) is Deliver:
+                    break
+            else:
+                self.accepted.flush()
+        return outbox.take()
 
     # Inputs.
 

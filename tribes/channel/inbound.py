@@ -88,13 +88,15 @@ class Inbound:
             The links that have one to write now.
         """
         self.is_done = True
-        answers, self._answers = self._answers, ()
-        for link, slot in answers:
-            link.answer(slot, ok=not self.has_failed)
         links: list[PlainReceiver | OwnReceiver] = []
-        links += [link for link, _ in answers if isinstance(link, PlainReceiver)]
-        inbox, self._inbox = self._inbox, None
+        if self._answers:
+            answers, self._answers = self._answers, ()
+            for link, slot in answers:
+                link.answer(slot, ok=not self.has_failed)
+            links += [link for link, _ in answers if isinstance(link, PlainReceiver)]
+        inbox = self._inbox
         if inbox is not None:
+            self._inbox = None
             inbox.done(self._position, _FAILED if self.has_failed else None)
             if inbox.receiver is not None:
                 links.append(inbox.receiver)
@@ -130,9 +132,10 @@ class Outcomes:
 
 
 class _Source:
-    __slots__ = ("bytes", "is_busy", "paused", "waiting")
+    __slots__ = ("bytes", "is_busy", "member", "paused", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, member: Member) -> None:
+        self.member = member
         self.waiting: deque[tuple[ChannelData, Inbound]] = deque()
         self.bytes = 0
         self.is_busy = False
@@ -159,8 +162,8 @@ class DeliveryQueue:
         self._emit = emit
         self._finished = finished
         self._sources: dict[Member, _Source] = {}
-        self._ready: deque[Member] = deque()
-        self._under_way: dict[int, tuple[Member, Inbound]] = {}
+        self._ready: deque[_Source] = deque()
+        self._under_way: dict[int, tuple[_Source, Inbound]] = {}
         self._token = 0
         self.delivered = 0
         self.failed = 0
@@ -173,11 +176,11 @@ class DeliveryQueue:
         inbound.pending += 1
         source = self._sources.get(data.source)
         if source is None:
-            source = self._sources[data.source] = _Source()
+            source = self._sources[data.source] = _Source(data.source)
         source.waiting.append((data, inbound))
         source.bytes += len(data.message)
         if not source.is_busy:
-            self._begin(data.source, source)
+            self._begin(source)
         config = self._config
         if (
             link is not None
@@ -207,7 +210,7 @@ class DeliveryQueue:
         under_way = self._under_way.pop(token, None)
         if under_way is None:
             raise LocalProtocolError(f"no delivery {token} is under way")
-        member, inbound = under_way
+        source, inbound = under_way
         self.delivered += 1
         if error is not None:
             self.failed += 1
@@ -215,16 +218,15 @@ class DeliveryQueue:
         inbound.pending -= 1
         if not inbound.pending:
             self._finished(inbound)
-        source = self._sources[member]
-        self._relieve(source)
+        if source.paused:
+            self._relieve(source)
         if source.waiting:
             # Behind the sources that wait for their turn.
-            self._ready.append(member)
+            self._ready.append(source)
         else:
-            del self._sources[member]
+            del self._sources[source.member]
         while self._ready and len(self._under_way) < self._config.max_threads:
-            waiting = self._ready.popleft()
-            self._deliver(waiting, self._sources[waiting])
+            self._deliver(self._ready.popleft())
 
     def link_closed(self, link: PlainReceiver | OwnReceiver) -> None:
         """A connection is gone: nothing to resume."""
@@ -236,23 +238,23 @@ class DeliveryQueue:
         """Messages that wait or are with the listeners."""
         return len(self._under_way) + sum(len(s.waiting) for s in self._sources.values())
 
-    def _begin(self, member: Member, source: _Source) -> None:
+    def _begin(self, source: _Source) -> None:
         source.is_busy = True
         if len(self._under_way) < self._config.max_threads:
-            self._deliver(member, source)
+            self._deliver(source)
         else:
-            self._ready.append(member)
+            self._ready.append(source)
 
-    def _deliver(self, member: Member, source: _Source) -> None:
+    def _deliver(self, source: _Source) -> None:
         data, inbound = source.waiting.popleft()
         source.bytes -= len(data.message)
         self._token += 1
-        self._under_way[self._token] = (member, inbound)
-        self._emit(Deliver(self._token, member, data))
+        self._under_way[self._token] = (source, inbound)
+        self._emit(Deliver(self._token, source.member, data))
 
     def _relieve(self, source: _Source) -> None:
         config = self._config
-        if source.paused and (
+        if (
             len(source.waiting) <= config.pending_max // 2
             and source.bytes <= config.pending_max_bytes // 2
         ):

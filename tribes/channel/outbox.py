@@ -34,7 +34,7 @@ class Outbox:
 
     def emit(self, output: Output) -> None:
         """Append one."""
-        if isinstance(output, Close):
+        if type(output) is Close:
             self._closed(output.link)
         self.outputs.append(output)
 

@@ -106,11 +106,11 @@ class Receiving:
                 for position, body in receiver.feed(data, now):
                     self._own_frame(receiver, position, body, now)
                 self._accepted.touch(receiver)
+                if receiver.news:
+                    self._news(receiver, now)
             else:
                 for body in receiver.feed(data):
                     self._frame(receiver, body, now)
-            if isinstance(receiver, OwnReceiver) and receiver.news:
-                self._news(receiver, now)
             if receiver.broken is not None:
                 raise receiver.broken
         except RemoteProtocolError as error:
@@ -129,13 +129,16 @@ class Receiving:
         inbound = Inbound()
         try:
             data = decode_body(body)
-            if data.source != receiver.source:
+            source = receiver.source
+            assert source is not None, "frames come after START"
+            if data.source.key != source.key:
                 raise RemoteProtocolError("a frame in another member's name")
         except RemoteProtocolError as error:
             inbox.done(position, error)
             raise
         self._statistics.frames_received += 1
-        trail, trace = self._trail, receiver.traces.pop(position, b"") if receiver.traces else b""
+        trail = self._trail
+        trace = receiver.traces.pop(position, b"") if receiver.traces else b""
         if trace and trail is not None:
             with trail.following((trace,)):
                 fields = {"tribes.source": data.source.label}

@@ -151,6 +151,15 @@ class Sending:
         )
         return number, unique_id
 
+    def released(self, number: int) -> dict[Member, Exception] | None:
+        """The members that a send has failed for, if its ``TicketDone`` is among the outputs that
+        nobody has taken yet; else None.
+        """
+        for output in reversed(self._outbox.outputs):
+            if type(output) is TicketDone and output.ticket == number:
+                return output.faulty
+        return None
+
     def post(
         self,
         destinations: Iterable[Member],
@@ -203,11 +212,12 @@ class Sending:
         is_bytes: bool = True,
         trace: bytes = b"",
     ) -> Ticket:
-        unique = dict.fromkeys(destinations)
-        targets = tuple(unique)
+        targets = tuple(destinations)
+        if len(targets) > 1:
+            targets = tuple(dict.fromkeys(targets))
         if not targets:
             raise LocalProtocolError("no destination given")
-        if self._identity.local in unique:
+        if self._identity.local in targets:
             raise LocalProtocolError("a member does not send to itself")
         if options & _DATAGRAM and self._is_protected:
             raise LocalProtocolError(

@@ -101,9 +101,8 @@ class Ticket:
 
     def settle(self, member: Member, error: Exception | None, now: float) -> None:
         """Note the outcome at one destination; a second word on the same one is ignored."""
-        if member not in self._open:
-            return
-        del self._open[member]
+        if self._open.pop(member, self) is self:
+            return  # each has None there
         if error is not None:
             self.faulty[member] = error
         if self._on_each is not None:

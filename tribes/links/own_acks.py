@@ -61,6 +61,10 @@ RUNS_PER_ACK_MAX: Final = 1024
 FAILURES_PER_ACK_MAX: Final = 256
 
 _ACK: Final = struct.Struct(">4sQQ")
+_BARE_ACK: Final = struct.Struct(">4sQQ2x")
+"""One with no runs and no failures: nearly all."""
+_BARE_ACK_BYTES: Final = _BARE_ACK.size
+_ACK_MARK: Final = CONTROL_MARK + b"\x05"
 _ASK: Final = struct.Struct(">4sI16s")
 _TOLD: Final = struct.Struct(">4sIB")
 _BODY_AT: Final = 11
@@ -76,9 +80,9 @@ Failure = tuple[int, str]
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ack:
-    """What a receiver has done.
+    """What a receiver has done. Treat as immutable: it is not frozen for speed only.
 
     Attributes:
         received: It has all positions up to here.
@@ -99,7 +103,9 @@ class Ack:
 
 def encode_ack(ack: Ack) -> bytes:
     """Return the body of an ACK. Reasons must have been through :func:`clip_reason`."""
-    out = bytearray(_ACK.pack(CONTROL_MARK + b"\x05", ack.received, ack.floor))
+    if not ack.early and not ack.failures:
+        return _BARE_ACK.pack(_ACK_MARK, ack.received, ack.floor)
+    out = bytearray(_ACK.pack(_ACK_MARK, ack.received, ack.floor))
     _put_varint(out, len(ack.early))
     at = ack.floor
     for first, last in ack.early:
@@ -123,11 +129,13 @@ def decode_ack(body: bytes) -> Ack:
     Raises:
         RemoteProtocolError: It is none, or contradicts itself.
     """
-    if len(body) < _ACK.size or not body.startswith(CONTROL_MARK + b"\x05"):
+    if len(body) < _ACK.size or not body.startswith(_ACK_MARK):
         raise RemoteProtocolError("not an acknowledgement")
     _, received, floor = _ACK.unpack_from(body)
     if floor > received:
         raise RemoteProtocolError(f"acknowledges {floor} as done and {received} as received")
+    if len(body) == _BARE_ACK_BYTES and body.endswith(b"\0\0"):
+        return Ack(received, floor)
     count, at = _take_varint(body, _ACK.size)
     if count > RUNS_PER_ACK_MAX:
         raise RemoteProtocolError(f"an acknowledgement of {count} runs")

@@ -135,18 +135,23 @@ class Connection:
         Returns:
             Frames that the member would not read, taken out of the outbox.
         """
-        chunks, self._control, self._news = self._control + self._news, [], []
-        written = self._written + sum(map(len, chunks))
+        chunks: list[bytes] = []
+        written = self._written
+        if self._control or self._news:
+            chunks, self._control, self._news = self._control + self._news, [], []
+            written += sum(map(len, chunks))
         limit = self._flushed + _WRITE_WINDOW_BYTES
         items, refused = outbox.next_to_write(chunks, written, limit)
-        if chunks:
-            if self._seal is not None:
-                chunks = [self._seal(b"".join(chunks))]
-            self._write(chunks)
-            if self._seal is not None:
-                # A record is read whole or not at all, so its frames end together.
-                for item in items:
-                    item.end = self._written
+        if not chunks:
+            return refused
+        if self._seal is None:
+            self._written = items[-1].end if items else written
+            self._emit(Write(self.link, chunks))
+        else:
+            self._write([self._seal(b"".join(chunks))])
+            # A record is read whole or not at all, so its frames end together.
+            for item in items:
+                item.end = self._written
         return refused
 
     def flushed(self, total: int) -> None:

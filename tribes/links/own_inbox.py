@@ -184,7 +184,10 @@ class OwnInbox:
         """Yield the acknowledgements that are due, in order; all must be written."""
         untold = self.serial - self._told_serial
         known = (self.received, self._floor)
-        if not untold and known == self._told and not self._early:
+        if not untold and not self._early and not self._early_all:
+            if known != self._told:
+                self._told = known
+                yield Ack(self.received, self._floor)
             return
         if self._early_all:
             early = list(self._between_open())

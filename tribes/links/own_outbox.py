@@ -148,9 +148,9 @@ class Outbox:
     @property
     def has_to_write(self) -> bool:
         """True when something is to be written on the present link, and may be."""
-        if self._again:
-            return True
-        return bool(self._waiting) and self._has_window(self._waiting[0].size)
+        if not self._waiting:
+            return bool(self._again)
+        return bool(self._again) or self._has_window(self._waiting[0].size)
 
     @property
     def counts(self) -> tuple[int, int, int]:

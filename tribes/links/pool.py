@@ -149,7 +149,7 @@ class SenderPool:
         sender = self._senders.get(member) or self.get(member, now)
         is_live = frame.is_live
         if sender.has_room(len(frame.data), is_live=is_live) and (
-            is_live or member not in self._blocked
+            is_live or not self._blocked or member not in self._blocked
         ):
             sender.enqueue(frame, now)
             return True
@@ -320,6 +320,8 @@ class SenderPool:
 
     def flush(self, now: float) -> None:
         """Let every sender write what was queued since the last call, in one piece each."""
+        if not (self.awake or self._blocked or self._full):
+            return
         while True:
             while self.awake:
                 awake, self.awake[:] = self.awake[:], []

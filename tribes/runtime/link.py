@@ -96,7 +96,9 @@ class Link:
     def _send_plain(self) -> int:
         data = self._joined()
         count = self.sock.send(data)
-        self.pending = [data[count:]] if count < len(data) else []
+        self.pending.clear()
+        if count < len(data):
+            self.pending.append(data[count:])
         self.sent += count
         return count
 

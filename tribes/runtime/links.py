@@ -78,6 +78,9 @@ class Links:
         self._before_loss = before_loss
         self._dirty: dict[Link, None] = {}
         self._nursery: trio.Nursery | None = None
+        # All readers share it: to have `recv` make so large an object for each read costs several
+        # times the read itself, since memory of that size comes from the system and goes back.
+        self._buffer = bytearray(_READ_BYTES)
 
     # Life.
 
@@ -124,12 +127,19 @@ class Links:
             link.pending.extend(output.chunks)
             self._dirty[link] = None
 
+    @property
+    def has_to_flush(self) -> bool:
+        """Whether :meth:`flush` has something to do."""
+        return bool(self._dirty)
+
     def flush(self) -> bool:
-        """Send what was written since the last call; True: and more was written by that."""
+        """Send what was written since the last call; False: nothing was."""
+        if not self._dirty:
+            return False
         dirty, self._dirty = self._dirty, {}
         for link in dirty:
             self._flush(link)
-        return bool(self._dirty)
+        return True
 
     def pause(self, number: int) -> None:
         """Do not read a connection."""
@@ -243,7 +253,7 @@ class Links:
                     # It may have been closed meanwhile.
                     continue
                 await trio.lowlevel.wait_readable(link.sock)
-                data = link.sock.recv(_READ_BYTES)
+                count = link.sock.recv_into(self._buffer)
             except BlockingIOError:
                 continue
             except trio.ClosedResourceError:
@@ -251,8 +261,9 @@ class Links:
             except OSError as error:
                 why = error
                 break
-            if not data:
+            if not count:
                 break
+            data = bytes(memoryview(self._buffer)[:count])
             if self.tls is not None:
                 try:
                     data, is_ended = self._decrypt(link, data)

@@ -27,6 +27,7 @@ from tribes.runtime.discovery import HostNames, run_service
 from tribes.runtime.links import Links
 from tribes.runtime.sockets import udp_socket
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
+from tribes.wire.options import SendOptions
 from tribes.wire.outputs import (
     Close,
     Connect,
@@ -59,6 +60,7 @@ __all__ = ["Listeners", "Shell"]
 log = structlog.get_logger("tribes")
 
 _DATAGRAMS_AT_ONCE = 64
+_ASYNC: Final = int(SendOptions.ASYNCHRONOUS)
 
 
 class Listeners(Protocol):
@@ -146,7 +148,7 @@ class Shell:
         self._cork = Cork(self.pump)
         self.bell: Final = Bell()
         self._is_abandoned = False
-        self._changed = trio.Event()
+        self._changed: trio.Event | None = None  # made when somebody waits: hardly ever
 
     # Life.
 
@@ -257,6 +259,8 @@ class Shell:
 
     async def changed(self) -> None:
         """Wait for the next input."""
+        if self._changed is None:
+            self._changed = trio.Event()
         await self._changed.wait()
 
     # Inputs from this process.
@@ -287,6 +291,7 @@ class Shell:
     ) -> tuple[bytes, dict[Member, Exception]]:
         """Send and wait for what the options promise; returns id and faulty members.
 
+        Of asynchronous sends only some let other tasks run, see :mod:`tribes.runtime.cork`.
         Cancelling is safe: the message may still arrive, and its outcome is dropped.
         """
         if self._tracing is None:
@@ -295,6 +300,13 @@ class Shell:
             number, unique_id = self.core.send(
                 destinations, payload, options, self.now(), trace=self._tracing.present()
             )
+        if options & _ASYNC and (faulty := self.core.released(number)) is not None:
+            if self._cork.queued(len(payload)):
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                self.pump()
+                await trio.lowlevel.checkpoint()
+            return unique_id, faulty
         waiter = self._tickets[number] = _Waiter()
         if not self._cork.holds():
             self.pump()
@@ -324,21 +336,26 @@ class Shell:
         # Once for all commits that have ended, in whatever came of this input.
         self.core.wake_waiters()
         self._arm()
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        if self._changed is not None:
+            changed, self._changed = self._changed, None
+            changed.set()
 
     def _pump_out(self) -> None:
+        core, channel, links = self.core, self.core.channel, self.links
         self._is_pumping = True
         try:
-            while outputs := self.core.take_outputs():
-                for output in outputs:
+            while True:
+                for output in core.take_outputs():
                     self._perform(output)
-            has_more = self.links.flush()
+                # Asked first: to take nothing costs the core several times as much as to say so.
+                # And a flush reports bytes as taken, so that more may be written.
+                if not channel.has_outputs and not (links.flush() and self._has_more()):
+                    return
         finally:
             self._is_pumping = False
-        if has_more or self.core.has_outputs:
-            # A flush reported bytes as taken, and more was written.
-            self._pump_out()
+
+    def _has_more(self) -> bool:
+        return self.core.channel.has_outputs or self.links.has_to_flush
 
     def _perform(self, output: Output) -> None:
         match output:
@@ -381,7 +398,7 @@ class Shell:
     # Time.
 
     def _arm(self) -> None:
-        deadline = self.core.next_deadline
+        deadline = self.core.channel.timers.next_deadline
         if deadline != self._timer_at:
             self._timer_at = deadline
             if self._timer_scope is not None:
