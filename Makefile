@@ -10,7 +10,7 @@ TARGET ?= plain
 SECONDS ?= 60
 MEMBERS ?= 10
 ROUNDS ?= 20
-WORKERS ?= 3
+WORKERS ?= 4
 CONSTRAINTS ?=
 ROW ?=
 ARGS ?=
@@ -58,7 +58,7 @@ $(READY): pyproject.toml
 demo: $(READY)  ## start NODES=3 nodes with a web page each, from port BASE_PORT=8080 up
 	@$(BIN)/tribes demo --nodes $(NODES) --base-port $(BASE_PORT)
 
-test: $(READY)  ## run the whole test suite in WORKERS=3 processes (ARGS='-k frame -x' go to pytest)
+test: $(READY)  ## run the whole test suite in WORKERS=4 processes (ARGS='-k frame -x' go to pytest)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: lint types layers vectors  ## run everything quick: before each commit
