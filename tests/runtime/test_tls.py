@@ -197,6 +197,8 @@ def test_sessions_are_replicated_end_to_end(make_config: MakeConfig, make_tls: F
         wait_until(lambda: len(a.member_names) == 2 and len(b.member_names) == 2)
         assert a.wait_joined(10)
         assert b.wait_joined(10)
+        # A member that has not said yet that it has the application gets no commit.
+        wait_until(lambda: len(a.manager("shop").copies_on) == 1)
         session = a.manager("shop").create()
         session["cart"] = ["book"] * 1000
         assert a.commit(session).missing == {}

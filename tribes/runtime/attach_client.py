@@ -59,7 +59,8 @@ WELCOME_S: Final = 5.0
 """The node answers HELLO within that, or it hangs."""
 UNSENT_MAX_BYTES: Final = 64 * 1024 * 1024
 """What the node does not read; then the connection is given up."""
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024
+"""`recv` makes an object of that size first: larger ones come from the system and go back to it."""
 TICK_S: Final = 1.0
 """How late the thread may notice that a question's time is over; so nobody wakes it for that."""
 BACKSTOP_S: Final = 0.5
