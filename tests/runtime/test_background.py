@@ -107,6 +107,26 @@ def test_a_send_while_a_failed_node_ends_is_refused(
         node.stop()
 
 
+def test_a_node_that_is_not_to_run_without_the_others_sessions_says_why_it_ended(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `terminate_on_start_failure` its process learns of it, each time it asks."""
+
+    async def fail(channel: GroupChannel) -> bool:
+        raise ChannelError("the members did not say what they hold")
+
+    monkeypatch.setattr(GroupChannel, "await_joined", fail)
+    node = BackgroundNode(make_config("a", contexts=("app",)))
+    node.start()
+    try:
+        for _ in range(2):
+            with pytest.raises(ChannelError, match="what they hold"):
+                node.wait_joined(20)
+        until(lambda: not node.is_running)
+    finally:
+        node.stop()
+
+
 def test_settings_that_cannot_work_are_told_by_start(make_config: MakeConfig) -> None:
     """The error of the background thread is raised where start was called."""
     config = msgspec.structs.replace(

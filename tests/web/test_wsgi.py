@@ -20,8 +20,9 @@ import structlog
 
 from tests.web.nodes import Node, make_node, until
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, ReceiverConfig
-from tribes.errors import ConfigError, LocalProtocolError, SessionError
+from tribes.errors import ChannelError, ConfigError, LocalProtocolError, SessionError
 from tribes.runtime.background import BackgroundNode
+from tribes.runtime.group_channel import GroupChannel
 from tribes.web.cookies import CookieSettings
 from tribes.web.wsgi import SESSION, SessionMiddleware
 
@@ -462,6 +463,26 @@ def test_node_that_fails_to_start_fails_every_request_whatever_it_was() -> None:
         lengths.append(len(caught.traceback))
     # Requests do not leave their frames in the error.
     assert lengths[1] == lengths[2]
+
+
+def test_node_that_is_to_end_without_the_others_sessions_fails_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`terminate_on_start_failure`: nobody is served from a memory that has nothing."""
+
+    async def fail(channel: GroupChannel) -> bool:
+        raise ChannelError("the members did not say what they hold")
+
+    monkeypatch.setattr(GroupChannel, "await_joined", fail)
+    node = make_node()
+    middleware = SessionMiddleware(count, node)
+    try:
+        for _ in range(3):
+            with pytest.raises(ChannelError, match="what they hold"):
+                serve(middleware)
+            until(lambda: not node.is_running)
+    finally:
+        node.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")

@@ -29,7 +29,7 @@ from weakref import WeakSet
 import structlog
 import trio
 
-from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
+from tribes.errors import ChannelClosedError, ChannelError, ConfigError, LocalProtocolError
 from tribes.runtime.crossing import call_in_run, send_from_outside
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.hosts import refuse_uwsgi_without, successor_wait_s
@@ -228,6 +228,8 @@ class BackgroundNode:
             timeout: Seconds; None: as long as the state transfer may take.
 
         Raises:
+            ChannelError: It cannot have them, and a manager's settings say that the node must then
+                not run (``terminate_on_start_failure``): it has ended.
             LocalProtocolError: It would block an event loop.
         """
         if not self.joined.done():
@@ -457,11 +459,18 @@ class BackgroundNode:
         try:
             trio.run(self._main, run)
         except BaseException as error:
-            if not run.started.done():
-                run.started.set_exception(_single(error))
+            why = _single(error)
+            has_started = run.started.done()
+            if not has_started:
+                run.started.set_exception(why)
             else:
                 log.critical("background node died", exc_info=error)
-            if not run.joined.done():
+            if run.joined.done():
+                return
+            if has_started and isinstance(why, ChannelError):
+                # It is not to run without the others' sessions (terminate_on_start_failure).
+                run.joined.set_exception(why)
+            else:
                 run.joined.set_result(False)
         finally:
             run.is_over = True

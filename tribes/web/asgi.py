@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import (
+    ChannelError,
     ConfigError,
     SessionLockTimeoutError,
     SessionNotReplicatedError,
     StoreError,
+    TribesError,
 )
 from tribes.manager.request_line import RequestLine
 from tribes.web.binding import SessionBinding, Tracking
@@ -197,7 +199,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_ending = False
-        refusal: ConfigError | None = None
+        refusal: TribesError | None = None
 
         async def receive_and_start() -> Message:
             nonlocal is_ending, refusal
@@ -205,7 +207,7 @@ class SessionMiddleware:
             if message["type"] == "lifespan.startup":
                 try:
                     await self.binding.life.ajoin()
-                except ConfigError as why:
+                except (ConfigError, ChannelError) as why:
                     # From an error alone uvicorn concludes that there is no lifespan, and serves.
                     refusal = why
                     is_ending = True
@@ -225,7 +227,7 @@ class SessionMiddleware:
 
         try:
             await self.app(scope, receive_and_start, send_and_stop)
-        except ConfigError as why:
+        except TribesError as why:
             if why is not refusal:
                 raise
         finally:

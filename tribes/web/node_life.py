@@ -7,12 +7,14 @@ first request of a process starts the node, and waits with those that come meanw
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast, final
 
 import structlog
 
-from tribes.errors import ConfigError, LocalProtocolError
+from tribes.errors import ChannelError, ConfigError, LocalProtocolError
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.native import ChannelTask
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop
@@ -71,6 +73,7 @@ class NodeLife:
         Raises:
             ConfigError: The node cannot start; like any other error of its start raised for every
                 request.
+            ChannelError: It has ended, see ``wait_joined``; raised for every request.
             LocalProtocolError: It would block an event loop.
         """
         # A channel has no call that blocks.
@@ -79,7 +82,9 @@ class NodeLife:
             return
         refuse_in_event_loop("await node.await_joined()")
         self._start(node)
-        self._joined(is_complete=node.wait_joined())
+        with self._noting_refusal():
+            is_complete = node.wait_joined()
+        self._joined(is_complete=is_complete)
 
     async def ajoin(self) -> None:
         """The same in a task of asyncio or trio."""
@@ -92,7 +97,9 @@ class NodeLife:
             return
         else:
             await in_thread(partial(self._start, node))
-        self._joined(is_complete=await node.await_joined())
+        with self._noting_refusal():
+            is_complete = await node.await_joined()
+        self._joined(is_complete=is_complete)
 
     async def aleave(self) -> None:
         """Stop the node if the adapter has started it."""
@@ -110,6 +117,15 @@ class NodeLife:
             # Without the frames of the requests that it was raised for before.
             raise self._refusal.with_traceback(None)
         return self.manager.revive is None and node.was_started and not node.is_running
+
+    @contextmanager
+    def _noting_refusal(self) -> Iterator[None]:
+        """A node that ended because it has not the others' sessions serves no later request."""
+        try:
+            yield
+        except ChannelError as why:
+            self._refusal = why
+            raise
 
     def _start(self, node: NodeHandle | LocalSessions) -> None:
         if node.was_started or self.manager.revive is not None:
