@@ -92,7 +92,9 @@ class Nodes:
         self.command: tuple[str, ...] = ("-m", "tribes", "demo-node")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._asker = ThreadPoolExecutor(1, initializer=place.enter)
-        self._http = httpx.Client(timeout=REQUEST_S, trust_env=False)
+        # Shorter than the server keeps a connection: it would close one in the middle of a request.
+        limits = httpx.Limits(keepalive_expiry=2.0)
+        self._http = httpx.Client(timeout=REQUEST_S, trust_env=False, limits=limits)
 
     def start(self, *names: str) -> None:
         """Start nodes and wait until each serves, which is after it has joined."""

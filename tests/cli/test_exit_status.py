@@ -34,7 +34,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 def table() -> dict[str, set[int]]:
     """The codes beside 0 by command."""
-    section = GUIDE.read_text().split("## Exit status")[1].split("\n# ")[0]
+    section = GUIDE.read_text().split("## Exit status")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `([a-z ]+)` \|(.*)\|$", section, re.MULTILINE)
     return {
         name: {at for at, cell in enumerate(cells.split("|"), 1) if cell.strip()}

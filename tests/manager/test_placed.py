@@ -29,7 +29,7 @@ def test_a_part_that_was_given_away_and_visited_is_not_served_before_it_is_here_
     """A member gives all it has, its requests still use the sessions, and it is to have them back:
     until everybody has heard of that, it holds nothing yet, and asks those who do.
     """
-    world = World(71)
+    world = World(72)
     nodes = start(world, "abcd")
     giver, hung = nodes[0], nodes[3]
     keys = [put(nodes[i % 4], n=i) for i in range(60)]

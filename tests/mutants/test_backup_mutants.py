@@ -99,14 +99,14 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         PlaceBook,
         "has_followed",
         lambda self, part: False,
-        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(209),
+        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(200),
     ),
     (
         "who owned an empty part first and who follows count what was lost",
         PlaceBook,
         "is_claimed",
         lambda self, part: False,
-        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(210),
+        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(211),
     ),
     (
         "lost writes of visitors are not counted",

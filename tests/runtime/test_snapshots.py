@@ -206,7 +206,7 @@ def test_each_context_has_its_file(tmp_path: Path) -> None:
     """Whatever the contexts are called."""
     pathname = str(tmp_path / "a-{context}.sessions")
     files = Snapshots(pathname)
-    names = ("shop", "localhost#/shop", "", "%", "../up", "{context}")
+    names = ("shop", "localhost#/shop", "%", "../up", "{context}")
     config, sessions = make(*names, pathname=pathname)
     ids = {name: write(sessions.manager(name), name) for name in names}
     for name in names:

@@ -47,7 +47,10 @@ class Cluster:
     def __init__(self, nodes: Nodes, copies: int = 1) -> None:
         self.nodes = nodes
         self.copies = copies
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
+        # Shorter than the server keeps a connection: it would close one in the middle of a request.
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=200, keepalive_expiry=2.0
+        )
         self._http = httpx.Client(timeout=REQUEST_S, trust_env=False, limits=limits)
         self._workers = ThreadPoolExecutor(WORKERS, initializer=nodes.place.enter)
 
