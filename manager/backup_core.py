@@ -92,14 +92,22 @@ class PlacedReceipts(Drain):
     placed: PlacedCore
 
     def lacking(self) -> list[Lacking]:
-        """Which parts nobody else has confirmed to have whole."""
-        placed, manager = self.placed, self._manager
-        if not placed.is_draining or placed.is_drained:
+        """Which parts nobody else has confirmed to have whole, and what was changed on visits."""
+        placed, context = self.placed, self._manager.context
+        if not placed.is_draining:
             return []
-        held = placed.held
-        live = sum(manager.table.live_in[number] for number in held)
-        count = len(held) * PER_PART
-        return [Lacking(manager.context, "*", count, live, "not all who should have it do")]
+        found = []
+        if not placed.is_drained:
+            held = placed.held
+            live = sum(self._manager.table.live_in[number] for number in held)
+            why = "not all who should have it do"
+            found.append(Lacking(context, "*", len(held) * PER_PART, live, why))
+        owing = [p for p in placed.parts.values() if not (p.is_held or p.is_idle)]
+        if owing:
+            changed = sum(part.changes for part in owing)
+            why = "not all who hold it have what was changed here"
+            found.append(Lacking(context, "*", len(owing) * PER_PART, changed, why))
+        return found
 
 
 class BackupReplicator(Replicator):

@@ -345,6 +345,11 @@ class PartReplicator(Replicator):
         return self.repair.is_quiet and not self._homeless and not self._losses
 
     @property
+    def changes(self) -> int:
+        """How many sessions have changed here lately that do not lie here."""
+        return len(self._changed.keys() | self._homeless.keys())
+
+    @property
     def has_visits(self) -> bool:
         """True when something has changed here lately that does not lie here."""
         return bool(self._changed)

@@ -57,6 +57,33 @@ def test_a_part_that_was_given_away_and_visited_is_not_served_before_it_is_here_
     assert taken & {part_of(key) for key in mine}
 
 
+def test_a_drain_that_ends_too_soon_names_what_was_changed_on_visits() -> None:
+    """It has given its parts away; of a session that lies elsewhere it has made the last change,
+    and those that hold it cannot be reached.
+    """
+    world = World(73)
+    nodes = start(world, "abc")
+    keys = [put(nodes[i % 3], n=i) for i in range(30)]
+    visitor = nodes[2]
+    core(visitor).placed.book.set_weight(0)
+    world.run(10)
+    assert not core(visitor).placed.held
+    session = find(visitor, keys[0])
+    assert session is not None
+    for holder in nodes[:2]:
+        world.cut(visitor, holder)
+    session["n"] = 100
+    manager(visitor).commit(session)
+    visitor.drain()
+    world.run(3.5)  # as long as the first attempt may take
+    assert not visitor.core.is_drained
+    [lacking] = visitor.core.sessions.drain_report().lacking
+    assert (lacking.context, lacking.member, lacking.sessions) == ("app", "*", 1)
+    world.heal()
+    assert world.run_until(world.now + 10, lambda: visitor.core.is_drained)
+    assert visitor.core.sessions.drain_report().is_complete
+
+
 def test_a_visitor_pays_a_holder_whatever_it_owes() -> None:
     """More sessions than are remembered of a member with all of them: who visits compares nothing,
     so the holder gets what was changed, and the visitor has nothing left to bring.
