@@ -25,6 +25,7 @@ from tribes.config.managers import MANAGER_KINDS, ManagerConfig, PersistentConfi
 from tribes.config.model import MembershipConfig, NodeConfig
 from tribes.config.options import parse_send_options
 from tribes.config.stores import SQLStoreConfig
+from tribes.config.typed import mismatch_of
 from tribes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,17 +44,6 @@ __all__ = [
 
 _CONFIG_MAX_BYTES: Final = 1024 * 1024
 _XML: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s|\xc2\xa0)*<")
-
-_TYPES_SAID: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
-_TYPES: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "a text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "null": "nothing",
-}
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -259,18 +249,8 @@ def _record(named: Mapping[str, Any], kind: type[_T], path: str, source: str) ->
     try:
         return msgspec.convert(named, kind)
     except msgspec.ValidationError as why:
-        text, _, place = str(why).partition(" - at `$")
-        key = (path + place.removesuffix("`")).removeprefix(".")
-        raise ConfigError(_TYPES_SAID.sub(_in_words, text), key=key, source=source) from None
-
-
-def _in_words(said: re.Match[str]) -> str:
-    """What should be there and what is, without the names of Python and JSON."""
-    wanted, found = (
-        " or ".join(_TYPES.get(name, name) for name in names.split(" | "))
-        for names in said.groups()
-    )
-    return f"must be {wanted}, found {found}"
+        text, place = mismatch_of(why)
+        raise ConfigError(text, key=(path + place).removeprefix("."), source=source) from None
 
 
 def _renamed(

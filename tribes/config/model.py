@@ -39,6 +39,7 @@ from tribes.config.managers import (
     waits_for_members,
 )
 from tribes.config.recorder import RecorderConfig, check_recorder
+from tribes.config.typed import check_types
 from tribes.config.valves import (
     SSO_CONTEXT,
     CrawlerConfig,
@@ -234,6 +235,7 @@ def check_values(config: NodeConfig) -> None:
     Raises:
         ConfigError: Names the key, what was found and what to write instead.
     """
+    check_types(config)
     check_bounds(config)
     check_channel(config.channel)
     check_pathname(config)
@@ -281,6 +283,7 @@ def check_managers(config: NodeConfig) -> None:
     Raises:
         ConfigError: Names the key, what was found and what to write instead.
     """
+    check_types(config)
     managers: dict[str, ManagerConfig] = {"manager": config.manager}
     _check_names(config)
     for name, context in config.context.items():
