@@ -37,6 +37,7 @@ async def test_they_see_each_other_with_domain_and_payload(java_group: OpenGroup
             assert (seen.payload, seen.domain) == (b"java-1", b"shop")
             late = await group.java("java-2")
             await late.expect("ADDED python-1@till")
+            await late.expect("ADDED java-1@shop")
             await until(lambda: len(channel.members) == 2)
             assert sorted((await late.ask("members", "MEMBERS")).split()[1:]) == [
                 "java-1@shop",
