@@ -74,7 +74,7 @@ class _Presence(Transfer):
         return 0
 
     def _look(self, now: float) -> None:
-        if self.is_joined or now < self._started + self._join_window:
+        if self.is_joined or not self._may_end(now):
             return
         core = self.core
         if not core.placed.knows_all and now < self._started + core.start_timeout_s:

@@ -97,6 +97,8 @@ class SessionGroup:
             if known is not None:
                 # Adopted because others run it; now it is run in earnest.
                 known.stop()
+        for replicator in new:
+            replicator.transfer.has_met_all = self._has_met_all
         self.replicators.update({each.manager.context: each for each in new})
         if not self._is_running or not (new or removed):
             return
@@ -160,8 +162,17 @@ class SessionGroup:
         """
         return not (self._strangers and self.replicators)
 
+    def _has_met_all(self) -> bool:
+        return not self._strangers
+
     def _forget_silent(self, now: float) -> None:
-        self._strangers = {m: until for m, until in self._strangers.items() if until > now}
+        for member in [m for m, until in self._strangers.items() if until <= now]:
+            self._is_no_stranger(member, now)
+
+    def _is_no_stranger(self, member: Member, now: float) -> None:
+        if self._strangers.pop(member, None) is not None and not self._strangers:
+            for replicator in list(self.replicators.values()):
+                replicator.transfer.met_all(now)
 
     @property
     def is_last(self) -> bool:
@@ -207,12 +218,12 @@ class SessionGroup:
             self._connect(member, now)
         elif change.kind is ChangeKind.REMOVED:
             self._contexts.pop(member, None)
-            self._strangers.pop(member, None)
             self._draining.pop(member, None)
             for replicator in list(self.replicators.values()):
                 replicator.locks.gone(member, change.reason, now)
                 replicator.peer_down(member, now)
                 replicator.peer_lost(now)
+            self._is_no_stranger(member, now)
 
     def suspicion(self, member: Member, is_suspected: bool, now: float) -> None:
         """A member stopped answering, or answers again."""
@@ -321,7 +332,6 @@ class SessionGroup:
     def _on_hello(self, source: Member, hello: Hello, now: float) -> None:
         # A hello may overtake the heartbeat that makes its sender a member here.
         self._contexts[source] = hello.contexts
-        self._strangers.pop(source, None)
         if len(self._contexts) > 2 * CONTEXTS_MAX:
             self._forget_strangers()
         if not self._channel.has_member(source):
@@ -334,6 +344,8 @@ class SessionGroup:
                 if context in hello.contexts and not replicator.manager.is_part:
                     replicator.peer_forgot(source, now)
         self._connect(source, now)
+        # After that: who is asked for what it has is waited for.
+        self._is_no_stranger(source, now)
         if self._is_retired:
             self._tell_draining(source, now)
 

@@ -55,6 +55,12 @@ if TYPE_CHECKING:
 __all__ = ["Done", "Transfer", "TransferStatistics"]
 
 Done = Callable[[Exception | None, float], None]
+
+
+def _always() -> bool:
+    return True
+
+
 """Told how a comparison ended, and when."""
 
 COMPARE_S: Final = 5.0
@@ -240,6 +246,8 @@ class Transfer:
         self._started = 0.0
         self._deadline = inf
         self._timer: Timer | None = None
+        self.has_met_all: Callable[[], bool] = _always
+        """Whether every member that is known has said, or had the time to, what it has."""
 
     # Life.
 
@@ -578,6 +586,14 @@ class Transfer:
         elif not self.is_joined:
             self._channel.timers.at(self._deadline, self._late)
 
+    def met_all(self, now: float) -> None:
+        """Every member has said by now what it has, or nobody waits for that any longer."""
+        self._look(now)
+
+    def _may_end(self, now: float) -> bool:
+        """Whether nobody is to be expected any more that could have sessions."""
+        return now >= self._started + self._join_window and self.has_met_all()
+
     def _look(self, now: float) -> None:
         if self.is_joined and self.is_complete:
             return
@@ -588,7 +604,7 @@ class Transfer:
             return
         if now >= self._deadline:
             self.is_complete = not is_waiting
-        elif is_waiting or now < self._started + self._join_window:
+        elif is_waiting or not self._may_end(now):
             return
         self.is_joined = True
         if not self.is_complete:

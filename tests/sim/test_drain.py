@@ -245,9 +245,14 @@ def test_newcomer_is_told_who_drains_and_gives_its_receipt_too() -> None:
 
 
 def _later(
-    node: SimNode, call: Callable[..., None], member: Member, now: float, **how: Any
+    node: SimNode,
+    call: Callable[..., None],
+    seconds: float,
+    member: Member,
+    now: float,
+    **how: Any,
 ) -> None:
-    node.core.channel.timers.at(now + 0.2, lambda then: call(member, then, **how))
+    node.core.channel.timers.at(now + seconds, lambda then: call(member, then, **how))
 
 
 @pytest.mark.parametrize("start_nodes", [start, backup_nodes.start])
@@ -263,12 +268,27 @@ def test_member_that_has_not_said_yet_what_it_runs_may_be_an_heir(
     assert world.run_until(world.now + 10, lambda: not (a.core.view.members or b.core.view.members))
     session_id, _ = write(a, 1)
     world.run(0.1)
-    monkeypatch.setattr(b.core.sessions, "_hello", partial(_later, b, b.core.sessions._hello))
+    monkeypatch.setattr(b.core.sessions, "_hello", partial(_later, b, b.core.sessions._hello, 0.2))
     world.heal()
     assert world.run_until(world.now + 5, lambda: bool(a.core.view.members))
     drain(world, a)
     a.stop()
     world.run(1)
+    assert read(b, session_id) == 1
+
+
+def test_node_has_not_joined_before_the_members_that_it_sees_have_said_what_they_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They could have sessions, also when they are slow to say so: as one that takes what it has
+    for all would, a node that has joined answers that there is no such session.
+    """
+    world = World(16)
+    [a] = start(world, "a")
+    session_id, _ = write(a, 1)
+    monkeypatch.setattr(a.core.sessions, "_hello", partial(_later, a, a.core.sessions._hello, 2.0))
+    b = world.start("b", a.config)
+    assert world.run_until(world.now + 10, lambda: b.core.is_joined)
     assert read(b, session_id) == 1
 
 
