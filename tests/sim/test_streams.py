@@ -121,6 +121,22 @@ def test_half_open_is_found_out_by_the_next_bytes() -> None:
     assert texts(b) == [b"x"]
 
 
+def test_half_open_while_an_answer_was_lost_is_found_out_by_the_next_bytes() -> None:
+    """What the other one was about to send again went with the connection; its reset does not."""
+    world = World(17)
+    a, b = start(world, "ab")
+    world.cut(b, a)
+    a.send(b"x", [b], 2)
+    world.run(0.5)  # the acknowledgement is on its way again and again
+    assert texts(b) == [b"x"]
+    world.half_open(a, b)
+    world.heal()
+    ticket = a.send(b"y", [b], 6)
+    world.run(2)
+    assert a.done[ticket] == {}
+    assert texts(b)[-1] == b"y"
+
+
 @pytest.mark.parametrize("how", ["flip", "truncate", "oversize"])
 def test_spoilt_piece_differs_and_does_no_harm(how: str) -> None:
     """It arrives spoilt; the next message arrives whole."""

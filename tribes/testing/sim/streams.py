@@ -397,6 +397,7 @@ class Streams:
         end.pending.clear()
         end.flight.clear()
         end.epoch += 1
+        end.is_stalled = False  # else the reset that answers the other one never leaves
         end.inbox.clear()
         end.inbox_bytes = 0
         end.inbox.append(Mark.RST)
