@@ -27,6 +27,8 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from tests.standstill import standstill
+
 ROUNDS = int(os.environ.get("TRIBES_CHAOS_ROUNDS", "1"))
 """How often each plan is repeated on the same cluster."""
 
@@ -195,6 +197,11 @@ class Op:
     session_id: str = ""
     error: str = ""
 
+    @property
+    def waited_s(self) -> float:
+        """How long it took, but for the time in which the process of the users stood still."""
+        return self.end - self.begin - standstill().between(self.begin, self.end)
+
 
 @dataclass
 class User:
@@ -238,6 +245,7 @@ class Load:
     """Threads of users that go on counting until told to end."""
 
     def __init__(self, nodes: Nodes, users: int, targets: Sequence[str], threads: int = 4) -> None:
+        standstill()
         self.users = [User(list(targets), turn=i) for i in range(users)]
         self._nodes = nodes
         self._stop = threading.Event()

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.standstill import Stopwatch
 from tribes.channel.outputs import Event, MemberRemoved
 from tribes.config.model import (
     ChannelConfig,
@@ -175,11 +176,11 @@ def watcher() -> Iterator[Watcher]:
 
 def until(condition: Callable[[], object], seconds: float = 20) -> float:
     """Wait for something in other processes, which tell nobody; returns the seconds it took."""
-    begin = time.monotonic()
+    watch, end = Stopwatch(), time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < begin + seconds, "it did not happen"
+        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.002)
-    return time.monotonic() - begin
+    return watch.seconds
 
 
 def test_children_that_end_do_not_disturb_the_parent(watcher: Watcher) -> None:

@@ -333,20 +333,23 @@ async def test_every_timeout_is_kept_to_a_tenth(
 ) -> None:
     """None ends early, and none more than a tenth late."""
     took: dict[str, float] = {}
-    worst = [0.0]
 
     async def measure(case: Case) -> None:
         took[case.__name__] = await case()
 
-    with trio.fail_after(30):
-        async with trio.open_nursery() as watched:
-            watched.start_soon(lateness, worst)
-            async with trio.open_nursery() as nursery:
-                for case in Timeouts(make_config, make_tls, monkeypatch).cases:
-                    nursery.start_soon(measure, case)
-            watched.cancel_scope.cancel()
+    # A limit that is put off by half of the value says nothing: once more, when that was so.
+    for _ in range(5):
+        worst = [0.0]
+        with trio.fail_after(30):
+            async with trio.open_nursery() as watched:
+                watched.start_soon(lateness, worst)
+                async with trio.open_nursery() as nursery:
+                    for case in Timeouts(make_config, make_tls, monkeypatch).cases:
+                        nursery.start_soon(measure, case)
+                watched.cancel_scope.cancel()
+        if worst[0] < VALUE_S / 2:
+            break
     limit = VALUE_S * 1.1 + worst[0]
     wrong = {n: round(s, 3) for n, s in took.items() if not VALUE_S - 0.01 <= s <= limit}
     assert wrong == {}, f"and this process was late by {worst[0]:.3f} s"
-    # Or the limit says nothing.
     assert worst[0] < VALUE_S / 2

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from tests.standstill import Stopwatch
 from tribes import LocalSessions, MemcachedConfig
 from tribes.manager.memcached import MemcachedManager
 from tribes.web.wsgi import SessionMiddleware
@@ -62,12 +63,13 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 @dataclass
 class Page:
-    """An answer."""
+    """An answer; `seconds` by the clock, `waited_s` without those in which we stood still."""
 
     status: int
     text: str
     cookie: str | None
     seconds: float
+    waited_s: float
     headers: list[tuple[str, str]]
 
     @property
@@ -141,19 +143,19 @@ class Browser:
             answer[:] = [int(status.split()[0]), headers]
             return lambda data: None
 
-        began = time.perf_counter()
+        began, watch = time.perf_counter(), Stopwatch()
         body = where.web(environ, start_response)
         data = b"".join(body)
         close = getattr(body, "close", None)
         if close is not None:
             close()
-        seconds = time.perf_counter() - began
+        seconds, waited_s = time.perf_counter() - began, watch.seconds
         cookie = None
         for name, value in answer[1]:
             if name == "Set-Cookie":
                 cookie = value.split(";")[0].partition("=")[2]
                 self.cookie = cookie
-        return Page(answer[0], data.decode(), cookie, seconds, answer[1])
+        return Page(answer[0], data.decode(), cookie, seconds, waited_s, answer[1])
 
     def post(self, where: Instance, path: str) -> Page:
         return self.get(where, path, "POST")

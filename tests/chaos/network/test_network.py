@@ -52,7 +52,7 @@ def _heal(nodes: Any, load: Any, figure: Any) -> None:
 
 
 def _longest(ops: Any) -> float:
-    longest: float = max(op.end - op.begin for op in ops)
+    longest: float = max(op.waited_s for op in ops)
     return longest
 
 
