@@ -266,10 +266,14 @@ class BackupReplicator(Replicator):
             self._draining.pop(member, None)
             self.locks.members(self._targets, now)
             self.expiry.peer_down(member, now)
+            held = self.placed.book.held_by(member)
             self.placed.member_down(member, now)
             self.seeks.member_down(member, now)
             if not is_orderly:
                 self._bring_lately_given(member, now)
+            elif not self.placed.book.weight:
+                # It had no heir in this member, and perhaps saw no other one.
+                self._bring([key for key in self._cached if part_of(key) in held], now)
 
     def peer_forgot(self, member: Member, now: float) -> None:
         """A member had taken this node for gone."""

@@ -46,6 +46,9 @@ class SessionGroup:
         adopt: Makes the replicator of a context that only others run, so that this node holds
             copies of it; None: it does not.
         wakes: Gets the event loops whose tasks' commits have ended.
+
+    Attributes:
+        is_retired: The members are told that this node is about to leave.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class SessionGroup:
         self._strangers: dict[Member, float] = {}
         """Members that have not said yet which contexts they have, and until when they may."""
         self._draining: dict[Member, None] = {}
-        self._is_retired = False
+        self.is_retired = False
         self._is_running = False
         self._wakes = wakes
 
@@ -138,9 +141,9 @@ class SessionGroup:
         It goes on answering requests: what it commits waits for the others, and none of them waits
         for it.
         """
-        if self._is_retired:
+        if self.is_retired:
             return
-        self._is_retired = True
+        self.is_retired = True
         for replicator in list(self.replicators.values()):
             replicator.retire()
         for member in self._contexts:
@@ -346,7 +349,7 @@ class SessionGroup:
         self._connect(source, now)
         # After that: who is asked for what it has is waited for.
         self._is_no_stranger(source, now)
-        if self._is_retired:
+        if self.is_retired:
             self._tell_draining(source, now)
 
     def _forget_strangers(self) -> None:
@@ -381,7 +384,7 @@ class SessionGroup:
             self._lay_off(member, now)
 
     def _adopt_new(self, contexts: list[str], now: float) -> None:
-        if self._adopt is None or self._is_retired:
+        if self._adopt is None or self.is_retired:
             return
         for context in contexts:
             if context not in self.replicators and len(self.replicators) < CONTEXTS_MAX:

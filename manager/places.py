@@ -138,6 +138,12 @@ class PlaceBook:
         """Return the others that get every change of a part."""
         return [member for member, peer in self.peers.items() if peer.places.states[part]]
 
+    def held_by(self, member: Member) -> frozenset[int]:
+        """Return the parts that another member holds, as it said last."""
+        peer = self.peers.get(member)
+        states = () if peer is None else peer.places.states
+        return frozenset(part for part, state in enumerate(states) if state)
+
     def donors(self, part: int) -> list[Member]:
         """Return the others that have all of a part, the owner first."""
         order = self.order(part)

@@ -4,6 +4,8 @@ is written while parts move; and what becomes of the sessions when all leave.
 
 from __future__ import annotations
 
+import pytest
+
 from tests.sim.backup_nodes import (
     bystanders,
     config,
@@ -194,3 +196,30 @@ def test_nobody_is_an_heir_where_all_drain() -> None:
     for node in nodes:
         assert node.core.sessions.is_last
         assert node.core.sessions.drain_report().is_complete
+
+
+@pytest.mark.parametrize("is_written", [False, True], ids=["read", "written"])
+def test_who_leaves_without_an_heir_has_one_in_who_used_its_sessions(is_written: bool) -> None:
+    """B and C do not see each other. B leaves while A, which sees both, is about to leave: B has
+    nobody to give to, and A has a copy of what was used there, for which C is the heir.
+    """
+    world = World(75)
+    a, b, c = start(world, "abc")
+    world.cut(b, c, both=True)
+    assert world.run_until(20, lambda: c.core.local not in b.core.view.members)
+    assert world.run_until(20, lambda: b.core.local not in c.core.view.members)
+    a.drain()
+    assert world.run_until(world.now + 20, lambda: a.core.is_drained)
+    key = put(a if is_written else b, n=1)
+    assert bystanders([a, b], key) == [a]
+    session = find(a, key)
+    assert session is not None
+    b.drain()
+    assert world.run_until(world.now + 3, lambda: b.core.is_drained)
+    b.stop()
+    world.run(1)
+    assert a.core.is_drained
+    a.stop()
+    session = find(c, key)
+    assert session is not None
+    assert session["n"] == 1

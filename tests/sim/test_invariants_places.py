@@ -11,6 +11,7 @@ from tribes.config.model import NodeConfig
 from tribes.manager.placed_messages import PlaceState
 from tribes.manager.placement import part_of
 from tribes.testing.backup_checks import check_places, is_whole
+from tribes.testing.drain_checks import DrainedCopies
 from tribes.testing.lock_checks import check_locks, check_locks_over
 from tribes.testing.sim import SimNode, World
 
@@ -93,3 +94,23 @@ def test_a_lock_that_two_have_and_one_that_is_left_are_seen() -> None:
     ask.is_granted, ask.until = True, nodes[1].clock.monotonic() + 1
     (seen,) = check_locks(world, nodes)
     assert (seen.invariant, seen.witness) == ("lock held twice", ("a#1", "b#1"))
+
+
+def test_who_is_drained_has_left_all_with_one_that_stays() -> None:
+    """Where all are about to go, nobody is an heir: then nothing is asked of them."""
+    world = World(9)
+    nodes = start(world, "abc")
+    key = put(nodes[0], a=1)
+    leaving = holders(nodes, key)[0]
+    others = [node for node in nodes if node is not leaving]
+    some = DrainedCopies(leaving, is_placed=True)
+    assert some.missing(world) == []
+    for node in others:
+        if key in manager(node).table:
+            manager(node).table.drop(key, record_of(node, key))
+    assert [each.invariant for each in some.missing(world)] == ["drained copies"]
+    others[0].drain()
+    one_stays = DrainedCopies(leaving, is_placed=True)
+    assert [each.invariant for each in one_stays.missing(world)] == ["drained copies"]
+    others[1].drain()
+    assert DrainedCopies(leaving, is_placed=True).missing(world) == []

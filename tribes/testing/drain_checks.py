@@ -36,7 +36,19 @@ class DrainedCopies:
         records = ((key, table.get(key)) for key in table.keys())  # noqa: SIM118 - no mapping
         self._records = {key: record for key, record in records if record is not None}
         self._is_placed = is_placed
-        self._targets = {m.unique_id for m in node.core.sessions.replicators[context].targets}
+        targets = {m.unique_id for m in node.core.sessions.replicators[context].targets}
+        self._targets = targets - self._leaving(node.world) if is_placed else targets
+
+    @property
+    def has_heirs(self) -> bool:
+        """Whether it knew anybody who was to get what it had, if that does not lie on all."""
+        return bool(self._targets) or not self._is_placed
+
+    @staticmethod
+    def _leaving(world: World) -> set[bytes]:
+        """Nodes that are about to go themselves: no heirs (DESIGN §5.5)."""
+        live = [node for node in world.nodes.values() if node.is_alive]
+        return {n.core.local.unique_id for n in live if n.core.sessions.is_retired}
 
     def missing(self, world: World) -> list[Violation]:
         """Compare with the tables of the nodes that run now.

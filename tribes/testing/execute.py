@@ -359,10 +359,10 @@ class _Run:
 
     def watch_drained(self, node: SimNode) -> None:
         """A node says that it may go: what it has must be with its targets, or on the last way."""
-        if node.core.view.members:
+        copies = DrainedCopies(node, is_placed=self.is_placed)
+        if node.core.view.members and copies.has_heirs:
             # One that sees nobody has given its sessions to nobody.
             self.history.state.setdefault("drained", set()).add(incarnation(node))
-        copies = DrainedCopies(node, is_placed=self.is_placed)
         if self.plan.send_options & _ACKED == _ACKED & ~_ASYNC:
             self._found += copies.missing(self.world)
         else:
