@@ -134,6 +134,8 @@ def test_a_heartbeat_with_an_impossible_port_is_counted_as_malformed(port: int) 
             shell.core.datagram(data, ("127.0.0.1", 1), shell.now())
             shell.pump()
             await trio.sleep(0.2)
+            assert shell.core.channel.membership.statistics.malformed == 1
+            assert not channel.members
 
     trio.run(main)
 
