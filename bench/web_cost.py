@@ -40,7 +40,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.servers.caches import cache_servers  # noqa: E402 - the path first
-from tests.web.nodes import free_tcp_port, free_udp_port, until  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
+from tests.web.nodes import free_tcp_port, free_udp_port  # noqa: E402
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CONNECTIONS = (1, 8)
@@ -141,7 +142,7 @@ class Server:
                     return False
 
             try:
-                until(answers, START_S)
+                wait_until(answers, START_S)
             except AssertionError as why:
                 why.add_note(f"{self.framework}/{self.sessions} does not answer")
                 raise
@@ -153,7 +154,7 @@ class Server:
                     assert sent.text == "2", "the session is not kept"
                 self.cookies.append("; ".join(f"{k}={v}" for k, v in http.cookies.items()))
             if self.sessions.startswith("ours"):
-                until(lambda: http.get("/members").text == "1", START_S)
+                wait_until(lambda: http.get("/members").text == "1", START_S)
 
     def cpu_s(self) -> float:
         """Processor time of the server and its workers so far, without the other member's."""

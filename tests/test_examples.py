@@ -18,7 +18,8 @@ import pytest
 
 from tests.servers.caches import CacheServer, cache_servers
 from tests.servers.test_attached_servers import Host
-from tests.web.nodes import free_tcp_port, free_udp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_tcp_port, free_udp_port
 
 if TYPE_CHECKING:
     from tests.conftest import Needs
@@ -69,7 +70,7 @@ class Instances:
                     start_new_session=True,
                 )
             )
-        until(lambda: self.visit(port), 30)
+        wait_until(lambda: self.visit(port), 30)
         return port
 
     def visit(self, port: int, cookie: str = "") -> httpx.Response | None:
@@ -132,7 +133,7 @@ def test_session_survives_the_process_that_made_it(instances: Instances) -> None
         visits += 2
         return answers[1] is not None and answers[1].text == f"visit {visits}"
 
-    until(is_shared)
+    wait_until(is_shared)
     last = instances.visit(one, cookie)
     assert last is not None
     assert last.text == f"visit {visits + 1}"

@@ -24,7 +24,8 @@ import pytest
 import yaml
 
 from tests.runtime.test_discovery import DnsServer
-from tests.web.nodes import free_tcp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_tcp_port
 from tribes.config import check_config, load_config
 
 FOLDER = Path(__file__).parent.parent / "examples" / "kubernetes"
@@ -201,13 +202,13 @@ def test_pods_find_each_other_and_a_session_outlives_the_rollout(
     link_port = free_tcp_port()
     pods = [Pod(tmp_path / name, name, key, link_port, dns_port) for name in ("one", "two")]
     try:
-        until(lambda: all(pod.is_ready() for pod in pods), 30)
+        wait_until(lambda: all(pod.is_ready() for pod in pods), 30)
         one, two = pods
         first = one.get("/")
         assert first is not None
         cookie = first.headers["set-cookie"].partition(";")[0]
         assert first.text == "visit 1"
-        until(lambda: "member added" in two.log.read_text(), 20)
+        wait_until(lambda: "member added" in two.log.read_text(), 20)
 
         visits = 1
 
@@ -217,7 +218,7 @@ def test_pods_find_each_other_and_a_session_outlives_the_rollout(
             visits += 2
             return answers[1] is not None and answers[1].text == f"visit {visits}"
 
-        until(is_shared)
+        wait_until(is_shared)
         begin = time.monotonic()
         one.process.send_signal(signal.SIGTERM)
         assert one.process.wait(40) == 0, one.log.read_text()

@@ -17,7 +17,7 @@ import redis
 from tests.balancers.stand import Stand, User
 from tests.servers.caches import cache_servers
 from tests.snippets import DOCS, blocks, run
-from tests.web.nodes import until
+from tests.waiting import wait_until
 from tribes.config import check_config, config_from, read_config_bytes
 from tribes.config.managers import ManagerConfig
 
@@ -63,7 +63,7 @@ def test_the_tutorial_from_the_first_visit_to_a_killed_process(
         user.visit(stand.http, stand.ports[first])
         assert user.visits == 11
         stand.kill(third)
-        until(lambda: user.visit(stand.http, stand.port).status_code == 200)
+        wait_until(lambda: user.visit(stand.http, stand.port).status_code == 200)
 
 
 GROUP = """\

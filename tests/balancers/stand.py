@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tests.web.nodes import free_tcp_port, free_udp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_tcp_port, free_udp_port
 
 if TYPE_CHECKING:
     from tests.conftest import Needs
@@ -63,7 +64,7 @@ class Stand:
         """Start one more balancer, of another kind than the others; the port that it answers at."""
         port = port or free_tcp_port()
         self.balancers.append(self._start_balancer(EXAMPLES / configuration, port))
-        until(lambda: self._answers(port))
+        wait_until(lambda: self._answers(port))
         return port
 
     def begin(self, name: str) -> None:
@@ -84,7 +85,7 @@ class Stand:
             )
 
     def wait_ready(self, name: str) -> None:
-        until(lambda: self._answers(self.ports[name]), 30)
+        wait_until(lambda: self._answers(self.ports[name]), 30)
 
     def kill(self, name: str) -> None:
         """End one at once."""
@@ -241,7 +242,7 @@ class Load:
     def go_on(self, requests: int = 100) -> None:
         """Wait until so many more were answered."""
         goal = self.requests + requests
-        until(lambda: self.requests >= goal, 30)
+        wait_until(lambda: self.requests >= goal, 30)
 
     def _run(self, users: list[User]) -> None:
         with httpx.Client(timeout=10, trust_env=False) as http:

@@ -22,6 +22,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from tests.waiting import until
 from tribes.cli import demo as demo_module
 from tribes.cli import demo_control, demo_nodes
 from tribes.cli.demo import Demo, NodeSpec, demo_node, node_command, run_demo
@@ -66,12 +67,6 @@ class Running:
         [found] = [node for node in self.demo.status()["nodes"] if node["name"] == name]
         assert isinstance(found, dict)
         return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(LIMIT_S):
-        while not condition():  # noqa: ASYNC110  (a process can't set an event here)
-            await trio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from tests.servers.tomcat_jars import compile_beside, missing_jars
+from tests.waiting import until
 from tribes import ChannelConfig, GroupChannel, MembershipConfig, NodeConfig, ReceiverConfig
 
 if TYPE_CHECKING:
@@ -218,15 +219,6 @@ class Heard:
         self.messages.remove(found[0])
         assert found[0].message == content(number, size)
         return found[0]
-
-
-async def until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
-    """Wait for something that another process causes."""
-    with trio.move_on_after(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for is in another process
-            await trio.sleep(0.01)
-        return
-    pytest.fail(f"not so within {seconds:g} s")
 
 
 @asynccontextmanager

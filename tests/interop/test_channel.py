@@ -15,8 +15,8 @@ from tests.interop.conftest import (
     content,
     free_port,
     python_member,
-    until,
 )
+from tests.waiting import until
 from tribes import GroupSendError, MemberRemoved, RemoteProcessError
 
 OPTIONS = (0, 2, 6, 8)

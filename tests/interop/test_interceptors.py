@@ -17,8 +17,8 @@ from tests.interop.conftest import (
     OpenGroup,
     content,
     python_member,
-    until,
 )
+from tests.waiting import until
 from tribes import GroupChannel, SenderConfig
 
 OPTIONS: Final = (0, 2, 6, 8)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.conftest import OpenGroup, content, number_of, python_member, until
+from tests.interop.conftest import OpenGroup, content, number_of, python_member
+from tests.waiting import until
 from tribes import NoRpcChannelError, RpcChannel, RpcMode
 
 if TYPE_CHECKING:

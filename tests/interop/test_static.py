@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.interop.conftest import Group, OpenGroup, content, free_port, python_member, until
+from tests.interop.conftest import Group, OpenGroup, content, free_port, python_member
+from tests.waiting import until
 from tribes import MemberRemoved
 from tribes.config.model import StaticMemberConfig
 

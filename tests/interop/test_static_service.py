@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.interop.conftest import free_port, python_member, until
+from tests.interop.conftest import free_port, python_member
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.interop.conftest import OpenGroup

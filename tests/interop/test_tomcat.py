@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.interop.conftest import OpenGroup, free_port, python_member, until
+from tests.interop.conftest import OpenGroup, free_port, python_member
+from tests.waiting import until
 from tribes.config import load_config
 
 GUIDE = Path(__file__).parents[2] / "docs" / "tomcat.md"

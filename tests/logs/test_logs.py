@@ -12,7 +12,7 @@ import structlog
 
 from tests.logs.events import GUIDE, events, table
 from tests.runtime.conftest import make_config
-from tests.runtime.test_replicated_map import until
+from tests.waiting import until
 from tribes.cli.logs import REPEATS_MAX, Repeats, set_up_logging
 from tribes.runtime.group_channel import GroupChannel
 

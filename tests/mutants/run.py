@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from typing import TYPE_CHECKING
 
+from tests import waiting
 from tests.mutants.mutants import MUTANTS, Mutant
-from tests.web import nodes
 from tribes.channel.outbox import Outbox
 from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
@@ -141,12 +141,12 @@ def _test_outcome(mutant: Mutant, test: Callable[[], object], *, sound: bool) ->
 @contextmanager
 def _impatient() -> Iterator[None]:
     """Let tests of nodes with threads give up sooner: most broken builds are found by a wait."""
-    usual = nodes.until.__defaults__
-    nodes.until.__defaults__ = (IMPATIENT_S,)
+    usual = waiting.wait_until.__defaults__
+    waiting.wait_until.__defaults__ = (IMPATIENT_S,)
     try:
         yield
     finally:
-        nodes.until.__defaults__ = usual
+        waiting.wait_until.__defaults__ = usual
 
 
 @contextmanager

@@ -19,7 +19,8 @@ import trio
 
 from tests.runtime.attach_host import Host, settings
 from tests.standstill import Stopwatch
-from tests.web.nodes import make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import make_node
 from tribes import AttachedNode, BackgroundNode, MergedCounter, NodeConfig, open_node
 from tribes.config.valves import SingleSignOnConfig
 from tribes.errors import (
@@ -266,15 +267,15 @@ def test_worker_says_that_its_node_is_gone_and_comes_back_by_itself(
     session_id = make(node, a=1)
     session = node.manager("app").find(session_id)
     host.stop()
-    until(lambda: not node.is_ready)
+    wait_until(lambda: not node.is_ready)
     with pytest.raises(SessionUnreachableError, match=r"node\.sock"):
-        until(lambda: node.manager("app").find(session_id) is None)
+        wait_until(lambda: node.manager("app").find(session_id) is None)
     session["a"] = 2
     with pytest.raises(SessionNotReplicatedError, match="nobody serves it"):
         node.commit(session)
     again = Host(host.config)
     try:
-        until(lambda: node.is_ready)
+        wait_until(lambda: node.is_ready)
         assert node.manager("app").find(session_id) is None  # it was the only member
         make(node, b=1)
     finally:
@@ -293,8 +294,8 @@ def test_commit_that_can_be_refused_no_more_is_logged(
     held = binding.open(())
     held["cart"] = 1
     host.stop()
-    until(lambda: not node.is_ready)
-    until(lambda: "node is gone" in capfd.readouterr().out)
+    wait_until(lambda: not node.is_ready)
+    wait_until(lambda: "node is gone" in capfd.readouterr().out)
     binding.commit(held, can_refuse=False)
     out = capfd.readouterr().out
     assert "session changes not stored" in out
@@ -417,7 +418,7 @@ def test_hostile_client_costs_itself_its_connection(
         pass
     assert value(node, session_id, "a") == 1
     assert node.client.connections == 1
-    until(lambda: len(host.service.lines) == 1)
+    wait_until(lambda: len(host.service.lines) == 1)
 
 
 def test_a_fault_of_ours_costs_one_worker_its_connection(
@@ -540,8 +541,8 @@ def test_sessions_of_two_hosts_are_one_group(path: str, attach: Any) -> None:
     other.start()
     try:
         node = attach(config)
-        until(lambda: len(host.channel.view.members) == 1)
-        until(lambda: host.channel.sessions.manager("app").copies_on == ("other",))
+        wait_until(lambda: len(host.channel.view.members) == 1)
+        wait_until(lambda: host.channel.sessions.manager("app").copies_on == ("other",))
         session = node.manager("app").create()
         session["a"] = 1
         assert node.commit(session).acked == ("other",)

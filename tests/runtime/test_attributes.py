@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.waiting import wait_until
 from tribes.config.managers import AttributesConfig, ContextConfig
 from tribes.config.model import NodeConfig
 from tribes.errors import AttributeNotEncodableError, LocalProtocolError
 from tribes.runtime.attributes import ApplicationAttributes
 from tribes.runtime.background import BackgroundNode
 
-from .test_replicated_map import running, wait_until
+from .test_replicated_map import running
 
 MakeConfig = Callable[..., NodeConfig]
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from tests.web.nodes import until
+from tests.waiting import wait_until
 from tribes.config.managers import StandardConfig
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, ChannelError, ConfigError, LocalProtocolError
@@ -70,7 +70,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_does(
     assert began.wait(20)
     stopping = threading.Thread(target=node.stop)
     stopping.start()
-    until(lambda: node._run is not None and node._run.is_over)
+    wait_until(lambda: node._run is not None and node._run.is_over)
     go_on.set()
     stopping.join(10)
     assert not stopping.is_alive()
@@ -122,7 +122,7 @@ def test_a_node_that_is_not_to_run_without_the_others_sessions_says_why_it_ended
         for _ in range(2):
             with pytest.raises(ChannelError, match="what they hold"):
                 node.wait_joined(20)
-        until(lambda: not node.is_running)
+        wait_until(lambda: not node.is_running)
     finally:
         node.stop()
 

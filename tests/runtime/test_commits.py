@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.waiting import wait_until
 from tribes.config.model import NodeConfig
 from tribes.errors import (
     ChannelClosedError,
@@ -32,15 +33,6 @@ if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
 
 MakeConfig = Callable[..., NodeConfig]
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    never = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        never.wait(0.005)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from tests.waiting import wait_until
 from tribes.config.managers import (
     BackupConfig,
     ContextConfig,
@@ -29,7 +30,7 @@ from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.parts import Sessions
 from tribes.web.freshness import bring
 
-from .test_replicated_map import running, wait_until
+from .test_replicated_map import running
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,6 +19,7 @@ import pytest
 import trio
 import trustme
 
+from tests.waiting import until
 from tribes.config.model import (
     DnsConfig,
     KubernetesConfig,
@@ -144,9 +145,9 @@ async def test_members_meet_by_a_dns_name_without_multicast(
         first = await channel("a", 1)
         port = first.local.port
         second, third = await channel("b", port), await channel("c", port)
-        await _until(lambda: [len(c.members) for c in (first, second, third)] == [2, 2, 2])
+        await until(lambda: [len(c.members) for c in (first, second, third)] == [2, 2, 2])
         server.answers = False
-        await _until(lambda: any(event.name == "discovery failed" for event in events), 20)
+        await until(lambda: any(event.name == "discovery failed" for event in events), 20)
         assert [len(c.members) for c in (first, second, third)] == [2, 2, 2]
         nursery.cancel_scope.cancel()
 
@@ -454,7 +455,7 @@ async def test_members_meet_by_kubernetes_without_multicast(
         second = await nursery.start(
             _run, GroupChannel(_named(make_config("b"), kubernetes=service))
         )
-        await _until(lambda: [m.label for m in first.members + second.members] == ["b", "a"])
+        await until(lambda: [m.label for m in first.members + second.members] == ["b", "a"])
         nursery.cancel_scope.cancel()
 
 
@@ -473,9 +474,3 @@ async def _run(
     async with channel:
         task_status.started(channel)
         await trio.sleep_forever()
-
-
-async def _until(condition: Callable[[], bool], within: float = 10.0) -> None:
-    with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(0.01)

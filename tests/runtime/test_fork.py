@@ -13,13 +13,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.standstill import Stopwatch
+from tests.waiting import wait_until
 from tribes.channel.outputs import Event, MemberRemoved
 from tribes.config.model import (
     ChannelConfig,
@@ -174,15 +173,6 @@ def watcher() -> Iterator[Watcher]:
         made.stop()
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> float:
-    """Wait for something in other processes, which tell nobody; returns the seconds it took."""
-    watch, end = Stopwatch(), time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
-    return watch.seconds
-
-
 def test_children_that_end_do_not_disturb_the_parent(watcher: Watcher) -> None:
     """At once, by an exception, or with everything that runs at exit: no connection is touched."""
     [said] = watcher.run("""
@@ -310,7 +300,7 @@ time.sleep(60)
         assert child["inet"] == []
         assert len(watcher.node.view.members) == 1
         process.kill()
-        assert until(lambda: not watcher.node.view.members) <= 1.0
+        assert wait_until(lambda: not watcher.node.view.members) <= 1.0
         assert watcher.removals == ["crashed"]
         os.kill(child["child"], 0)
         with socket.socket() as sock:
@@ -493,7 +483,7 @@ trio.run(main)
     ]
     assert said[3] == {"acked": ["watcher"]}
     assert all(each["forked"] for each in said[:3])
-    until(lambda: watcher.removals == ["left"], 5)
+    wait_until(lambda: watcher.removals == ["left"], 5)
 
 
 def test_fork_waits_for_a_socket_that_is_being_opened() -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from tests.standstill import Stopwatch
+from tests.waiting import until
 from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
 from tribes.channel.tickets import Outgoing
 from tribes.config.model import NodeConfig
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
 
 MakeConfig = Callable[..., NodeConfig]
-
-
-async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
-    with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(0.005)
 
 
 async def together(*channels: GroupChannel) -> None:

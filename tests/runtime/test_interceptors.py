@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.runtime.test_group_channel import together, until
+from tests.runtime.test_group_channel import together
+from tests.waiting import until
 from tribes.channel.outputs import MemberRemoved
 from tribes.config.model import NodeConfig
 from tribes.errors import ConfigError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.waiting import until, wait_until
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
 from tribes.runtime.background import BackgroundNode
@@ -42,12 +42,6 @@ def write(path: Path, *keys: GroupKey) -> str:
     with os.fdopen(descriptor, "w") as file:
         file.write("# ours\n" + "".join(key.to_text() + "\n" for key in keys))
     return str(path)
-
-
-async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
-    with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(0.005)
 
 
 async def test_members_with_the_same_file_talk_and_others_do_not(
@@ -129,14 +123,6 @@ def test_a_background_node_takes_keys_from_any_thread(
         b.stop()
     with pytest.raises(ChannelClosedError):
         a.set_keys(KeyRing([ONE]))
-
-
-def wait_until(condition: Callable[[], bool], within: float = 5.0) -> None:
-    # Two nodes in threads of their own: neither tells this one what it knows of the other.
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 async def test_without_a_key_none_can_be_set(make_config: MakeConfig) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 import trio
 
+from tests.waiting import wait_until
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, LocalProtocolError, MapFullError
 from tribes.maps.placement import EntryKind
@@ -18,15 +18,6 @@ from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.lazy_map import LazyReplicatedMap
 
 MakeConfig = Callable[..., NodeConfig]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError(f"waited {seconds} s")
 
 
 @contextmanager

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from tests.waiting import until
 from tribes.config.model import NodeConfig
 from tribes.errors import LocalProtocolError
 from tribes.runtime.group_channel import GroupChannel
-
-from .test_replicated_map import until
 
 if TYPE_CHECKING:
     from tribes.runtime.lifecycle import LifecycleEvent

@@ -14,8 +14,8 @@ from tests.runtime.test_shell import (
     Net,
     replace_network,
     together,
-    until,
 )
+from tests.waiting import until, wait_until
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -255,15 +255,6 @@ class Full:
         return self.inbox.waited, self.inbox.overflowed
 
 
-def until_true(condition: Callable[[], object]) -> None:
-    never = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        never.wait(0.005)
-    raise AssertionError("it did not happen")
-
-
 def test_thread_is_held_back_until_the_channel_has_caught_up() -> None:
     """Its change then has room, and nothing has to be sent from the table."""
     full = Full()
@@ -271,7 +262,7 @@ def test_thread_is_held_back_until_the_channel_has_caught_up() -> None:
     overflowed = full.inbox.overflowed
     thread = threading.Thread(target=full.committer.commit, args=(session,))
     thread.start()
-    until_true(lambda: full.inbox.waited == 1)
+    wait_until(lambda: full.inbox.waited == 1)
     assert full.manager.find(session.id) is None
     full.inbox.take()
     thread.join(10)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import trio
 
+from tests.waiting import until, wait_until
 from tribes.config.model import NodeConfig
 from tribes.errors import LocalProtocolError
 from tribes.manager.values import ValueCodec
@@ -21,21 +21,6 @@ from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.replicated_map import ReplicatedMap
 
 MakeConfig = Callable[..., NodeConfig]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(0.005)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.005)
-    raise AssertionError("waited 5 s")
 
 
 @contextmanager

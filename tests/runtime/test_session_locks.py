@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tribes.errors import LocalProtocolError, SessionLockTimeoutError
 from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.waiters import ThreadWaiter
@@ -47,7 +48,7 @@ def test_threads_run_one_at_a_time_in_the_order_in_which_they_asked() -> None:
             lock.release()
 
         threads += run_threads(request)
-        until(lambda n=number: manager.locks_waited == n + 1)  # type: ignore[misc]
+        wait_until(lambda n=number: manager.locks_waited == n + 1)  # type: ignore[misc]
     assert not log
     first.release()
     for thread in threads:
@@ -260,7 +261,7 @@ def group() -> Iterator[list[BackgroundNode]]:
     try:
         for node in nodes:
             assert node.wait_joined(20)
-            until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
+            wait_until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
         yield nodes
     finally:
         for node in nodes:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tribes.runtime.waiters import ThreadWaiter
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def pair(**settings: Any) -> tuple[BackgroundNode, BackgroundNode]:
     for node in (a, b):
         node.start()
         node.wait_joined()
-    until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
+    wait_until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
     return a, b
 
 
@@ -57,7 +58,7 @@ def test_listeners_on_real_replicas_are_told_and_a_stop_evicts_only() -> None:
     a.manager("app").add_listener(evicted)
     try:
         session_id = write(a)
-        until(lambda: heard.log == ["added x 1"])
+        wait_until(lambda: heard.log == ["added x 1"])
         a.stop()
         assert evicted.log == ["added x 1", "evicted shutdown"]
         assert b.manager("app").find(session_id) is not None
@@ -76,7 +77,7 @@ def test_a_stop_can_end_all_sessions_on_all_members() -> None:
         ids = [write(a), write(b)]
         a.stop()
         assert told.log.count("destroyed shutdown") == 2
-        until(lambda: [b.manager("app").find(each) for each in ids] == [None, None])
+        wait_until(lambda: [b.manager("app").find(each) for each in ids] == [None, None])
     finally:
         a.stop()
         b.stop()

@@ -19,6 +19,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.waiting import until
 from tribes.config.model import (
     ChannelConfig,
     MembershipConfig,
@@ -480,12 +481,6 @@ def channel(
         ),
     )
     return GroupChannel(config, watch=watch, drain_timeout=drain_timeout)
-
-
-async def until(condition: Callable[[], bool], within: float = 60.0, every: float = 0.01) -> None:
-    with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(every)
 
 
 async def together(*channels: GroupChannel) -> None:

@@ -16,8 +16,9 @@ import pytest
 import trio
 import trustme
 
-from tests.runtime.test_keys import until, wait_until, with_channel
+from tests.runtime.test_keys import with_channel
 from tests.standstill import Stopwatch
+from tests.waiting import until, wait_until
 from tribes.channel.outputs import LinkRejected
 from tribes.config.model import NodeConfig, StaticMemberConfig, TlsConfig
 from tribes.errors import ConfigError, LocalProtocolError

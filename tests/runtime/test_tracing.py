@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
-from tests.runtime.test_replicated_map import until
+from tests.waiting import until
 from tribes.channel.trail import Trail
 from tribes.config.recorder import RecorderConfig
 from tribes.errors import ConfigError, RemoteProtocolError

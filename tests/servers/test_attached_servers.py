@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from tests.servers.test_web_servers import ROOT, Server, User
-from tests.web.nodes import free_udp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class Host:
         ready = self.log().count("joined ")
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
-        until(lambda: self.log().count("joined ") > ready)
+        wait_until(lambda: self.log().count("joined ") > ready)
 
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
@@ -84,7 +85,7 @@ class Site:
     def start(self, command: str) -> Server:
         self.there.start()
         self.here.start()
-        until(lambda: "member added" in self.there.log())
+        wait_until(lambda: "member added" in self.there.log())
         log = self._folder / "server.log"
         self.server = Server(command, self.group_port, log, TRIBES_ATTACH=self.here.socket)
         self.server.wait_ready()
@@ -199,12 +200,12 @@ def test_node_that_goes_and_comes_back_loses_no_session(
     server = site.start(command)
     client = Client(server)
     try:
-        until(lambda: client.user.visits > 20)
+        wait_until(lambda: client.user.visits > 20)
         site.here.end(how)
-        until(lambda: client.last == 503)
-        until(lambda: client.statuses[-20:] == [503] * 20)
+        wait_until(lambda: client.last == 503)
+        wait_until(lambda: client.statuses[-20:] == [503] * 20)
         site.here.start()
-        until(lambda: client.statuses[-20:] == [200] * 20, 30)
+        wait_until(lambda: client.statuses[-20:] == [200] * 20, 30)
     finally:
         client.stop()
     assert not client.errors, client.errors

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.servers.test_web_servers import APPS, Server, Servers, User
-from tests.web.nodes import free_tcp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_tcp_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,5 +100,5 @@ def test_the_page_says_how_a_stop_by_sigterm_is_orderly_under_waitress(
     user.visit(one)
     user.visit(two)
     assert one.end(signal.SIGTERM) == 0
-    until(lambda: "member removed" in two.log.read_text())
+    wait_until(lambda: "member removed" in two.log.read_text())
     assert "reason=left" in two.log.read_text()

@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.web.nodes import free_tcp_port, free_udp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_tcp_port, free_udp_port
 
 APPS = Path(__file__).parent / "apps"
 ROOT = APPS.parents[2]
@@ -120,7 +121,7 @@ class Server:
             except httpx.TransportError:
                 return False
 
-        until(answers, 40)
+        wait_until(answers, 40)
 
     def end(self, with_signal: int) -> int:
         self.process.send_signal(with_signal)
@@ -166,7 +167,7 @@ class User:
             self.visit(server)
             return len(self.pids) == workers
 
-        until(is_done)
+        wait_until(is_done)
 
 
 class Servers:
@@ -251,7 +252,7 @@ def test_a_session_goes_from_worker_to_worker_and_server_to_server(
                 return False  # it was given to the worker that is dead
             return len(user.pids) == workers
 
-        until(is_replaced)
+        wait_until(is_replaced)
         assert before < user.pids
     user.visit(two)
     # waitress lets SIGTERM end Python at once (docs/embedding/wsgi.md).
@@ -283,7 +284,7 @@ def keep_visiting(user: User, server: Server, is_done: Callable[[], object]) -> 
             user.visit(server)
         return bool(is_done())
 
-    until(is_over, 40)
+    wait_until(is_over, 40)
 
 
 @pytest.mark.parametrize("name", RELOADING)
@@ -326,7 +327,7 @@ def test_uwsgi_without_threads_is_refused(servers: Servers) -> None:
     """With the setting to change, for every request, and in the log."""
     command = SERVERS["uwsgi"][0].replace(" --enable-threads", "")
     server = servers.start(command, wait=False)
-    until(lambda: "spawned uWSGI worker 2" in server.log.read_text())
+    wait_until(lambda: "spawned uWSGI worker 2" in server.log.read_text())
     with contextlib.suppress(httpx.TransportError):  # uWSGI's answer to an application's error
         assert server.get().status_code == 500
     assert "enable-threads = true" in server.log.read_text()
@@ -336,6 +337,6 @@ def test_a_node_started_before_uwsgi_forks_is_refused(servers: Servers) -> None:
     """It would run in the master only; with lazy-apps the application is loaded by each worker."""
     command = SERVERS["uwsgi"][0]
     refused = servers.start(command, wait=False, START_EARLY="1")
-    until(lambda: "lazy-apps = true" in refused.log.read_text())
+    wait_until(lambda: "lazy-apps = true" in refused.log.read_text())
     server = servers.start(f"{command} --lazy-apps", START_EARLY="1")
     User().visit_all(server, 2)

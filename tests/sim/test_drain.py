@@ -353,3 +353,16 @@ def test_session_that_cannot_travel_does_not_hold_the_drain_up_and_is_named() ->
     assert (lacking.member, lacking.partitions) == ("b", 1)
     assert "too long to travel" in lacking.why
     assert (read(b, large), read(b, small)) == (None, 1)
+
+
+def test_a_slow_node_is_not_drained_before_it_has_begun() -> None:
+    """Seed 812483: it was taken for drained with the drain still among the things it had to do."""
+    world = World(21)
+    node, _ = (world.start(name) for name in "ab")
+    world.run(3)
+    node.throttle = 1e6
+    node.drain()
+    assert node.core.is_drained
+    assert not node.is_drained
+    node.throttle = 1.0
+    assert world.run_until(world.now + 100, lambda: node.is_drained)

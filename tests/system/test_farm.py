@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import pytest
 
 from tests.farm.contents import noise, zip_of
 from tests.system.conftest import free_port
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,14 +101,6 @@ class Member:
             return None
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that processes do."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def join(tmp_path: Path) -> Iterator[Callable[..., Member]]:
     """Starts members of one farm."""
@@ -127,7 +119,11 @@ def join(tmp_path: Path) -> Iterator[Callable[..., Member]]:
 def three(join: Callable[..., Member]) -> list[Member]:
     """The first one watches; all see each other."""
     members = [join("a", "watchEnabled = true\n"), join("b"), join("c")]
-    until(lambda: all(len(m.status().get("members", ())) == 3 for m in members), "they meet")
+    wait_until(
+        lambda: all(len(m.status().get("members", ())) == 3 for m in members),
+        WITHIN_S,
+        what="they meet",
+    )
     return members
 
 
@@ -145,12 +141,12 @@ def all_have(members: list[Member], path: str, content: bytes | None) -> Callabl
 def test_t112_the_watch_directory_deploys_redeploys_and_undeploys(three: list[Member]) -> None:
     """Put in: deployed on all. Changed: the new version. Removed: gone from all."""
     put(three[0], "shop.war", zip_of({"index.txt": b"one"}))
-    until(all_have(three, "shop/index.txt", b"one"), "deployed")
+    wait_until(all_have(three, "shop/index.txt", b"one"), WITHIN_S, what="deployed")
     put(three[0], "shop.war", zip_of({"index.txt": b"two", "more/x": noise(300_000)}))
-    until(all_have(three, "shop/index.txt", b"two"), "redeployed")
+    wait_until(all_have(three, "shop/index.txt", b"two"), WITHIN_S, what="redeployed")
     assert all_have(three, "shop/more/x", noise(300_000))()
     (three[0].watch / "shop.war").unlink()
-    until(all_have(three, "shop/index.txt", None), "undeployed")
+    wait_until(all_have(three, "shop/index.txt", None), WITHIN_S, what="undeployed")
     names = {path.name for member in three for path in member.deploy.iterdir()}
     assert names == {".farm"}
 
@@ -166,14 +162,14 @@ def test_t113_a_late_joiner_pulls_and_a_killed_member_goes_on(
     content = noise(12_000_000, 5)
     victim = three[2]
     put(three[0], "big.zip", zip_of({"noise": content}))
-    until(lambda: list(victim.temp.glob("*.map")), "pieces come")
+    wait_until(lambda: list(victim.temp.glob("*.map")), WITHIN_S, what="pieces come")
     victim.kill()
     assert not (victim.deploy / "big").exists()
     victim.start()
-    until(all_have(three, "big/noise", content), "all have it")
-    until(lambda: not list(victim.temp.iterdir()), "no pieces are left")
+    wait_until(all_have(three, "big/noise", content), WITHIN_S, what="all have it")
+    wait_until(lambda: not list(victim.temp.iterdir()), WITHIN_S, what="no pieces are left")
     late = join("late")
-    until(all_have([late], "big/noise", content), "the late one has it")
+    wait_until(all_have([late], "big/noise", content), WITHIN_S, what="the late one has it")
     assert late.status()["statistics"]["fetched_bytes"] > len(content)
 
 
@@ -194,7 +190,7 @@ def test_t113_hostile_archives_are_refused_by_name(three: list[Member]) -> None:
         told.update({e["archive"]: e["why"] for e in watcher.events("archive refused")})
         return set(told) == names
 
-    until(are_told, f"only {told} were told")
+    wait_until(are_told, WITHIN_S, what=f"only {told} were told")
     assert "leads out" in told["slip.zip"]
     assert "ratio_max" in told["bomb.zip"]
     assert "no zip file" in told["no.zip"]
@@ -256,14 +252,14 @@ def test_a_hook_runs_after_each_deployment(join: Callable[..., Member], tmp_path
     finally:
         del os.environ["TRIBES_CHANNEL__RECEIVER__PORT"]
     put(member, "shop.zip", zip_of({"a": b"x"}))
-    until(lambda: member.events("hook done"), "the hook ran")
+    wait_until(lambda: member.events("hook done"), WITHIN_S, what="the hook ran")
     said = json.loads(member.events("hook done")[0]["output"])
     assert said["TRIBES_FARM_EVENT"] == "deployed"
     assert said["TRIBES_FARM_APP"] == "shop"
     assert said["TRIBES_FARM_PATH"] == str(member.deploy / "shop")
     assert "TRIBES_CHANNEL__RECEIVER__PORT" not in said
     (member.watch / "shop.zip").unlink()
-    until(lambda: member.events("hook failed"), "the hook failed")
+    wait_until(lambda: member.events("hook failed"), WITHIN_S, what="the hook failed")
     assert "status 3" in member.events("hook failed")[0]["why"]
     assert member.status()["statistics"]["hooks_failed"] == 1
 
@@ -277,9 +273,13 @@ def test_in_a_group_with_a_key_the_farm_is_on(join: Callable[..., Member], tmp_p
     subprocess.run(keygen, check=True, timeout=30, capture_output=True)
     channel = f'[channel]\nkey_file = "{keys}"\nplain_peers = ["any"]\n'
     members = [join("a", "watchEnabled = true\n", channel), join("b", "", channel)]
-    until(lambda: all(len(m.status().get("members", ())) == 2 for m in members), "they meet")
+    wait_until(
+        lambda: all(len(m.status().get("members", ())) == 2 for m in members),
+        WITHIN_S,
+        what="they meet",
+    )
     put(members[0], "shop.zip", zip_of({"index.txt": b"one"}))
-    until(all_have(members, "shop/index.txt", b"one"), "deployed")
+    wait_until(all_have(members, "shop/index.txt", b"one"), WITHIN_S, what="deployed")
 
 
 @pytest.mark.timeout(60)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.runtime.test_lazy_map import wait_until
 from tests.system.test_operators import TOKEN, Node, start, token_file
+from tests.waiting import wait_until
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, ReceiverConfig
 from tribes.runtime.background import BackgroundNode
 

@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.skipif(
@@ -26,7 +27,6 @@ pytestmark = [
 ]
 
 WORKERS = 4
-WITHIN_S = 20.0
 
 HOST = """
 import json, os, signal, sys, time
@@ -126,14 +126,6 @@ class Host:
         self._process.stdout.close()
 
 
-def until(condition: Callable[[], bool], what: Callable[[], object]) -> float:
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < WITHIN_S, what()
-        time.sleep(0.02)
-    return time.monotonic() - begin
-
-
 @pytest.fixture
 def port() -> int:
     """A first port with some free ones behind it."""
@@ -169,16 +161,16 @@ def test_eight_workers_on_two_hosts_find_each_other_by_one_port(
     def seen() -> list[int]:
         return [count for host in hosts for count in host.members()]
 
-    until(lambda: seen() == [7] * 8, seen)
+    wait_until(lambda: seen() == [7] * 8, what=seen)
     writer, worker = next(iter(hosts[1].workers.items()))
     os.kill(writer, signal.SIGUSR1)
-    until(lambda: "acked" in worker, lambda: worker)
+    wait_until(lambda: "acked" in worker, what=lambda: worker)
     assert (worker["acked"], worker["missing"]) == (7, 0)
 
     seed = hosts[0].at(port)
     assert seed is not None
     hosts[0].kill(seed)
-    until(lambda: seen() == [6] * 7, seen)
+    wait_until(lambda: seen() == [6] * 7, what=seen)
     hosts.append(Host("127.0.0.1", port, keys, workers=1))
-    until(lambda: seen() == [7] * 8, seen)
+    wait_until(lambda: seen() == [7] * 8, what=seen)
     assert hosts[2].at(port) is not None, "the port was free again"

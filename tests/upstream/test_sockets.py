@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from tests.runtime.conftest import make_config as make_config
-from tests.runtime.test_group_channel import MakeConfig, together, until
+from tests.runtime.test_group_channel import MakeConfig, together
 from tests.standstill import Stopwatch
+from tests.waiting import until
 from tribes.runtime.group_channel import GroupChannel
 
 if TYPE_CHECKING:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tribes.config.model import (
@@ -97,11 +95,3 @@ def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -
             manager=ManagerConfig(**{"channel_send_options": 6, **manager}),
         )
     )
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait for what another thread or process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tests.web.test_freshness import _asgi, _flask, _wsgi
 from tests.web.test_valve import ask, page, with_replication
 from tribes.config.managers import BackupConfig
@@ -44,8 +45,8 @@ def _start(count: int, **settings: object) -> Nodes:
         nodes.append(BackgroundNode(with_replication(config, primary_indicator=True)))
     for node in nodes:
         node.start()
-    until(lambda: all(len(_core(node).targets) == count - 1 for node in nodes))
-    until(lambda: all(_core(node).placed.is_settled for node in nodes))
+    wait_until(lambda: all(len(_core(node).targets) == count - 1 for node in nodes))
+    wait_until(lambda: all(_core(node).placed.is_settled for node in nodes))
     return nodes
 
 

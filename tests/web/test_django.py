@@ -20,7 +20,8 @@ from django.urls import path
 
 from tests.runtime.attach_host import Host
 from tests.runtime.attach_host import settings as host_settings
-from tests.web.nodes import Node, free_udp_port, until
+from tests.waiting import wait_until
+from tests.web.nodes import Node, free_udp_port
 from tribes.config import config_from
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.attached import AttachedNode
@@ -186,7 +187,7 @@ def other(database: None) -> Iterator[BackgroundNode]:
     try:
         assert node.wait_joined()
         SessionStore()
-        until(lambda: engine.node().view.members)
+        wait_until(lambda: engine.node().view.members)
         yield node
     finally:
         node.stop()

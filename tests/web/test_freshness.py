@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flask import Flask, session
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tribes.config.model import ManagerConfig
 from tribes.manager.delta import DeltaManager
 from tribes.web import SessionMiddleware as AsgiMiddleware
@@ -32,8 +33,8 @@ def pair() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
     nodes = [_node(name, port) for name in ("n1", "n2")]
     for node in nodes:
         node.start()
-    until(lambda: all(each.manager("app").copies_on for each in nodes))
-    until(lambda: all(each.wait_joined() for each in nodes))
+    wait_until(lambda: all(each.manager("app").copies_on for each in nodes))
+    wait_until(lambda: all(each.wait_joined() for each in nodes))
     yield nodes[0], nodes[1]
     for node in nodes:
         node.stop()
@@ -133,7 +134,7 @@ def test_t56_each_adapter_lets_a_client_read_its_own_writes(
     one, other = (adapter(node) for node in pair)
     cookies = dict(one("/", cookies={}).cookies)
     assert decode_token(cookies[TOKEN]) is not None
-    until(lambda: pair[1].manager("app").find(cookies["JSESSIONID"]) is not None)
+    wait_until(lambda: pair[1].manager("app").find(cookies["JSESSIONID"]) is not None)
     _lose_changes(pair[0])
     for turn in range(2, 11):
         ask = (other, one)[turn % 2]

@@ -10,7 +10,8 @@ from typing import Any
 import flask
 import pytest
 
-from tests.web.nodes import Node, until
+from tests.waiting import wait_until
+from tests.web.nodes import Node
 from tests.web.test_asgi import ask
 from tests.web.test_wsgi import PLAIN, serve
 from tribes.runtime.session_locks import SessionLocks
@@ -202,7 +203,7 @@ def test_who_waited_sees_what_the_request_before_did_also_its_logout() -> None:
 
     thread = threading.Thread(target=second)
     thread.start()
-    until(lambda: node.manager("app").locks_waited == 1)
+    wait_until(lambda: node.manager("app").locks_waited == 1)
     first.invalidate()
     binding.commit(first)
     binding.close(first)

@@ -21,7 +21,8 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
-from tests.web.nodes import Node, free_tcp_port, free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import Node, free_tcp_port, free_udp_port, make_node
 from tribes.errors import SessionNotReplicatedError
 from tribes.web import SessionMiddleware
 
@@ -128,7 +129,7 @@ class Served:
         )
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
-        until(lambda: self._server.started)
+        wait_until(lambda: self._server.started)
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False
         )
@@ -159,7 +160,7 @@ def nodes() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
             node.start()
         for node in (one, two):
             assert node.wait_joined(20)
-            until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
+            wait_until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
         yield one, two
     finally:
         for node in (one, two):
@@ -190,7 +191,9 @@ def test_socket_reads_and_writes_and_commits_when_it_says_so(served: Served) -> 
         assert served.elsewhere() == {"user": "eve", "opened": True, "seat": "4"}
         socket.send("row=7")
         socket.recv()
-    until(lambda: served.elsewhere() == {"user": "eve", "opened": True, "seat": "4", "row": "7"})
+    wait_until(
+        lambda: served.elsewhere() == {"user": "eve", "opened": True, "seat": "4", "row": "7"}
+    )
 
 
 def test_socket_that_begins_a_session_tells_it_in_its_handshake(served: Served) -> None:
@@ -206,7 +209,7 @@ def test_socket_whose_connection_breaks_keeps_what_it_changed(served: Served) ->
         socket.send("draft=hello")
         socket.recv()
         socket.socket.shutdown(2)
-        until(lambda: (served.elsewhere() or {}).get("draft") == "hello")
+        wait_until(lambda: (served.elsewhere() or {}).get("draft") == "hello")
 
 
 def test_socket_sees_what_other_requests_did_when_it_commits(
@@ -255,7 +258,7 @@ def test_stream_commits_when_it_says_so_and_at_its_end(served: Served) -> None:
         assert served.elsewhere(session_id) == {"part": 1}
         held.go_on.set()
         assert b"".join(parts) == b"two"
-    until(lambda: served.elsewhere(session_id) == {"part": 2})
+    wait_until(lambda: served.elsewhere(session_id) == {"part": 2})
 
 
 def test_background_task_commits_at_its_true_end(served: Served) -> None:
@@ -265,7 +268,7 @@ def test_background_task_commits_at_its_true_end(served: Served) -> None:
     assert held.begun.wait(20)
     assert served.elsewhere(session_id) == {"task": "to do"}
     held.go_on.set()
-    until(lambda: served.elsewhere(session_id) == {"task": "done"})
+    wait_until(lambda: served.elsewhere(session_id) == {"task": "done"})
 
 
 def test_background_task_whose_session_ended_meanwhile_is_reported(served: Served) -> None:
@@ -281,7 +284,7 @@ def test_background_task_whose_session_ended_meanwhile_is_reported(served: Serve
             trust_env=False,
         )
         held.go_on.set()
-        until(lambda: any("had ended" in line["event"] for line in lines))
+        wait_until(lambda: any("had ended" in line["event"] for line in lines))
     [line] = [line for line in lines if "had ended" in line["event"]]
     assert line["attributes"] == ["task"]
     assert line["log_level"] == "warning"
@@ -299,7 +302,7 @@ def test_background_task_that_is_refused_is_reported() -> None:
             assert held.begun.wait(20)
             node.lose()
             held.go_on.set()
-            until(lambda: node.counters == (1, 1, 0))
+            wait_until(lambda: node.counters == (1, 1, 0))
         [line] = [line for line in lines if line["event"] == "session not on enough members"]
         assert "n2" in str(line)
     finally:

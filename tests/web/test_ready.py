@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tests.web.test_asgi import ask, count
 from tribes.config.managers import PersistentConfig
 from tribes.config.stores import FileStoreConfig
@@ -121,14 +122,14 @@ def test_others_do_not_wait_for_a_node_that_is_to_leave() -> None:
     try:
         assert one.wait_joined()
         assert two.wait_joined()
-        until(lambda: len(one.member_names) == len(two.member_names) == 2)
+        wait_until(lambda: len(one.member_names) == len(two.member_names) == 2)
         manager = one.manager("app")
         session = manager.create()
         session["n"] = 1
         assert one.commit(session).acked == ("two",)
         two.retire()
         session["n"] = 2
-        until(lambda: one.commit(session).acked == ())
+        wait_until(lambda: one.commit(session).acked == ())
         found = two.manager("app").find(session.id)
         assert found is not None
         two.stop()
@@ -147,12 +148,12 @@ def test_client_reads_its_writes_on_a_node_that_is_to_leave() -> None:
     try:
         assert one.wait_joined()
         assert two.wait_joined()
-        until(lambda: len(one.member_names) == len(two.member_names) == 2)
+        wait_until(lambda: len(one.member_names) == len(two.member_names) == 2)
         token = "JSESSIONID" + TOKEN_SUFFIX
         answer = ask(one, count)
         assert not any(cookie.startswith(token) for cookie in answer.cookies)
         two.retire()
-        until(lambda: one.manager("app").has_draining)
+        wait_until(lambda: one.manager("app").has_draining)
         answer = ask(one, count, cookie=answer.session_cookie)
         assert any(cookie.startswith(token) for cookie in answer.cookies)
     finally:
@@ -184,7 +185,7 @@ def test_signal_turns_readiness_off_before_the_port_is_closed() -> None:
     server.handle_exit(signal.SIGTERM, None)
     assert node.retired.wait(5)
     assert not server.should_exit
-    until(lambda: server.should_exit)
+    wait_until(lambda: server.should_exit)
     assert time.monotonic() - begin >= 0.2
 
 

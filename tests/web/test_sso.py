@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tribes.config.managers import ContextConfig, ManagerConfig, StandardConfig
 from tribes.config.valves import SSO_CONTEXT, SingleSignOnConfig
 from tribes.runtime.background import BackgroundNode
@@ -104,8 +105,10 @@ class running:  # noqa: N801 - a context manager
     def __enter__(self) -> None:
         for node in self.nodes:
             node.start()
-        until(lambda: all(logins(node).copies_on for node in self.nodes))
-        until(lambda: all(n.manager(c).is_joined for n in self.nodes for c in n.config.contexts))
+        wait_until(lambda: all(logins(node).copies_on for node in self.nodes))
+        wait_until(
+            lambda: all(n.manager(c).is_joined for n in self.nodes for c in n.config.contexts)
+        )
 
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:
@@ -138,7 +141,7 @@ def test_t109_a_login_on_one_member_and_application_is_one_on_all(pair: Pair) ->
     assert len(logins(b).find(entry)) == 2
     assert client.get(two, "app2", "/logout") is None
     assert client.shared == {}, "the client is told to forget it"
-    until(lambda: not a.manager("app1").list_ids() and not a.manager("app2").list_ids())
+    wait_until(lambda: not a.manager("app1").list_ids() and not a.manager("app2").list_ids())
     assert client.get(one, "app1", "/") is None
     assert logins(a).list_ids() == []
 
@@ -151,13 +154,13 @@ def test_t109_the_time_out_of_one_session_ends_no_other(pair: Pair) -> None:
     client.get(two, "app2", "/use")
     [entry] = logins(a).list_ids()
     client.get(one, "app1", "/short")
-    until(lambda: len(logins(b).find(entry) or ()) == 1, 8)
+    wait_until(lambda: len(logins(b).find(entry) or ()) == 1, 8)
     assert a.manager("app1").list_ids() == []
     assert client.get(two, "app2", "/use") == "ann"
     assert client.get(one, "app1", "/use") == "ann", "the login itself still stands"
     for name, its in (("app1", one), ("app2", two)):
         client.get(its, name, "/short")
-    until(lambda: not logins(a).list_ids() and not logins(b).list_ids())
+    wait_until(lambda: not logins(a).list_ids() and not logins(b).list_ids())
 
 
 def test_t109_two_sessions_that_leave_at_once_on_two_members_take_the_entry_along(
@@ -175,7 +178,7 @@ def test_t109_two_sessions_that_leave_at_once_on_two_members_take_the_entry_alon
         [name] = [each for each in copy if each.startswith(context)]
         del copy[name]
         manager.commit(copy)
-    until(lambda: not logins(a).list_ids() and not logins(b).list_ids())
+    wait_until(lambda: not logins(a).list_ids() and not logins(b).list_ids())
 
 
 def test_taking_the_principal_away_logs_out_everywhere(pair: Pair) -> None:
@@ -184,7 +187,7 @@ def test_taking_the_principal_away_logs_out_everywhere(pair: Pair) -> None:
     client.get(one, "app1", LOGIN)
     client.get(two, "app2", "/use")
     assert client.get(one, "app1", "/leave") is None
-    until(lambda: not b.manager("app2").list_ids())
+    wait_until(lambda: not b.manager("app2").list_ids())
     assert client.get(two, "app2", "/") is None
 
 
@@ -197,7 +200,7 @@ def test_a_session_that_a_manager_ends_ends_the_login(pair: Pair) -> None:
     session = b.manager("app2").find(b.manager("app2").list_ids()[0])
     assert session is not None
     b.manager("app2").invalidate(session)
-    until(lambda: not a.manager("app1").list_ids() and not logins(a).list_ids())
+    wait_until(lambda: not a.manager("app1").list_ids() and not logins(a).list_ids())
 
 
 def test_an_unknown_cookie_is_taken_from_the_client(pair: Pair) -> None:
@@ -230,7 +233,7 @@ def test_a_session_that_only_another_member_has_ends_with_its_next_request() -> 
         stolen = Client()
         stolen.jar = {"app2": dict(client.jar["app2"])}
         client.get(app(a, "app1"), "app1", "/logout")
-        until(lambda: not logins(b).list_ids())
+        wait_until(lambda: not logins(b).list_ids())
         assert stolen.get(app(b, "app2"), "app2", "/") is None
         assert b.manager("app2").list_ids() == []
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.web.nodes import free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import free_udp_port, make_node
 from tests.web.test_asgi import ask
 from tribes import MergedCounter, MergedList, MergedSet
 from tribes.web.asgi import SessionMiddleware
@@ -26,7 +27,7 @@ def pair() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
             node.start()
         for node in (one, two):
             assert node.wait_joined(20)
-            until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
+            wait_until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
         yield one, two
     finally:
         for node in (one, two):
@@ -116,7 +117,7 @@ def test_the_application_of_the_member_that_loses_a_write_is_told(
         mine["x"], theirs["x"] = "mine", "theirs"
         pair[0].commit(mine)
         pair[1].commit(theirs)
-        until(lambda: told)
+        wait_until(lambda: told)
         assert told == [(session.id, "x", "mine", "theirs")]
         assert one.statistics().overwritten == before + 1
         assert two.statistics().overwritten == 0

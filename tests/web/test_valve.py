@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from tests.web.nodes import Node, free_udp_port, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import Node, free_udp_port, make_node
 from tribes.config.managers import ContextConfig, StandardConfig
 from tribes.config.model import NodeConfig
 from tribes.config.valves import PRIMARY_INDICATOR, ReplicationConfig
@@ -123,7 +124,7 @@ def test_t32_what_a_filtered_request_changed_is_there_when_the_next_one_is_answe
     for node in (a, b):
         node.start()
     try:
-        until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
+        wait_until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
         app = SessionMiddleware(page, a)
         _, cookie, _ = ask(app)
         session_id = cookie.partition(";")[0].partition("=")[2]
@@ -134,7 +135,7 @@ def test_t32_what_a_filtered_request_changed_is_there_when_the_next_one_is_answe
             assert there is not None
             assert there["n"] == environ[SESSION]["n"] == 3 + 2 * filtered
         ask(app, "/a.gif", cookie)
-        until(lambda: b.manager("app").find(session_id)["n"] == 42)  # type: ignore[index]
+        wait_until(lambda: b.manager("app").find(session_id)["n"] == 42)  # type: ignore[index]
     finally:
         for node in (a, b):
             node.stop()
@@ -150,7 +151,7 @@ def test_t106_the_application_is_told_whether_this_member_is_the_sessions_first(
     for node in nodes:
         node.start()
     try:
-        until(lambda: all(node.manager("app").copies_on for node in nodes))
+        wait_until(lambda: all(node.manager("app").copies_on for node in nodes))
         first, second = (SessionMiddleware(page, node) for node in nodes)
         for _ in range(8):
             _, cookie, environ = ask(first)
@@ -187,7 +188,7 @@ def test_t107_an_application_that_includes_another_commits_both_sessions() -> No
     for node in (a, b):
         node.start()
     try:
-        until(lambda: all(n.manager(c).copies_on for n in (a, b) for c in ("app1", "app2")))
+        wait_until(lambda: all(n.manager(c).copies_on for n in (a, b) for c in ("app1", "app2")))
         _, cookie, _ = ask(outer)
         ids = dict(each.split("=") for each in cookie.split("; "))
         found = b.manager("app1").find(ids["JSESSIONID"]), b.manager("app2").find(ids["INNER"])

@@ -18,7 +18,8 @@ from wsgiref.validate import validator
 import pytest
 import structlog
 
-from tests.web.nodes import Node, make_node, until
+from tests.waiting import wait_until
+from tests.web.nodes import Node, make_node
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, ReceiverConfig
 from tribes.errors import ChannelError, ConfigError, LocalProtocolError, SessionError
 from tribes.runtime.background import BackgroundNode
@@ -424,7 +425,7 @@ def test_first_requests_start_the_node_and_wait_for_it() -> None:
         middleware = SessionMiddleware(look, second)
         with ThreadPoolExecutor(4) as pool:
             early = [pool.submit(serve, middleware, cookie=cookie) for _ in range(2)]
-            until(lambda: second.is_running)
+            wait_until(lambda: second.is_running)
             late = serve(middleware, cookie=cookie)
         answers = [late, *(each.result() for each in early)]
         assert [answer.body for answer in answers] == [b"{'count': 1}"] * 3
@@ -480,7 +481,7 @@ def test_node_that_is_to_end_without_the_others_sessions_fails_every_request(
         for _ in range(3):
             with pytest.raises(ChannelError, match="what they hold"):
                 serve(middleware)
-            until(lambda: not node.is_running)
+            wait_until(lambda: not node.is_running)
     finally:
         node.stop()
 

@@ -92,9 +92,8 @@ def _drain(run: Run, step: Step) -> Undo:
     def look() -> None:
         if node.incarnation != incarnation or not node.is_alive or node.is_paused:
             return
-        is_drained = node.core.is_drained and not len(node.process.inbox)
-        if is_drained or run.world.now >= give_up:
-            if is_drained:
+        if node.is_drained or run.world.now >= give_up:
+            if node.is_drained:
                 run.watch_drained(node)
             node.stop()
             run.world.at(max(step.seconds, _DRAIN_S), lambda: run.revive(node))

@@ -107,8 +107,14 @@ class Driver:
 
     # Its end, by which some outputs are cut short.
 
-    def _is_drained(self) -> bool:
-        return not len(self.process.inbox) and self.core.is_drained
+    @property
+    def is_drained(self) -> bool:
+        """True when it has begun to leave, and everybody has what is here.
+
+        A slow process begins later than it is told to.
+        """
+        core = self.core
+        return core.sessions.is_retired and not len(self.process.inbox) and core.is_drained
 
     def _leave(self) -> None:
         self._drain_until = None
@@ -312,7 +318,7 @@ class Driver:
         finally:
             self._is_pumping = False
         self.core.wake_waiters()
-        if self._drain_until is not None and self._is_drained():
+        if self._drain_until is not None and self.is_drained:
             self._leave()
         else:
             self._arm()

@@ -121,7 +121,7 @@ class SimNode(Driver):
             return
         if drain > 0:
             self.drain()
-        if drain > 0 and not self._is_drained():
+        if drain > 0 and not self.is_drained:
             self._drain_until = self.world.now + drain
             self.after(drain, self._leave)
         else:
