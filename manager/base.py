@@ -148,6 +148,11 @@ class SessionManager:
     """Actors of processes that are attached to this one: what they write, this node has written."""
 
     @property
+    def application(self) -> str:
+        """The context as operators know it: a part's is that of which it is a part."""
+        return self.context
+
+    @property
     def copies_on(self) -> tuple[str, ...]:
         """Names of the other members that hold copies now; safe from any thread."""
         return ()

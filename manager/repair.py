@@ -252,7 +252,10 @@ class Repair:
         self._behind[member] = None
         debt.fell_behind += 1
         self.fell_behind += 1
-        fields: dict[str, object] = {"context": self._manager.context, "member": member.label}
+        fields: dict[str, object] = {
+            "context": self._manager.application,
+            "member": member.label,
+        }
         self._channel.event(Notice("member behind", fields))
 
     def _catch_up(self, member: Member, debt: _Debt) -> None:
@@ -328,10 +331,11 @@ class Repair:
         self._later(member, debt, now + (0.0 if why is None else debt.backoff))
 
     def _compare(self, member: Member, debt: _Debt, now: float) -> None:
-        context = self._manager.context
-        self._channel.event(
-            Notice("replica compared whole", {"context": context, "member": member.label})
-        )
+        fields: dict[str, object] = {
+            "context": self._manager.application,
+            "member": member.label,
+        }
+        self._channel.event(Notice("replica compared whole", fields))
         # What changes from here on is marked, or stands behind the question in the member's queue.
         debt.needs_sync = False
         self._catch_up(member, debt)

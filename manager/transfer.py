@@ -404,7 +404,7 @@ class Transfer:
             self._owed[pull.member] = pull.offers or self._owed.get(pull.member, False)
             self._channel.timers.at(now + PULL_AGAIN_S, lambda then: self._again(pull.member, then))
         if not pull.is_background:
-            fields = {"context": self._manager.context, "member": pull.member.label}
+            fields = {"context": self._manager.application, "member": pull.member.label}
             self._channel.event(Notice("state transfer given up", {**fields, "why": str(why)}))
         self._pump(now)
         self._look(now)

@@ -21,6 +21,7 @@ from tests.sim.backup_nodes import (
     start,
     write,
 )
+from tribes.channel.outputs import Notice
 from tribes.config.managers import BackupConfig
 from tribes.config.model import ContextConfig, NodeConfig
 from tribes.errors import SessionLimitError, SessionUnreachableError
@@ -633,3 +634,23 @@ def test_both_managers_live_in_one_group() -> None:
     assert copies(nodes, [placed]) == {2: 1}
     assert all(node.manager("all").find(session.id) is not None for node in nodes)
     assert sum(len(core(node).placed.held) for node in nodes) == 2 * PARTS
+
+
+def test_events_of_parts_name_the_application() -> None:
+    """Nobody knows a context for each of 64 parts; and of equal lines a log shows a few."""
+    world = World(32)
+    nodes = start(world, "abc")
+    told: list[Notice] = []
+
+    def note(now: float, node: str, kind: str, detail: object) -> None:
+        if isinstance(detail, Notice):
+            told.append(detail)
+
+    world.observers.append(note)
+    nodes[2].pause()
+    assert core(nodes[0]).resync(nodes[0].clock.monotonic()) == 2
+    nodes[0].pump()
+    world.run(8)
+    given_up = [each for each in told if each.text == "state transfer given up"]
+    assert given_up
+    assert {each.details["context"] for each in told if "context" in each.details} == {"app"}
