@@ -94,6 +94,8 @@ class Net:
         """Addresses where somebody reads and answers with these bytes."""
         self.hear: Callable[[Side, Side, bytes], bool] = lambda source, target, data: True
         """Whether a datagram arrives."""
+        self.hung: set[tuple[Side, int]] = set()
+        """Ends of connections from which nothing leaves any more, and nobody is told."""
 
     def add(
         self,
@@ -167,6 +169,12 @@ class Net:
         target.core.link_opened(far, self.now, peer=peer)
         return near, far
 
+    def hang(self, side: Side) -> int:
+        """Let the only connection that a core has made hang; returns it."""
+        [end] = [end for end in self._ends if end[0] is side and side.core.senders.of_link(end[1])]
+        self.hung.add(end)
+        return end[1]
+
     def is_open(self, side: Side, link: int) -> bool:
         return (side, link) in self._ends
 
@@ -184,7 +192,7 @@ class Net:
                     self._connect(side, output)
                 case Write():
                     data = b"".join(output.chunks)
-                    if (side, output.link) in self._ends:
+                    if (side, output.link) in self._ends.keys() - self.hung:
                         total = self._written.get((side, output.link), 0) + len(data)
                         self._written[side, output.link] = total
                         side.core.writable(output.link, total, self.now)

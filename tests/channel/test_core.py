@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.channel.keyed_net import Net
+from tests.channel.keyed_net import Net, Side
 from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
 from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import (
@@ -17,8 +17,8 @@ from tribes.channel.outputs import (
     Notice,
     TicketDone,
 )
-from tribes.config.model import ChannelConfig, ReceiverConfig
-from tribes.errors import LocalProtocolError
+from tribes.config.model import ChannelConfig, MembershipConfig, ReceiverConfig
+from tribes.errors import LocalProtocolError, SendTimeoutError
 from tribes.links.own_acks import decode_ack
 from tribes.membership.change import RemovalReason
 from tribes.wire.data import ChannelData, decode_body, encode_data_frame
@@ -400,3 +400,25 @@ def test_bug_in_an_interceptor_costs_one_message() -> None:
     _, done = core.take_outputs()
     assert isinstance(done, TicketDone)
     assert isinstance(done.faulty[ONE], ZeroDivisionError)
+
+
+def _unsuspicious_pair(net: Net) -> tuple[Side, Side]:
+    config = ChannelConfig(membership=MembershipConfig(suspect_after=0))
+    a, b = net.add(4000, None, config=config), net.add(4001, None, config=config)
+    net.run(2)
+    return a, b
+
+
+def test_a_hanging_connection_is_made_anew_also_where_nobody_is_suspected() -> None:
+    """A send without answer makes the failure detector ask, and the member answers it elsewhere."""
+    net = Net()
+    a, b = _unsuspicious_pair(net)
+    link = net.hang(a)
+    late = a.send(b, b"one")
+    net.run(3.1)
+    assert [type(error) for error in a.done[late].values()] == [SendTimeoutError]
+    assert not net.is_open(a, link)
+    assert b.delivered == [b"one"]
+    ticket = a.send(b, b"two")
+    net.pump()
+    assert a.done[ticket] == {}

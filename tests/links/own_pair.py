@@ -159,7 +159,6 @@ class Pair:
         sender_side: OwnSide | None = None,
         receiver_side: OwnSide | None = None,
         body_max_bytes: int = 1 << 20,
-        admit: Callable[[Member], Refusal | None] = lambda member: None,
         **settings: Any,
     ) -> None:
         if sealed:
@@ -189,7 +188,6 @@ class Pair:
         self.frames: list[Frame] = []
         self.keys = receiver_keys or {}
         self.body_max_bytes = body_max_bytes
-        self.admit = admit
         self.asked: Callable[[OwnReceiver, int, bytes, float], None] = lambda *_: None
         self.doubted: Callable[[Member, float], None] = lambda *_: None
         self.receiver_side = receiver_side or side_of(RECEIVER)
@@ -365,7 +363,6 @@ class Pair:
             emit=self.receiver_outputs.append,
             started=lambda receiver, now: self.started.append(receiver),
             ended=lambda receiver, why, now: self.ended.append(why),
-            admit=self.admit,
             asked=lambda receiver, number, about, now: self.asked(receiver, number, about, now),
             doubted=lambda member, now: self.doubted(member, now),
         )

@@ -203,7 +203,7 @@ def test_one_acknowledgement_per_wake_up_and_none_without_news() -> None:
     receiver.flush()
     alone.outputs.clear()
     for position, _ in receiver.feed(encode_frame(BODY) * 50, 0.0):
-        receiver.done(position, None)
+        receiver.inbox.done(position, None)
     receiver.flush()
     receiver.flush()
     (write,) = alone.outputs
@@ -218,10 +218,10 @@ def test_outcome_is_given_once_for_a_position_that_is_open() -> None:
     alone = Alone()
     receiver = alone.opened()
     receiver.feed(encode_frame(BODY), 0.0)
-    receiver.done(1, None)
+    receiver.inbox.done(1, None)
     for position in (1, 2):
         with pytest.raises(LocalProtocolError):
-            receiver.done(position, None)
+            receiver.inbox.done(position, None)
 
 
 def test_outcome_after_the_connection_broke_is_told_by_the_next_one() -> None:
@@ -441,6 +441,6 @@ def test_sender_that_never_confirms_failures_loses_its_connection() -> None:
     receiver = alone.opened()
     for _ in range(FAILURES_MAX // 1024 + 2):
         for position, _ in receiver.feed(encode_frame(BODY) * 1024, 0.0):
-            receiver.done(position, "failed")
+            receiver.inbox.done(position, "failed")
     assert "never confirmed" in str(receiver.broken)
     assert receiver.inbox.unconfirmed <= FAILURES_MAX + 2 * 1024

@@ -14,7 +14,8 @@ from tribes.errors import (
     SendTimeoutError,
 )
 from tribes.links.base import OutFrame, QueueBounds
-from tribes.links.own_acks import Ack, encode_ack
+from tribes.links.own_acks import PONG_FRAME, Ack, encode_ack
+from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import SenderState
 from tribes.links.own_wire import Need, Refusal, RefuseCode, Welcome, encode_welcome
 from tribes.wire.frame import ACK_FRAME, encode_frame
@@ -415,15 +416,16 @@ def test_highest_common_version_and_common_features_are_used() -> None:
 
 
 @pytest.mark.parametrize("code", [RefuseCode.BUSY, RefuseCode.NOT_ME])
-def test_refused_sender_goes_on_trying(code: RefuseCode) -> None:
+def test_refused_sender_goes_on_trying(code: RefuseCode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames wait; it may be taken later."""
-    refusal: list[Refusal | None] = [Refusal(code, "not now")]
-    pair = Pair(admit=lambda member: refusal[0], hellos_unanswered_max=1)
+    refusal = Refusal(code, "not now")
+    monkeypatch.setattr(OwnReceiver, "_refusal", lambda receiver, hello, version: refusal)
+    pair = Pair(hellos_unanswered_max=1)
     pair.put(P)
     pair.settle_down()
-    assert pair.refusals == [refusal[0]] * 2
+    assert pair.refusals == [refusal] * 2
     assert pair.not_own == []
-    refusal[0] = None
+    monkeypatch.undo()
     pair.sleep(0.1)
     pair.settle_down()
     assert pair.outcomes() == [(1, "ok")]
@@ -500,16 +502,35 @@ def test_wrong_acknowledgement_costs_the_connection_only(frame: bytes) -> None:
 
 def test_ping_is_answered_and_every_byte_counts_as_an_answer() -> None:
     """One PING under way at most; without a connection there is nothing to ask on."""
-    heard: list[float] = []
-    pair = Pair(answered=lambda member, now: heard.append(now))
+    pair = Pair()
     assert not pair.sender.idle_ping(0.0)
     pair.up()
     pair.sleep(5)
-    heard.clear()
     assert pair.sender.idle_ping(pair.now)
+    assert pair.sender.last_answer == 0.0
     pair.settle_down()
-    assert heard == [5.0]
     assert pair.sender.last_answer == 5.0
+
+
+def test_connection_hangs_when_it_was_silent_for_the_time_of_an_unanswered_frame() -> None:
+    """One that brings anything does not, nor one that was made a moment ago for an old frame."""
+    pair = Pair().up()
+    pair.sleep(9)
+    assert not pair.sender.hangs(pair.now)
+    pair.put(P)
+    pair.sleep(2.9)
+    assert not pair.sender.hangs(pair.now)
+    pair.sleep(0.1)
+    assert pair.sender.hangs(pair.now)
+    pair.sender.received(PONG_FRAME, pair.now)
+    assert not pair.sender.hangs(pair.now)
+    pair.sleep(3)
+    assert pair.sender.hangs(pair.now)
+    pair.cut(pair.live)
+    assert not pair.sender.hangs(pair.now)
+    pair.connect()
+    pair.sleep(0.9)
+    assert not pair.sender.hangs(pair.now)
 
 
 def test_late_connection_of_a_closed_sender_is_closed() -> None:

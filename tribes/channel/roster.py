@@ -249,6 +249,7 @@ class Roster:
         def answered(error: Exception | None, now: float) -> None:
             if error is None and expect_reply:
                 self.health.answered(member, now)
+                self._senders.answered_elsewhere(member, now)
             answer(error, now)
 
         if expect_reply:
@@ -273,12 +274,7 @@ class Roster:
         is_quiet = self._senders.unanswered_since(member) is None
         if is_quiet and not self.health.is_suspected(member) and self._senders.ping(member, now):
             return
-
-        def answer(error: Exception | None, then: float) -> None:
-            if error is None:
-                self._senders.answered_elsewhere(member, then)
-
-        self._test(member, self._config.suspect_after / 1000, answer)
+        self._test(member, self._config.suspect_after / 1000, lambda error, then: None)
 
     def _test(
         self, member: Member, timeout: float, answer: Callable[[Exception | None, float], None]

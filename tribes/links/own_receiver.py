@@ -70,8 +70,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnReceiver", "ReceiverState"]
 
-"""Acknowledgements that may wait for a peer to read them; beyond it the peer is not read."""
-
 OPINIONS_WAITING_MAX: Final = 256
 """Answers about other members that wait for the next write; later ones are left out."""
 
@@ -111,16 +109,13 @@ class OwnReceiver:
             output ``Close`` is emitted already; :meth:`closed` is still to be called.
         tail: Gives what WELCOME says behind its known fields.
         record: Gives the own record, for who asks who is here.
-        admit: May refuse a sender: gets its record, gives a refusal or None.
         asked: Gets the number and the unique id of a question about another member; the answer goes
             to :meth:`tell`.
         doubted: Told when the sender says that it suspects this member.
-        hello_timeout: Seconds that the opening may take.
     """
 
     __slots__ = (
         "__weakref__",
-        "_admit",
         "_asked",
         "_body_max_bytes",
         "_decoder",
@@ -177,12 +172,10 @@ class OwnReceiver:
         ended: Callable[[OwnReceiver, Exception, float], None],
         tail: Callable[[], bytes] = lambda: b"",
         record: Callable[[], bytes] | None = None,
-        admit: Callable[[Member], Refusal | None] = lambda member: None,
         asked: Callable[[OwnReceiver, int, bytes, float], None] = lambda link, number, about, now: (
             None
         ),
         doubted: Callable[[Member, float], None] = lambda member, now: None,
-        hello_timeout: float = HELLO_TIMEOUT_S,
     ) -> None:
         self.link = link
         self.peer = peer
@@ -204,7 +197,6 @@ class OwnReceiver:
         self._ended = ended
         self._tail = tail
         self._record = record
-        self._admit = admit
         self._asked = asked
         self._doubted = doubted
         self._told: list[bytes] = []
@@ -223,7 +215,7 @@ class OwnReceiver:
         self._pongs = False
         self._gate = ReadGate(link, emit)
         self._is_full = False
-        self._timer = timers.at(now + hello_timeout, self._late)
+        self._timer = timers.at(now + HELLO_TIMEOUT_S, self._late)
 
     def __repr__(self) -> str:
         return f"<OwnReceiver link={self.link} {self.state.value} inbox={self._inbox!r}>"
@@ -260,10 +252,6 @@ class OwnReceiver:
             self._is_full = True
             self.hold()
         return taken
-
-    def done(self, position: int, error: Exception | str | None) -> None:
-        """Note the outcome of a frame; the same as ``inbox.done``."""
-        self.inbox.done(position, error)
 
     def flush(self) -> None:
         """Write the acknowledgements that are due, all in one; nothing when nothing changed."""
@@ -375,7 +363,7 @@ class OwnReceiver:
             return Refusal(RefuseCode.VERSION, f"versions {low} to {high} are spoken here")
         if hello.key_id not in (self._keys or (0,)):
             return Refusal(RefuseCode.KEY, f"key {hello.key_id} is not known here")
-        return self._admit(hello.source)
+        return None
 
     def _on_start(self, body: bytes, now: float) -> None:
         start = decode_start(body)

@@ -107,26 +107,27 @@ class OwnSender:
             common: whoever can write on its connections could say so. It is tried again.
         refused: Told each time the member gives a reason for not taking the connection. With code
             VERSION everything has failed and this sender is of no more use; else it goes on trying.
-        answered: Told when bytes arrived from the member.
         told: Gets the number of a question asked by :meth:`ask`, and the member's opinion.
         wake: If given, called when there is something to write, once until :meth:`flush`, which
             must follow before the driver gets the outputs. Without it everything is written at
             once, each frame by itself.
-        hello_timeout: Seconds to wait for WELCOME.
         hellos_unanswered_max: After how many connections in a row without any answer the member
             counts as not own, if it never answered. None: never, for a member that is known to
             speak the own link by the mark in its heartbeats; a stopped process does not answer.
+
+    Attributes:
+        features: Bits of the present link.
+        last_answer: When bytes came from the member last, or its connection was made: monotonic
+            seconds; 0 before the first one.
     """
 
     __slots__ = (
         "__weakref__",
-        "_answered",
         "_backoff",
         "_connection",
         "_deadline",
         "_emit",
         "_entropy",
-        "_hello_timeout",
         "_hello_timer",
         "_hellos",
         "_incarnation",
@@ -173,16 +174,14 @@ class OwnSender:
         lost: Callable[[Member, Exception, float], None],
         not_own: Callable[[Member, float], None],
         refused: Callable[[Member, Refusal, float], None] = lambda member, why, now: None,
-        answered: Callable[[Member, float], None] = lambda member, now: None,
         told: Callable[[int, Opinion, float], None] = lambda number, opinion, now: None,
         wake: Callable[[OwnSender], None] | None = None,
-        hello_timeout: float = HELLO_TIMEOUT_S,
         hellos_unanswered_max: int | None = 1,
         never_plain: bool = False,
     ) -> None:
         self.member = member
         self.state = SenderState.IDLE
-        self.last_answer: float | None = None
+        self.last_answer = 0.0
         self.features = 0
         self.outbox = Outbox(bounds)
         self.has_room = self.outbox.has_room
@@ -199,11 +198,9 @@ class OwnSender:
         self._lost = lost
         self._not_own = not_own
         self._refused = refused
-        self._answered = answered
         self._told = told
         self._wake = wake
         self._is_awake = False
-        self._hello_timeout = hello_timeout
         self._unanswered_max = None if never_plain else hellos_unanswered_max
         self._never_plain = never_plain
         self._unanswered = 0
@@ -317,6 +314,18 @@ class OwnSender:
             self._emit(Close(connection.link, flush=True))
         self.close(why, now, abort=False)
 
+    def hangs(self, now: float) -> bool:
+        """Whether something was not received in its time on a connection that has been as silent
+        for as long. Where the member is alive, :meth:`reset` is due.
+
+        What a slow member still processes brings acknowledgements, so it does not count; nor does
+        a connection that was made a moment ago, however old what waits on it is.
+        """
+        since = self.unanswered_since
+        if since is None or self._connection is None:
+            return False
+        return now - max(since, self.last_answer) >= self._timeout
+
     def reset(self, why: Exception, now: float) -> None:
         """Give the connection up and make another: the member is alive, and this one is silent.
 
@@ -400,9 +409,10 @@ class OwnSender:
             entropy=self._entropy,
         )
         self._connection = Connection(link, opening, now, emit=self._emit)
+        self.last_answer = now
         self.round_trip.lost()
         self.round_trip.asked(PING, now)
-        self._hello_timer = self._timers.at(now + self._hello_timeout, self._no_welcome)
+        self._hello_timer = self._timers.at(now + HELLO_TIMEOUT_S, self._no_welcome)
 
     def connect_failed(self, why: Exception, now: float) -> None:
         """No connection: tried again later."""
@@ -426,7 +436,6 @@ class OwnSender:
         if connection is None:
             return
         self.last_answer = now
-        self._answered(self.member, now)
         try:
             if self.state is SenderState.HELLO:
                 data = self._open_up(connection, data, now)

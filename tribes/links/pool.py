@@ -375,10 +375,7 @@ class SenderPool:
     def answered_elsewhere(self, member: Member, now: float) -> None:
         """A member answers, on another connection than ours: one that hangs is made anew."""
         sender = self._senders.get(member)
-        if not isinstance(sender, OwnSender) or sender.link is None:
-            return
-        since = sender.unanswered_since
-        if since is not None and now - since >= self._config.timeout / 1000:
+        if isinstance(sender, OwnSender) and sender.hangs(now):
             sender.reset(TimeoutError("the connection hangs, and the member answers"), now)
 
     def member_added(self, member: Member, now: float) -> None:
