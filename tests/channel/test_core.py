@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.channel.keyed_net import Net, Side
+from tests.channel.keyed_net import Net, Side, Stranger
 from tribes.channel.chain import Interceptor, ReceiveNext, SendNext
 from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import (
@@ -19,7 +19,9 @@ from tribes.channel.outputs import (
 )
 from tribes.config.model import ChannelConfig, MembershipConfig, ReceiverConfig
 from tribes.errors import LocalProtocolError, SendTimeoutError
-from tribes.links.own_acks import decode_ack
+from tribes.links.own_acks import DOUBT_FRAME, decode_ack
+from tribes.links.own_opening import Opened, Opening
+from tribes.links.own_wire import WITNESSES, OwnSide
 from tribes.membership.change import RemovalReason
 from tribes.wire.data import ChannelData, decode_body, encode_data_frame
 from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, FrameDecoder
@@ -422,3 +424,43 @@ def test_a_hanging_connection_is_made_anew_also_where_nobody_is_suspected() -> N
     ticket = a.send(b, b"two")
     net.pump()
     assert a.done[ticket] == {}
+
+
+def _say_hello(net: Net, side: Side, source: Member) -> tuple[Stranger, Opening]:
+    """Begin a link for a member that sends no heartbeats and answers nowhere."""
+    opening = Opening(
+        OwnSide(encode_member(source), source.unique_id, features=WITNESSES),
+        side.core.local.unique_id,
+        key=None,
+        incarnation=5,
+        attempt=1,
+        entropy=net.random.randbytes,
+    )
+    stranger = net.connect("10.0.0.9", side, opening.hello)
+    net.pump()
+    return stranger, opening
+
+
+def test_only_members_can_doubt() -> None:
+    """A stranger's word would be kept for ever, and make this member trust itself less."""
+    net = Net()
+    side = net.add(4000, None)
+    stranger, opening = _say_hello(net, side, TWO)
+    opened = opening.feed(stranger.answer)
+    assert isinstance(opened, Opened)
+    stranger.write(opened.start + DOUBT_FRAME)
+    net.pump()
+    assert stranger.is_open
+    assert side.core.doubted_by == {}
+    assert side.core.health.local_health == 1
+
+
+def test_a_link_that_is_being_opened_when_the_channel_stops_is_forgotten() -> None:
+    """Its time runs out later, when there is nothing left to close and nobody to tell."""
+    net = Net()
+    side = net.add(4000, None)
+    _say_hello(net, side, TWO)
+    side.core.stop(net.now)
+    side.core.take_outputs()
+    side.core.timer(net.now + 2)
+    assert side.core.take_outputs() == []

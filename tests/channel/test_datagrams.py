@@ -103,6 +103,23 @@ def test_answers_name_no_message_so_one_is_under_way_at_a_time() -> None:
     assert core.is_idle
 
 
+def test_an_answered_datagram_is_not_kept_for_the_time_that_it_had() -> None:
+    """Fast members would fill the memory with what is long done."""
+    core = make()
+    before = core.timers.count
+    for number in range(50):
+        core.send((THERE,), b"x", UDP | 2, 0.0)
+        core.udp_datagram(ACK_FRAME, ADDRESS, 0.0)
+        assert len(faults(core)) == 1, number
+    assert core.timers.count == before + 1
+    core.send((THERE,), b"last", UDP | 2, 0.5)
+    core.timer(3.4)
+    assert not core.is_idle
+    core.timer(3.5)
+    assert faults(core) == [[SendTimeoutError]]
+    assert core.is_idle
+
+
 def test_what_waits_for_one_member_is_bounded() -> None:
     """As on connections, the message that finds no room fails at once."""
     core = make(sender=SenderConfig(queue_max_bytes=3000))

@@ -371,3 +371,42 @@ def test_with_a_pool_acknowledged_messages_are_under_way_side_by_side() -> None:
     done = [o for o in core.take_outputs() if isinstance(o, TicketDone)]
     assert [each.faulty for each in done] == [{}] * 5
     assert core.is_idle
+
+
+@pytest.mark.parametrize("how", ["broken", "late"])
+def test_sender_closed_by_a_callback_keeps_nothing_and_connects_no_more(how: str) -> None:
+    """What is told of one frame may end the member; the others are told then, and once."""
+    peer = Peer(max_retry_attempts=0 if how == "late" else 1)
+
+    def gone(error: Exception | None, now: float) -> None:
+        peer.settled.append(("first", error))
+        peer.sender.close(MemberUnreachableError("gone"), now, abort=True)
+
+    first = OutFrame(encode_frame(b"first"), needs_ack=False, settle=gone)
+    peer.sender.connect(0.0)
+    peer.sender.enqueue(first, 0.0)
+    first.attempts = 1
+    peer.put("second", now=0.5)
+    peer.sender.link_opened(1, 0.5)
+    peer.take()
+    if how == "broken":
+        peer.sender.link_closed(None, 1.0)
+    else:
+        peer.timers.run_due(3.0)
+    assert [name for name, _ in peer.settled] == ["first", "second"]
+    assert peer.sender.is_idle
+    assert not [output for output in peer.take() if isinstance(output, Connect)]
+
+
+def test_one_timer_at_a_time_however_often_callbacks_send_again() -> None:
+    """Each that is left over would make another one when it runs."""
+    peer = Peer()
+
+    def again(error: Exception | None, now: float) -> None:
+        peer.put("again", now=now)
+
+    frame = OutFrame(encode_frame(b"first"), needs_ack=False, settle=again)
+    peer.sender.enqueue(frame, 0.0)
+    peer.put("other", now=1.0)
+    peer.timers.run_due(3.0)
+    assert sum(timer.is_armed for _, _, timer in peer.timers._heap) == 1

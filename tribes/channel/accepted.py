@@ -176,6 +176,8 @@ class AcceptedLinks:
         self._is_stopped = True
         for link in sorted([*self.receivers, *self.door.clear()]):
             self._emit(Close(link, flush=True))
+        for receiver in self.receivers.values():
+            self._gone(receiver)
         self.receivers.clear()
 
     # Acknowledgements.

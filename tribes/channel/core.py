@@ -302,8 +302,9 @@ class ChannelCore:
         )
 
     def _doubted(self, member: Member, now: float) -> None:
-        self.doubted_by[member] = now
-        self.health.doubted(now)
+        if member in self._views:
+            self.doubted_by[member] = now
+            self.health.doubted(now)
 
     def _member_record(self) -> bytes:
         return self.membership.record(self.now)

@@ -76,13 +76,19 @@ class DatagramStatistics:
 
 
 class _Waiting:
-    """The acknowledged datagrams to one address: the first is under way."""
+    """The acknowledged datagrams to one address, by deadline too: the first is under way."""
 
     __slots__ = ("bytes", "frames")
 
     def __init__(self) -> None:
         self.frames: deque[tuple[Member, OutFrame]] = deque()
         self.bytes = 0
+
+    def pop(self) -> tuple[Member, OutFrame]:
+        """Take the first one out."""
+        member, frame = self.frames.popleft()
+        self.bytes -= len(frame.data)
+        return member, frame
 
 
 class Datagrams:
@@ -122,6 +128,7 @@ class Datagrams:
         self._deliveries = deliveries
         self._process = process
         self._waiting: dict[Address, _Waiting] = {}
+        """Of each address there is one timer, which ends its entry; empty ones await theirs."""
 
     # The way out.
 
@@ -153,7 +160,10 @@ class Datagrams:
             self._send(address, frame)
             frame.settle(None, now)
             return
-        waiting = self._waiting.setdefault(address, _Waiting())
+        waiting = self._waiting.get(address)
+        if waiting is None:
+            waiting = self._waiting[address] = _Waiting()
+            self._wait(address, now + self._timeout)
         if waiting.frames and waiting.bytes + len(frame.data) > self._config.queue_max_bytes:
             frame.settle(
                 QueueFullError(
@@ -166,7 +176,6 @@ class Datagrams:
         waiting.frames.append((member, frame))
         waiting.bytes += len(frame.data)
         frame.deadline = now + self._timeout
-        self._timers.at(frame.deadline, lambda then: self._expire(address, frame, then))
         if len(waiting.frames) == 1:
             self._send(address, frame)
 
@@ -180,39 +189,31 @@ class Datagrams:
     @property
     def is_idle(self) -> bool:
         """True when no answer is waited for."""
-        return not self._waiting
+        return not any(waiting.frames for waiting in self._waiting.values())
 
     def _send(self, address: Address, frame: OutFrame) -> None:
         self.statistics.sent += 1
         self._emit(UdpDatagram(address, frame.data))
 
-    def _expire(self, address: Address, frame: OutFrame, now: float) -> None:
+    def _wait(self, address: Address, until: float) -> None:
+        self._timers.at(until, lambda then: self._expire(address, then))
+
+    def _expire(self, address: Address, now: float) -> None:
         waiting = self._waiting.get(address)
         if waiting is None:
             return
-        for member, each in waiting.frames:
-            if each is frame:
-                why = f"{member.name} did not acknowledge within {self._config.timeout} ms"
-                self._done(address, waiting, member, frame, SendTimeoutError(why), now)
-                return
-
-    def _done(
-        self,
-        address: Address,
-        waiting: _Waiting,
-        member: Member,
-        frame: OutFrame,
-        error: Exception | None,
-        now: float,
-    ) -> None:
-        was_first = waiting.frames[0][1] is frame
-        waiting.frames.remove((member, frame))
-        waiting.bytes -= len(frame.data)
-        if not waiting.frames:
+        late = []
+        while waiting.frames and waiting.frames[0][1].deadline <= now:
+            late.append(waiting.pop())
+        if waiting.frames:
+            self._wait(address, waiting.frames[0][1].deadline)
+            if late:
+                self._send(address, waiting.frames[0][1])
+        else:
             del self._waiting[address]
-        elif was_first:
-            self._send(address, waiting.frames[0][1])
-        frame.settle(error, now)
+        for member, frame in late:
+            why = f"{member.name} did not acknowledge within {self._config.timeout} ms"
+            frame.settle(SendTimeoutError(why), now)
 
     # The way in.
 
@@ -244,14 +245,16 @@ class Datagrams:
 
     def _answered(self, sender: Address, *, ok: bool, now: float) -> None:
         waiting = self._waiting.get(sender)
-        if waiting is None:
+        if waiting is None or not waiting.frames:
             self.statistics.unexpected_acks += 1
             return
-        member, frame = waiting.frames[0]
+        member, frame = waiting.pop()
+        if waiting.frames:
+            self._send(sender, waiting.frames[0][1])
         error: Exception | None = None
         if not ok and self._config.throw_on_failed_ack:
             error = RemoteProcessError(f"the listener at {member.name} failed")
-        self._done(sender, waiting, member, frame, error, now)
+        frame.settle(error, now)
 
     def _message(
         self, body: bytes, sender: Address, now: float, *, may_answer: bool = True

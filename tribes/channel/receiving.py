@@ -103,8 +103,15 @@ class Receiving:
             self._came(source, now)
         try:
             if isinstance(receiver, OwnReceiver):
-                for position, body in receiver.feed(data, now):
-                    self._own_frame(receiver, position, body, now)
+                frames = iter(receiver.feed(data, now))
+                try:
+                    for position, body in frames:
+                        self._own_frame(receiver, position, body, now)
+                except RemoteProtocolError as error:
+                    # They count as received, and do not come again: their sender is to know.
+                    for position, _ in frames:
+                        receiver.inbox.done(position, error)
+                    raise
                 self._accepted.touch(receiver)
                 if receiver.news:
                     self._news(receiver, now)

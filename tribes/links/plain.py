@@ -17,6 +17,7 @@ Rules of this file:
 7. The first frame of a connection names the member it is meant for in its trailer, and carries our
    mark (:mod:`tribes.links.introduction`). Plain Tribes does not read that; our receivers refuse
    what was meant for the process before them on a port.
+8. Callbacks run when the state is consistent: they may call any method.
 """
 
 from __future__ import annotations
@@ -366,13 +367,16 @@ class PlainSender:
     def _broken(self, why: Exception, now: float, *, everything: bool) -> None:
         tried = self._take_all() if everything else self._take_begun()
         again: list[OutFrame] = []
+        failed: list[OutFrame] = []
         for frame in tried:
             if frame.attempts < self._config.max_retry_attempts:
                 frame.attempts += 1
                 again.append(frame)
             else:
-                self._settle(frame, _unreachable(self._member, why), now)
+                failed.append(frame)
         self._queue.extendleft(reversed(again))
+        for frame in failed:
+            self._settle(frame, _unreachable(self._member, why), now)
         self._lost(self._member, why, now)
         if self._closed:
             return
@@ -402,12 +406,11 @@ class PlainSender:
 
     def _stalled(self, frame: OutFrame, what: str, now: float) -> None:
         self._drop_link()
-        self._settle(frame, self._late(what), now)
         begun = self._take_begun()
-        for late in [each for each in begun if each.deadline <= now]:
-            self._settle(late, self._late(what), now)
         self._queue.extendleft(reversed([each for each in begun if each.deadline > now]))
-        if self._queue or self._keep_connected:
+        for late in [frame, *(each for each in begun if each.deadline <= now)]:
+            self._settle(late, self._late(what), now)
+        if not self._closed and (self._queue or self._keep_connected):
             self._connect()
 
     def _late(self, what: str) -> SendTimeoutError:
@@ -421,6 +424,8 @@ class PlainSender:
         deadlines = [f.deadline for f in (self._awaited,) if f is not None]
         deadlines += [frames[0].deadline for frames in (self._unflushed, self._queue) if frames]
         if deadlines:
+            if self._deadline is not None:
+                self._deadline.cancel()  # a callback has sent something
             self._deadline = self._timers.at(min(deadlines), self._expire)
 
 
