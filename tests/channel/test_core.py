@@ -464,3 +464,27 @@ def test_a_link_that_is_being_opened_when_the_channel_stops_is_forgotten() -> No
     side.core.take_outputs()
     side.core.timer(net.now + 2)
     assert side.core.take_outputs() == []
+
+
+class _Dismiss(Interceptor):
+    """The first message of a member is the end of its connections."""
+
+    core: ChannelCore
+
+    def receive(self, message: ChannelData, now: float, next: ReceiveNext) -> None:  # noqa: A002
+        self.core.accepted.forget(message.source)
+        next(message, now)
+
+
+def test_a_connection_that_was_closed_in_the_middle_of_a_read_is_not_paused() -> None:
+    """What else it brought may wait for the listeners; its driver has forgotten it."""
+    dismiss = _Dismiss()
+    config = ChannelConfig(receiver=ReceiverConfig(pending_max=1))
+    core = ChannelCore(LOCAL, config, [dismiss], wall_ms=lambda: 1000, entropy=Counter())
+    dismiss.core = core
+    core.start(0.0)
+    core.link_opened(5, 0.0, peer=("127.0.0.1", 9))
+    core.take_outputs()
+    core.link_bytes(5, b"".join(frame(ONE, 2, b"x", uid) for uid in range(4)), 0.0)
+    outputs = core.take_outputs()
+    assert [o for o in outputs if isinstance(o, Close | Pause | Resume)] == [Close(5, flush=True)]

@@ -10,18 +10,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tribes.errors import RemoteProtocolError
-from tribes.links.base import OutFrame
+from tribes.links.base import Need, OutFrame
 from tribes.links.own_inbox import OwnInbox, OwnInboxes
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender
-from tribes.links.own_wire import Need, OwnSide, Refusal, SealerFactory, is_hello
+from tribes.links.own_wire import OwnSide, Refusal, is_hello
 from tribes.timers import Timers
 from tribes.wire.frame import encode_frame
 from tribes.wire.member import Member, encode_member
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Pause, Resume, Write
 
 if TYPE_CHECKING:
-    from tribes.links.own_wire import Opener
+    from tribes.links.link_keys import Opener, SealerFactory
 
 SENDER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=b"s" * 16)
 RECEIVER = Member(host=b"\x7f\x00\x00\x01", port=4002, unique_id=b"r" * 16)

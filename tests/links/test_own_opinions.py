@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.links.own_pair import RECEIVER, SENDER, Pair, side_of
 from tribes.errors import RemoteProtocolError
+from tribes.links.base import Need
 from tribes.links.own_acks import (
     DOUBT_FRAME,
     decode_ask,
@@ -18,7 +19,7 @@ from tribes.links.own_acks import (
     encode_told,
 )
 from tribes.links.own_receiver import OPINIONS_WAITING_MAX, OwnReceiver
-from tribes.links.own_wire import WITNESSES, Need, Opinion
+from tribes.links.own_wire import WITNESSES, Opinion
 from tribes.testing.strategies import mutations
 from tribes.wire.frame import encode_frame
 

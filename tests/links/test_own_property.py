@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from tests.links.own_pair import Frame, Pair
 from tribes.errors import RemoteProcessError, SendTimeoutError
-from tribes.links.base import QueueBounds
-from tribes.links.own_wire import Need
+from tribes.links.base import Need, QueueBounds
 
 QUEUE_BYTES = 20_000
 WINDOW_BYTES = 15_000

@@ -6,11 +6,12 @@ import pytest
 
 from tests.links.own_pair import RECEIVER, SENDER, Pair, Wire, side_of
 from tribes.errors import LocalProtocolError, RemoteProcessError
+from tribes.links.base import Need
 from tribes.links.own_acks import decode_ack, encode_seen
 from tribes.links.own_inbox import FAILURES_MAX, INBOXES_MAX, OPEN_MAX, OwnInbox, OwnInboxes
 from tribes.links.own_receiver import OwnReceiver, ReceiverState
 from tribes.links.own_sender import SenderState
-from tribes.links.own_wire import Need, RefuseCode, Start, encode_hello, encode_start
+from tribes.links.own_wire import RefuseCode, Start, encode_hello, encode_start
 from tribes.links.read_gate import ACKS_WAITING_MAX_BYTES
 from tribes.timers import Timers
 from tribes.wire.frame import FrameDecoder, encode_frame

@@ -13,11 +13,11 @@ from tribes.errors import (
     RemoteProcessError,
     SendTimeoutError,
 )
-from tribes.links.base import OutFrame, QueueBounds
+from tribes.links.base import Need, OutFrame, QueueBounds
 from tribes.links.own_acks import PONG_FRAME, Ack, encode_ack
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import SenderState
-from tribes.links.own_wire import Need, Refusal, RefuseCode, Welcome, encode_welcome
+from tribes.links.own_wire import Refusal, RefuseCode, Welcome, encode_welcome
 from tribes.wire.frame import ACK_FRAME, encode_frame
 from tribes.wire.outputs import Close, Connect, Write
 

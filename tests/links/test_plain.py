@@ -13,7 +13,8 @@ from tribes.errors import (
     SendTimeoutError,
 )
 from tribes.links.base import OutFrame
-from tribes.links.plain import PlainReceiver, PlainSender
+from tribes.links.plain import PlainSender
+from tribes.links.plain_receiver import PlainReceiver
 from tribes.timers import Timers
 from tribes.wire.data import destination_trailer
 from tribes.wire.frame import ACK_FRAME, FAIL_ACK_FRAME, FRAME_OVERHEAD, FrameDecoder, encode_frame

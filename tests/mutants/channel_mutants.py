@@ -22,7 +22,8 @@ from tribes.channel.sending import Sending
 from tribes.channel.tickets import Ticket
 from tribes.interceptors.dispatch import MessageDispatchInterceptor
 from tribes.links.base import OutFrame
-from tribes.links.plain import PlainReceiver, PlainSender
+from tribes.links.plain import PlainSender
+from tribes.links.plain_receiver import PlainReceiver
 from tribes.links.pool import SenderPool
 from tribes.wire.frame import FrameDecoder
 

@@ -19,13 +19,12 @@ from tribes.channel.tickets import Ticket
 from tribes.config.model import SenderConfig
 from tribes.errors import MemberUnreachableError
 from tribes.links import own_inbox
-from tribes.links.base import excuse
+from tribes.links.base import Need, excuse
 from tribes.links.own_connection import Connection
 from tribes.links.own_inbox import OwnInbox, OwnInboxes
 from tribes.links.own_outbox import Item, Outbox, Progress, Resumed
 from tribes.links.own_receiver import OwnReceiver
 from tribes.links.own_sender import OwnSender
-from tribes.links.own_wire import Need
 from tribes.links.pool import SenderPool
 from tribes.manager.repair import Repair
 from tribes.manager.replication import Replicator

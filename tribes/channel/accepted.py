@@ -13,7 +13,7 @@ from tribes.channel.door import Door
 from tribes.channel.outputs import LinkRejected
 from tribes.channel.repeats import Repeats
 from tribes.links.own_receiver import OwnReceiver
-from tribes.links.plain import PlainReceiver
+from tribes.links.plain_receiver import PlainReceiver
 from tribes.wire.outputs import Close
 
 if TYPE_CHECKING:
@@ -207,8 +207,7 @@ class AcceptedLinks:
 
     def _gone(self, receiver: Receiver) -> None:
         self._ended(receiver)
-        if isinstance(receiver, OwnReceiver):
-            receiver.closed()
+        receiver.closed()
 
     def _may_be_plain(self, host: str) -> bool:
         return self._protection is None or self._protection.admission.may_come_plainly(host)

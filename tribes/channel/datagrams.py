@@ -25,7 +25,7 @@ from tribes.errors import (
     RemoteProtocolError,
     SendTimeoutError,
 )
-from tribes.links.plain import AckSlot
+from tribes.links.plain_receiver import AckSlot
 from tribes.wire.data import add_trailer, decode_body, destination_of, destination_trailer
 from tribes.wire.frame import (
     ACK_BODY,

@@ -23,13 +23,13 @@ from zlib import crc32
 
 from tribes.channel.outputs import Deliver
 from tribes.errors import LocalProtocolError
-from tribes.links.plain import PlainReceiver
+from tribes.links.plain_receiver import PlainReceiver
 
 if TYPE_CHECKING:
     from tribes.config.model import ReceiverConfig
     from tribes.links.own_inbox import OwnInbox
     from tribes.links.own_receiver import OwnReceiver
-    from tribes.links.plain import AckSlot
+    from tribes.links.plain_receiver import AckSlot
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
 

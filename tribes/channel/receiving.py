@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tribes.channel.statistics import ChannelStatistics
     from tribes.channel.trail import Trail
     from tribes.config.model import ReceiverConfig
-    from tribes.links.plain import PlainReceiver
+    from tribes.links.plain_receiver import PlainReceiver
     from tribes.wire.member import Member
 
 __all__ = ["SOURCES_PER_LINK_MAX", "Held", "Receiving"]

@@ -2,5 +2,5 @@
 
 from tribes.links.base import OutFrame as OutFrame
 from tribes.links.base import PeerSender as PeerSender
-from tribes.links.plain import PlainReceiver as PlainReceiver
 from tribes.links.plain import PlainSender as PlainSender
+from tribes.links.plain_receiver import PlainReceiver as PlainReceiver

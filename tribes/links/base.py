@@ -7,15 +7,14 @@ The channel knows peers only through :class:`PeerSender`. There are two kinds: t
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-from tribes.links.own_wire import Need
 
 if TYPE_CHECKING:
     from tribes.wire.member import Member
 
-__all__ = ["LinkEnd", "Load", "OutFrame", "PeerSender", "QueueBounds", "excuse"]
+__all__ = ["LinkEnd", "Load", "Need", "OutFrame", "PeerSender", "QueueBounds", "excuse"]
 
 
 class QueueBounds(NamedTuple):
@@ -43,6 +42,17 @@ class Load(NamedTuple):
     raw: int
     live: int
     unacked: int
+
+
+class Need(enum.IntEnum):
+    """What completes a frame for the one who sent it. Read from ``OutFrame.need``."""
+
+    NOTHING = 0
+    """The kernel has taken its last byte (options without USE_ACK)."""
+    RECEIVED = 1
+    """The member has it (USE_ACK)."""
+    PROCESSED = 2
+    """The member has processed it (USE_ACK and SYNCHRONIZED_ACK)."""
 
 
 class OutFrame:

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from tribes.security.seal import LinkKeys
 
 if TYPE_CHECKING:
-    from tribes.links.own_wire import SealerFactory
     from tribes.security.keys import KeyRing
 
-__all__ = ["LinkKeyring"]
+__all__ = ["LinkKeyring", "Opener", "SealerFactory"]
+
+
+class Opener(Protocol):
+    """Turns the sealed bytes of one direction back into plain ones, however they are cut."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the plain bytes of the records that ``data`` completes.
+
+        Raises:
+            RemoteProtocolError: A record was changed, repeated, left out, or is longer than the
+                opener takes.
+        """
+
+
+class SealerFactory(Protocol):
+    """One key of the group."""
+
+    def hello_tag(self, transcript: bytes) -> bytes:
+        """Return the 16 bytes that prove the key over what was said so far."""
+
+    def check(self, transcript: bytes, tag: bytes) -> bool:
+        """Whether ``tag`` is ``hello_tag(transcript)``, compared in constant time."""
+
+    def sealers(
+        self, client_nonce: bytes, server_nonce: bytes, *, is_client: bool
+    ) -> tuple[Callable[[bytes], bytes], Opener]:
+        """Return what seals the bytes that this side writes, and what opens the other side's.
+
+        The client is who opened the connection. Each direction needs its own key.
+
+        Raises:
+            RemoteProtocolError: The nonces cannot be used: the peer sent ours back.
+        """
 
 
 @final

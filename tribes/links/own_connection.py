@@ -14,9 +14,10 @@ from tribes.wire.frame import FrameDecoder, encode_frame
 from tribes.wire.outputs import NetworkOutput, Write
 
 if TYPE_CHECKING:
+    from tribes.links.link_keys import Opener
     from tribes.links.own_opening import Opened, Opening
     from tribes.links.own_outbox import Item, Outbox
-    from tribes.links.own_wire import Opener, Refusal
+    from tribes.links.own_wire import Refusal
 
 __all__ = ["Connection"]
 

@@ -33,7 +33,8 @@ from tribes.wire.frame import FRAME_END, FRAME_OVERHEAD, FRAME_START, encode_fra
 from tribes.wire.limits import MEMBER_RECORD_MAX_BYTES
 
 if TYPE_CHECKING:
-    from tribes.links.own_wire import Opener, OwnSide, SealerFactory
+    from tribes.links.link_keys import Opener, SealerFactory
+    from tribes.links.own_wire import OwnSide
 
 __all__ = ["OneFrame", "Opened", "Opening"]
 

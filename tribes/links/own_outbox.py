@@ -21,9 +21,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from tribes.errors import RemoteProtocolError
-from tribes.links.base import Load
+from tribes.links.base import Load, Need
 from tribes.links.own_acks import escape_data, traced_data
-from tribes.links.own_wire import CONTROL_MARK, Need
+from tribes.links.own_wire import CONTROL_MARK
 from tribes.wire.frame import FRAME_OVERHEAD
 
 if TYPE_CHECKING:

@@ -63,8 +63,9 @@ from tribes.wire.frame import FrameDecoder, encode_frame
 from tribes.wire.outputs import Close, NetworkOutput, Write
 
 if TYPE_CHECKING:
+    from tribes.links.link_keys import Opener, SealerFactory
     from tribes.links.own_inbox import OwnInboxes
-    from tribes.links.own_wire import Hello, Opener, OwnSide, SealerFactory
+    from tribes.links.own_wire import Hello, OwnSide
     from tribes.timers import Timers
     from tribes.wire.member import Member
 

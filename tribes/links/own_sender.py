@@ -55,7 +55,8 @@ from tribes.wire.outputs import Close, Connect, NetworkOutput
 
 if TYPE_CHECKING:
     from tribes.links.base import Load, OutFrame
-    from tribes.links.own_wire import Opinion, OwnSide, SealerFactory
+    from tribes.links.link_keys import SealerFactory
+    from tribes.links.own_wire import Opinion, OwnSide
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 

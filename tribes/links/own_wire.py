@@ -31,7 +31,7 @@ import enum
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, final
+from typing import Final, final
 
 from tribes.errors import RemoteProtocolError
 from tribes.wire.limits import MEMBER_RECORD_MAX_BYTES
@@ -54,13 +54,10 @@ __all__ = [
     "WITNESSES",
     "Control",
     "Hello",
-    "Need",
-    "Opener",
     "Opinion",
     "OwnSide",
     "Refusal",
     "RefuseCode",
-    "SealerFactory",
     "Start",
     "Welcome",
     "choose_version",
@@ -157,50 +154,6 @@ class RefuseCode(enum.IntEnum):
     """The key id is not known here, or a key is needed."""
     BUSY = 4
     """Not now; try again."""
-
-
-class Need(enum.IntEnum):
-    """What completes a frame for the one who sent it. Read from ``OutFrame.need``."""
-
-    NOTHING = 0
-    """The kernel has taken its last byte (options without USE_ACK)."""
-    RECEIVED = 1
-    """The member has it (USE_ACK)."""
-    PROCESSED = 2
-    """The member has processed it (USE_ACK and SYNCHRONIZED_ACK)."""
-
-
-class Opener(Protocol):
-    """Turns the sealed bytes of one direction back into plain ones, however they are cut."""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the plain bytes of the records that ``data`` completes.
-
-        Raises:
-            RemoteProtocolError: A record was changed, repeated, left out, or is longer than the
-                opener takes.
-        """
-
-
-class SealerFactory(Protocol):
-    """One key of the group."""
-
-    def hello_tag(self, transcript: bytes) -> bytes:
-        """Return the 16 bytes that prove the key over what was said so far."""
-
-    def check(self, transcript: bytes, tag: bytes) -> bool:
-        """Whether ``tag`` is ``hello_tag(transcript)``, compared in constant time."""
-
-    def sealers(
-        self, client_nonce: bytes, server_nonce: bytes, *, is_client: bool
-    ) -> tuple[Callable[[bytes], bytes], Opener]:
-        """Return what seals the bytes that this side writes, and what opens the other side's.
-
-        The client is who opened the connection. Each direction needs its own key.
-
-        Raises:
-            RemoteProtocolError: The nonces cannot be used: the peer sent ours back.
-        """
 
 
 @final

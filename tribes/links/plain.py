@@ -1,4 +1,4 @@
-"""The plain Tribes link: what a connection between a sender and a receiver may do (tribes-wire §4).
+"""The sending end of a plain Tribes link: everything on its way to one member (tribes-wire §4).
 
 Rules of this file:
 
@@ -30,14 +30,12 @@ from tribes.errors import (
     ChannelError,
     MemberUnreachableError,
     RemoteProcessError,
-    RemoteProtocolError,
     SendTimeoutError,
 )
 from tribes.links.base import Load, excuse
 from tribes.links.introduction import introduce
-from tribes.links.read_gate import ReadGate
 from tribes.links.round_trip import RoundTrip
-from tribes.wire.frame import ACK_BODY, ACK_FRAME, FAIL_ACK_BODY, FAIL_ACK_FRAME, FrameDecoder
+from tribes.wire.frame import ACK_BODY, FAIL_ACK_BODY, FrameDecoder
 from tribes.wire.outputs import Close, Connect, NetworkOutput, Write
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from tribes.timers import Timer, Timers
     from tribes.wire.member import Member
 
-__all__ = ["AckSlot", "PlainReceiver", "PlainSender"]
+__all__ = ["PlainSender"]
 
 _WRITE_WINDOW_BYTES = 256 * 1024
 """What may stand in the driver's buffer of one link. More stays in the queue here, where it counts
@@ -433,81 +431,3 @@ def _unreachable(member: Member, why: Exception) -> ChannelError:
     error = MemberUnreachableError(f"no connection to {member.name}: {why}")
     error.__cause__ = why
     return error
-
-
-class AckSlot:
-    """The place of one acknowledgement among those of its connection; filled when known."""
-
-    __slots__ = ("frame",)
-
-    def __init__(self) -> None:
-        self.frame: bytes | None = None
-
-
-class PlainReceiver:
-    """An accepted connection: frames in, acknowledgements out, in the order of the frames.
-
-    Args:
-        link: The driver's name of the connection.
-        peer: Where it comes from.
-        body_max_bytes: Longest frame body that is read.
-        emit: Takes the outputs.
-    """
-
-    def __init__(
-        self,
-        link: int,
-        peer: tuple[str, int],
-        *,
-        body_max_bytes: int,
-        emit: Callable[[NetworkOutput], None],
-    ) -> None:
-        self.link = link
-        self.peer = peer
-        self.sources: dict[Member, None] = {}
-        self._gate = ReadGate(link, emit)
-        self._decoder = FrameDecoder(body_max_bytes=body_max_bytes)
-        self._slots: deque[AckSlot] = deque()
-        self._ready: list[bytes] = []
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The frame bodies that ``data`` completes."""
-        return self._decoder.feed(data)
-
-    @property
-    def broken(self) -> RemoteProtocolError | None:
-        """Why nothing can be read from this connection any more, if so."""
-        return self._decoder.broken
-
-    def expect_ack(self) -> AckSlot:
-        """Reserve the next acknowledgement of this connection."""
-        slot = AckSlot()
-        self._slots.append(slot)
-        return slot
-
-    def answer(self, slot: AckSlot, *, ok: bool) -> None:
-        """Fill a slot; :meth:`flush` writes it once all slots before it are filled."""
-        slot.frame = ACK_FRAME if ok else FAIL_ACK_FRAME
-
-    def flush(self) -> None:
-        """Write the acknowledgements that are due."""
-        slots = self._slots
-        while slots and (frame := slots[0].frame) is not None:
-            slots.popleft()
-            self._ready.append(frame)
-        if self._ready:
-            self._gate.write(self._ready)
-            self._ready = []
-            self._gate.check()
-
-    def writable(self, total: int) -> None:
-        """The kernel has taken ``total`` bytes of acknowledgements so far."""
-        self._gate.writable(total)
-
-    def hold(self) -> None:
-        """Do not read from this connection until as many :meth:`release`."""
-        self._gate.hold()
-
-    def release(self) -> None:
-        """Take one :meth:`hold` back."""
-        self._gate.release()
