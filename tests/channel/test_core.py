@@ -488,3 +488,9 @@ def test_a_connection_that_was_closed_in_the_middle_of_a_read_is_not_paused() ->
     core.link_bytes(5, b"".join(frame(ONE, 2, b"x", uid) for uid in range(4)), 0.0)
     outputs = core.take_outputs()
     assert [o for o in outputs if isinstance(o, Close | Pause | Resume)] == [Close(5, flush=True)]
+
+
+def test_where_a_rejected_connection_came_from_can_be_told_from_its_port() -> None:
+    """An IPv6 address has colons of its own."""
+    assert LinkRejected(("127.0.0.1", 9), "why").fields()["peer"] == "127.0.0.1:9"
+    assert LinkRejected(("fe80::1", 9), "why").fields()["peer"] == "[fe80::1]:9"

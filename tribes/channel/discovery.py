@@ -35,11 +35,7 @@ if TYPE_CHECKING:
     from tribes.membership.view import View
     from tribes.timers import Timers
 
-__all__ = ["CONNECT_TIMEOUT_S", "REPLY_TIMEOUT_S", "Discovery", "static_hosts"]
-
-CONNECT_TIMEOUT_S: Final = 1.5
-REPLY_TIMEOUT_S: Final = 1.0
-"""For a meeting; as the failure detector's."""
+__all__ = ["Discovery", "static_hosts"]
 
 _MULTICAST_FIRST_S: Final = 1.0
 """How long multicast may take to announce a member that has connected already, where nothing but
@@ -199,12 +195,7 @@ class Discovery:
             if record.address == address and record != self._local:
                 self._admit(result, now)
 
-        self._challenges.meet(
-            address,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            reply_timeout=REPLY_TIMEOUT_S,
-            answer=answered,
-        )
+        self._challenges.meet(address, answered)
 
     def _admit(self, met: Introduction, now: float) -> None:
         self._met[met.record] = None

@@ -174,7 +174,7 @@ class LinkRejected(Event):
 
     def fields(self) -> dict[str, object]:
         """Where it came from, what was wrong, and how often that was not told."""
-        fields: dict[str, object] = {"peer": f"{self.peer[0]}:{self.peer[1]}", "why": self.why}
+        fields: dict[str, object] = {"peer": _shown(self.peer), "why": self.why}
         if self.repeats:
             fields["repeats"] = self.repeats
         return fields
@@ -215,7 +215,11 @@ class Notice(Event):
 
 
 def _address(member: Member) -> str:
-    host, port = member.address
+    return _shown(member.address)
+
+
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Protection"]
 
-CONNECT_TIMEOUT_S: Final = 1.5
-REPLY_TIMEOUT_S: Final = 1.0
-"""For the question to a stranger; as the failure detector's."""
-
 
 @final
 class Protection:
@@ -173,7 +169,7 @@ class Protection:
             answer(None if isinstance(result, Life) else result, then)
 
         self.challenges.ask(
-            member, connect_timeout=connect_timeout, reply_timeout=reply_timeout, answer=answered
+            member, answered, connect_timeout=connect_timeout, reply_timeout=reply_timeout
         )
         return True
 
@@ -184,12 +180,7 @@ class Protection:
             else:
                 answer(None, 0, now)
 
-        self.challenges.ask(
-            member,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            reply_timeout=REPLY_TIMEOUT_S,
-            answer=answered,
-        )
+        self.challenges.ask(member, answered)
 
     def met(
         self, record: Member, life: Life, now: float, take: Callable[[Member, float], None]
@@ -205,12 +196,7 @@ class Protection:
             else:
                 answer(result, now)
 
-        self.challenges.ask(
-            member,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            reply_timeout=REPLY_TIMEOUT_S,
-            answer=answered,
-        )
+        self.challenges.ask(member, answered)
 
     def _admit(self, member: Member, now: float) -> None:
         self._as_proved(member, now, self._admitted)

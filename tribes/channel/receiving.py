@@ -58,6 +58,7 @@ class Receiving:
         came: Told of each member that something came from.
         news: Takes what a member told beside its messages.
         consume: Offered every message before the listeners; True when it was taken.
+        trail: The span that it works for; None: nobody makes any.
     """
 
     def __init__(

@@ -72,6 +72,8 @@ class BlockedSends:
             sender.enqueue(frame, now)
             if frame.unblocked is not None:
                 frame.unblocked(now)
+        if not entries and self._timer is not None:
+            self._timer.cancel()
 
     def fail(self, why: Exception, now: float) -> None:
         """Let all senders go: none of these messages is sent."""

@@ -58,6 +58,10 @@ __all__ = [
 
 T = TypeVar("T")
 
+CONNECT_TIMEOUT_S: Final = 1.5
+REPLY_TIMEOUT_S: Final = 1.0
+"""For a question to who is not a member yet; as the failure detector's."""
+
 _LIFE: Final = struct.Struct(">QQ")
 _LENGTH: Final = struct.Struct(">I")
 _ABOUT: Final = struct.Struct(">QB")
@@ -231,7 +235,12 @@ class Challenges:
         self._is_stopped = False
 
     def ask(
-        self, member: Member, *, connect_timeout: float, reply_timeout: float, answer: Answer
+        self,
+        member: Member,
+        answer: Answer,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
+        reply_timeout: float = REPLY_TIMEOUT_S,
     ) -> None:
         """Ask a member; ``answer`` gets its life, or why there is no proof.
 
@@ -243,14 +252,7 @@ class Challenges:
 
         self._ask(member.address, member.unique_id, connect_timeout, reply_timeout, answered)
 
-    def meet(
-        self,
-        address: tuple[str, int],
-        *,
-        connect_timeout: float,
-        reply_timeout: float,
-        answer: Introduced,
-    ) -> None:
+    def meet(self, address: tuple[str, int], answer: Introduced) -> None:
         """Ask who is at an address; ``answer`` gets the introduction, or why there is none.
 
         Errors are those of :meth:`ask`.
@@ -259,7 +261,7 @@ class Challenges:
         def answered(result: Opened | Exception, now: float) -> None:
             answer(_read(result, decode_introduction), now)
 
-        self._ask(address, ANYBODY, connect_timeout, reply_timeout, answered)
+        self._ask(address, ANYBODY, CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, answered)
 
     def _ask(
         self,

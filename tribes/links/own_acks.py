@@ -9,10 +9,12 @@ The bodies of these control frames begin with ``"TPY"`` and one byte::
     0A ASK    u32 number | 16 B unique id
     0B TOLD   u32 number | u8 opinion
     0C DOUBT
+    0D TRACED 25 B span | channel data
 
 ASK asks the receiver whether it has an answer from a member, and TOLD answers with the number of
 the question; DOUBT says that its sender suspects the receiver, and is answered like PING. They are
-for peers only that have stated the feature ``WITNESSES``.
+for peers only that have stated the feature ``WITNESSES``; TRACED, DATA with the span that it belongs
+to in front, is for those with ``FEATURE_TRACE``.
 
 ``runs`` is a varint count and for each run two varints: how many positions lie between it and the
 one before it (or the floor), and its length. ``failures`` is a varint count and, unless that is 0,

@@ -13,6 +13,9 @@ Rules of this file:
 3. A HELLO for `ANYBODY` is answered and no more: START does not follow.
 4. Positions are counted, not written. Frames that a displaced connection brought after WELCOME was
    written come again on the new one; START says where that begins, and they are skipped.
+
+It is longer than most files: the opening and the frames after it share the seal, the inbox and the
+gate, and half of them would be handed from one part to the other.
 """
 
 from __future__ import annotations

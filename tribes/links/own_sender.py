@@ -18,6 +18,9 @@ Rules of this file:
 4. If the member has forgotten this sender, it cannot be known which of the written frames arrived.
    They are failed, never sent a second time.
 5. Callbacks run when the state is consistent: they may call any method.
+
+It is longer than most files: the frames, a connection and its opening have files of their own, and
+what is left is one machine, whose state every method reads.
 """
 
 from __future__ import annotations

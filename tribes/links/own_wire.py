@@ -23,6 +23,8 @@ by the proofs.
 A HELLO whose destination is `ANYBODY` asks who is there: WELCOME says it behind its known fields
 (:mod:`tribes.links.challenge`), and nothing follows. With the feature `FEATURE_NEWS` the side that
 opened a link may tell, between its frames, what :mod:`tribes.links.news` describes.
+
+The file is long by its list of records, which a reader of a capture wants to have in one place.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ Rules of this file:
    mark (:mod:`tribes.links.introduction`). Plain Tribes does not read that; our receivers refuse
    what was meant for the process before them on a port.
 8. Callbacks run when the state is consistent: they may call any method.
+
+It is longer than most files: what the end of a frame, a deadline and a broken connection do to each
+other is one machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The senders to all members: one each, made when first needed, given back when not.
 
-Here is decided what happens to a frame that finds a member's queue full (DESIGN §5.4). A user's
-waits outside, and its sender with it, for ``queue_timeout``. A session manager's fails at once with
-:class:`MemberBehindError`: the manager remembers the session, and is told when there is room again.
+Here is decided which kind of link a member is served by, and when it goes over to another one. What
+happens to a frame that finds no room is :mod:`tribes.links.full_queues`'s.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.errors import MemberBehindError, MemberSuspectedError, MemberUnreachableError
+from tribes.errors import MemberUnreachableError
 from tribes.links.base import OutFrame, QueueBounds
-from tribes.links.blocked import BlockedSends
+from tribes.links.full_queues import FullQueues
 from tribes.links.own_sender import OwnSender
 from tribes.links.plain import PlainSender
 from tribes.links.plain_pool import PlainSenders
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
     from tribes.wire.outputs import NetworkOutput
 
-__all__ = ["QueueCounts", "SenderPool"]
+__all__ = ["SenderPool"]
 
 _BARRIER_OPTIONS = int(SendOptions.BYTE_MESSAGE | SendOptions.USE_ACK)
 
@@ -37,23 +36,6 @@ _UPGRADE_S = 1.0
 
 _STRANGER_IDLE_S = 5.0
 """How long the connection to a destination that is no member stays open without use."""
-
-
-class QueueCounts:
-    """How often a member's queue was full, plain ints.
-
-    Attributes:
-        live_refused: Managers' messages that found no room: their sessions are sent later.
-        blocked: Users' messages whose senders had to wait for room.
-        timed_out: Those among them that found none in time, or that too many were waiting before.
-    """
-
-    __slots__ = ("blocked", "live_refused", "timed_out")
-
-    def __init__(self) -> None:
-        self.live_refused = 0
-        self.blocked = 0
-        self.timed_out = 0
 
 
 class SenderPool:
@@ -77,6 +59,10 @@ class SenderPool:
         is_suspected: Whether a member does not answer now: nobody waits for room in its queue.
         room: Told when the live queue of a member that was full is half empty again.
         told: Gets the number of a question that was asked by :meth:`ask`, and the opinion.
+
+    Attributes:
+        totals: How often queues were full.
+        counts_of: See :meth:`FullQueues.counts_of`; so is ``blocked_on``.
     """
 
     def __init__(
@@ -100,15 +86,17 @@ class SenderPool:
         room: Callable[[Member, float], None],
         told: Callable[[int, Opinion, float], None],
     ) -> None:
-        self.totals = QueueCounts()
-        self._counts: dict[Member, QueueCounts] = {}
-        self._blocked: dict[Member, BlockedSends] = {}
-        self._full: dict[Member, int] = {}  # whose live queue had no room, and for how much
-        self._is_suspected = is_suspected
-        self._room = room
         self._bounds = QueueBounds(
             config.queue_max_bytes, config.live_queue_max_bytes, config.unacked_max_bytes
         )
+        self._full = full = FullQueues(
+            config, self._bounds, timers=timers, is_suspected=is_suspected, room=room
+        )
+        self.totals = full.totals
+        self.counts_of = full.counts_of
+        self.blocked_on = full.blocked_on
+        self._blocked = full.blocked
+        self._behind = full.behind
         self._config = config
         self._side = side
         self._keys = keys
@@ -141,7 +129,7 @@ class SenderPool:
         return sender
 
     def send(self, frame: OutFrame, member: Member, now: float) -> bool:
-        """Queue a frame for a member; see the module for what happens to one without room.
+        """Queue a frame for a member, or do with it what is done where there is no room.
 
         Returns:
             False when it waits for room; ``frame.unblocked`` is called when it does not any more.
@@ -154,52 +142,9 @@ class SenderPool:
             sender.enqueue(frame, now)
             return True
         if is_live:
-            self._refuse_live(sender, frame, now)
+            self._full.refuse(sender, frame, now)
             return True
-        return not self._block(member, frame, now)
-
-    def _refuse_live(self, sender: PeerSender, frame: OutFrame, now: float) -> None:
-        member = sender.member
-        self.totals.live_refused += 1
-        self._count(member).live_refused += 1
-        self._full[member] = max(len(frame.data), self._full.get(member, 0))
-        why = (
-            f"{sender.load.live} bytes of changes wait for it (sender.live_queue_max_bytes is "
-            f"{self._bounds.live}); it gets the newest state later"
-        )
-        frame.settle(MemberBehindError(why), now)
-
-    def _block(self, member: Member, frame: OutFrame, now: float) -> bool:
-        if self._is_suspected(member):
-            frame.settle(_not_sent(member), now)
-            return False
-        totals, counts = self.totals, self._count(member)
-        totals.blocked += 1
-        counts.blocked += 1
-
-        def timed_out() -> None:
-            totals.timed_out += 1
-            counts.timed_out += 1
-
-        blocked = self._blocked.get(member)
-        if blocked is None:
-            blocked = self._blocked[member] = BlockedSends(
-                member.name,
-                self._config.queue_timeout / 1000,
-                timers=self._timers,
-                timed_out=timed_out,
-            )
-        return blocked.put(frame, now)
-
-    def counts_of(self, member: Member) -> QueueCounts:
-        """How often the queue of a destination was full; not to be changed."""
-        return self._counts.get(member) or QueueCounts()
-
-    def _count(self, member: Member) -> QueueCounts:
-        counts = self._counts.get(member)
-        if counts is None:
-            counts = self._counts[member] = QueueCounts()
-        return counts
+        return not self._full.block(member, frame, now)
 
     def _make(self, member: Member) -> PeerSender:
         config = self._config
@@ -320,31 +265,17 @@ class SenderPool:
 
     def flush(self, now: float) -> None:
         """Let every sender write what was queued since the last call, in one piece each."""
-        if not (self.awake or self._blocked or self._full):
+        if not (self.awake or self._blocked or self._behind):
             return
         while True:
             while self.awake:
                 awake, self.awake[:] = self.awake[:], []
                 for sender in awake:
                     sender.flush(now)
-            if self._blocked or self._full:
-                self._use_room(now)
+            if self._blocked or self._behind:
+                self._full.use_room(self.get, self._senders.get, now)
             if not self.awake:
                 return
-
-    def _use_room(self, now: float) -> None:
-        for member, blocked in list(self._blocked.items()):
-            blocked.admit(self.get(member, now), now)
-            if not blocked and self._blocked.get(member) is blocked:
-                del self._blocked[member]
-        for member, size in list(self._full.items()):
-            sender = self._senders.get(member)
-            # What was refused fits now, so that being told and trying again makes no circle.
-            if sender is None or (
-                sender.load.live <= self._bounds.live // 2 and sender.has_room(size, is_live=True)
-            ):
-                self._full.pop(member, None)
-                self._room(member, now)
 
     def ping(self, member: Member, now: float) -> bool:
         """Ask for an answer on the open link to a member; False when there is none to ask on."""
@@ -401,11 +332,7 @@ class SenderPool:
         why = MemberUnreachableError(f"{member.name} is no longer a member")
         if sender is not None:
             sender.close(why, now, abort=abort)
-        blocked = self._blocked.pop(member, None)
-        if blocked is not None:
-            blocked.fail(why, now)
-        self._full.pop(member, None)
-        self._counts.pop(member, None)
+        self._full.forget(member, why, now)
 
     def close(self, why: Exception, now: float) -> None:
         """Fail whatever waits, for everybody. Members with an own link are told that it is over."""
@@ -415,9 +342,7 @@ class SenderPool:
                 sender.leave(why, now)
             else:
                 sender.close(why, now, abort=False)
-        blocked, self._blocked = self._blocked, {}
-        for each in blocked.values():
-            each.fail(why, now)
+        self._full.close(why, now)
 
     def round_trip(self, member: Member) -> float | None:
         """Seconds that the link to a member takes there and back, smoothed; None: not measured."""
@@ -444,9 +369,7 @@ class SenderPool:
         sender = self._senders.get(member)
         if sender is not None:
             sender.excuse(why, now)
-        blocked = self._blocked.pop(member, None)
-        if blocked is not None:
-            blocked.fail(_not_sent(member), now)
+        self._full.excuse(member, now)
 
     @property
     def is_idle(self) -> bool:
@@ -478,11 +401,6 @@ class SenderPool:
     def blocked(self) -> dict[Member, int]:
         """How many sends wait for room in the queue of each destination with such."""
         return {member: len(blocked) for member, blocked in self._blocked.items()}
-
-    def blocked_on(self, member: Member) -> int:
-        """How many sends wait for room in a destination's queue."""
-        blocked = self._blocked.get(member)
-        return 0 if blocked is None else len(blocked)
 
     # What the driver reports.
 
@@ -530,9 +448,3 @@ class SenderPool:
                 self._watch(member, then)
 
         self._timers.at(now + _STRANGER_IDLE_S, look)
-
-
-def _not_sent(member: Member) -> MemberSuspectedError:
-    return MemberSuspectedError(
-        f"{member.name} does not answer now and its queue is full; the message was not sent"
-    )

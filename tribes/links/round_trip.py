@@ -1,9 +1,8 @@
 """How long a link takes there and back, by what travels on it anyway.
 
 One question is timed at a time: the opening of a connection, a frame that the member acknowledges,
-or a PING. A frame that is
-written again on another connection is not timed, since nobody can say which writing was answered
-(Karn's rule, RFC 6298 §3).
+or a PING. A frame that is written again on another connection is not timed, since nobody can say
+which writing was answered (Karn's rule, RFC 6298 §3).
 """
 
 from __future__ import annotations
