@@ -239,11 +239,15 @@ class AcceptedLinks:
             timers=self._timers,
             entropy=self._entropy,
             emit=self._emit,
-            started=lambda receiver, then: self._answered(next(iter(receiver.sources)), then),
+            started=self._own_started,
             ended=self._own_ended,
             asked=self._asked,
             doubted=self._doubted,
         )
+
+    def _own_started(self, receiver: OwnReceiver, now: float) -> None:
+        assert receiver.source is not None, "it is told after START"
+        self._answered(receiver.source, now)
 
     def _own_ended(self, receiver: OwnReceiver, why: Exception, now: float) -> None:
         del now

@@ -13,8 +13,8 @@ The bodies of these control frames begin with ``"TPY"`` and one byte::
 
 ASK asks the receiver whether it has an answer from a member, and TOLD answers with the number of
 the question; DOUBT says that its sender suspects the receiver, and is answered like PING. They are
-for peers only that have stated the feature ``WITNESSES``; TRACED, DATA with the span that it belongs
-to in front, is for those with ``FEATURE_TRACE``.
+for peers only that have stated the feature ``WITNESSES``; TRACED, which is DATA with its span in
+front, is for those with ``FEATURE_TRACE``.
 
 ``runs`` is a varint count and for each run two varints: how many positions lie between it and the
 one before it (or the floor), and its length. ``failures`` is a varint count and, unless that is 0,

@@ -116,6 +116,12 @@ class OwnReceiver:
         asked: Gets the number and the unique id of a question about another member; the answer goes
             to :meth:`tell`.
         doubted: Told when the sender says that it suspects this member.
+
+    Attributes:
+        broken: Why nothing can be read from this connection any more, if so.
+        features: Bits that both sides have.
+        source: Who has opened it, from START on; the only one in ``sources``.
+        writable: See :meth:`ReadGate.writable`; so are ``hold`` and ``release``.
     """
 
     __slots__ = (
@@ -150,13 +156,16 @@ class OwnReceiver:
         "_welcome",
         "broken",
         "features",
+        "hold",
         "link",
         "news",
         "peer",
+        "release",
         "source",
         "sources",
         "state",
         "traces",
+        "writable",
     )
 
     def __init__(
@@ -217,7 +226,8 @@ class OwnReceiver:
         self._opener: Opener | None = None
         self._skip = 0
         self._pongs = False
-        self._gate = ReadGate(link, emit)
+        self._gate = gate = ReadGate(link, emit)
+        self.writable, self.hold, self.release = gate.writable, gate.hold, gate.release
         self._is_full = False
         self._timer = timers.at(now + HELLO_TIMEOUT_S, self._late)
 
@@ -277,18 +287,6 @@ class OwnReceiver:
         """Answer a question about another member with the next :meth:`flush`."""
         if len(self._told) < OPINIONS_WAITING_MAX:
             self._told.append(encode_frame(encode_told(number, opinion)))
-
-    def writable(self, total: int) -> None:
-        """The kernel has taken ``total`` bytes of this connection so far."""
-        self._gate.writable(total)
-
-    def hold(self) -> None:
-        """Do not read from this connection until as many :meth:`release`."""
-        self._gate.hold()
-
-    def release(self) -> None:
-        """Take one :meth:`hold` back."""
-        self._gate.release()
 
     def eased(self) -> None:
         """An outcome became known: read again if that was what it waited for."""

@@ -41,6 +41,7 @@ class PlainReceiver:
 
     Attributes:
         sources: The members that the frames came from, tests apart: kept by who reads them.
+        writable: See :meth:`ReadGate.writable`; so are ``hold`` and ``release``.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class PlainReceiver:
         self.link = link
         self.peer = peer
         self.sources: dict[Member, None] = {}
-        self._gate = ReadGate(link, emit)
+        self._gate = gate = ReadGate(link, emit)
+        self.writable, self.hold, self.release = gate.writable, gate.hold, gate.release
         self._decoder = FrameDecoder(body_max_bytes=body_max_bytes)
         self._slots: deque[AckSlot] = deque()
         self._ready: list[bytes] = []
@@ -88,18 +90,6 @@ class PlainReceiver:
             self._gate.write(self._ready)
             self._ready = []
             self._gate.check()
-
-    def writable(self, total: int) -> None:
-        """The kernel has taken ``total`` bytes of acknowledgements so far."""
-        self._gate.writable(total)
-
-    def hold(self) -> None:
-        """Do not read from this connection until as many :meth:`release`."""
-        self._gate.hold()
-
-    def release(self) -> None:
-        """Take one :meth:`hold` back."""
-        self._gate.release()
 
     def closed(self) -> None:
         """The connection is gone."""
