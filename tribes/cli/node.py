@@ -45,7 +45,7 @@ from tribes.wire.options import parse_send_options
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
 
-__all__ = ["STATUS_NOT_DRAINED", "node"]
+__all__ = ["STATUS_NOT_DRAINED", "live_sessions", "node"]
 
 STATUS_NOT_DRAINED = 3
 """Exit status of a node that left without every receipt."""
