@@ -86,11 +86,11 @@ class FetchStatistics:
     """Counters, plain ints.
 
     Attributes:
-        asked: Questions of requests.
-        arrived: Answered by a change that came by itself.
-        fetched: Answered by a holder.
-        unknown: Asked in vain: requests went on with what was here.
-        refused: Not asked, because too many questions were open.
+        asked: Requests that needed a session, or a write of their client, that was not here.
+        arrived: Those among them for which it came by itself.
+        fetched: Those among them for which another member was asked and had it.
+        unknown: Those that asked in vain, and went on with what was here.
+        refused: Those that asked nobody, because too many asked already, or there was nobody.
     """
 
     __slots__ = ("arrived", "asked", "fetched", "refused", "unknown")

@@ -12,19 +12,17 @@ from typing import Final, final
 from zlib import crc32
 
 from tribes.errors import ConfigError
-from tribes.ids import SessionId
+from tribes.ids import SESSION_ID_MAX_BYTES, SESSION_ID_MIN_BYTES, SessionId
 
 __all__ = ["GROUPS", "PARTITIONS", "SessionIds", "is_possible_id", "partition_of"]
 
 PARTITIONS: Final = 4096
 GROUPS: Final = 64
 """Groups of partitions, which are compared first: 64 partitions each."""
-LENGTH_MIN_BYTES: Final = 2
-LENGTH_MAX_BYTES: Final = 64
 
 _DIGITS: Final = 3
 _PARTITIONS: Final = {f"{number:03X}": number for number in range(PARTITIONS)}
-_POSSIBLE: Final = re.compile(f"[0-9A-F]{{{2 * LENGTH_MIN_BYTES},{2 * LENGTH_MAX_BYTES}}}")
+_POSSIBLE: Final = re.compile(f"[0-9A-F]{{{2 * SESSION_ID_MIN_BYTES},{2 * SESSION_ID_MAX_BYTES}}}")
 
 
 def partition_of(session_id: str) -> int:
@@ -61,9 +59,9 @@ class SessionIds:
     __slots__ = ("_entropy", "_length")
 
     def __init__(self, entropy: Callable[[int], bytes], length: int = 16) -> None:
-        if not LENGTH_MIN_BYTES <= length <= LENGTH_MAX_BYTES:
+        if not SESSION_ID_MIN_BYTES <= length <= SESSION_ID_MAX_BYTES:
             raise ConfigError(
-                f"a session id has {LENGTH_MIN_BYTES} to {LENGTH_MAX_BYTES} random bytes, "
+                f"a session id has {SESSION_ID_MIN_BYTES} to {SESSION_ID_MAX_BYTES} random bytes, "
                 f"not {length}; write 16, the default",
                 key="manager.session_id_length",
             )

@@ -272,15 +272,20 @@ class StickyManager(MemcachedManager):
         """See `LocalManager.process_expires`; then write what could not be written before."""
         count = super().process_expires()
         if self._enabled:
-            self._retry()
+            self._retry(lambda: True)
         for key in list(self._spares):  # requests put some in meanwhile
             if key not in self.table:
                 self._spares.pop(key, None)
         return count
 
-    def _retry(self) -> None:
-        for key, held in list(self._spares.items()):
-            if held.must_copy and key in self.table:
+    def _unwritten(self) -> list[str]:
+        return [key for key, held in list(self._spares.items()) if held.must_copy]
+
+    def _retry(self, has_time: Callable[[], bool]) -> None:
+        for key in self._unwritten():
+            if not has_time():
+                return
+            if key in self.table:
                 try:
                     self._store_key(key, None)
                 except StoreError as why:
@@ -303,5 +308,9 @@ class StickyManager(MemcachedManager):
         return super()._expire(key, record)
 
     def _write_rest(self) -> None:
-        if self._enabled:
-            self._retry()
+        if not self._enabled:
+            return
+        self._retry(lambda: self.service is None or self.service.has_time())
+        left = sum(key in self.table for key in self._unwritten())
+        if left:
+            self.copies.tell("save at the end", StoreError(f"{left} sessions are not written"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NewType
 
 __all__ = [
+    "SESSION_ID_MAX_BYTES",
+    "SESSION_ID_MIN_BYTES",
     "UNIQUE_ID_BYTES",
     "SessionId",
     "SessionKey",
@@ -23,6 +25,9 @@ SessionKey = NewType("SessionKey", str)
 """A session's first id. It never changes, whatever ids the session gets later (DESIGN §5.3)."""
 
 UNIQUE_ID_BYTES = 16
+SESSION_ID_MIN_BYTES = 2
+"""Random bytes of a session's id: its first three digits name the session's partition."""
+SESSION_ID_MAX_BYTES = 64
 
 
 def make_unique_id(entropy: bytes) -> UniqueId:

@@ -16,6 +16,7 @@ from tribes.admin.metrics import Family, exposition, families
 from tribes.admin.recorder import FAILURES_MAX, SAMPLES_MAX, Failures, Rates
 from tribes.channel.outputs import MemberRemoved, MemberSuspected, Notice
 from tribes.membership.change import RemovalReason
+from tribes.web.freshness import abring
 from tribes.wire.member import Member
 
 METRICS = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
@@ -109,6 +110,22 @@ async def test_metrics_are_what_prometheus_reads(operate: Callable[..., Any]) ->
         assert all(family.documentation for family in found)
         assert "secret" not in answer.text
         assert session.id not in answer.text
+
+
+@pytest.mark.usefixtures("no_kept_status")
+async def test_requests_that_asked_other_members_are_counted(operate: Callable[..., Any]) -> None:
+    """Here one in vain: of a write that nobody has."""
+    async with operate() as node:
+        manager = node.channel.manager("shop")
+        session = manager.create()
+        await node.channel.acommit(session)
+        await abring(manager, [session.id], (2**40, 1))
+        [context] = (await node.http.get("/status")).json()["contexts"]
+        asked = {"asked": 1, "arrived": 0, "fetched": 0, "unknown": 1, "refused": 0}
+        assert context["fetches"] == asked
+        found = text_string_to_metric_families((await node.http.get("/metrics")).text)
+        [sample] = [s for f in found for s in f.samples if s.name == "tribes_fetches_unknown_total"]
+        assert (sample.value, sample.labels) == (1, {"context": "shop", "kind": "delta"})
 
 
 @pytest.mark.usefixtures("no_kept_status")

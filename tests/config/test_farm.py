@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from msgspec.structs import replace
 
 from tribes.config import read_config_bytes
 from tribes.config.farm import FarmConfig, check_farm
 from tribes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASS = "org.apache.catalina.ha.deploy.FarmWarDeployer"
 DIRECTORIES = {"deploy_dir": "/d", "temp_dir": "/t"}
@@ -85,3 +91,17 @@ def test_what_cannot_work_is_refused(changes: dict[str, object], key: str, text:
     with pytest.raises(ConfigError, match=text) as refused:
         check_farm(FarmConfig(**{**DIRECTORIES, **changes}))  # type: ignore[arg-type]
     assert refused.value.key == key
+
+
+def test_directories_are_apart_on_the_disk_and_not_in_name_only(tmp_path: Path) -> None:
+    """A symbolic link to one, or through one, is that directory."""
+    deploy = tmp_path / "deploy"
+    deploy.mkdir()
+    (tmp_path / "link").symlink_to(deploy)
+    apart = FarmConfig(deploy_dir=str(deploy), temp_dir=str(tmp_path / "temp"))
+    check_farm(apart)
+    for name in ("link", "link/not-made-yet"):
+        with pytest.raises(ConfigError, match=r"farm\.deploy_dir") as caught:
+            check_farm(replace(apart, temp_dir=str(tmp_path / name)))
+        assert caught.value.key == "farm.temp_dir"
+        assert repr(str(deploy)) in str(caught.value)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         ("max_lifetime_s", -1, "or more, found -1"),
         ("attribute_max_bytes", -5, "found -5"),
         ("session_max_bytes", -5, "found -5"),
+        ("session_id_length", 1, "2 to 64"),
+        ("session_id_length", 65, "2 to 64"),
         ("session_attribute_name_filter", "(", "no regular expression"),
         ("session_attribute_value_class_name_filter", "*", "no regular expression"),
     ],

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from tests.manager import test_values
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
-from tests.web import test_flask, test_long_requests, test_ready, test_urls, test_wsgi
+from tests.web import (
+    adapters,
+    test_each_adapter,
+    test_flask,
+    test_long_requests,
+    test_ready,
+    test_urls,
+    test_wsgi,
+)
 from tribes.manager import values
 from tribes.manager.policy import CommitPolicy
 from tribes.web import flask, signing, urls
@@ -45,6 +53,11 @@ def _first_only(
 ) -> Any:
     value = cookie_values(headers, name)[:1]
     return _find(self, [f"{name}={value[0]}".encode()] if value else [], name, request)
+
+
+def _ready_when_joined(self: NodeLife) -> bool:
+    self.join()
+    return self.node.is_ready
 
 
 def _tell_of_missing(self: SessionBinding, result: CommitResult) -> bool:
@@ -205,4 +218,12 @@ _add(
     "Clients get no token although a member that is about to leave still serves them.",
     (SessionBinding, "must_tell", _tell_of_missing),
     test=test_ready.test_client_reads_its_writes_on_a_node_that_is_to_leave,
+)
+_add(
+    "balancer waits",
+    "A balancer's question is answered when the node has joined.",
+    (NodeLife, "is_ready", _ready_when_joined),
+    test=partial(
+        test_each_adapter.test_ready_is_answered_at_once_by_a_node_that_joins, adapters.Wsgi
+    ),
 )

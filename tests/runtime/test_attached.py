@@ -259,6 +259,37 @@ def test_forked_process_makes_a_connection_of_its_own(host: Host, attach: Any) -
     assert len(host.channel.sessions.manager("app").lent_actors) == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_forked_process_holds_no_connection_that_its_parent_was_opening(path: str) -> None:
+    """The node sees the end of it when the parent closes it, while the child lives on."""
+    listener = listen_unix(path)
+    listener.settimeout(10)
+    node = AttachedNode(settings(path))
+    node.start()
+    made, _ = listener.accept()
+    listener.close()
+    with made:
+        made.settimeout(10)
+        assert made.recv(4096)  # HELLO: the parent waits for what this says
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.close(write_end)
+                os.read(read_end, 1)
+            finally:
+                os._exit(0)
+        try:
+            made.sendall(encode(REFUSED, 0, "by the test"))
+            assert made.recv(4096) == b""
+        finally:
+            os.close(read_end)
+            os.close(write_end)
+            os.waitpid(pid, 0)
+            node.stop()
+
+
 def test_worker_says_that_its_node_is_gone_and_comes_back_by_itself(
     host: Host, attach: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

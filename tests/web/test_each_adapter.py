@@ -268,6 +268,34 @@ def test_ready_is_answered_where_the_setting_says_and_by_no_view(under: Any) -> 
     assert under(node).ask("/ready").status == 200, "the application's own"
 
 
+class _Joining(Node):
+    """Was not started, and has not the others' sessions as long as the test lasts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_running = self.was_started = self.is_ready = False
+
+    def start(self) -> None:
+        self.is_running = self.was_started = True
+
+    def wait_joined(self, timeout: float | None = None) -> bool:
+        raise AssertionError("the balancer waits for an answer")
+
+    async def await_joined(self, timeout: float | None = None) -> bool:
+        raise AssertionError("the balancer waits for an answer")
+
+
+@each
+def test_ready_is_answered_at_once_by_a_node_that_joins(under: Any) -> None:
+    """The balancer's question is the first request of a process: it starts the node, no more."""
+    node = _Joining()
+    app = under(node, ready_path="/ready")
+    assert app.ask("/ready").status == 503
+    assert node.is_running
+    node.is_ready = True
+    assert app.ask("/ready").status == 200
+
+
 @pytest.mark.parametrize("under", [Wsgi, Asgi, Flask, Django])
 def test_a_session_that_cannot_be_looked_up_is_a_503_and_no_new_session(under: Any) -> None:
     """Nobody knows whether there is one, so no view is asked as if there were none."""

@@ -82,8 +82,8 @@ def test_node_is_ready_when_it_has_joined_and_until_it_is_to_leave() -> None:
     asgi = SessionMiddleware(application, node, ready_path="/ready")
     wsgi = WSGIMiddleware(wsgi_application, node, ready_path="/ready")
     assert not node.is_ready
-    # A server without start-up: the first request is the balancer's, and waits for the join.
-    assert ask_wsgi(wsgi) == ("200 OK", b"ready\n")
+    # A server without start-up: the first request is the balancer's, and starts the node.
+    wait_until(lambda: ask_wsgi(wsgi) == ("200 OK", b"ready\n"))
     assert node.is_ready
     assert ask_asgi(asgi) == (200, b"ready\n")
     assert ask_wsgi(wsgi, method="HEAD") == ("200 OK", b"")

@@ -490,11 +490,14 @@ def test_node_that_is_to_end_without_the_others_sessions_fails_every_request(
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.parametrize("is_running", [False, True])
 def test_forked_worker_serves_from_a_node_of_its_own(is_running: bool) -> None:
-    """Gunicorn ``--preload`` and multiprocessing, whether or not the parent's node runs."""
+    """Gunicorn ``--preload`` and multiprocessing, whether or not the parent's node runs.
+
+    A balancer's question starts it as a request does.
+    """
     watcher = make_node("watcher")
     watcher.start()
     node = make_node("web", watcher.config.channel.membership.port, commit_timeout=5000)
-    middleware = SessionMiddleware(count, node)
+    middleware = SessionMiddleware(count, node, ready_path="/ready")
     try:
         assert watcher.wait_joined()
         cookie = ask(watcher, count).cookie
@@ -505,6 +508,8 @@ def test_forked_worker_serves_from_a_node_of_its_own(is_running: bool) -> None:
         if pid == 0:
             # Whatever happens here, pytest must not go on twice.
             try:
+                serve(middleware, PATH_INFO="/ready")
+                os.write(tell, b"asked " if node.is_running else b"not started ")
                 os.write(tell, serve(middleware, cookie=cookie).body)
                 node.stop()
             finally:
@@ -513,6 +518,8 @@ def test_forked_worker_serves_from_a_node_of_its_own(is_running: bool) -> None:
         with os.fdopen(read, "rb") as pipe:
             said = pipe.read()
         os.waitpid(pid, 0)
+        told, _, said = said.rpartition(b" ")
+        assert told == b"asked"
         assert said == (b"3" if is_running else b"2")
         assert ask(watcher, look, cookie=cookie).body == b"{'count': %s}" % said
     finally:

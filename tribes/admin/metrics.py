@@ -12,6 +12,7 @@ from typing import Any, Final, final
 
 from tribes.config.explain import meanings
 from tribes.gauges import NodeGauges, PeerGauges
+from tribes.manager.fetch import FetchStatistics
 from tribes.manager.statistics import ManagerStatistics
 
 __all__ = ["CONTENT_TYPE", "Family", "exposition", "families"]
@@ -120,6 +121,9 @@ def _of_context(found: dict[str, Family], context: Mapping[str, Any]) -> None:
         for name in ("records_sent", "records_received", "donors_replaced", "no_state_transferred"):
             text = f"{name.replace('_', ' ').capitalize()} in exchanges of state."
             _put(found, "transfer", name, text, labels, transfer[name])
+    said = meanings(FetchStatistics)
+    for name, value in (context["fetches"] or {}).items():
+        _put(found, "fetches", name, said[name], labels, value)
 
 
 def _of_farm(found: dict[str, Family], farm: Mapping[str, Any]) -> None:

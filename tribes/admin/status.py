@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from tribes.config.explain import meanings
 from tribes.config.managers import ManagerConfig, kind_of
 from tribes.errors import ChannelClosedError
+from tribes.manager.backup_core import BackupReplicator
+from tribes.manager.fetch import FetchStatistics
 from tribes.runtime.product import product_version
 
 if TYPE_CHECKING:
@@ -104,6 +107,7 @@ def _context(
         "under_replicated": 0,
         "needs_sync": [],
         "transfer": None,
+        "fetches": None,
         "statistics": statistics,
     }
     if replicator is not None:
@@ -126,6 +130,10 @@ def _context(
             "records_too_large": transfer.statistics.records_too_large,
             "no_state_transferred": transfer.statistics.no_state_transferred,
         }
+    if replicator is not None and not isinstance(replicator, BackupReplicator):
+        # A Backup manager's requests ask those who hold the session's part, in another way.
+        counted = replicator.fetches.statistics
+        shown["fetches"] = {name: getattr(counted, name) for name in meanings(FetchStatistics)}
     return shown
 
 

@@ -45,7 +45,7 @@ from tribes.wire.options import parse_send_options
 if TYPE_CHECKING:
     from tribes.channel.outputs import Event
 
-__all__ = ["STATUS_NOT_DRAINED", "node"]
+__all__ = ["STATUS_NOT_DRAINED", "live_sessions", "node"]
 
 STATUS_NOT_DRAINED = 3
 """Exit status of a node that left without every receipt."""
@@ -376,11 +376,16 @@ async def _run(read: Callable[[], NodeConfig], source: str = "") -> int:
                         break
                 nursery.start_soon(_give_up, signals, nursery)
             nursery.cancel_scope.cancel()
-        sessions = {c: len(m.table) for c, m in channel.sessions.managers.items()}
+        sessions = live_sessions(channel)
         report = channel.drain_report
         status = 0 if report is not None and report.is_complete else STATUS_NOT_DRAINED
         log.info("node left", sessions=sessions, status=status)
     return status
+
+
+def live_sessions(channel: GroupChannel) -> dict[str, int]:
+    """How many live sessions each context has here."""
+    return {c: m.table.live for c, m in channel.sessions.managers.items()}
 
 
 @asynccontextmanager

@@ -113,9 +113,9 @@ def check_farm(config: FarmConfig) -> None:
 
 
 def _check_apart(config: FarmConfig) -> None:
-    """What is put in one directory must not appear in another one."""
+    """What is put in one directory must not appear in another one, nor by a symbolic link."""
     named = {
-        name: os.path.abspath(getattr(config, name))
+        name: os.path.realpath(getattr(config, name))
         for name in _DIRECTORIES
         if getattr(config, name)
     }

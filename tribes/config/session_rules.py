@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tribes.config.bounds import check_within
 from tribes.config.patterns import compiled
 from tribes.errors import ConfigError
+from tribes.ids import SESSION_ID_MAX_BYTES, SESSION_ID_MIN_BYTES
 
 if TYPE_CHECKING:
     from tribes.config.manager import ManagerConfig
@@ -33,6 +35,13 @@ def check_session_rules(config: ManagerConfig, at: str) -> None:
             raise ConfigError(
                 f"must be {choice}, found {getattr(config, name)!r}", key=f"{at}.{name}"
             )
+    check_within(
+        f"{at}.session_id_length",
+        config.session_id_length,
+        SESSION_ID_MIN_BYTES,
+        SESSION_ID_MAX_BYTES,
+        what=f"{SESSION_ID_MIN_BYTES} to {SESSION_ID_MAX_BYTES} random bytes",
+    )
     for name in _LIMITS:
         if getattr(config, name) < 0:
             raise ConfigError(

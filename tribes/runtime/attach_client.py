@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
@@ -41,9 +40,12 @@ from tribes.manager.attach_wire import (
     encode,
 )
 from tribes.runtime.attach_socket import connect
+from tribes.runtime.sockets import open_pair
 from tribes.runtime.waiters import ThreadWaiter, refuse_in_event_loop
 
 if TYPE_CHECKING:
+    import socket
+
     from tribes.manager.attach_calls import Done
     from tribes.manager.attached import AttachedManager
     from tribes.manager.clock import Clock
@@ -113,7 +115,7 @@ class AttachClient:
             if self._thread is not None or self._stopping:
                 return
             self._was_started = True
-            self._wake = socket.socketpair()
+            self._wake = open_pair()
             for each in self._wake:
                 each.setblocking(False)
             self._thread = threading.Thread(target=self._main, name="tribes-attach", daemon=True)
@@ -437,14 +439,6 @@ class AttachClient:
         for each in self._wake or ():
             each.close()
 
-    def _after_fork(self) -> None:
-        """In a forked child: close what is the parent's, and forget it."""
-        for each in (self._sock, *(self._wake or ())):
-            if each is not None:
-                with suppress(OSError):
-                    each.close()
-        self._start_over()
-
 
 def _ms(seconds: float) -> int:
     """For `poll`, rounded up: what is due must not be looked at just before."""
@@ -455,8 +449,9 @@ _clients: WeakSet[AttachClient] = WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    # The sockets are closed already, in `tribes.runtime.sockets`.
     for client in list(_clients):
-        client._after_fork()
+        client._start_over()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,6 +15,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from tribes.errors import ConfigError
+from tribes.runtime.sockets import open_socket
 
 __all__ = ["check_path", "close_socket", "connect", "is_trusted", "listen_unix"]
 
@@ -116,12 +117,12 @@ def _refuse_taken(path: str) -> None:
 
 
 def connect(path: str) -> socket.socket:
-    """Connect to a node.
+    """Connect to a node, by a socket that a forked child closes.
 
     Raises:
         OSError: Nobody is there, or somebody else's process is.
     """
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made = open_socket(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         made.settimeout(CONNECT_S)
         made.connect(path)

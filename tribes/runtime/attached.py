@@ -23,7 +23,7 @@ from tribes.config.managers import (
     PersistentConfig,
     StandardConfig,
 )
-from tribes.config.model import check_managers
+from tribes.config.model import check_config, check_managers
 from tribes.errors import (
     ConfigError,
     LocalProtocolError,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from tribes.runtime.handle import SessionCommitter
     from tribes.runtime.session_locks import LockMode
 
-__all__ = ["AttachedNode", "AttachedSessions", "open_node"]
+__all__ = ["AttachedNode", "AttachedSessions", "check_node", "open_node"]
 
 log = structlog.get_logger("tribes")
 
@@ -320,12 +320,30 @@ def open_node(
     Raises:
         ConfigError: A setting cannot work.
     """
-    attach = (os.environ if environ is None else environ).get("TRIBES_ATTACH", "")
-    if attach and not config.attach:
-        config = msgspec.structs.replace(config, attach=attach)
+    config = _with_attach(config, environ)
     if config.attach:
         return AttachedNode(config, codec=codec)
     return BackgroundNode(config, codec=codec)
+
+
+def check_node(config: NodeConfig, *, environ: Mapping[str, str] | None = None) -> None:
+    """Refuse what `open_node` and the start would, without looking at anything but the settings.
+
+    Raises:
+        ConfigError: A setting cannot work.
+    """
+    config = _with_attach(config, environ)
+    if config.attach:
+        _check(config)
+    else:
+        check_config(config)
+
+
+def _with_attach(config: NodeConfig, environ: Mapping[str, str] | None) -> NodeConfig:
+    attach = (os.environ if environ is None else environ).get("TRIBES_ATTACH", "")
+    if attach and not config.attach:
+        return msgspec.structs.replace(config, attach=attach)
+    return config
 
 
 def _check(config: NodeConfig) -> None:

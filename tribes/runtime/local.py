@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +30,8 @@ from tribes.config.managers import (
     check_manager,
 )
 from tribes.config.model import NodeConfig
-from tribes.errors import ConfigError, LocalProtocolError, StoreError
+from tribes.config.patterns import compiled
+from tribes.errors import LocalProtocolError, StoreError
 from tribes.manager.clock import Clock
 from tribes.manager.inbox import CommitResult, Inbox
 from tribes.manager.memcached import MemcachedManager
@@ -46,6 +46,8 @@ from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop, running_loop
 
 if TYPE_CHECKING:
+    import re
+
     from tribes.manager.base import CommitOutcome, SessionManager
     from tribes.manager.local import LocalManager
     from tribes.manager.policy import OnUnreplicated
@@ -108,11 +110,8 @@ class LocalSessions:
             policy=self._policy(context),
             store=store,
         )
-        if isinstance(settings, PersistentConfig) and settings.filter:
-            try:
-                self.path_filter = re.compile(settings.filter)
-            except re.error as why:
-                raise ConfigError(f"is no regular expression: {why}", key="filter") from None
+        if isinstance(settings, PersistentConfig):
+            self.path_filter = compiled(settings.filter, "filter")
         made = make_manager(parts)
         assert isinstance(made, StandardManager | PersistentManager | MemcachedManager)
         self._manager = made

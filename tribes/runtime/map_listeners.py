@@ -7,9 +7,11 @@ hold up an acknowledgement.
 from __future__ import annotations
 
 import inspect
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakSet
 
 import structlog
 import trio
@@ -40,6 +42,11 @@ class MapListeners:
     """
 
     def __init__(self) -> None:
+        self._start_over()
+        _all.add(self)
+
+    def _start_over(self) -> None:
+        """Also in a forked child: what happened before is for the parent to tell."""
         self.dropped = 0
         self._changes: deque[tuple[MapManager, MapListener, EntryChange | MapMemberChange]] = (
             deque()
@@ -88,3 +95,15 @@ class MapListeners:
 
 def _read(manager: MapManager, change: EntryChange | MapMemberChange) -> Any:
     return change.read(manager.codec) if isinstance(change, EntryChange) else change
+
+
+_all: WeakSet[MapListeners] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for listeners in list(_all):
+        listeners._start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

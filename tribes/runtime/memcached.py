@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -47,7 +48,10 @@ __all__ = ["MemcachedService", "make_memcached"]
 
 PENDING_MAX: Final = 100_000
 """Sessions that wait to be written; of more, the next look at all sessions finds them."""
-DRAIN_S: Final = 20.0
+STOP_S: Final = 20.0
+"""For all that a stop writes and waits for."""
+END_S: Final = 2.0
+"""Of that for threads that are in the middle of something."""
 LOCK_PAUSE_S: Final = (0.005, 0.1)
 MERGE_PAUSE_S: Final = (0.001, 0.02)
 
@@ -83,6 +87,7 @@ class MemcachedService:
         self._changed = threading.Condition()
         self._pending: OrderedDict[str, None] = OrderedDict()
         self._busy = 0
+        self._end = inf
         self._threads = []
 
     def start(self) -> None:
@@ -95,16 +100,26 @@ class MemcachedService:
                 self._begin(f"backup-{number}", self._write_all)
 
     def stop(self) -> None:
-        """Write what is waiting, for a bounded time, and end the threads."""
-        end = time.monotonic() + DRAIN_S
+        """Write what is waiting, and end the threads, within `STOP_S`. What is not written by then
+        is dropped here, and for `MemcachedManager.stop` to tell of.
+        """
+        self._end = time.monotonic() + STOP_S
         with self._changed:
-            while (self._pending or self._busy) and self._threads and time.monotonic() < end:
-                self._changed.wait(0.1)
+            while (self._pending or self._busy) and self._threads:
+                left = self._end - END_S - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(min(0.1, left))
+            self._pending.clear()
             self._stopping.set()
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(DRAIN_S)
+            thread.join(max(0.0, self._end - time.monotonic()))
         self._threads = []
+
+    def has_time(self) -> bool:
+        """Whether what a stop has to write may still be written."""
+        return time.monotonic() < self._end
 
     def later(self, key: str) -> None:
         """Store a session after its request is answered."""

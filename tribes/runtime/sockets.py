@@ -26,6 +26,7 @@ __all__ = [
     "listen",
     "multicast_receiver",
     "multicast_sender",
+    "open_pair",
     "open_socket",
     "tune",
     "udp_socket",
@@ -49,6 +50,14 @@ def open_socket(make: Callable[[], socket.socket]) -> socket.socket:
         sock = make()
         _open.add(sock)
     return sock
+
+
+def open_pair() -> tuple[socket.socket, socket.socket]:
+    """Open two sockets that are connected with each other, and that a forked child closes."""
+    with _opening:
+        pair = socket.socketpair()
+        _open.update(pair)
+    return pair
 
 
 def accept(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:

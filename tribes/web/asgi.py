@@ -122,12 +122,13 @@ class SessionMiddleware:
         if kind not in ("http", "websocket") or not is_ours:
             await self.app(scope, receive, send)
             return
-        if self.binding.life.must_join:
-            await self.binding.life.ajoin()
+        life = self.binding.life
         if is_ready_path:
-            await answer_ready(send, is_ready=self.binding.node.is_ready)
-        else:
-            await self._request(scope, receive, send)
+            await answer_ready(send, is_ready=await life.ais_ready())
+            return
+        if life.must_join:
+            await life.ajoin()
+        await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         binding = self.binding

@@ -32,6 +32,7 @@ from tribes.web.signing import WireIds
 from tribes.web.turns import await_turn, wait_turn
 
 if TYPE_CHECKING:
+    from tribes.config.model import NodeConfig
     from tribes.manager.base import SessionManager
     from tribes.manager.inbox import CommitResult
     from tribes.manager.policy import OnUnreplicated
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from tribes.runtime.session_locks import LockMode
     from tribes.web.urls import RequestUrl
 
-__all__ = ["SessionBinding", "Tracking"]
+__all__ = ["SessionBinding", "Tracking", "check_route", "context_of"]
 
 Tracking = Literal["cookie", "url", "both"]
 """Where the ids of sessions travel."""
@@ -78,8 +79,9 @@ class SessionBinding:
         on_unreplicated: OnUnreplicated | None = None,
         tracking: Tracking = "cookie",
     ) -> None:
-        context = _context_of(node, context)
-        _check(route, tracking)
+        context = context_of(node.config, context)
+        check_route(route)
+        _check_tracking(tracking)
         settings = node.config.manager
         if not isinstance(node, LocalSessions):
             settings = node.config.manager_of(context)
@@ -398,13 +400,13 @@ class SessionBinding:
         )
 
 
-def _context_of(node: NodeHandle | GroupChannel | LocalSessions, context: str | None) -> str:
-    """The context that is meant.
+def context_of(config: NodeConfig, context: str | None) -> str:
+    """The context of a node that is meant.
 
     Raises:
         ConfigError: There is none, or there are several.
     """
-    contexts = node.config.contexts
+    contexts = config.contexts
     if context is None:
         if len(contexts) != 1:
             raise ConfigError(
@@ -428,9 +430,17 @@ def _waits(held: RequestSession) -> bool | None:
     return False if held.is_filtered else None
 
 
-def _check(route: str, tracking: str) -> None:
+def check_route(route: str) -> None:
+    """Refuse a route that cannot be in a cookie.
+
+    Raises:
+        ConfigError: Says what it may consist of.
+    """
     if route and not (route.isascii() and route.replace("-", "").replace("_", "").isalnum()):
         raise ConfigError(f"{route!r} must consist of letters, digits, '-' and '_'", key="route")
+
+
+def _check_tracking(tracking: str) -> None:
     if tracking not in get_args(Tracking):
         raise ConfigError(
             f"must be one of {', '.join(get_args(Tracking))}, found {tracking!r}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,15 +17,27 @@ from tribes.config.load import config_from
 from tribes.config.valves import MORE_VALVES
 from tribes.errors import ConfigError
 from tribes.runtime.attached import AttachedNode, open_node
+from tribes.runtime.attached import check_node as check_settings_of_node
 from tribes.runtime.background import BackgroundNode
-from tribes.web.binding import SessionBinding
+from tribes.web.binding import SessionBinding, check_route, context_of
 from tribes.web.cookies import CookieSettings
+from tribes.web.signing import WireIds
 
 if TYPE_CHECKING:
     from tribes.config.model import NodeConfig
     from tribes.runtime.handle import NodeHandle
 
-__all__ = ["WebSettings", "bound", "node", "the_binding", "web_settings"]
+__all__ = [
+    "WebSettings",
+    "bound",
+    "check_cookie",
+    "check_middleware",
+    "check_node",
+    "check_web",
+    "node",
+    "the_binding",
+    "web_settings",
+]
 
 _CONTEXTS: Final = ("django",)
 _OURS: Final = "tribes.web.django.SessionMiddleware"
@@ -72,6 +85,10 @@ def the_binding() -> SessionBinding:
 
 
 def _new_binding() -> SessionBinding:
+    return bound(open_node(_config()))
+
+
+def _config() -> NodeConfig:
     found = getattr(settings, "TRIBES", None)
     if not isinstance(found, Mapping):
         raise ConfigError(
@@ -79,8 +96,7 @@ def _new_binding() -> SessionBinding:
             key="TRIBES",
             source=_SOURCE,
         )
-    config = config_from({"contexts": _CONTEXTS, **found}, source=f"{_SOURCE}: TRIBES")
-    return bound(open_node(config))
+    return config_from({"contexts": _CONTEXTS, **found}, source=f"{_SOURCE}: TRIBES")
 
 
 def web_settings() -> WebSettings:
@@ -100,7 +116,7 @@ def web_settings() -> WebSettings:
 def bound(node: NodeHandle) -> SessionBinding:
     """A node's sessions, which know Django's own type of text besides the codec's types."""
     web = web_settings()
-    binding = SessionBinding(node, cookie=_cookie(web), route=web.route)
+    binding = SessionBinding(node, cookie=_cookie(web.signing_keys), route=web.route)
     if not _has_middleware():
         _refuse_without_middleware(node.config, binding.context, web)
     binding.manager.codec.register(
@@ -109,7 +125,7 @@ def bound(node: NodeHandle) -> SessionBinding:
     return binding
 
 
-def _cookie(web: WebSettings) -> CookieSettings:
+def _cookie(signing_keys: tuple[str, ...] = ()) -> CookieSettings:
     """As Django's settings say."""
     same_site: Any = (settings.SESSION_COOKIE_SAMESITE or "").lower()
     return CookieSettings(
@@ -119,7 +135,7 @@ def _cookie(web: WebSettings) -> CookieSettings:
         http_only=bool(settings.SESSION_COOKIE_HTTPONLY),
         same_site=same_site,
         secure=bool(settings.SESSION_COOKIE_SECURE),
-        signing_keys=web.signing_keys,
+        signing_keys=signing_keys,
     )
 
 
@@ -159,6 +175,48 @@ def _refuse_without_middleware(config: NodeConfig, context: str, web: WebSetting
             )
 
 
+# What `manage.py check` asks; each raises `ConfigError` with the setting, the key and the fix.
+
+
+def check_node() -> None:
+    """Refuse a setting ``TRIBES`` of which no node can be made."""
+    with _told_of("TRIBES"):
+        config = _config()
+        check_settings_of_node(config)
+        context_of(config, None)
+
+
+def check_web() -> None:
+    """Refuse a setting ``TRIBES_WEB`` that cannot be used."""
+    web = web_settings()
+    with _told_of("TRIBES_WEB"):
+        check_route(web.route)
+        WireIds("", web.route, web.signing_keys)
+
+
+def check_cookie() -> None:
+    """Refuse settings ``SESSION_COOKIE_…`` of which no cookie can be made."""
+    with _told_of("SESSION_COOKIE_*"):
+        _cookie()
+
+
+def check_middleware() -> None:
+    """Refuse Django's own middleware where ours is needed. The other settings can be used."""
+    if not _has_middleware():
+        config = _config()
+        _refuse_without_middleware(config, context_of(config, None), web_settings())
+
+
+@contextmanager
+def _told_of(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as why:
+        if why.source:
+            raise
+        raise ConfigError(why.message, key=why.key, source=f"{_SOURCE}: {setting}") from None
+
+
 def _follow(*, setting: str, **_: Any) -> None:
     """For ``override_settings`` in tests: the next session starts another node."""
     global _binding
@@ -168,7 +226,7 @@ def _follow(*, setting: str, **_: Any) -> None:
         old, _binding = node(), None
         old.stop()
     elif setting.startswith("SESSION_COOKIE_"):
-        _binding.cookie = _binding.settle(_cookie(web_settings()))
+        _binding.cookie = _binding.settle(_cookie(web_settings().signing_keys))
 
 
 setting_changed.connect(_follow)

@@ -54,15 +54,18 @@ class SessionMiddleware(DjangoSessionMiddleware):  # type: ignore[misc]  # Djang
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Find the session; an answer means that the view is not asked."""
+        ready_path = web_settings().ready_path
+        if issubclass(self.SessionStore, SessionStore) and (
+            ready_path and request.path_info == ready_path
+        ):
+            # Before there is a session, which waits until the node has joined.
+            return _answer(*ready_answer(is_ready=the_binding().life.is_ready()))
         super().process_request(request)
         store = request.session
         if not isinstance(store, SessionStore):
             return None
         binding = the_binding()
         store.is_aside = True
-        ready_path = web_settings().ready_path
-        if ready_path and request.path_info == ready_path:
-            return _answer(*ready_answer(is_ready=binding.node.is_ready))
         cookies = (request.META.get("HTTP_COOKIE", "").encode("latin-1", "replace"),)
         name = binding.cookie.name
         try:

@@ -145,10 +145,10 @@ class TribesSessions(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
         """Find the session of a request; None: it has none, not even a new one."""
         binding = self.binding
+        if self._ready_path and request.path == self._ready_path:
+            return self._aside(request, *ready_answer(is_ready=binding.life.is_ready()))
         if binding.life.must_join:
             binding.life.join()
-        if self._ready_path and request.path == self._ready_path:
-            return self._aside(request, *ready_answer(is_ready=binding.node.is_ready))
         if binding.is_filtered(request_line(request.environ).path):
             return None
         cookies = (request.environ.get("HTTP_COOKIE", "").encode("latin-1"),)

@@ -76,8 +76,7 @@ class NodeLife:
             ChannelError: It has ended, see ``wait_joined``; raised for every request.
             LocalProtocolError: It would block an event loop.
         """
-        # A channel has no call that blocks.
-        node = cast("NodeHandle | LocalSessions", self.node)
+        node = self._blocking_node
         if self._has_ended(node):
             return
         refuse_in_event_loop("await node.await_joined()")
@@ -86,13 +85,21 @@ class NodeLife:
             is_complete = node.wait_joined()
         self._joined(is_complete=is_complete)
 
+    def is_ready(self) -> bool:
+        """What a balancer is told: start the node unless that was done, and wait for nobody.
+
+        Raises: As `join`.
+        """
+        node = self._blocking_node
+        if not node.is_running:
+            self._begin(node)
+        return node.is_ready
+
     async def ajoin(self) -> None:
         """The same in a task of asyncio or trio."""
         node = self.node
         if isinstance(node, GroupChannel):
-            if not node.is_running:
-                self._native = self._native or ChannelTask(node)
-                await self._native.start()
+            await self._start_native(node)
         elif self._has_ended(node):
             return
         else:
@@ -100,6 +107,15 @@ class NodeLife:
         with self._noting_refusal():
             is_complete = await node.await_joined()
         self._joined(is_complete=is_complete)
+
+    async def ais_ready(self) -> bool:
+        """The same as `is_ready` in a task of asyncio or trio."""
+        node = self.node
+        if isinstance(node, GroupChannel):
+            await self._start_native(node)
+        elif not node.is_running:
+            await in_thread(partial(self._begin, node))
+        return node.is_ready
 
     async def aleave(self) -> None:
         """Stop the node if the adapter has started it."""
@@ -110,6 +126,26 @@ class NodeLife:
         ):
             # Not a second time: when the server has its answer it may cancel whoever still waits.
             await in_thread(self.node.stop)
+
+    @property
+    def _blocking_node(self) -> NodeHandle | LocalSessions:
+        # A channel has no call that blocks.
+        return cast("NodeHandle | LocalSessions", self.node)
+
+    async def _start_native(self, channel: GroupChannel) -> None:
+        if not channel.is_running:
+            self._native = self._native or ChannelTask(channel)
+            await self._native.start()
+
+    def _begin(self, node: NodeHandle | LocalSessions) -> None:
+        """Start the node unless that was done, also in a forked child."""
+        if self._has_ended(node):
+            return
+        refuse_in_event_loop("await node.await_joined()")
+        self._start(node)
+        if self.manager.revive is not None:
+            with self._noting_refusal():
+                node.wait_joined(0)
 
     def _has_ended(self, node: NodeHandle | LocalSessions) -> bool:
         """Whether the node has ended: what is in this process's memory can still be served."""

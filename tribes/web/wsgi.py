@@ -104,12 +104,12 @@ class SessionMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Run one request."""
         binding = self.binding
-        if binding.life.must_join:
-            binding.life.join()
         if self._ready_path and environ.get("PATH_INFO") == self._ready_path:
-            status, headers, text = ready_answer(is_ready=binding.node.is_ready)
+            status, headers, text = ready_answer(is_ready=binding.life.is_ready())
             start_response(status, headers)
             return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+        if binding.life.must_join:
+            binding.life.join()
         if binding.is_filtered(request_line(environ).path):
             return self.app(environ, start_response)
         cookies = environ.get("HTTP_COOKIE", "").encode("latin-1")
