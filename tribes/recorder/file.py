@@ -349,7 +349,7 @@ def _parse(data: bytes) -> Recording:
         raise RecordingError("it ends too early") from None
     except RecordingError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError) as why:
+    except (TypeError, ValueError, LookupError, OverflowError) as why:
         raise RecordingError(f"it is damaged: {why}") from None
     return found
 
