@@ -100,6 +100,15 @@ def with_member() -> Channel:
     return channel
 
 
+def with_member_that_leaves_during_its_test() -> Channel:
+    channel = with_member()
+    channel.change(SILENT, 3.1)
+    channel.answer(None, 3.2)
+    channel.timers.run_due(4.3)
+    channel.change(LEFT, 4.4)
+    return channel
+
+
 def assert_empty(channel: Channel) -> None:
     tables = {name: it for name, it in vars(channel.detector).items() if isinstance(it, dict | set)}
     assert not any(tables.values()), tables
@@ -384,11 +393,7 @@ def test_nothing_is_kept_of_a_member_that_left_while_it_was_tested(
     first: Exception | None, last: Exception | None
 ) -> None:
     """Whatever comes of its tests: a group whose members come and go for years keeps nothing."""
-    channel = with_member()
-    channel.change(SILENT, 3.1)
-    channel.answer(None, 3.2)
-    channel.timers.run_due(4.3)
-    channel.change(LEFT, 4.4)
+    channel = with_member_that_leaves_during_its_test()
     channel.answer(first, 4.5)
     channel.timers.run_due(6.0)
     while channel.answers:
@@ -413,11 +418,7 @@ def test_nothing_is_kept_of_a_member_that_left_while_its_test_waited_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its turn comes, and it is not asked any more."""
-    channel = with_member()
-    channel.change(SILENT, 3.1)
-    channel.answer(None, 3.2)
-    channel.timers.run_due(4.3)
-    channel.change(LEFT, 4.4)
+    channel = with_member_that_leaves_during_its_test()
     channel.answer(ConnectionResetError("reset"), 4.5)
     monkeypatch.setattr(failure_module, "TESTS_MAX", 0)
     channel.timers.run_due(6.0)
