@@ -158,7 +158,7 @@ class GzipInterceptor(Interceptor):
         self._counts = dict.fromkeys(GzipStatistics.__dataclass_fields__, 0)
 
     def statistics(self) -> GzipStatistics:
-        """The counters; all zero unless ``stats_enabled``."""
+        """The counters; without ``stats_enabled`` all but ``refused`` are zero."""
         return GzipStatistics(**self._counts)
 
     def message_max_bytes(self, below: int) -> int:
@@ -173,7 +173,7 @@ class GzipInterceptor(Interceptor):
         """
         data = message.data
         size = len(data.message)
-        is_compressed = size > max(self.compression_min_size, 0)
+        is_compressed = size > self.compression_min_size
         if is_compressed:
             if size > self.max_inflated_size:
                 raise LocalProtocolError(

@@ -14,7 +14,7 @@ they wait for it. What session managers send has bounds of its own and passes.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from tribes.channel.chain import Interceptor, SendNext
 from tribes.channel.tickets import Outgoing, Ticket
@@ -22,16 +22,34 @@ from tribes.errors import ChannelClosedError, QueueFullError
 from tribes.wire.options import SendOptions
 
 if TYPE_CHECKING:
+    from tribes.timers import Timer
     from tribes.wire.member import Member
 
 __all__ = ["MessageDispatch15Interceptor", "MessageDispatchInterceptor"]
-
 
 WAITING_MAX = 10_000
 """Messages that may wait for room; each is one caller that waits. More fail at once."""
 
 MESSAGE_OVERHEAD_BYTES = 256
 """What a queued message is counted for beyond its bytes: the frame and the objects around it."""
+
+
+@final
+class _Waiting:
+    """A message that waits for room, and the timer that ends its waiting."""
+
+    __slots__ = ("following", "message", "timer")
+
+    def __init__(self, message: Outgoing, following: SendNext) -> None:
+        self.message = message
+        self.following = following
+        self.timer: Timer | None = None
+
+    def end(self) -> None:
+        # The timer would keep the message for as long as it could have waited.
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class MessageDispatchInterceptor(Interceptor):
@@ -41,6 +59,12 @@ class MessageDispatchInterceptor(Interceptor):
         max_queue_size: Bytes of messages that may be on their way (``maxQueueSize``).
         queue_timeout: Milliseconds a caller waits for room; then its send fails with
             :class:`QueueFullError`.
+
+    Attributes:
+        queued_bytes: Of the asynchronous messages on their way, with `MESSAGE_OVERHEAD_BYTES` for
+            each.
+        waited: Messages that found no room at once.
+        rejected: Those of them that found none in time, or had to fail since too many wait.
     """
 
     option_flag = int(SendOptions.ASYNCHRONOUS)
@@ -53,7 +77,8 @@ class MessageDispatchInterceptor(Interceptor):
         self.queued_bytes = 0
         self.waited = 0
         self.rejected = 0
-        self._waiting: deque[tuple[Outgoing, SendNext]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._is_admitting = False
 
     @property
     def waiting(self) -> int:
@@ -77,8 +102,9 @@ class MessageDispatchInterceptor(Interceptor):
     def stop(self, now: float) -> None:
         """Fail what still waits for room."""
         while self._waiting:
-            message, _ = self._waiting.popleft()
-            message.ticket.fail(ChannelClosedError("the channel was stopped"), now)
+            entry = self._waiting.popleft()
+            entry.end()
+            entry.message.ticket.fail(ChannelClosedError("the channel was stopped"), now)
 
     def _has_room(self, message: Outgoing) -> bool:
         # A message larger than the whole queue is let through when nothing else is there.
@@ -123,35 +149,42 @@ class MessageDispatchInterceptor(Interceptor):
             message.ticket.fail(QueueFullError(why), now)
             return
         self.waited += 1
-        entry = (message, following)
+        entry = _Waiting(message, following)
         self._waiting.append(entry)
 
         def give_up(then: float) -> None:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                self._admit_waiting(then)
-                self.rejected += 1
-                message.ticket.fail(
-                    QueueFullError(
-                        f"{self.queued_bytes} bytes are queued (max_queue_size is "
-                        f"{self.max_queue_size}) and no room came within {self.queue_timeout} ms"
-                    ),
-                    then,
-                )
+            self._waiting.remove(entry)
+            self._admit_waiting(then)
+            self.rejected += 1
+            message.ticket.fail(
+                QueueFullError(
+                    f"{self.queued_bytes} bytes are queued (max_queue_size is "
+                    f"{self.max_queue_size}) and no room came within {self.queue_timeout} ms"
+                ),
+                then,
+            )
 
-        self.context.timers.at(now + self.queue_timeout / 1000, give_up)
+        entry.timer = self.context.timers.at(now + self.queue_timeout / 1000, give_up)
 
     def _admit_waiting(self, now: float) -> None:
-        while self._waiting:
-            message, following = self._waiting[0]
-            is_asynchronous = self.wants(message.data.options)
-            if is_asynchronous and not self._has_room(message):
-                return
-            self._waiting.popleft()
-            if is_asynchronous:
-                self._admit(message, now, following)
-            else:
-                _pass_on(message, following, now)
+        if self._is_admitting:
+            # One that is let through and fails at once makes room: the loop below finds it. One
+            # call inside the other, as many as wait, would be too deep for the stack.
+            return
+        self._is_admitting = True
+        try:
+            while self._waiting and self._may_go(self._waiting[0].message):
+                entry = self._waiting.popleft()
+                entry.end()
+                if self.wants(entry.message.data.options):
+                    self._admit(entry.message, now, entry.following)
+                else:
+                    _pass_on(entry.message, entry.following, now)
+        finally:
+            self._is_admitting = False
+
+    def _may_go(self, message: Outgoing) -> bool:
+        return not self.wants(message.data.options) or self._has_room(message)
 
 
 def _pass_on(message: Outgoing, following: SendNext, now: float) -> None:

@@ -80,6 +80,8 @@ class TcpFailureDetector(Interceptor):
         remove_suspects_timeout: Accepted for Tomcat's sake (``removeSuspectsTimeout``). Tomcat
             stops testing a silent member after these seconds; here it is tested for as long as it
             is silent, or nobody would notice when it stops answering.
+        option_flag: Further options of the test message, by which its receiver knows it
+            (``optionFlag``).
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class TcpFailureDetector(Interceptor):
         self._owners: dict[tuple[bytes, int], Member] = {}
         """Who among the verified has which host and port."""
         self._announced: dict[Member, Member] = {}
+        """Who is to count as soon as it answers, with the newest record."""
         self._suspects: dict[Member, float] = {}
         self._under_test: set[Member] = set()
         self._waiting: dict[Member, None] = {}
@@ -109,6 +112,7 @@ class TcpFailureDetector(Interceptor):
         self._retest: dict[Member, Timer] = {}
         self._resets: dict[Member, int] = {}
         self._contradicted: dict[Member, tuple[float, float]] = {}
+        """When another member had an answer that this one had not: first, and last."""
         self._up: MembersNext | None = None
 
     @property
@@ -187,6 +191,8 @@ class TcpFailureDetector(Interceptor):
                 del queue[member]
                 if member in self._verified or member in self._announced:
                     self._test(member)
+                else:
+                    self._clear(member)
 
     def _answer(self, member: Member) -> Callable[[Exception | None, float], None]:
         def answer(error: Exception | None, now: float) -> None:
@@ -251,7 +257,13 @@ class TcpFailureDetector(Interceptor):
         timer = self._retest.get(member)
         if timer is not None:
             timer.cancel()
-        self._retest[member] = self.context.timers.at(when, lambda _: self._test(member))
+
+        def again(_: float) -> None:
+            # Of one that left while it was tested nothing else takes it away.
+            del self._retest[member]
+            self._test(member)
+
+        self._retest[member] = self.context.timers.at(when, again)
 
     def _alive(self, member: Member, now: float) -> None:
         announced = self._announced.pop(member, None)

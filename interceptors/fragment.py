@@ -47,7 +47,8 @@ class _Set:
     __slots__ = ("begun", "bytes", "count", "first", "pieces")
 
     def __init__(self, first: ChannelData, count: int, begun: float) -> None:
-        self.first = first
+        # All but its bytes, which are among the pieces.
+        self.first = first.with_message(b"")
         self.count = count
         self.begun = begun
         self.pieces: dict[int, bytes] = {}
@@ -166,7 +167,7 @@ class FragmentationInterceptor(Interceptor):
         if pieces is None:
             pieces = self._sets[key] = _Set(message, count, now)
         elif pieces.count != count:
-            self._drop(key)
+            self._refuse(key)
             raise RemoteProtocolError(f"a piece of {count} where there were {pieces.count}")
         before = pieces.bytes
         pieces.put(index, body[: -_PIECE.size])
@@ -192,7 +193,7 @@ class FragmentationInterceptor(Interceptor):
         if pieces.bytes - len(pieces.pieces) * PIECE_OVERHEAD_BYTES > self.max_message_size or (
             pieces.bytes > self.max_pending_size
         ):
-            self._drop(key)
+            self._refuse(key)
             raise RemoteProtocolError(
                 f"the pieces of a message are over max_message_size, {self.max_message_size} bytes"
             )
@@ -203,18 +204,23 @@ class FragmentationInterceptor(Interceptor):
             self._give_up(oldest, "no room for the pieces of more messages")
 
     def _give_up(self, key: _SetKey, why: str) -> None:
-        pieces = self._drop(key)
+        pieces = self._refuse(key)
         self.given_up += 1
-        # The pieces before were acknowledged, so one that follows must not be.
-        self._lost[key] = None
-        if len(self._lost) > LOST_MAX:
-            self._lost.popitem(last=False)
         details: dict[str, object] = {
             "member": key[0].label,
             "why": why,
             "pieces": f"{len(pieces.pieces)} of {pieces.count}",
         }
         self.context.event(Notice("message in pieces given up", details))
+
+    def _refuse(self, key: _SetKey) -> _Set:
+        """Drop what is there, and refuse what follows: what was there has been acknowledged, so
+        that the sender would take the message for received.
+        """
+        self._lost[key] = None
+        if len(self._lost) > LOST_MAX:
+            self._lost.popitem(last=False)
+        return self._drop(key)
 
     def _drop(self, key: _SetKey) -> _Set:
         pieces = self._sets.pop(key)

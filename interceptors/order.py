@@ -219,9 +219,21 @@ class OrderInterceptor(Interceptor):
         if source is None:
             source = self._sources[member] = _Source()
             for gone in self._forget_strangers(self._sources):
-                if gone.timer is not None:
-                    gone.timer.cancel()
+                self._drop_held(gone)
         return source
+
+    def _drop_held(self, source: _Source) -> None:
+        """Tell the senders of what is held of a stranger that its count is kept no longer."""
+        if source.timer is not None:
+            source.timer.cancel()
+        if not source.numbers:
+            return
+        origin = source.first.source.label
+        taken = source.take(max(source.numbers))
+        text = "messages out of order dropped"
+        self.context.event(Notice(text, {"member": origin, "messages": len(taken)}))
+        for _, held in taken:
+            held.give_up()
 
     def _forget_strangers(self, table: OrderedDict[Member, _T]) -> list[_T]:
         if len(table) <= STRANGERS_MAX + len(self._members):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from tribes.channel.tickets import Outgoing, Ticket
-from tribes.errors import QueueFullError, SendTimeoutError
+from tribes.errors import MemberUnreachableError, QueueFullError, SendTimeoutError
 from tribes.interceptors import MessageDispatch15Interceptor, MessageDispatchInterceptor
 from tribes.interceptors.dispatch import MESSAGE_OVERHEAD_BYTES
 from tribes.timers import Timers
@@ -14,7 +15,7 @@ from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
 
 if TYPE_CHECKING:
-    from tribes.channel.chain import ChainContext
+    from tribes.channel.chain import ChainContext, SendNext
 
 MEMBERS = tuple(
     Member(host=b"\x7f\x00\x00\x01", port=4000 + i, unique_id=bytes([i]) * 16) for i in (1, 2)
@@ -32,7 +33,15 @@ class Dispatch:
         self.it = MessageDispatchInterceptor(**settings)
         self.it.attach(cast("ChainContext", SimpleNamespace(timers=self.timers)))
 
-    def send(self, name: str, *, options: int = 9, size: int = 10, now: float = 0.0) -> None:
+    def send(
+        self,
+        name: str,
+        *,
+        options: int = 9,
+        size: int = 10,
+        now: float = 0.0,
+        following: SendNext | None = None,
+    ) -> None:
         ticket = Ticket(
             MEMBERS,
             released=lambda faulty, now: self.released.append(name),
@@ -40,7 +49,8 @@ class Dispatch:
         )
         message = name.encode().ljust(size, b".")
         data = ChannelData(options, 0, bytes(16), MEMBERS[0], message)
-        self.it.send(Outgoing(data, MEMBERS, ticket), now, lambda m, now: self.below.append(m))
+        outgoing = Outgoing(data, MEMBERS, ticket)
+        self.it.send(outgoing, now, following or (lambda m, now: self.below.append(m)))
 
     def complete(self, index: int, error: Exception | None = None) -> None:
         self.below[index].ticket.settle(MEMBERS[0], error, 1.0)
@@ -140,3 +150,39 @@ def test_synchronous_message_does_not_overtake_those_that_wait_for_room() -> Non
     dispatch.complete(0)
     assert dispatch.names() == ["a", "b", "c"]
     assert dispatch.released == ["a", "b"]
+
+
+def test_message_that_found_room_is_not_kept_for_the_rest_of_its_time() -> None:
+    """Its timer goes with it, and with the timer the message: else a busy queue would hold the
+    bytes of ``queue_timeout`` that nobody counts.
+    """
+    dispatch = Dispatch(max_queue_size=10, queue_timeout=3000)
+    dispatch.send("a")
+    dispatch.send("b")
+    dispatch.complete(0)
+    assert dispatch.names() == ["a", "b"]
+    assert dispatch.timers.next_deadline == inf
+
+
+def test_stopping_leaves_no_timer() -> None:
+    """What waited has failed, and is kept by nothing."""
+    dispatch = Dispatch(max_queue_size=10)
+    dispatch.send("a")
+    dispatch.send("b")
+    dispatch.it.stop(1.0)
+    assert dispatch.timers.next_deadline == inf
+
+
+def test_thousands_that_waited_for_a_member_that_is_gone_fail_with_what_is_wrong() -> None:
+    """Each that is let through fails at once and makes room for the next one, in a loop: one inside
+    the other they would be too deep for the stack.
+    """
+    dispatch = Dispatch(max_queue_size=10)
+    dispatch.send("first")
+    gone = MemberUnreachableError("gone")
+    for number in range(3000):
+        dispatch.send(str(number), following=lambda message, now: message.ticket.fail(gone, now))
+    dispatch.complete(0)
+    assert [name for name, _ in dispatch.settled] == ["first", *map(str, range(3000))]
+    assert {error for _, faulty in dispatch.settled for error in faulty.values()} == {gone}
+    assert (dispatch.it.waiting, dispatch.it.queued_bytes) == (0, 0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from tribes.channel.chain import Verdict
 from tribes.interceptors import TcpFailureDetector
+from tribes.interceptors import failure as failure_module
 from tribes.interceptors.failure import CONTRADICTED_MAX_S
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.timers import Timers
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 LOCAL = Member(host=b"\x7f\x00\x00\x01", port=4000, unique_id=bytes(16))
 OTHER = Member(host=b"\x7f\x00\x00\x01", port=4001, unique_id=bytes([1]) * 16)
+
+THIRD = OTHER.replace(port=4002, unique_id=bytes([2]) * 16)
 
 ADDED = MemberChange(ChangeKind.ADDED, OTHER)
 SILENT = MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.SILENT)
@@ -93,6 +98,20 @@ def with_member() -> Channel:
     channel.reported.clear()
     channel.probes.clear()
     return channel
+
+
+def with_member_that_leaves_during_its_test() -> Channel:
+    channel = with_member()
+    channel.change(SILENT, 3.1)
+    channel.answer(None, 3.2)
+    channel.timers.run_due(4.3)
+    channel.change(LEFT, 4.4)
+    return channel
+
+
+def assert_empty(channel: Channel) -> None:
+    tables = {name: it for name, it in vars(channel.detector).items() if isinstance(it, dict | set)}
+    assert not any(tables.values()), tables
 
 
 def test_announced_member_counts_once_it_answered() -> None:
@@ -362,6 +381,51 @@ def test_member_that_answers_after_a_reset_is_kept() -> None:
         channel.timers.run_due(1.05)
         channel.answer(None, 1.1)
     assert channel.reported == []
+
+
+@pytest.mark.parametrize("last", [None, REFUSED, NO_ANSWER], ids=["answer", "refused", "silent"])
+@pytest.mark.parametrize(
+    "first",
+    [None, ConnectionResetError("reset"), OSError(errno.EMFILE, "too many open files")],
+    ids=["answer", "reset", "no test"],
+)
+def test_nothing_is_kept_of_a_member_that_left_while_it_was_tested(
+    first: Exception | None, last: Exception | None
+) -> None:
+    """Whatever comes of its tests: a group whose members come and go for years keeps nothing."""
+    channel = with_member_that_leaves_during_its_test()
+    channel.answer(first, 4.5)
+    channel.timers.run_due(6.0)
+    while channel.answers:
+        channel.answer(last, 6.0)
+    assert channel.timers.next_deadline == inf
+    assert_empty(channel)
+
+
+def test_nothing_is_kept_of_a_stranger_that_falls_silent_before_it_answered() -> None:
+    """Its test was to be repeated after a reset; the answer counts for nobody."""
+    channel = Channel()
+    channel.change(ADDED)
+    channel.answer(ConnectionResetError("reset"))
+    channel.change(SILENT, 0.12)
+    channel.timers.run_due(1.0)
+    channel.answer(None)
+    assert channel.reported == []
+    assert_empty(channel)
+
+
+def test_nothing_is_kept_of_a_member_that_left_while_its_test_waited_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its turn comes, and it is not asked any more."""
+    channel = with_member_that_leaves_during_its_test()
+    channel.answer(ConnectionResetError("reset"), 4.5)
+    monkeypatch.setattr(failure_module, "TESTS_MAX", 0)
+    channel.timers.run_due(6.0)
+    monkeypatch.undo()
+    channel.change(MemberChange(ChangeKind.ADDED, THIRD), 6.1)
+    channel.answer(REFUSED, 6.2)
+    assert_empty(channel)
 
 
 def test_silent_member_whose_successor_answers_in_its_place_is_removed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -129,6 +130,37 @@ def test_what_is_kept_in_all_is_bounded_and_the_oldest_goes_first() -> None:
         # All its pieces would be acknowledged, and its sender take it for delivered.
         stage.arrive(piece(b"y", 1, 2), unique_id=ONE)
     assert stage.told("message in pieces given up")[0]["pieces"] == "1 of 2"
+
+
+def test_what_is_kept_is_what_is_counted() -> None:
+    """Of the first piece of a message too: its bytes are kept once, not beside the frame's."""
+    stage = Stage(interceptor := FragmentationInterceptor())
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            stage.arrive(piece(bytes(100_000), 0, 2), unique_id=bytes([number]) * 16)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert interceptor.pending == 50
+    assert kept < 1.2 * interceptor.pending_bytes
+
+
+@pytest.mark.parametrize(
+    "refused", [piece(b"x" * 10, 2, 1000), piece(b"x", 1, 7)], ids=["too long", "another count"]
+)
+def test_further_pieces_of_a_message_that_was_refused_are_refused_too(refused: bytes) -> None:
+    """They would be collected anew, acknowledged, kept until ``expire`` and then told as lost."""
+    interceptor = FragmentationInterceptor(max_size=10, max_message_size=20)
+    stage = Stage(interceptor)
+    for index in range(2):
+        stage.arrive(piece(b"x" * 10, index, 1000), unique_id=ONE)
+    with pytest.raises(RemoteProtocolError):
+        stage.arrive(refused, unique_id=ONE)
+    with pytest.raises(RemoteProtocolError, match="given up"):
+        stage.arrive(piece(b"x" * 10, 3, 1000), unique_id=ONE)
+    stage.pass_time(100)
+    assert (interceptor.pending, interceptor.pending_bytes, interceptor.given_up) == (0, 0, 0)
 
 
 def test_incomplete_message_expires_by_the_timer() -> None:

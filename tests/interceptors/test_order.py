@@ -291,6 +291,20 @@ def test_strangers_are_forgotten_and_members_are_not(monkeypatch: pytest.MonkeyP
     assert stage.wire[-1] == numbered(2, b"y")
 
 
+def test_forgotten_stranger_s_messages_count_as_not_processed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is held of it goes with its count, and its sender learns that instead of waiting."""
+    monkeypatch.setattr(order_module, "STRANGERS_MAX", 2)
+    stage = Stage(OrderInterceptor())
+    for number in range(10, 13):
+        stage.arrive(numbered(2), stage_member(number))
+    assert [held.outcome for held in stage.holds_taken] == ["given up", None, None]
+    assert stage.told("messages out of order dropped") == [
+        {"member": stage_member(10).label, "messages": 1}
+    ]
+
+
 def test_made_up_sources_cost_no_memory() -> None:
     """However many send something, the counts that are kept are bounded."""
     stage = Stage(interceptor := OrderInterceptor())

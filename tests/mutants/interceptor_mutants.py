@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
+
 from tests.interceptors import (
     test_compress,
+    test_dispatch,
     test_domain,
     test_election,
     test_encrypt,
+    test_failure,
     test_fragment,
     test_order,
     test_static,
@@ -21,9 +26,11 @@ from tribes.channel.receiving import Held, Receiving
 from tribes.channel.tickets import Ticket, divide
 from tribes.interceptors import compress, election, fragment
 from tribes.interceptors.compress import GzipInterceptor
+from tribes.interceptors.dispatch import MessageDispatchInterceptor
 from tribes.interceptors.domain import DomainFilterInterceptor
 from tribes.interceptors.election import NonBlockingCoordinator
 from tribes.interceptors.encrypt import EncryptInterceptor, ReplayMemory
+from tribes.interceptors.failure import TcpFailureDetector
 from tribes.interceptors.fragment import FragmentationInterceptor
 from tribes.interceptors.order import OrderInterceptor
 from tribes.interceptors.static import StaticMembershipInterceptor
@@ -265,6 +272,50 @@ add(
     "Everybody who ever sent something has a count for ever.",
     (OrderInterceptor, "_forget_strangers", lambda self, table: []),
     test=test_order.test_made_up_sources_cost_no_memory,
+)
+_admit_waiting = MessageDispatchInterceptor._admit_waiting
+
+
+def _admit_inside(self: Any, now: float) -> None:
+    self._is_admitting = False
+    _admit_waiting(self, now)
+
+
+def _forgotten_stranger() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        test_order.test_forgotten_stranger_s_messages_count_as_not_processed(patch)
+
+
+add(
+    "order: strangers dropped in silence",
+    "What is held of a stranger goes with its count, and its sender waits for ever.",
+    (OrderInterceptor, "_drop_held", nothing),
+    test=_forgotten_stranger,
+)
+add(
+    "pieces: refused and collected anew",
+    "What follows a refused piece is acknowledged, and kept until it expires.",
+    (FragmentationInterceptor, "_refuse", FragmentationInterceptor._drop),
+    test=partial(
+        test_fragment.test_further_pieces_of_a_message_that_was_refused_are_refused_too,
+        test_fragment.piece(b"x", 1, 7),
+    ),
+)
+add(
+    "dispatch: one inside the other",
+    "What fails at once lets the next message through in its own call.",
+    (MessageDispatchInterceptor, "_admit_waiting", _admit_inside),
+    test=test_dispatch.test_thousands_that_waited_for_a_member_that_is_gone_fail_with_what_is_wrong,
+)
+add(
+    "detector: the gone stay",
+    "Of members that left while they were tested something is kept.",
+    (TcpFailureDetector, "_clear", nothing),
+    test=partial(
+        test_failure.test_nothing_is_kept_of_a_member_that_left_while_it_was_tested,
+        ConnectionResetError("reset"),
+        TimeoutError("no answer"),
+    ),
 )
 add(
     "encrypt: copies pass",

@@ -30,6 +30,7 @@ from tribes.manager.repair import Repair
 from tribes.manager.replication import Replicator
 from tribes.membership.health import HealthMonitor
 from tribes.testing import execute
+from tribes.testing.plan_nodes import node_config
 
 if TYPE_CHECKING:
     from tribes.config.model import NodeConfig
@@ -441,7 +442,7 @@ add(
     changes=MESSAGES,
 )
 
-_config = execute._config
+_config = node_config
 
 
 def _small_queues(max_bytes: int) -> tuple[Patch, ...]:
@@ -453,7 +454,7 @@ def _small_queues(max_bytes: int) -> tuple[Patch, ...]:
         channel = msgspec.structs.replace(config.channel, sender=sender)
         return msgspec.structs.replace(config, channel=channel)
 
-    return ((execute, "_config", small),)
+    return ((execute, "node_config", small),)
 
 
 _SMALLER_QUEUES: Final = _small_queues(20_000)

@@ -15,6 +15,7 @@ from tribes.manager.repair import Repair
 from tribes.manager.replication import Replicator
 from tribes.testing import execute
 from tribes.testing.plan import Plan, Step
+from tribes.testing.plan_nodes import node_config
 
 if TYPE_CHECKING:
     from tests.mutants.registry import Patch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tribes.wire.member import Member
 
 _MANY: Final = {"write": 4.0, "append": 1.0, "abandon": 1.0}
-_config = execute._config
+_config = node_config
 
 
 def _stress(dirty_max: int = 10_000, **sender: int) -> tuple[Patch, ...]:
@@ -34,7 +35,7 @@ def _stress(dirty_max: int = 10_000, **sender: int) -> tuple[Patch, ...]:
         manager = msgspec.structs.replace(config.manager, dirty_max=dirty_max)
         return msgspec.structs.replace(config, channel=channel, manager=manager)
 
-    return ((execute, "_config", small),)
+    return ((execute, "node_config", small),)
 
 
 _LIVE: Final = _stress(live_queue_max_bytes=150_000, unacked_max_bytes=100_000)

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Record = Callable[..., AbstractAsyncContextManager["Recorded"]]
 
 HEAD = b"TRIBES-RECORDING\x01"
+ENDLESS = {"at": 0.0, "wall_ms": inf, "roots": {}, "rows": 0, "steps": 0}
 
 
 def sealed(data: bytes) -> bytes:
@@ -88,6 +90,7 @@ async def test_the_seconds_of_a_recording_reach_to_its_newest_input(record: Reco
         (sealed(HEAD + blocks([1])), "head is damaged"),
         (sealed(HEAD + blocks({"segments": 1})), "ends too early"),
         (sealed(HEAD + blocks({"segments": 1}, {"rows": 1})), "damaged"),
+        (sealed(HEAD + blocks({"segments": 1}, ENDLESS)), "damaged"),
         (sealed(HEAD + struct.pack(">I", 5) + b"\xdd\xff\xff\xff\xff"), "malformed"),
     ],
 )

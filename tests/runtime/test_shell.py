@@ -26,16 +26,18 @@ from tribes.config.model import (
     NodeConfig,
     ReceiverConfig,
     SenderConfig,
+    StaticMemberConfig,
 )
 from tribes.errors import (
     ChannelClosedError,
     GroupSendError,
+    LocalProtocolError,
     RemoteProcessError,
     SendTimeoutError,
     TribesError,
 )
 from tribes.node import NodeCore
-from tribes.runtime import dialing, parts
+from tribes.runtime import assembly, dialing, parts
 from tribes.runtime import link as link_module
 from tribes.runtime.flight import Sources
 from tribes.runtime.group_channel import GroupChannel
@@ -442,11 +444,11 @@ def replace_network(monkeypatch: pytest.MonkeyPatch) -> Net:
     monkeypatch.setattr(trio.lowlevel, "wait_readable", partial(net.wait, "read"))
     monkeypatch.setattr(trio.lowlevel, "wait_writable", partial(net.wait, "write"))
     monkeypatch.setattr(trio.lowlevel, "notify_closing", net.notify_closing)
-    monkeypatch.setattr(parts, "listen", lambda config: Listener(net))
-    monkeypatch.setattr(parts, "multicast_receiver", lambda config: Ear(net))
-    monkeypatch.setattr(parts, "multicast_sender", lambda config: Mouth(net))
-    monkeypatch.setattr(parts, "NodeCore", partial(CheckedCore, net=net))
-    monkeypatch.setattr(parts, "Shell", partial(Shell, now=net.now))
+    monkeypatch.setattr(assembly, "listen", lambda config: Listener(net))
+    monkeypatch.setattr(assembly, "multicast_receiver", lambda config: Ear(net))
+    monkeypatch.setattr(assembly, "multicast_sender", lambda config: Mouth(net))
+    monkeypatch.setattr(assembly, "NodeCore", partial(CheckedCore, net=net))
+    monkeypatch.setattr(assembly, "Shell", partial(Shell, now=net.now))
     monkeypatch.setattr(
         parts,
         "Sources",
@@ -963,3 +965,52 @@ async def test_failing_body_leaves_no_socket(net: Net, autojump_clock: MockClock
         async with channel("a") as a, channel("b") as b:
             await together(a, b)
             raise TribesError("mine")
+
+
+class Names(trio.abc.HostnameResolver):
+    """Notes which names are looked up; all are this machine."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any) -> Any:
+        self.asked.append(host.decode())
+        await trio.lowlevel.checkpoint()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port or 0))]
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_of_two_changes_of_the_static_members_at_once_the_last_holds(
+    net: Net, autojump_clock: MockClock
+) -> None:
+    """The names of the first are not looked up beside it, again and again, for ever."""
+    names = Names()
+    before = trio.socket.set_custom_hostname_resolver(names)
+    try:
+        async with channel("a") as a:
+            a.set_static_members([StaticMemberConfig(host="old.test", port=4001)])
+            a.set_static_members([StaticMemberConfig(host="new.test", port=4001)])
+            await trio.sleep(1.0)
+            names.asked.clear()
+            await trio.sleep(6.0)
+            assert set(names.asked) == {"new.test"}
+            a.set_static_members([])
+            names.asked.clear()
+            await trio.sleep(6.0)
+            assert names.asked == []
+    finally:
+        trio.socket.set_custom_hostname_resolver(before)
+
+
+async def test_domain_that_no_record_can_carry_is_refused(
+    net: Net, autojump_clock: MockClock
+) -> None:
+    """As everything else that cannot be announced, and the record stays as it was."""
+    async with channel("a") as a:
+        with pytest.raises(LocalProtocolError, match="ISO-8859-1"):
+            a.announce(payload=b"new", domain="Łódź")
+        assert (a.local.domain, a.local.payload) == (b"", b"a")
+        a.announce(domain="Köln")
+        assert a.local.domain == b"K\xf6ln"

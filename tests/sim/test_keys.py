@@ -12,6 +12,7 @@ from tribes.testing import execute
 from tribes.testing.generator import draw_plan
 from tribes.testing.invariants import check_converged
 from tribes.testing.plan import ACTIONS, Plan
+from tribes.testing.plan_nodes import node_config
 from tribes.testing.sim import SimNode, SimWaiter, World
 
 ONE, TWO = (GroupKey(number, bytes([number]) * 32) for number in (1, 2))
@@ -143,14 +144,14 @@ CORRUPTION = {"corrupt", "truncate"}
 @pytest.mark.parametrize("seed", [3, 11, 29, 31])
 def test_plans_of_faults_hold_with_tls(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with TLS and no key: heartbeats prove nothing there, forged ones least of all."""
-    without = execute._config
+    without = node_config
 
     def with_tls(plan: Plan, number: int) -> NodeConfig:
         made = without(plan, number)
         tls = TlsConfig(certificate="not read", authorities="not read")
         return msgspec.structs.replace(made, channel=msgspec.structs.replace(made.channel, tls=tls))
 
-    monkeypatch.setattr(execute, "_config", with_tls)
+    monkeypatch.setattr(execute, "node_config", with_tls)
     faults = tuple(action for action in ACTIONS if action not in CORRUPTION)
     plan = draw_plan(seed, members=3 + seed % 2, faults=faults)
     outcome = execute.run_plan(msgspec.structs.replace(plan, links="own", suspect_after=1000))
@@ -184,14 +185,14 @@ def test_a_core_does_not_go_on_without_the_key_that_it_should_have() -> None:
 @pytest.mark.parametrize("seed", [3, 11, 29])
 def test_plans_of_faults_hold_with_a_key(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forged and replayed packets, corruption, crashes, cuts, pauses: no promise is broken."""
-    without = execute._config
+    without = node_config
 
     def with_key(plan: Plan, number: int) -> NodeConfig:
         made = without(plan, number)
         keyed = msgspec.structs.replace(made.channel, keys=ONE.to_text())
         return msgspec.structs.replace(made, channel=keyed)
 
-    monkeypatch.setattr(execute, "_config", with_key)
+    monkeypatch.setattr(execute, "node_config", with_key)
     plan = draw_plan(seed, members=3 + seed % 2, faults=tuple(ACTIONS))
     outcome = execute.run_plan(msgspec.structs.replace(plan, links="own"))
     assert outcome.violations == []

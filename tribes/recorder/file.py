@@ -19,15 +19,15 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 
-from tribes.channel.outputs import Event, Notice
 from tribes.errors import RecordingError, RemoteProtocolError
 from tribes.recorder.freeze import freeze
 from tribes.recorder.inputs import event_fields
+from tribes.recorder.redact import without_contents
 from tribes.wire.codec import pack, unpack
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ _BLOCK_BYTES: Final = 1 << 20
 """A block is written when it has so many: one value more may make it longer."""
 _BLOCK_MAX_BYTES: Final = 16 << 20
 _ROWS_MAX: Final = 50_000_000
-_TEXT_MAX: Final = 300
 
 
 class NotedStep(msgspec.Struct):
@@ -190,7 +189,7 @@ def _put_block(put: Any, value: Any) -> None:
 def _blocks_of(segment: Segment, steps: list[Step], salt: bytes | None) -> Iterator[Any]:
     if salt is not None:
         yield _segment_head(segment, {}, 0, len(steps))
-        yield from _grouped(_without_contents(each, salt) for each in steps)
+        yield from _grouped(without_contents(each, salt) for each in steps)
         return
     state = segment.state
     rows = [] if state is None else list(state.rows)
@@ -266,43 +265,6 @@ def _size(value: Any) -> int:
     return 9
 
 
-def _without_contents(step: Step, salt: bytes) -> list[Any]:
-    """Lengths and salted digests instead of bytes and texts."""
-    events = [
-        [each.name, _short(event_fields(each)) if _is_logged(each) else {}] for each in step.events
-    ]
-    return [
-        *(step.op, step.at, _blank(step.args, salt), [], len(step.changes), 0, step.raised),
-        events,
-    ]
-
-
-def _is_logged(event: Event) -> bool:
-    # What stands in the log anyway. Events of sessions name them, and what is in them.
-    return type(event).__module__ == Notice.__module__
-
-
-def _short(fields: dict[str, Any]) -> dict[str, Any]:
-    return {n: v[:_TEXT_MAX] if isinstance(v, str) else v for n, v in fields.items()}
-
-
-def _blank(value: Any, salt: bytes) -> Any:
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else 0
-    if isinstance(value, str):
-        value = value.encode("utf-8", "replace")
-    if isinstance(value, bytes | bytearray | memoryview):
-        digest = blake2b(value, key=salt, digest_size=8).hexdigest()
-        return f"{len(value)} bytes, {digest}"
-    if isinstance(value, list | tuple):
-        return [_blank(each, salt) for each in value[:1000]]
-    if isinstance(value, dict):
-        return [_blank(each, salt) for each in list(value.values())[:1000]]
-    return type(value).__name__
-
-
 # Reading.
 
 
@@ -349,7 +311,7 @@ def _parse(data: bytes) -> Recording:
         raise RecordingError("it ends too early") from None
     except RecordingError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError) as why:
+    except (TypeError, ValueError, LookupError, OverflowError) as why:
         raise RecordingError(f"it is damaged: {why}") from None
     return found
 

@@ -1,4 +1,8 @@
-"""The group channel as users meet it: join, see the members, send, listen, leave."""
+"""The group channel as users meet it: join, see the members, send, listen, leave.
+
+Longer than others and kept whole: it is one class, which users read as one page. Each method hands
+on to the part that does the work; most lines are what users are told.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import trio
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, GroupSendError, LocalProtocolError
 from tribes.ids import UniqueId
+from tribes.runtime.assembly import make_shell
 from tribes.runtime.discovery import static_names
 from tribes.runtime.key_files import read_keys, read_tls
 from tribes.runtime.leaving import leave_in_order, load_saved
@@ -24,7 +29,7 @@ from tribes.runtime.listeners import (
     MessageListener,
     handled_source,
 )
-from tribes.runtime.parts import Sessions, make_shell
+from tribes.runtime.parts import Sessions
 from tribes.runtime.rpc_dispatch import RpcDispatcher
 from tribes.wire.member import Member
 from tribes.wire.options import SendOptions
@@ -342,10 +347,16 @@ class GroupChannel:
             command: Any but that of the farewell.
 
         Raises:
-            LocalProtocolError: The record would be too long, or the command is the farewell's.
+            LocalProtocolError: The record would be too long, the domain has characters beyond
+                ISO-8859-1, or the command is the farewell's.
             ChannelClosedError: The channel is not running.
         """
-        text = None if domain is None else domain.encode("latin-1")
+        try:
+            text = None if domain is None else domain.encode("latin-1")
+        except UnicodeEncodeError:
+            raise LocalProtocolError(
+                f"the domain {domain!r} has characters that are not in ISO-8859-1"
+            ) from None
         self.shell.announce(payload=payload, domain=text, command=command)
 
     # Keys.

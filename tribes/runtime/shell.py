@@ -4,29 +4,29 @@ Connections have tasks of their own (:mod:`tribes.runtime.links`), and the timer
 else happens in the task that had the input: the core is called, then its outputs are performed,
 then theirs, until there are none. What one input puts on a connection is handed to the kernel in
 one call, and so is what several sends of one pass put there (:mod:`tribes.runtime.cork`).
+
+Longer than others and kept whole: what is left here is one loop, and a further object between an
+input and the core, or between the core's outputs and the connections, would cost every message a
+call.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
-import structlog
 import trio
 
 from tribes.channel.discovery import static_hosts
 from tribes.channel.outputs import Deliver, Event, TicketDone
-from tribes.errors import ConfigError
 from tribes.runtime.bell import Bell
 from tribes.runtime.cork import Cork
 from tribes.runtime.dialing import probe_member
-from tribes.runtime.discovery import HostNames, run_service
 from tribes.runtime.links import Links
-from tribes.runtime.sockets import udp_socket
-from tribes.wire.limits import DATAGRAM_MAX_BYTES
+from tribes.runtime.look_ups import LookUps
+from tribes.runtime.udp import UdpPort
 from tribes.wire.options import SendOptions
 from tribes.wire.outputs import (
     Close,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tribes.manager.inbox import Inbox
     from tribes.membership.seeker import NamedHost
     from tribes.node import NodeCore
-    from tribes.runtime.discovery import DiscoveryService
+    from tribes.runtime.discovery import DiscoveryService, HostNames
     from tribes.runtime.multicast import Multicast
     from tribes.runtime.otel import OtelTracing
     from tribes.runtime.tls import Tls
@@ -57,9 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Listeners", "Shell"]
 
-log = structlog.get_logger("tribes")
-
-_DATAGRAMS_AT_ONCE = 64
 _ASYNC: Final = int(SendOptions.ASYNCHRONOUS)
 
 
@@ -127,9 +124,10 @@ class Shell:
         self._tracing = tracing
         self.now = now
         self._multicast = multicast
-        self._services = services
-        self._names_scope = trio.CancelScope()
-        self._udp = udp
+        self._udp: Final = UdpPort(core, udp, now=now, pump=self.pump)
+        self._look_ups: Final = LookUps(
+            services, discovered=self._discovered, event=listeners.event
+        )
         self._listeners = listeners
         self.links: Final = Links(
             core,
@@ -163,16 +161,14 @@ class Shell:
                 self.links.start(nursery)
                 if self._multicast is not None:
                     nursery.start_soon(self._multicast.hear, self._datagram, self.pump)
-                if self._udp is not None:
-                    nursery.start_soon(self._hear_udp, self._udp)
+                self._udp.start(nursery)
                 nursery.start_soon(self._keep_time)
                 nursery.start_soon(self.bell.answer, self._take_commits)
                 nursery.start_soon(self._cork.run)
                 self.core.start(self.now())
                 self.pump()
                 self._take_batch()
-                for service in self._services:
-                    nursery.start_soon(self._look_up, service)
+                self._look_ups.start(nursery)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -185,19 +181,8 @@ class Shell:
         those that ``names`` finds.
         """
         self.core.discovered("static", static_hosts(members), self.now())
-        self._names_scope.cancel()
-        if names is None:
-            self.core.discovered(HostNames.name, (), self.now())
-        elif self._nursery is not None:
-            self._nursery.start_soon(self._look_up, names)
+        self._look_ups.replace_names(names)
         self.pump()
-
-    async def _look_up(self, service: DiscoveryService) -> None:
-        scope = trio.CancelScope()
-        if isinstance(service, HostNames):
-            self._names_scope = scope
-        with scope:
-            await run_service(service, self._discovered, self._event)
 
     def abandon(self) -> None:
         """In a forked child: do nothing any more. The node goes on in the parent.
@@ -206,23 +191,26 @@ class Shell:
         inside the node's own loop, the child's copy of it must not take leave of the group.
         """
         self._is_abandoned = True
-        self._nursery = None
+        self._start_no_more()
         self.links.abandon()
 
     def _leave(self) -> None:
         if self._is_abandoned:
             return
-        # No more tasks: what the core still asks for that would need one is not done.
-        self._nursery = None
+        self._start_no_more()
         self.links.stop()
         self.core.stop(self.now())
         self.pump()
         self.links.close()
         if self._multicast is not None:
             self._multicast.close()
-        if self._udp is not None:
-            trio.lowlevel.notify_closing(self._udp)
-            self._udp.close()
+        self._udp.close()
+
+    def _start_no_more(self) -> None:
+        # No more tasks: what the core still asks for that would need one is not done.
+        self._nursery = None
+        self._look_ups.stop()
+        self._udp.stop()
 
     async def drain(self, timeout: float) -> bool:
         """Wait until every member has confirmed what is here; False when that took too long."""
@@ -371,7 +359,7 @@ class Shell:
             case Connect():
                 self._start(self.links.connect, output)
             case UdpDatagram():
-                self._udp_datagram(output)
+                self._udp.send(output)
             case Probe():
                 self._start(self._probe, output)
             case Close():
@@ -435,9 +423,6 @@ class Shell:
         self.core.discovered(service, hosts, self.now())
         self.pump()
 
-    def _event(self, event: Event) -> None:
-        self._listeners.event(event)
-
     def announce(
         self,
         *,
@@ -448,33 +433,6 @@ class Shell:
         """Change what the own record carries; see :meth:`ChannelCore.announce`."""
         self.core.announce(self.now(), payload=payload, domain=domain, command=command)
         self.pump()
-
-    def _udp_datagram(self, output: UdpDatagram) -> None:
-        if self._udp is None:
-            if self._nursery is None:
-                return
-            try:
-                self._udp = udp_socket(self.core.channel.config.receiver)
-            except (ConfigError, OSError) as error:
-                log.warning("no UDP socket", error=str(error))
-                return
-            self._nursery.start_soon(self._hear_udp, self._udp)
-        with contextlib.suppress(OSError):
-            self._udp.sendto(output.data, output.address)
-
-    async def _hear_udp(self, sock: socket.socket) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            for _ in range(_DATAGRAMS_AT_ONCE):
-                try:
-                    data, addr = sock.recvfrom(DATAGRAM_MAX_BYTES)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    # What an earlier datagram of ours met at its destination.
-                    continue
-                self.core.udp_datagram(data, (addr[0], addr[1]), self.now())
-            self.pump()
 
     async def _probe(self, output: Probe) -> None:
         # With TLS members are asked on connections of the core's own; a test frame would be plain.

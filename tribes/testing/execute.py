@@ -8,30 +8,21 @@ and the agreement at its end.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tribes.config.managers import BackupConfig, ContextConfig
-from tribes.config.model import (
-    ChannelConfig,
-    ManagerConfig,
-    MembershipConfig,
-    NodeConfig,
-    StaticMemberConfig,
-)
 from tribes.testing.backup_checks import placed_state, survivors
 from tribes.testing.drain_checks import DrainedCopies
+from tribes.testing.garbage import patient_collector
 from tribes.testing.invariants import check_converged, check_history, check_now
 from tribes.testing.lock_checks import check_locks, check_locks_over
 from tribes.testing.observer import incarnation
+from tribes.testing.plan_nodes import SECOND, node_config
 from tribes.testing.session_checks import check_reads, check_state
 from tribes.testing.sim import SimNode, World
-from tribes.testing.sim.world import FIRST_PORT
 from tribes.testing.steps import PERFORM, UNTOLD
 from tribes.testing.violation import Violation, WorldState
 from tribes.testing.witness_checks import UNDERSTOOD, WitnessCheck
@@ -49,9 +40,6 @@ CHECK_EVERY_S = 0.5
 
 MESSAGE_MAX_BYTES = 512 * 1024
 """Longer than any message of a run: 256 KiB of records and one session with large values more."""
-
-_GARBAGE_MIN = 400_000
-"""Objects made, and not yet given back, before anybody looks for cycles: some 100 MB."""
 
 TIMELINE_MAX = 20_000
 """Entries that a run keeps for its timeline; the oldest go first."""
@@ -72,9 +60,6 @@ _PATIENCE_S = 2.5
 """Who does not answer and sends no heartbeats is suspected within 2 s."""
 _ASKED_S = 3.5
 """Who sends heartbeats is suspected within 2 s of the first question; there is some load."""
-
-SECOND = "second"
-"""The application with full copies, where the first one has a Backup manager."""
 
 START_S = 1.5
 """Virtual seconds before the plan begins: everybody has found everybody."""
@@ -141,65 +126,6 @@ def run_plan(
     )
 
 
-@contextmanager
-def patient_collector() -> Iterator[Callable[[], None]]:
-    """Let garbage wait until it is worth looking for.
-
-    A world is made of objects that live as long as it does: looking through them again and again
-    took up to two thirds of a large world's time. Yields what is to be called now and then: it
-    looks for garbage when there are half as many new objects as there were old ones.
-    """
-    left = 0
-
-    def collect() -> None:
-        nonlocal left
-        made = gc.get_count()[0]
-        if made > max(_GARBAGE_MIN, left // 2):
-            left = max(0, left + made - gc.collect())
-
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield collect
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _config(plan: Plan, number: int) -> NodeConfig:
-    static = () if plan.multicast else (StaticMemberConfig(host="127.0.0.1", port=FIRST_PORT),)
-    contexts = {
-        extra.name: ContextConfig(
-            manager=ManagerConfig(
-                channel_send_options=extra.send_options, max_inactive_s=plan.max_inactive_s
-            )
-        )
-        for extra in plan.contexts
-        if not extra.nodes or number in extra.nodes
-    }
-    if plan.managers != "delta":
-        backup = BackupConfig(
-            backup_count=plan.copies,
-            map_send_options=plan.send_options,
-            max_inactive_s=plan.max_inactive_s,
-        )
-        contexts["app"] = ContextConfig(manager=backup)
-    return NodeConfig(
-        contexts=("app", SECOND) if plan.managers == "both" else ("app",),
-        context=contexts,
-        channel=ChannelConfig(
-            membership=MembershipConfig(
-                suspect_after=plan.suspect_after, multicast=plan.multicast, static=static
-            ),
-            own_link=plan.links == "own" or (plan.links == "mixed" and number % 2 == 0),
-            interceptors=plan.interceptors,
-        ),
-        manager=ManagerConfig(
-            channel_send_options=plan.send_options, max_inactive_s=plan.max_inactive_s
-        ),
-    )
-
-
 def _patience(plan: Plan) -> float:
     actions = {step.action for step in plan.steps}
     if plan.links != "own" or plan.suspect_after != _SUSPECT_AFTER:
@@ -226,7 +152,8 @@ class _Run:
         if keep_timeline:
             self.world.observers.append(self._note)
         self.nodes: list[SimNode] = [
-            self.world.start(f"n{number}", _config(plan, number)) for number in range(plan.members)
+            self.world.start(f"n{number}", node_config(plan, number))
+            for number in range(plan.members)
         ]
         # Before the main one: the last to come hears what becomes of the raw messages.
         self.extras = [

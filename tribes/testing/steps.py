@@ -2,6 +2,9 @@
 
 Most are faults of the simulated world, which tells them to whoever watches. What is set directly is
 in `UNTOLD`, with the words by which the run notes its begin and its end.
+
+Longer than others and kept whole: one table, `PERFORM`, and a short function for each of its lines,
+which know nothing of each other.
 """
 
 from __future__ import annotations

@@ -1,20 +1,24 @@
-"""The ends of simulated connections, and who holds them."""
+"""The ends of simulated connections, who holds them, and the request that makes one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from tribes.testing.sim.network import Link
 
-__all__ = ["ACCEPT_BACKLOG", "RETRY_FIRST_S", "End", "EndOwner", "Listener", "Mark"]
+__all__ = ["ACCEPT_BACKLOG", "RETRY_FIRST_S", "End", "EndOwner", "Listener", "Mark", "Request"]
 
 ACCEPT_BACKLOG = 128
 """Connections that a kernel makes for a process that doesn't accept; more get no answer."""
 
 RETRY_FIRST_S = 0.2
 """Seconds until a segment that got lost is sent again."""
+
+SYN_RETRY_S = 1.0
+"""Seconds until an unanswered connection request is sent again; doubles."""
 
 
 class Mark(Enum):
@@ -108,3 +112,26 @@ class Listener(Protocol):
 
     def accept(self, end: End) -> None:
         """The connection is there."""
+
+
+class Request:
+    """A connection that is being made."""
+
+    __slots__ = ("deadline", "done", "end", "is_wanted", "port", "retry", "timeout")
+
+    def __init__(
+        self,
+        end: End,
+        port: int,
+        deadline: float,
+        timeout: float,
+        done: Callable[[End | None, Exception | None], None],
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        self.end = end
+        self.port = port
+        self.deadline = deadline
+        self.timeout = timeout
+        self.done = done
+        self.is_wanted = is_wanted
+        self.retry = SYN_RETRY_S

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tribes.testing.sim.ends import RETRY_FIRST_S, End, Listener, Mark
+from tribes.testing.sim.ends import RETRY_FIRST_S, End, Listener, Mark, Request
 
 if TYPE_CHECKING:
     from collections import deque
@@ -32,32 +32,6 @@ SEGMENT_MAX = 64 * 1024
 
 RETRY_MAX_S = 1.0
 """Longest time between two tries to send a segment again, in seconds."""
-
-SYN_RETRY_S = 1.0
-"""Seconds until an unanswered connection request is sent again; doubles."""
-
-
-class _Request:
-    """A connection that is being made."""
-
-    __slots__ = ("deadline", "done", "end", "is_wanted", "port", "retry", "timeout")
-
-    def __init__(
-        self,
-        end: End,
-        port: int,
-        deadline: float,
-        timeout: float,
-        done: Callable[[End | None, Exception | None], None],
-        is_wanted: Callable[[], bool],
-    ) -> None:
-        self.end = end
-        self.port = port
-        self.deadline = deadline
-        self.timeout = timeout
-        self.done = done
-        self.is_wanted = is_wanted
-        self.retry = SYN_RETRY_S
 
 
 class Streams:
@@ -101,9 +75,9 @@ class Streams:
             is_wanted: False once the process that asks has died.
         """
         deadline = self._world.now + timeout
-        self._syn(_Request(end, port, deadline, timeout, done, is_wanted))
+        self._syn(Request(end, port, deadline, timeout, done, is_wanted))
 
-    def _syn(self, request: _Request) -> None:
+    def _syn(self, request: Request) -> None:
         if not request.is_wanted():
             return
         world, source = self._world, request.end.machine
@@ -117,7 +91,7 @@ class Streams:
         else:
             world.schedule(delay, self._syn_arrives, request, target)
 
-    def _syn_lost(self, request: _Request) -> None:
+    def _syn_lost(self, request: Request) -> None:
         world = self._world
         if world.now + request.retry >= request.deadline:
             self._too_late(request)
@@ -125,12 +99,12 @@ class Streams:
             world.schedule(request.retry, self._syn, request)
             request.retry *= 2
 
-    def _too_late(self, request: _Request) -> None:
+    def _too_late(self, request: Request) -> None:
         error = TimeoutError(f"no connection within {request.timeout:g} s")
         left = max(0.0, request.deadline - self._world.now)
         self._world.schedule(left, request.done, None, error)
 
-    def _syn_arrives(self, request: _Request, target: str) -> None:
+    def _syn_arrives(self, request: Request, target: str) -> None:
         world, source = self._world, request.end.machine
         if not self._network.reaches_by_tcp(target, source):
             # The answer gets lost, and with it what the answerer believes.
@@ -163,7 +137,7 @@ class Streams:
         else:
             world.schedule(delay, self._established, request)
 
-    def _established(self, request: _Request) -> None:
+    def _established(self, request: Request) -> None:
         if request.is_wanted():
             request.done(request.end, None)
         else:
