@@ -252,11 +252,8 @@ class Repair:
         self._behind[member] = None
         debt.fell_behind += 1
         self.fell_behind += 1
-        fields: dict[str, object] = {
-            "context": self._manager.application,
-            "member": member.label,
-        }
-        self._channel.event(Notice("member behind", fields))
+        context = self._manager.application
+        self._channel.event(Notice("member behind", {"context": context, "member": member.label}))
 
     def _catch_up(self, member: Member, debt: _Debt) -> None:
         debt.is_behind = False
@@ -331,11 +328,10 @@ class Repair:
         self._later(member, debt, now + (0.0 if why is None else debt.backoff))
 
     def _compare(self, member: Member, debt: _Debt, now: float) -> None:
-        fields: dict[str, object] = {
-            "context": self._manager.application,
-            "member": member.label,
-        }
-        self._channel.event(Notice("replica compared whole", fields))
+        context = self._manager.application
+        self._channel.event(
+            Notice("replica compared whole", {"context": context, "member": member.label})
+        )
         # What changes from here on is marked, or stands behind the question in the member's queue.
         debt.needs_sync = False
         self._catch_up(member, debt)
