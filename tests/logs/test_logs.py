@@ -12,6 +12,7 @@ import structlog
 
 from tests.logs.events import GUIDE, events, table
 from tests.runtime.conftest import make_config
+from tests.snippets import blocks, run
 from tests.waiting import until
 from tribes.cli.logs import REPEATS_MAX, Repeats, set_up_logging
 from tribes.runtime.group_channel import GroupChannel
@@ -117,3 +118,19 @@ def test_text_lines_name_level_and_event(
     [line] = capsys.readouterr().out.splitlines()
     assert "[warning" in line
     assert line.endswith("member suspected member=b")
+
+
+def test_settings_of_the_page_show_no_variables_of_a_failing_listener(
+    plain_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """rich, which structlog takes where nobody has configured it, prints them."""
+    [code] = blocks("logs.md")
+    run(code)
+    secret = "".join(["4711", "0815"])
+    try:
+        raise RuntimeError("mine")
+    except RuntimeError:
+        structlog.get_logger("tribes").exception("listener failed")
+    shown = capsys.readouterr().out
+    assert "RuntimeError: mine" in shown
+    assert secret not in shown

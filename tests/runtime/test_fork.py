@@ -240,9 +240,13 @@ threads = [threading.Thread(target=load) for _ in range(3)]
 for thread in threads:
     thread.start()
 def child():
-    session_id, result = write(node, mine=os.getpid())
-    say(acked="watcher" in result.acked, found=node.manager("app").find(session_id)["mine"]
-        == os.getpid())
+    done = []
+    def is_acked():
+        # On a busy machine the watcher may be suspected for a moment.
+        done[:] = write(node, mine=os.getpid())
+        return "watcher" in done[1].acked
+    until(is_acked)
+    say(found=node.manager("app").find(done[0])["mine"] == os.getpid())
     node.stop()
 pids = []
 for number in range(1, 5):
@@ -255,7 +259,7 @@ for thread in threads:
 say(parent=dict(write(node, x=1)[1].missing))
 node.stop()
 """)
-    assert said[:-1] == [{"acked": True, "found": True}] * 4
+    assert said[:-1] == [{"found": True}] * 4
     assert said[-1] == {"parent": {}}
 
 
