@@ -23,6 +23,9 @@ from tests.release.extras import ROOT, USES
 
 VERSIONS: Final = ("3.11", "3.12", "3.13")
 
+VECTORS: Final = ROOT / "tests" / "data" / "tribes-vectors.json"
+"""What a real Tomcat sent: each Python has to read and write the same bytes."""
+
 IMPORTS: Final = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -96,6 +99,7 @@ def install(python: str, wheel: Path, extra: str, folder: Path) -> Path:
     run(*pip, "check")
     run(inside, "-I", "-c", IMPORTS, *USES[extra])
     run(inside, "-I", "-c", SESSION)
+    run(inside, "-I", "-m", "tribes.testing.vectors", VECTORS)
     run(folder / "bin" / "tribes", "--help")
     return inside
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +16,7 @@ from tests.waiting import wait_until
 from tribes.config.managers import StandardConfig
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, ChannelError, ConfigError, LocalProtocolError
+from tribes.runtime import background
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.waiters import ThreadWaiter
@@ -140,6 +144,26 @@ def test_settings_that_cannot_work_are_told_by_start(make_config: MakeConfig) ->
     with pytest.raises(ConfigError, match="insecure"):
         node.start()
     assert node.wait_joined(1) is False
+    assert not node.is_running
+
+
+def test_a_node_whose_start_failed_has_ended_when_that_is_told(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was, and however long its thread takes to end: it would be taken for running."""
+
+    class Slow(Future[None]):
+        def set_exception(self, exception: BaseException | None) -> None:
+            super().set_exception(exception)
+            threading.Event().wait(0.2)
+
+    def broken() -> list[Any]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(background, "Future", Slow)
+    node = BackgroundNode(make_config("a", contexts=("app",)), interceptors=broken)
+    with pytest.raises(OSError, match="Too many open files"):
+        node.start()
     assert not node.is_running
 
 

@@ -29,11 +29,7 @@ from tribes.config.model import (
 )
 from tribes.runtime.background import BackgroundNode
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork"),
-    # Python 3.12 and newer warn of just what is tested here.
-    pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
 
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="not here: no /proc")
 

@@ -159,7 +159,6 @@ def test_a_thousand_entries_are_transferred(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_has_a_map_of_its_own(make_config: MakeConfig) -> None:
     """It starts a node when it first looks for an entry, and finds what the parent has."""
     a = BackgroundNode(make_config("a"))

@@ -487,7 +487,6 @@ def test_node_that_is_to_end_without_the_others_sessions_fails_every_request(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.parametrize("is_running", [False, True])
 def test_forked_worker_serves_from_a_node_of_its_own(is_running: bool) -> None:
     """Gunicorn ``--preload`` and multiprocessing, whether or not the parent's node runs.

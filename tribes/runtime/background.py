@@ -169,10 +169,12 @@ class BackgroundNode:
     def _await_started(self, run: _Run) -> None:
         try:
             run.started.result(_START_TIMEOUT_S)
-        except ConfigError:
-            # Its thread is at its end; nothing of it is left when the caller goes on.
-            assert run.thread is not None
-            run.thread.join(_START_TIMEOUT_S)
+        except Exception:
+            # Its thread is at its end unless it took too long. Nothing of it may be left when the
+            # caller goes on, who would take the node for a running one.
+            if run.started.done():
+                assert run.thread is not None
+                run.thread.join(_START_TIMEOUT_S)
             raise
         atexit.register(self.stop)
         util = sys.modules.get("multiprocessing.util")
