@@ -30,7 +30,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
     ]
 )
 

@@ -14,7 +14,7 @@ __all__ = ["until", "wait_until"]
 Condition = Callable[[], object]
 
 
-async def until(condition: Condition, within: float = 20.0, *, every: float = 0.005) -> None:
+async def until(condition: Condition, within: float = 60.0, *, every: float = 0.005) -> None:
     """Wait on trio's clock, which a test may have replaced.
 
     Raises:

@@ -19,11 +19,11 @@ import json, os, signal, sys
 signal.alarm(90)
 said = json.loads(sys.argv[1])
 from functools import partial
-from tribes.runtime import managers, parts
+from tribes.runtime import assembly, managers, parts
 ahead = said["ahead_ms"]
 parts.Sources = partial(parts.Sources, wall_ms=lambda: managers.wall_ms() + ahead)
 if said["version"]:
-    parts.product_version = lambda: said["version"]
+    assembly.product_version = lambda: said["version"]
 if said["protocol"]:
     from tribes.links import own_wire
     own_wire.OwnSide.__init__.__defaults__ = (

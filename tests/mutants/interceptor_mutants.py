@@ -305,7 +305,7 @@ add(
     "dispatch: one inside the other",
     "What fails at once lets the next message through in its own call.",
     (MessageDispatchInterceptor, "_admit_waiting", _admit_inside),
-    test=test_dispatch.test_thousands_that_waited_for_a_member_that_is_gone_fail_with_what_is_wrong,
+    test=test_dispatch.test_all_that_waited_for_a_member_that_is_gone_fail_with_what_is_wrong,
 )
 add(
     "detector: the gone stay",
