@@ -45,6 +45,10 @@ COMMIT_OVERHEAD_BYTES: Final = 256
 """What a waiting commit is counted for beyond its delta: the objects around it."""
 
 
+_FREE_SHARE: Final = 16
+"""Of an inbox; it counts as full when less is free."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class CommitResult:
@@ -223,6 +227,7 @@ class Inbox:
     __slots__ = (
         "_commits",
         "_dirty",
+        "_full_bytes",
         "_held_back",
         "_is_armed",
         "_lock",
@@ -246,6 +251,7 @@ class Inbox:
     ) -> None:
         self._lock = lock
         self.max_bytes = max_bytes
+        self._full_bytes = max_bytes - max(max_bytes // _FREE_SHARE, COMMIT_OVERHEAD_BYTES)
         self._commits: deque[Commit] = deque()
         self._dirty: dict[tuple[str, str], None] = {}
         self._overflowed: list[Commit] = []
@@ -285,8 +291,12 @@ class Inbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether a commit of any size would find no room."""
-        return self.bytes + COMMIT_OVERHEAD_BYTES > self.max_bytes
+        """Whether a commit might find no room.
+
+        A little before it is so: else, with the last bytes free, commits that are longer than these
+        would go by as fast as requests make them, and nobody be held back.
+        """
+        return self.bytes > self._full_bytes
 
     def wait_for_room(self, waiter: Waiter) -> bool:
         """Ask to be told when the inbox is half empty.

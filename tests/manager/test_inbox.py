@@ -154,3 +154,14 @@ def test_threads_lose_nothing() -> None:
     assert len({one.key for one in got} | dirty) == 12_000
     assert inbox.appended + inbox.overflowed == 12_000
     assert inbox.peak_bytes <= 20_000
+
+
+def test_an_inbox_without_room_for_another_commit_like_these_is_full() -> None:
+    """Once its last bytes were too few for a change and too many to be full: nobody was held back,
+    and every further change was left as a key.
+    """
+    inbox = Inbox(threading.Lock(), max_bytes=100_000)
+    while not inbox.is_full:
+        inbox.append(Commit("app", "K", 1, bytes(1000)))
+    assert inbox.overflowed == 0
+    assert inbox.bytes > 90_000

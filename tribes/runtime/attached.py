@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
@@ -42,6 +41,7 @@ from tribes.runtime.background import BackgroundNode
 from tribes.runtime.commits import manager_of
 from tribes.runtime.hosts import refuse_uwsgi_without
 from tribes.runtime.local import LocalSessions
+from tribes.runtime.locks import ShortLock
 from tribes.runtime.managers import ManagerParts, wall_ms
 from tribes.runtime.waiters import result_of
 
@@ -271,7 +271,7 @@ class AttachedSessions:
             config=config,
             table=self._table(config),
             clock=self._clock,
-            inbox=Inbox(threading.Lock()),
+            inbox=Inbox(ShortLock()),
             codec=codec,
             policy=self._policy(context, config),
         )
@@ -280,13 +280,13 @@ class AttachedSessions:
         return AttachedManager(context, parts.table, parts.clock, remote=self.client, **settings)
 
     def _table(self, config: ManagerConfig) -> SessionTable:
-        inbox = Inbox(threading.Lock())
-        return SessionTable(threading.Lock(), inbox, max_inactive_s=config.max_inactive_s)
+        inbox = Inbox(ShortLock())
+        return SessionTable(ShortLock(), inbox, max_inactive_s=config.max_inactive_s)
 
     def _policy(self, context: str, config: ManagerConfig) -> CommitPolicy:
         return CommitPolicy(
             context,
-            threading.Lock(),
+            ShortLock(),
             monotonic=time.monotonic,
             on_unreplicated=config.on_unreplicated,
             min_copies=config.min_copies,
@@ -299,7 +299,7 @@ class AttachedSessions:
         self.client.clock = clock
         for context, manager in self._managers.items():
             config = self._config.manager_of(context)
-            inbox = Inbox(threading.Lock())
+            inbox = Inbox(ShortLock())
             policy = self._policy(context, config)
             manager.start_over(self._table(config), clock, inbox, policy)
 
@@ -388,7 +388,7 @@ def _new_actor() -> int:
 
 
 def _new_clock() -> Clock:
-    return Clock(wall_ms, _new_actor(), threading.Lock())
+    return Clock(wall_ms, _new_actor(), ShortLock())
 
 
 _nodes: WeakSet[AttachedNode] = WeakSet()

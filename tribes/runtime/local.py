@@ -42,6 +42,7 @@ from tribes.manager.standard import StandardManager
 from tribes.manager.table import SessionTable
 from tribes.manager.values import ValueCodec
 from tribes.runtime.commits import report_unstored, report_void
+from tribes.runtime.locks import ShortLock
 from tribes.runtime.managers import ManagerParts, make_manager, wall_ms
 from tribes.runtime.waiters import in_thread, refuse_in_event_loop, running_loop
 
@@ -94,7 +95,7 @@ class LocalSessions:
         self.config = NodeConfig(contexts=(context,), manager=settings)
         check_manager(settings, "manager")
         self.path_filter: re.Pattern[str] | None = None
-        self._inbox = Inbox(threading.Lock())
+        self._inbox = Inbox(ShortLock())
         self._clock = _new_clock()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -222,12 +223,12 @@ class LocalSessions:
 
     def _table(self) -> SessionTable:
         limit = self.config.manager.max_inactive_s
-        return SessionTable(threading.Lock(), self._inbox, max_inactive_s=limit)
+        return SessionTable(ShortLock(), self._inbox, max_inactive_s=limit)
 
     def _policy(self, context: str) -> CommitPolicy:
         return CommitPolicy(
             context,
-            threading.Lock(),
+            ShortLock(),
             monotonic=time.monotonic,
             on_unreplicated=self.config.manager.on_unreplicated,
             report=lambda fields: log.warning("session not in its store", **fields),
@@ -240,7 +241,7 @@ class LocalSessions:
         self._stopping = threading.Event()
         self._thread = None
         self._was_started = False
-        self._inbox = Inbox(threading.Lock())
+        self._inbox = Inbox(ShortLock())
         self._clock = _new_clock()
         manager = self._manager
         policy = self._policy(manager.context)
@@ -348,7 +349,7 @@ async def _to_its_end(call: Callable[[], _T]) -> _T:
 
 
 def _new_clock() -> Clock:
-    return Clock(wall_ms, int.from_bytes(os.urandom(4), "big"), threading.Lock())
+    return Clock(wall_ms, int.from_bytes(os.urandom(4), "big"), ShortLock())
 
 
 _all: WeakSet[LocalSessions] = WeakSet()

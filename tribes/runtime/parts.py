@@ -35,6 +35,7 @@ from tribes.rpc.endpoints import RpcEndpoints
 from tribes.runtime.commits import Committer, manager_of
 from tribes.runtime.flight import FlightRecorder, Sources
 from tribes.runtime.local import LocalSessions
+from tribes.runtime.locks import ShortLock
 from tribes.runtime.managers import ManagerParts, make_manager
 from tribes.runtime.map_listeners import MapListeners
 from tribes.runtime.otel import make_tracing
@@ -96,7 +97,7 @@ class Sessions:
         self.tracing = make_tracing() if config.tracing else None
         self.recorder = None if config.recorder is None else FlightRecorder(config)
         self.sources = Sources() if self.recorder is None else self.recorder.sources
-        self.clock = Clock(self.sources.wall_ms, _new_actor(), threading.Lock())
+        self.clock = Clock(self.sources.wall_ms, _new_actor(), ShortLock())
         self.inbox = self._new_inbox()
         self.endpoints = RpcEndpoints()
         self.map_listeners = MapListeners()
@@ -311,7 +312,7 @@ class Sessions:
                 del self._maps[manager.context]
 
     def _map_table(self) -> SessionTable:
-        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=0)
+        return SessionTable(ShortLock(), self.inbox, max_inactive_s=0)
 
     def _make(self, context: str) -> DeltaManager:
         config = self._config.replicated_manager_of(context)
@@ -334,16 +335,16 @@ class Sessions:
         return manager
 
     def _new_inbox(self) -> Inbox:
-        return Inbox(threading.Lock(), max_bytes=self._config.manager.inbox_max_bytes)
+        return Inbox(ShortLock(), max_bytes=self._config.manager.inbox_max_bytes)
 
     def _table(self, config: ManagerConfig) -> SessionTable:
-        return SessionTable(threading.Lock(), self.inbox, max_inactive_s=config.max_inactive_s)
+        return SessionTable(ShortLock(), self.inbox, max_inactive_s=config.max_inactive_s)
 
     def _policy(self, context: str) -> CommitPolicy:
         settings = self._config.replicated_manager_of(context)
         return CommitPolicy(
             context,
-            threading.Lock(),
+            ShortLock(),
             monotonic=time.monotonic,
             on_unreplicated=settings.on_unreplicated,
             min_copies=settings.min_copies,
@@ -356,7 +357,7 @@ class Sessions:
         if self.recorder is not None:
             self.recorder.ring.start_over()
         self._lock = threading.Lock()
-        self.clock = Clock(self.sources.wall_ms, _new_actor(), threading.Lock())
+        self.clock = Clock(self.sources.wall_ms, _new_actor(), ShortLock())
         with suppress(ClockAheadError):
             self.clock.observe(seen)
         self.inbox = self._new_inbox()
