@@ -21,7 +21,7 @@ def application(
         interface: Keeps the sessions.
         configured: For Flask-Session, which keeps them if there is no interface.
     """
-    app = Flask("bench")
+    app = Flask(__name__)
     app.config.update(configured, SECRET_KEY="k" * 32)
     if interface is not None:
         app.session_interface = interface

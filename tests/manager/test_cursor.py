@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from tribes.manager.cursor import KeyCursor
 
 
@@ -21,3 +23,12 @@ def test_a_round_that_is_left_early_goes_on_where_it_was_left() -> None:
 
 def test_no_keys_are_no_round() -> None:
     assert list(KeyCursor(list).round(10)) == []
+
+
+def test_a_pass_costs_the_garbage_collector_nothing() -> None:
+    """It looks once, and sees that there is only text."""
+    cursor = KeyCursor(lambda: [f"k{number}" for number in range(1000)])
+    next(cursor.round(10))
+    gc.collect()
+    held = [each for each in gc.get_objects() if isinstance(each, list | tuple) and "k7" in each]
+    assert held == []
