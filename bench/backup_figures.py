@@ -6,6 +6,7 @@ machine does). What real nodes do is measured by ``backup_nodes.py``.
 
 from __future__ import annotations
 
+import argparse
 from random import Random
 from typing import Any
 
@@ -108,4 +109,8 @@ def by_members() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     by_members()

@@ -9,6 +9,7 @@ message is random and half repeats, as sessions are, about.
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -143,4 +144,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     main()

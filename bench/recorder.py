@@ -6,10 +6,10 @@ of each pair, and their median. Run: ``python bench/recorder.py [UPDATES] [ROUND
 
 from __future__ import annotations
 
+import argparse
 import logging
 import socket
 import statistics
-import sys
 import tempfile
 import time
 
@@ -21,7 +21,14 @@ from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, Rec
 from tribes.config.recorder import RecorderConfig
 from tribes.runtime.group_channel import GroupChannel
 
-SESSIONS = int(sys.argv[3]) if len(sys.argv) > 3 else 1_000
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("updates", nargs="?", type=int, default=20_000)
+parser.add_argument("rounds", nargs="?", type=int, default=5)
+parser.add_argument("sessions", nargs="?", type=int, default=1_000)
+ARGUMENTS = parser.parse_args()
+SESSIONS = ARGUMENTS.sessions
 WARM = max(2_000, SESSIONS)
 
 
@@ -78,8 +85,7 @@ async def measure(updates: int, recorder: RecorderConfig | None) -> tuple[float,
 
 
 def main() -> None:
-    updates = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    updates, rounds = ARGUMENTS.updates, ARGUMENTS.rounds
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     ratios, plain, marks = [], [], []
     with tempfile.TemporaryDirectory() as directory:

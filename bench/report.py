@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.outcome import OURS
+from bench.outcomes import OURS
 from bench.results import RESULTS, load
 from bench.rows import ROWS
 

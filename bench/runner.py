@@ -19,7 +19,7 @@ from typing import Any, Literal
 import click
 import trustme
 
-from bench.outcome import Case, Goal, Outcome, Sample
+from bench.outcomes import Case, Goal, Outcome, Sample
 from bench.processes import Child, Team, cpu_of
 from tests.servers.caches import CacheServer
 from tests.servers.tomcat_jars import compile_beside, missing_jars

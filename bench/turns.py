@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench.outcome import Sample
+from bench.outcomes import Sample
 
 if TYPE_CHECKING:
     from bench.processes import Child, Team

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.outcome import OURS, Goal, Outcome, Sample
+from bench.outcomes import OURS, Goal, Outcome, Sample
 from bench.runner import Bench, Measure, Row
 from bench.turns import latency, prepare, timed
 from bench.workload import MANY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.outcome import OURS, Goal, Outcome
+from bench.outcomes import OURS, Goal, Outcome
 from bench.runner import Bench, Row
 from bench.turns import flood, rated
 

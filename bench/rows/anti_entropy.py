@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench.outcome import OURS, Case, Goal, Outcome, Sample
+from bench.outcomes import OURS, Case, Goal, Outcome, Sample
 from bench.runner import Bench, Row
 from tribes.manager.transfer import Transfer
 from tribes.testing.manager_strategies import make_manager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from bench.outcome import OURS, Case, Goal, Outcome, Sample
+from bench.outcomes import OURS, Case, Goal, Outcome, Sample
 from bench.runner import Bench, MissingError, Row
 from bench.victims import APART_S, Group
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from bench.outcome import OURS, Case, Goal, Outcome, Sample
+from bench.outcomes import OURS, Case, Goal, Outcome, Sample
 from bench.runner import Bench, MissingError, Row
 from bench.turns import updates
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from bench.outcome import OURS, Case, Goal, Outcome
+from bench.outcomes import OURS, Case, Goal, Outcome
 from bench.rows.crash_noticed import summed
 from bench.runner import Bench, MissingError, Row
 from bench.victims import APART_S, Group

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench.outcome import OURS, Goal, Outcome, Sample
+from bench.outcomes import OURS, Goal, Outcome, Sample
 from bench.runner import Bench, Row
 
 if TYPE_CHECKING:

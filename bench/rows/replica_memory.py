@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from bench.outcome import OURS, Goal, Outcome, Sample
+from bench.outcomes import OURS, Goal, Outcome, Sample
 from bench.runner import Bench, Row, Store
 
 ASYNC = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.outcome import OURS, Goal, Outcome, Sample
+from bench.outcomes import OURS, Goal, Outcome, Sample
 from bench.runner import Bench, Measure, Row, Store
 from bench.turns import prepare, timed
 from bench.workload import MANY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from bench.outcome import OURS, Goal, Outcome, Sample
+from bench.outcomes import OURS, Goal, Outcome, Sample
 from bench.runner import Bench, MissingError, Row
 
 if TYPE_CHECKING:

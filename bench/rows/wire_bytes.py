@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.outcome import OURS, Goal, Outcome, Sample
+from bench.outcomes import OURS, Goal, Outcome, Sample
 from bench.runner import Bench, Row, Store
 from bench.turns import prepare
 from bench.workload import MANY

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from bench.outcome import Goal
+from bench.outcomes import Goal
 from bench.report import BEGIN, END, PAGE, draw, page_of
 from bench.results import load
 from bench.rows import ROWS
-from tests.bench.test_outcome import outcome
+from tests.bench.test_outcomes import outcome
 
 MACHINE = {
     "when": "2026-11-21 11:00 UTC",

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from bench.outcome import OURS, Case, Goal, Outcome, Sample
+from bench.outcomes import OURS, Case, Goal, Outcome, Sample
 
 
 def outcome(ours: list[float], theirs: list[float], goal: Goal) -> Outcome:
