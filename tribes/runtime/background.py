@@ -162,13 +162,8 @@ class BackgroundNode:
         run = _Run(self.joined)
         name = f"tribes-{self.config.name or 'node'}"
         run.thread = threading.Thread(target=self._thread_main, args=(run,), name=name, daemon=True)
-        # Before it runs: who stops this node from now on is heard.
+        run.thread.start()
         self._run = run
-        try:
-            run.thread.start()
-        except BaseException:
-            self._run = None
-            raise
         return run
 
     def _await_started(self, run: _Run) -> None:
@@ -193,11 +188,9 @@ class BackgroundNode:
         """
         atexit.unregister(self.stop)
         run = self._run
-        if run is None or run.thread is None:
+        if run is None or run.thread is None or not run.thread.is_alive():
             return
         run.is_over = run.is_retired = True
-        if not run.thread.is_alive():
-            return
         if run.token is not None and run.stopping is not None:
             try:
                 run.token.run_sync_soon(run.stopping.set)
