@@ -101,12 +101,14 @@ class TcpFailureDetector(Interceptor):
         self.remove_suspects_timeout = remove_suspects_timeout
         self.option_flag = option_flag
         self._verified: dict[Member, Member] = {}
-        self._owners: dict[tuple[bytes, int], Member] = {}
-        """Who among the verified has which host and port."""
+        self._owners: dict[tuple[bytes, int], tuple[Member, int]] = {}
+        """Who among the verified has which host and port, and which test has shown it last."""
         self._announced: dict[Member, Member] = {}
         """Who is to count as soon as it answers, with the newest record."""
         self._suspects: dict[Member, float] = {}
-        self._under_test: set[Member] = set()
+        self._under_test: dict[Member, int] = {}
+        """The tests under way, by number: one that began later has a greater one."""
+        self._tests = 0
         self._waiting: dict[Member, None] = {}
         self._waiting_strangers: dict[Member, None] = {}
         self._retest: dict[Member, Timer] = {}
@@ -168,7 +170,8 @@ class TcpFailureDetector(Interceptor):
             queue = self._waiting if member in self._verified else self._waiting_strangers
             queue[member] = None
             return
-        self._under_test.add(member)
+        self._tests += 1
+        self._under_test[member] = self._tests
         expect_reply = self.perform_send_test and self.perform_read_test
         options = self.option_flag | int(SendOptions.BYTE_MESSAGE)
         if expect_reply:
@@ -200,10 +203,11 @@ class TcpFailureDetector(Interceptor):
                 self._tested(member)
                 self._test_later(member, now + _RETEST_S)
             elif error is None:
+                test = self._under_test[member]
                 self._tested(member)
                 self._resets.pop(member, None)
                 self._contradicted.pop(member, None)
-                self._alive(member, now)
+                self._alive(member, test, now)
             elif (
                 isinstance(error, ConnectionError)
                 and not isinstance(error, ConnectionRefusedError)
@@ -220,7 +224,7 @@ class TcpFailureDetector(Interceptor):
         return answer
 
     def _tested(self, member: Member) -> None:
-        self._under_test.discard(member)
+        self._under_test.pop(member, None)
         self._test_waiting()
 
     def _no_answer(self, member: Member, reason: RemovalReason, now: float) -> None:
@@ -265,25 +269,39 @@ class TcpFailureDetector(Interceptor):
 
         self._retest[member] = self.context.timers.at(when, again)
 
-    def _alive(self, member: Member, now: float) -> None:
+    def _alive(self, member: Member, test: int, now: float) -> None:
         announced = self._announced.pop(member, None)
+        address = member.host, member.port
         if announced is not None:
-            self._replace(announced, now)
+            if not self._replace(announced, test, now):
+                return
             self._verified[member] = announced
-            self._owners[announced.host, announced.port] = announced
+            self._owners[address] = announced, test
             if self._up is not None:
                 self._up(MemberChange(ChangeKind.ADDED, announced), now)
             return
-        if member not in self._suspects:
-            return
-        self._test_later(member, now + _RETEST_S)
+        if member in self._verified:
+            self._owners[address] = self._verified[member], test
+        if member in self._suspects:
+            self._test_later(member, now + _RETEST_S)
 
-    def _replace(self, newcomer: Member, now: float) -> None:
-        # One port has one owner. A member that fell silent below and whose successor answers the
-        # tests in its place would otherwise stay for ever.
-        known = self._owners.get((newcomer.host, newcomer.port))
-        if known is not None and known != newcomer:
-            self._remove(known, RemovalReason.REPLACED, now)
+    def _replace(self, newcomer: Member, test: int, now: float) -> bool:
+        """Take off who was at a newcomer's address; False: it is the newcomer that is gone.
+
+        One port has one owner. A member that fell silent below and whose successor answers the
+        tests in its place would otherwise stay for ever.
+        """
+        known, shown = self._owners.get((newcomer.host, newcomer.port), (newcomer, 0))
+        if known == newcomer:
+            return True
+        # Whoever of them is there after all is heard again, and asked again.
+        if test < shown:
+            # An answer that was long under way: who gave it was there before.
+            self.context.forget(newcomer)
+            return False
+        self.context.forget(known)
+        self._remove(known, RemovalReason.REPLACED, now)
+        return True
 
     def _is_worth_another(self, member: Member) -> bool:
         resets = self._resets[member] = self._resets.get(member, 0) + 1

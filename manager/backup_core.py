@@ -421,13 +421,16 @@ class BackupReplicator(Replicator):
         return self.manager.table.live_in[number]
 
     def part_released(self, number: int, now: float) -> None:
-        """A part lies on others: its sessions are forgotten, and fetched when a request comes."""
+        """A part lies on others: its sessions are forgotten, and fetched when a request comes. Not
+        those that requests have just fetched: they have yet to look, and would find that there is
+        no session. These are copies like any other, see `_forget`.
+        """
         del now
         table = self.manager.table
         for partition in range(number * PER_PART, (number + 1) * PER_PART):
             for key in table.keys_of(partition):
                 record = table.get(key)
-                if record is not None:
+                if record is not None and key not in self._cached:
                     table.drop(key, record)
 
     def _is_comparing(self, number: int) -> bool:

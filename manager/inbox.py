@@ -44,9 +44,8 @@ HELD_BACK_MAX: Final = 10_000
 COMMIT_OVERHEAD_BYTES: Final = 256
 """What a waiting commit is counted for beyond its delta: the objects around it."""
 
-
 _FREE_SHARE: Final = 16
-"""Of an inbox; it counts as full when less is free."""
+"""An inbox counts as full when less than this part of it is free: a sixteenth."""
 
 
 @final

@@ -264,7 +264,7 @@ def digest(key: str, record: Record) -> int:
 
 
 def prune(record: Record, now_ms: int) -> Record:
-    """Forget tombstones that are more than an hour old, and all but the 64 newest.
+    """Forget tombstones older than `TOMBSTONE_AGE_MS`, and all but the `TOMBSTONES_MAX` newest.
 
     Args:
         record: Any record.

@@ -177,6 +177,11 @@ class PartTransfer(Transfer):
         if part.is_held and not (self.is_joined and part.host.is_pulling(member, part.part)):
             self.pull(member, now)
 
+    def peer_has_pulled(self, member: Member, now: float) -> None:
+        """Another holder has asked for all it lacked: now it is asked, for it may have had some."""
+        if self.is_open and self.is_joined and member in self._peers:
+            self.pull(member, now)
+
     def merge(self, pairs: Pairs, now: float) -> None:
         """Merge records or deltas, and tell whose writes got lost. See `Transfer.merge`.
 
@@ -362,6 +367,11 @@ class PartReplicator(Replicator):
             # The next one needs them too.
             self._changed, self._homeless = keys, {}
             self.repair.send(member, keys, now)
+
+    def peer_has_pulled(self, member: Member, now: float) -> None:
+        """A holder that was about to ask has asked; see :meth:`PartTransfer.peer_has_pulled`."""
+        if self.is_held:
+            self.transfer.peer_has_pulled(member, now)
 
     def forget(self, key: str) -> None:
         """A session is not here any more: all holders have it."""

@@ -27,7 +27,7 @@ from tribes.wire.options import SendOptions
 
 from .messages import Deltas, Records
 from .place_teller import PlaceTeller
-from .placed_messages import EPOCH_MAX, HOLDERS_MAX, KEYS_MAX, Places, PlaceState, Stale
+from .placed_messages import EPOCH_MAX, HOLDERS_MAX, HOLDS, KEYS_MAX, Places, PlaceState, Stale
 from .placement import PARTS
 from .places import PlaceBook
 from .record import deciseconds, to_wire
@@ -267,9 +267,12 @@ class PlacedCore:
             return
         if message.asks:
             self._teller.tell(source, now)
+        pulling = self.book.pulled_by(source)
         if self.book.learn(source, message, now):
             for part in list(self.parts.values()):
                 self._aim(part, now)
+                if part.part in pulling and self.book.state_of(source, part.part) in HOLDS:
+                    part.peer_has_pulled(source, now)
             self._review_soon(now)
 
     def _aim(self, part: PartReplicator, now: float) -> None:

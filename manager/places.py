@@ -144,6 +144,12 @@ class PlaceBook:
         states = () if peer is None else peer.places.states
         return frozenset(part for part, state in enumerate(states) if state)
 
+    def pulled_by(self, member: Member) -> frozenset[int]:
+        """Return the parts that another member was about to get, as it said last."""
+        peer = self.peers.get(member)
+        states = () if peer is None else peer.places.states
+        return frozenset(part for part, state in enumerate(states) if state == PlaceState.PULL)
+
     def donors(self, part: int) -> list[Member]:
         """Return the others that have all of a part, the owner first."""
         order = self.order(part)

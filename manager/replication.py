@@ -12,8 +12,10 @@ a line or two, to those that have the rules: `transfer`, `repair`, `expiry`, `fe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from math import inf
 from typing import TYPE_CHECKING
 
 from tribes.channel.outputs import Notice
@@ -92,9 +94,9 @@ class ReplicatorStatistics:
 
 
 class _Flight:
-    """One DELTAS message and the commits that wait for it."""
+    """One DELTAS message and the commits that wait for it, until ``until``."""
 
-    __slots__ = ("commits", "missing", "targets", "ticket")
+    __slots__ = ("commits", "missing", "targets", "ticket", "until")
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class _Flight:
         self.targets = targets
         self.missing = missing
         self.ticket: Ticket | None = None
+        self.until = inf
 
 
 class Replicator:
@@ -164,6 +167,9 @@ class Replicator:
         self._is_running = False
         self._losses = 0
         self._toucher: Timer | None = None
+        self._flights: deque[_Flight] = deque()
+        """Those that somebody waits for, the oldest first, and some that have landed."""
+        self._patience: Timer | None = None
         self._wakes = wakes
 
     @property
@@ -411,7 +417,7 @@ class Replicator:
                 targets, payload, self._options, now, settled=settled, each=self._marker(keys)
             )
         if flight.commits and self._waits and any(commit.waiter for commit in commits):
-            self._channel.timers.at(now + self._commit_timeout, lambda _: self._give_up(flight))
+            self._watch(flight, now)
 
     def _send_to_draining(
         self, targets: tuple[Member, ...], payload: bytes, keys: list[str], now: float
@@ -427,6 +433,23 @@ class Replicator:
         if commits and self._waits:
             acked = tuple(m.label for m in flight.targets if m not in faulty)
             self._resolve(commits, acked, _reasons({**flight.missing, **faulty}))
+
+    def _watch(self, flight: _Flight, now: float) -> None:
+        """Give the flight up in time. One timer does it for all: hardly any has to wait for it."""
+        flights = self._flights
+        while flights and not flights[0].commits:
+            flights.popleft()
+        flight.until = now + self._commit_timeout
+        flights.append(flight)
+        if self._patience is None or not self._patience.is_armed:
+            self._patience = self._channel.timers.at(flight.until, self._lose_patience)
+
+    def _lose_patience(self, now: float) -> None:
+        flights = self._flights
+        while flights and (not flights[0].commits or flights[0].until <= now):
+            self._give_up(flights.popleft())
+        if flights:
+            self._patience = self._channel.timers.at(flights[0].until, self._lose_patience)
 
     def _give_up(self, flight: _Flight) -> None:
         ticket = flight.ticket

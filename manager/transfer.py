@@ -55,12 +55,6 @@ if TYPE_CHECKING:
 __all__ = ["Done", "Transfer", "TransferStatistics"]
 
 Done = Callable[[Exception | None, float], None]
-
-
-def _always() -> bool:
-    return True
-
-
 """Told how a comparison ended, and when."""
 
 COMPARE_S: Final = 5.0
@@ -246,7 +240,7 @@ class Transfer:
         self._started = 0.0
         self._deadline = inf
         self._timer: Timer | None = None
-        self.has_met_all: Callable[[], bool] = _always
+        self.has_met_all: Callable[[], bool] = lambda: True
         """Whether every member that is known has said, or had the time to, what it has."""
 
     # Life.

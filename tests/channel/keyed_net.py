@@ -96,6 +96,8 @@ class Net:
         """Whether a datagram arrives."""
         self.hung: set[tuple[Side, int]] = set()
         """Ends of connections from which nothing leaves any more, and nobody is told."""
+        self.held: dict[tuple[Side, int], list[bytes]] = {}
+        """What is under way on connections that are slow: it arrives with `release`."""
 
     def add(
         self,
@@ -175,6 +177,18 @@ class Net:
         self.hung.add(end)
         return end[1]
 
+    def hold(self, side: Side) -> int:
+        """Let what a core writes on its only connection take its time; returns it."""
+        [end] = [end for end in self._ends if end[0] is side and side.core.senders.of_link(end[1])]
+        self.held[end] = []
+        return end[1]
+
+    def release(self, side: Side, link: int) -> None:
+        """What was held back arrives now."""
+        for data in self.held.pop((side, link)):
+            self._bring(side, link, data)
+        self.pump()
+
     def is_open(self, side: Side, link: int) -> bool:
         return (side, link) in self._ends
 
@@ -238,6 +252,9 @@ class Net:
     def _bring(self, side: Side, link: int, data: bytes) -> None:
         end = self._ends.get((side, link))
         if end is None:
+            return
+        if (side, link) in self.held:
+            self.held[side, link].append(data)
             return
         other, far = end
         if isinstance(other, Side):

@@ -84,6 +84,27 @@ def test_a_link_that_began_as_a_plain_one_goes_over_when_the_member_shows_up() -
     assert a.delivered == [b"hello"]
 
 
+def test_what_was_sent_to_a_member_before_it_showed_up_arrives_first() -> None:
+    """Nobody waits for an acknowledgement of it, so only its connection says how far it has come
+    (found by the simulator: seed 830497, a throttled network).
+    """
+    net, a, b = pair()
+    a.send(b, b"first try", 0)
+    net.pump()
+    link = net.hold(a)
+    a.send(b, b"1", 0)
+    net.pump()
+    net.hear = lambda source, target, data: target is a
+    net.run(2.0)
+    assert a.ports == [4002]
+    a.send(b, b"2", 2)
+    net.run(0.1)
+    net.release(a, link)
+    net.run(1.0)
+    assert b.delivered == [b"first try", b"1", b"2"]
+    assert speaks_own(a, b)
+
+
 def test_several_plain_connections_give_way_to_one_own_link() -> None:
     """``pool_size`` is for plain members."""
     net, a, b = pair(config=ChannelConfig(sender=SenderConfig(pool_size=3)))

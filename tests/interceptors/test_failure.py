@@ -440,3 +440,50 @@ def test_silent_member_whose_successor_answers_in_its_place_is_removed() -> None
         MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.REPLACED),
         MemberChange(ChangeKind.ADDED, successor),
     ]
+
+
+SUCCESSOR = OTHER.replace(unique_id=bytes([3]) * 16)
+SUCCESSOR_ADDED = MemberChange(ChangeKind.ADDED, SUCCESSOR)
+
+
+def test_a_late_answer_of_a_process_that_has_a_successor_takes_nothing_from_it() -> None:
+    """It answered, died, and its answer was sent again and again (seed 863789): whose test began
+    last was there last.
+    """
+    channel = Channel()
+    channel.change(ADDED, 0.0)
+    channel.change(SUCCESSOR_ADDED, 0.1)
+    late, soon = channel.answers
+    soon(None, 0.2)
+    late(None, 0.3)
+    assert channel.reported == [SUCCESSOR_ADDED]
+    assert channel.forgotten == [OTHER], "should it be there after all, it is asked again"
+    channel.change(MemberChange(ChangeKind.REMOVED, SUCCESSOR, RemovalReason.LEFT), 1.0)
+    assert_empty(channel)
+
+
+def test_a_member_that_was_taken_for_replaced_comes_back_with_its_next_heartbeat() -> None:
+    """Nobody is gone for good because somebody else answered at its address once."""
+    channel = with_member()
+    channel.change(SUCCESSOR_ADDED, 0.2)
+    channel.answers.pop()(None, 0.3)
+    assert channel.reported == [
+        MemberChange(ChangeKind.REMOVED, OTHER, RemovalReason.REPLACED),
+        SUCCESSOR_ADDED,
+    ]
+    assert channel.forgotten == [OTHER]
+    channel.change(ADDED, 0.5)
+    channel.answers.pop()(None, 0.6)
+    assert channel.reported[-1] == ADDED
+
+
+def test_a_member_that_has_answered_again_is_the_one_that_was_there_last() -> None:
+    """Also when its first test began before that of the other."""
+    channel = with_member()
+    channel.change(SUCCESSOR_ADDED, 0.2)
+    late = channel.answers.pop()
+    channel.detector.on_trouble(OTHER, REFUSED, 0.3)
+    channel.answers.pop()(None, 0.4)
+    late(None, 0.5)
+    assert channel.reported == []
+    assert channel.forgotten == [SUCCESSOR]

@@ -129,6 +129,34 @@ def test_commit_timeout_is_kept_to_the_millisecond(timeout: int) -> None:
     assert waiter.result.missing["c"] == f"TimeoutError: no acknowledgement within {timeout} ms"
 
 
+def test_each_of_several_hanging_commits_has_its_own_time() -> None:
+    """One timer sees to all: those behind the first are given up when their turn comes."""
+    world = World(3)
+    a, b = start(world, "ab", commit_timeout=500)
+    b.pause()
+    begin = world.now
+    waiters = []
+    for _ in range(3):
+        waiters.append(write(a, x=1)[1])
+        world.run(0.2)
+    ends = []
+    for waiter in waiters:
+        wait(world, waiter)
+        ends.append(world.now - begin)
+    assert ends == pytest.approx([0.6, 0.7, 0.9], abs=0.0005)
+
+
+def test_a_commit_that_has_ended_leaves_nothing_to_wake_for() -> None:
+    """Thousands a second, each with a timer of its own, woke the node for each one once more."""
+    world = World(3)
+    a, _ = start(world, "ab", commit_timeout=10_000)
+    timers = a.core.channel.timers
+    before = timers.count
+    for turn in range(200):
+        wait(world, write(a, x=turn)[1])
+    assert timers.count - before < 50
+
+
 def test_commit_of_a_node_that_is_alone_has_no_copy() -> None:
     """Nobody is missing and nobody has it: it survives no crash, and says so."""
     world = World(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.backup_nodes import (
@@ -18,7 +19,7 @@ from tests.sim.backup_nodes import (
 from tests.sim.test_lazy_maps import Client
 from tribes.config.model import NodeConfig
 from tribes.manager.placed_messages import PlaceState, Stale
-from tribes.manager.placement import part_of
+from tribes.manager.placement import PARTS, part_of
 from tribes.testing.sim import World
 
 if TYPE_CHECKING:
@@ -138,6 +139,49 @@ def test_an_epoch_that_cannot_grow_any_more_stops_no_node() -> None:
     world.run(3)
     assert placed.book.claims[number] == 2**32 - 1
     assert find(second, key) is not None
+
+
+def test_a_session_that_a_request_has_just_got_is_there_when_it_looks() -> None:
+    """The part that it is of was told to be gone, and is forgotten before the request's thread has
+    its turn: on a real node a user was given a new session.
+    """
+    world = World(76)
+    nodes = start(world, "abcd")
+    giver = nodes[0]
+    keys = [put(nodes[i % 4], n=i) for i in range(60)]
+    placed = core(giver).placed
+    placed.book.set_weight(0)
+    got: list[str] = []
+    for _ in range(1000):
+        closing = [key for key in keys if part_of(key) in placed._closing and key not in got]
+        for key in closing:
+            assert find(giver, key) is not None
+            got.append(key)
+        world.run(0.005)
+    assert not placed.held
+    assert len(got) > 5
+    assert [key for key in got if manager(giver).find(key) is None] == []
+
+
+def test_a_holder_that_was_about_to_ask_is_asked_when_it_has() -> None:
+    """It may have had what nobody else has: who was told that it is to get a part does not ask it
+    (seed 840584).
+    """
+    world = World(75)
+    one, other = start(world, "ab")
+    key = put(one, n=1)
+    part = part_of(key)
+    record = manager(one).table.get(key)
+    assert record is not None
+    assert manager(one).table.drop(key, record)
+    said = core(one).placed.book.peers[other.core.local].places
+    for number, state in enumerate((PlaceState.PULL, PlaceState.HOLD), 1):
+        states = [state if each == part else said.states[each] for each in range(PARTS)]
+        told = replace(said, number=said.number + number, states=states)
+        core(one).placed.on_places(other.core.local, told, one.clock.monotonic())
+        one.pump()
+    world.run(0.05)  # the next regular comparison is later
+    assert manager(one).table.get(key) == manager(other).table.get(key)
 
 
 def test_a_part_that_is_held_again_and_again_looks_no_more_often() -> None:

@@ -117,6 +117,57 @@ def test_removed_attributes_are_forgotten_after_an_hour() -> None:
     assert manager.table.root_digest() == before
 
 
+def remove_an_attribute(manager: SessionManager) -> None:
+    session = manager.create()
+    session["a"] = 1
+    manager.commit(session)
+    del session["a"]
+    manager.commit(session)
+
+
+def test_a_wall_clock_that_is_set_ahead_makes_no_removal_old() -> None:
+    """Nobody else may know of it yet, and would bring the attribute back (seed 850819)."""
+    manager, clocks = make()
+    sweep(manager)
+    remove_an_attribute(manager)
+    for _ in range(3):
+        clocks.wall += TOMBSTONE_AGE_MS
+        sweep(manager)
+        clocks.sleep(1800)
+        sweep(manager)
+    assert manager.sweeper.pruned == 0
+
+
+def test_a_wall_clock_that_stays_ahead_is_believed() -> None:
+    """Or a machine that began with a clock of years ago would remember all removals for ever."""
+    manager, clocks = make()
+    sweep(manager)
+    clocks.wall += 1000 * TOMBSTONE_AGE_MS
+    sweep(manager)
+    remove_an_attribute(manager)
+    clocks.sleep(TOMBSTONE_AGE_MS / 1000)
+    sweep(manager)
+    assert manager.sweeper.pruned == 0
+    clocks.sleep(0.1)
+    for _ in range(2):
+        sweep(manager)
+    assert manager.sweeper.pruned == 1
+
+
+def test_a_wall_clock_that_is_set_back_is_followed() -> None:
+    """Removals are remembered for longer then."""
+    manager, clocks = make()
+    sweep(manager)
+    remove_an_attribute(manager)
+    clocks.wall -= TOMBSTONE_AGE_MS
+    clocks.sleep(TOMBSTONE_AGE_MS / 1000 + 1)
+    sweep(manager)
+    assert manager.sweeper.pruned == 0
+    clocks.sleep(TOMBSTONE_AGE_MS / 1000)
+    sweep(manager)
+    assert manager.sweeper.pruned == 1
+
+
 def test_retired_ids_go_when_their_grace_is_over() -> None:
     manager, clocks = make()
     session = manager.create()

@@ -106,7 +106,7 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         PlaceBook,
         "is_claimed",
         lambda self, part: False,
-        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(211),
+        lambda: moves.test_lost_sessions_are_counted_once_whoever_finds_it_first(201),
     ),
     (
         "lost writes of visitors are not counted",

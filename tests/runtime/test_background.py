@@ -72,7 +72,6 @@ def test_a_node_that_is_told_to_stop_while_it_starts_does(
     starting = threading.Thread(target=node.start)
     starting.start()
     assert began.wait(20)
-    wait_until(lambda: node.was_started)
     stopping = threading.Thread(target=node.stop)
     stopping.start()
     wait_until(lambda: node._run is not None and node._run.is_over)
@@ -81,6 +80,37 @@ def test_a_node_that_is_told_to_stop_while_it_starts_does(
     assert not stopping.is_alive()
     assert not node.is_running
     starting.join(10)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_node_that_is_being_started_has_not_ended(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, *, has_begun: bool
+) -> None:
+    """Whether its thread runs already or not: a request of that moment would else be answered from
+    a memory that is still empty; and who stops it is heard.
+    """
+    node = BackgroundNode(make_config("a", contexts=("app",)))
+    begin = threading.Thread.start
+    seen: list[bool] = []
+
+    def looked_at(thread: threading.Thread) -> None:
+        if thread.name != "tribes-a":
+            begin(thread)
+            return
+        if has_begun:
+            begin(thread)
+        seen.append(node.was_started and not node.is_running)
+        node.stop()
+        if not has_begun:
+            begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", looked_at)
+    try:
+        node.start()
+        assert seen == [False]
+        wait_until(lambda: not node.is_running)
+    finally:
+        node.stop()
 
 
 def test_a_send_while_a_failed_node_ends_is_refused(

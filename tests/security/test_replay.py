@@ -208,15 +208,26 @@ def test_an_unsigned_farewell_of_a_stranger_is_not() -> None:
     assert it.hear(member(), 1, signed=False) is Heard.UNKNOWN
 
 
-def test_an_incarnation_whose_address_was_taken_over_is_dead() -> None:
-    """For good, if both signed."""
+def test_an_incarnation_whose_address_was_taken_over_is_a_stranger() -> None:
+    """Its heartbeats count for nothing, and are a reason to ask it once each."""
     it = Ears()
     it.meet(member(life=1), 50)
     it.meet(member(life=2), incarnation=2)
     it.now = 1e9
-    assert it.hear(member(life=1), 51) is Heard.DEAD
-    assert not it.confirm(member(life=1))
+    assert it.hear(member(life=1), 51) is Heard.UNKNOWN
+    assert it.hear(member(life=1), 51) is Heard.REPLAYED
     assert it.hear(member(life=2), 2, incarnation=2) is Heard.FRESH
+
+
+def test_the_late_proof_of_a_dead_process_keeps_its_successor_out_for_a_moment() -> None:
+    """It was under way for longer than the successor's: that one proves itself once more."""
+    it = Ears()
+    it.meet(member(life=1), 50)
+    it.meet(member(life=2), incarnation=2)
+    assert it.confirm(member(life=1), counter=50)
+    assert it.hear(member(life=2), 2, incarnation=2) is Heard.UNKNOWN
+    assert it.confirm(member(life=2), incarnation=2)
+    assert it.hear(member(life=2), 3, incarnation=2) is Heard.FRESH
 
 
 def test_a_newcomer_replaces_nobody_before_it_answered() -> None:
@@ -235,7 +246,7 @@ def test_a_unique_id_that_stays_needs_a_new_incarnation() -> None:
     assert it.hear(member(), 1, incarnation=2) is Heard.UNKNOWN
     assert it.hear(member(), 501, incarnation=1) is Heard.FRESH
     assert it.confirm(member(), incarnation=2)
-    assert it.hear(member(), 502, incarnation=1) is Heard.DEAD
+    assert it.hear(member(), 502, incarnation=1) is Heard.UNKNOWN
     assert it.hear(member(), 2, incarnation=2) is Heard.FRESH
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from tribes.config.model import ManagerConfig, NodeConfig
+from tribes.testing.execute import run_plan
+from tribes.testing.generator import draw_plan
 from tribes.testing.invariants import check_converged
+from tribes.testing.plan import Extra, Plan, Step
 from tribes.testing.sim import World
 
 
@@ -51,3 +54,28 @@ def test_a_member_that_never_saw_the_lost_one_gets_its_last_write() -> None:
     a.crash()
     world.run(2)
     assert c.manager().find(session.id) is not None
+
+
+def test_sessions_that_expired_on_both_sides_of_a_split_count_no_conflict() -> None:
+    """Neither side has its values any more when they meet. Seed 860241: the checks asked for it."""
+    plan = Plan(
+        seed=860241,
+        members=5,
+        seconds=10.0,
+        send_options=2,
+        clients=1,
+        think=0.05,
+        max_inactive_s=3,
+        messages_per_s=0.0,
+        steps=(Step(5.069, "partition", (0, 2, 4), seconds=5.0),),
+        tabs=1,
+        links="mixed",
+        contexts=(Extra("blog", (0, 2, 3, 4), send_options=6, clients=1),),
+        managers="backup",
+    )
+    assert [str(each) for each in run_plan(plan).violations] == []
+
+
+def test_the_second_manager_s_history_knows_of_faults_that_the_world_does_not_tell() -> None:
+    """Or its checks demand in a split what is promised in peace. Seed 893823 showed it."""
+    assert [str(each) for each in run_plan(draw_plan(893823)).violations] == []

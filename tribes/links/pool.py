@@ -311,11 +311,8 @@ class SenderPool:
 
     def member_added(self, member: Member, now: float) -> None:
         """A member joined: connect to it, so that the end of the connection tells its crash."""
-        known = self._senders.get(member)
-        is_plain = isinstance(known, PlainSender | PlainSenders)
-        if known is not None and is_plain and known.is_idle and self._speaks_own(member):
-            # Made for a stranger; now it is known what the member speaks.
-            self._drop(member, now, abort=False)
+        # What was sent to it as to a stranger may still be under way on a plain link.
+        self.upgrade(member, now)
         if self._config.keep_connected:
             self.get(member, now).connect(now)
 

@@ -70,6 +70,10 @@ class _Run:
         self.joined = joined
         self.is_over = False
         """It was told to stop, or has ended."""
+        self.has_ended = False
+        """Its trio run is over. The thread's own word comes too late at the end, for who is told of
+        a failure may look at once, and at the start: it is not alive before it runs.
+        """
         self.is_retired = False
         self.thread: threading.Thread | None = None
         self.token: trio.lowlevel.TrioToken | None = None
@@ -162,16 +166,21 @@ class BackgroundNode:
         run = _Run(self.joined)
         name = f"tribes-{self.config.name or 'node'}"
         run.thread = threading.Thread(target=self._thread_main, args=(run,), name=name, daemon=True)
-        run.thread.start()
+        # Before it runs: who stops the node from now on is heard.
         self._run = run
+        try:
+            run.thread.start()
+        except BaseException:
+            self._run = None
+            raise
         return run
 
     def _await_started(self, run: _Run) -> None:
         try:
             run.started.result(_START_TIMEOUT_S)
         except Exception:
-            # Its thread is at its end unless it took too long. Nothing of it may be left when the
-            # caller goes on, who would take the node for a running one.
+            # Its thread is at its end unless it took too long, and nothing of it is left when the
+            # caller goes on.
             if run.started.done():
                 assert run.thread is not None
                 run.thread.join(_START_TIMEOUT_S)
@@ -188,7 +197,7 @@ class BackgroundNode:
         """
         atexit.unregister(self.stop)
         run = self._run
-        if run is None or run.thread is None or not run.thread.is_alive():
+        if run is None or run.has_ended:
             return
         run.is_over = run.is_retired = True
         if run.token is not None and run.stopping is not None:
@@ -196,7 +205,9 @@ class BackgroundNode:
                 run.token.run_sync_soon(run.stopping.set)
             except trio.RunFinishedError:
                 pass
-        run.thread.join(successor_wait_s() + 2 * self._drain_timeout + _SAVE_S)
+        assert run.thread is not None
+        if run.thread.is_alive():
+            run.thread.join(successor_wait_s() + 2 * self._drain_timeout + _SAVE_S)
 
     def retire(self) -> None:
         """Tell everybody that this node is about to leave, some time before `stop`; see
@@ -265,9 +276,9 @@ class BackgroundNode:
 
     @property
     def is_running(self) -> bool:
-        """Whether the background thread runs, in this process."""
+        """Whether it was started in this process, and has not ended."""
         run = self._run
-        return run is not None and run.thread is not None and run.thread.is_alive()
+        return run is not None and not run.has_ended
 
     # Use, from any thread.
 
@@ -462,6 +473,7 @@ class BackgroundNode:
             trio.run(self._main, run)
         except BaseException as error:
             why = _single(error)
+            run.is_over = run.has_ended = True
             has_started = run.started.done()
             if not has_started:
                 run.started.set_exception(why)
@@ -475,7 +487,7 @@ class BackgroundNode:
             else:
                 run.joined.set_result(False)
         finally:
-            run.is_over = True
+            run.is_over = run.has_ended = True
 
     async def _main(self, run: _Run) -> None:
         run.token = trio.lowlevel.current_trio_token()

@@ -9,8 +9,9 @@ agree:
   is refused too, since a heartbeat that was overtaken has no value; a window of 64, as of IPsec and
   DTLS (RFC 4303 §3.4.3, RFC 9147 §4.5.1), only tells late ones from repeated ones in the counters.
   Farewells are counted like heartbeats.
-- **Deaths.** An incarnation that said farewell, or whose address another one took over, is dead for
-  good: a member that starts again takes a new incarnation.
+- **Deaths.** An incarnation that said farewell is dead for good: a member that starts again takes a
+  new incarnation. One whose address another one took over is a stranger again. It is not dead: the
+  proof of a process that has a successor may be long under way, and come after the successor's.
 - **Strangers.** An incarnation that isn't a member is `Heard.UNKNOWN`: reason to connect to it and
   let it prove, over fresh nonces, that it is the one it claims to be; then `confirmed` is called.
   Nothing heard counts before, and nothing that is refuted there may.
@@ -244,7 +245,7 @@ class ReplayGuard:
             if owner == identity and self._members[owner].incarnation == incarnation:
                 del self._members[owner]  # the same life, now with a signature
             else:
-                self._remove(owner, now)
+                self._remove(owner, None if self._members[owner].signed else now)
         if counter > counted.highest:
             counted.take(counter)
         self._members[identity] = counted

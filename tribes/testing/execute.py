@@ -305,7 +305,7 @@ class _Run:
     # Steps.
 
     def _fault(self, kind: str, *names: str) -> None:
-        for load in (self.workload, *self.extras):
+        for load in self.loads:
             load.history.fault(self.world.now, kind, *names)
 
     def _begin(self, step: Step) -> None:

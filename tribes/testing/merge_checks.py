@@ -7,6 +7,7 @@ write stays, and the process whose write is lost that way counts it (DESIGN §5.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from tribes.manager.record import Life
@@ -154,13 +155,28 @@ def check_overwritten(history: History, state: WorldState) -> list[Violation]:
 
     - ``conflict not counted``: a process that runs to the end has counted fewer than those which a
       later version surely replaced there first: one that it acknowledged before anybody wrote what
-      had seen more, or any, if all later ones had not seen it and no crash can have taken one.
+      had seen more, or any, if all later ones had not seen it and no crash can have taken one. In a
+      session that has expired since, only where all copies were equal before that.
     - ``conflict invented``: it has counted more than those that any later version had not seen.
     """
     numbers = survivors(history, state)
     writes: dict[tuple[str, str], list[Op]] = {}
-    # A session that ends takes its attributes with it: whoever hears of that first hears no more.
+    # A session that ends takes its attributes with it: whoever hears of that first hears no more,
+    # and where it has expired on both sides of a split, neither compares them.
     ended = {op.key for op in history.ops if op.kind == "invalidate"}
+    live = {k for held in state.nodes.values() for k, s in held.items() if s.life == Life.LIVE}
+    expired: dict[str, float] = {}
+    for told in history.told:
+        if told.kind == "expired":
+            expired.setdefault(told.subject, told.time)
+    equal = [copies.time for copies in history.copies]
+
+    def have_met(one: Op, other: Op) -> bool:
+        if one.key in live:
+            return True
+        after = bisect_right(equal, max(one.begin, other.begin))
+        return after < len(equal) and equal[after] < expired.get(one.key, 0.0)
+
     for op in history.ops:
         if op.kind in _PLAIN and op.is_done and op.version is not None:
             writes.setdefault((op.key, op.name), []).append(op)
@@ -180,7 +196,8 @@ def check_overwritten(history: History, state: WorldState) -> list[Violation]:
             seeing = [o for o in later if o not in blind]
             if key not in ended:
                 must[op.node] += any(
-                    o.number in numbers if not seeing else _came_before(o, seeing, op.node)
+                    (o.number in numbers if not seeing else _came_before(o, seeing, op.node))
+                    and have_met(op, o)
                     for o in blind
                 )
     found = []
