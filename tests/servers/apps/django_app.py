@@ -15,7 +15,12 @@ settings.configure(
     SECRET_KEY="of the tests",
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
-    MIDDLEWARE=["tribes.web.django.SessionMiddleware"],
+    # The second gives an answer its length: without it one that is cut off, as the development
+    # server does when it starts anew, reads as whole and empty.
+    MIDDLEWARE=[
+        "tribes.web.django.SessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+    ],
     SESSION_ENGINE="tribes.web.django",
     TRIBES={
         "contexts": ["shop"],
