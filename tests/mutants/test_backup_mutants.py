@@ -26,6 +26,8 @@ from tribes.manager.placed_messages import PlaceState
 from tribes.manager.places import PlaceBook
 from tribes.manager.record import WHOLE
 from tribes.manager.transfer import Transfer
+from tribes.testing.execute import run_plan
+from tribes.testing.generator import draw_plan
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +72,19 @@ def _stopped_silently(self: Any) -> None:
 
 def _to_all(self: Any, part: int) -> Any:
     return list(self.peers)
+
+
+def _forgets_what_was_got(
+    self: Any, number: int, now: float, real: Any = BackupReplicator.part_released
+) -> None:
+    got, self._cached = self._cached, {}
+    real(self, number, now)
+    self._cached = got
+
+
+def _run_the_seed_that_showed_it() -> None:
+    violations = run_plan(draw_plan(900512, managers="backup")).violations
+    assert "forgotten session" not in {each.invariant for each in violations}
 
 
 MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
@@ -240,6 +255,20 @@ MUTANTS: list[tuple[str, Any, str, Any, Callable[[], None]]] = [
         "_forget",
         nothing,
         backup.test_copies_that_are_not_used_are_forgotten,
+    ),
+    (
+        "a part is forgotten with what a request has just got of it",
+        BackupReplicator,
+        "_note",
+        nothing,
+        placed.test_a_session_that_a_request_has_just_got_is_there_when_it_looks,
+    ),
+    (
+        "simulated requests notice that, too",
+        BackupReplicator,
+        "part_released",
+        _forgets_what_was_got,
+        _run_the_seed_that_showed_it,
     ),
     (
         "what was given away counts as here when it is to be taken back",

@@ -273,8 +273,9 @@ class _Run:
         self._between_looks()
         found = self._found[:]
         self._found.clear()
-        found += check_locks(self.world, self.nodes) + self.workload.lock_violations
+        found += check_locks(self.world, self.nodes)
         for load in self.loads:
+            found += load.violations
             found += check_now(
                 self.world, load.history, load.context, message_max_bytes=MESSAGE_MAX_BYTES
             )

@@ -23,22 +23,26 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tribes.manager.backup import BackupManager
 from tribes.manager.backup_core import BackupReplicator
+from tribes.manager.merge import is_whole as is_whole_record
 from tribes.testing.backup_checks import is_whole
 from tribes.testing.history import History, Op
 from tribes.testing.lock_checks import check_locks
 from tribes.testing.observer import Observer, incarnation
 from tribes.testing.requests import MERGED_MIX, MIX, Browser, Client, use, use_merged
 from tribes.testing.sim import SimNode, SimWaiter, World
+from tribes.testing.violation import Violation
 
 if TYPE_CHECKING:
     from tribes.manager.inbox import CommitResult
     from tribes.manager.session import Session
-    from tribes.testing.violation import Violation
 
 __all__ = ["MERGED_MIX", "MIX", "Workload"]
 
 _HOLD_S: Final = 0.2
 """How long a request holds a lock, on average."""
+
+_TURN_S: Final = 0.003
+"""Until a request's thread has its turn, on average."""
 
 _FAILING_SHARE: Final = 0.1
 
@@ -115,6 +119,7 @@ class Workload:
         self._send_options = tuple(send_options)
         self._messages_per_s = messages_per_s
         self._random = Random(seed)
+        self._turns = Random(f"turns of {seed}")
         self._timeout = client_timeout_s
         self._short = short_limit_s, short_share
         self._tick = tick
@@ -124,8 +129,8 @@ class Workload:
         self._under_way: dict[int, tuple[Client, str]] = {}
         self._is_running = False
         self._round = 0
-        self.lock_violations: list[Violation] = []
-        """What was found at the moments at which locks were granted."""
+        self.violations: list[Violation] = []
+        """What was found at the moment it happened: of locks granted, of sessions forgotten."""
 
     def start(self) -> None:
         """Begin; each client within its first think time."""
@@ -208,8 +213,7 @@ class Workload:
         if kind == "lock":
             self._lock(client, node)
             return
-        replicator = node.core.sessions.replicators[self._context]
-        if not isinstance(manager, BackupManager) or not manager.is_elsewhere(browser.id):
+        if not isinstance(manager, BackupManager):
             self._serve_here(client, node, kind, browser.id, None)
             return
         begin, session_id = self.world.now, browser.id
@@ -220,7 +224,7 @@ class Workload:
             # One that waited for too long has gone away, perhaps to another node.
             if is_open and browser.id == session_id and error is None:
                 is_open = False
-                self._serve_here(client, node, kind, session_id, begin)
+                self._look_soon(client, node, kind, begin)
             elif is_open:
                 is_open = False
                 self._refused(client, kind, node)
@@ -231,10 +235,37 @@ class Workload:
                 is_open = False
                 self._refused(client, kind, None if incarnation(node) != where else node)
 
+        if not manager.is_elsewhere(session_id):
+            fetched(None)
+            return
+        replicator = node.core.sessions.replicators[self._context]
         self.world.at(self._timeout, over)
         assert isinstance(replicator, BackupReplicator)
         replicator.fetch(session_id, fetched, node.clock.monotonic())
         node.pump()
+
+    def _look_soon(self, client: Client, node: SimNode, kind: str, asked: float) -> None:
+        """Let a request go on whose session is here now: its thread has to get its turn first, and
+        meanwhile nothing may forget the session.
+        """
+        browser, manager, where = client.browser, node.manager(self._context), incarnation(node)
+        session_id, key = browser.id, browser.key
+        was_here = is_whole_record(manager.table.get(key))
+
+        def look() -> None:
+            is_same = incarnation(node) == where
+            if not (is_same and node.is_alive and not node.is_paused):
+                self._refused(client, kind, node if is_same else None)
+                return
+            if browser.id is None or browser.id != session_id:
+                self._refused(client, kind, node)
+                return
+            if was_here and manager.table.get(key) is None:
+                text = f"{where} forgot {key} before the request that it was brought for looked"
+                self.violations.append(Violation("forgotten session", text, (), self.world.now))
+            self._serve_here(client, node, kind, browser.id, asked)
+
+        self.world.at(self._turns.expovariate(1 / _TURN_S), look)
 
     def _serve_here(
         self, client: Client, node: SimNode, kind: str, session_id: str, asked: float | None
@@ -281,9 +312,7 @@ class Workload:
 
         def granted() -> None:
             op.settled = self.world.now
-            self.lock_violations += check_locks(
-                self.world, self.world.nodes.values(), self._context
-            )
+            self.violations += check_locks(self.world, self.world.nodes.values(), self._context)
             self.world.at(self._random.expovariate(1 / _HOLD_S), release)
 
         def give_up() -> None:
