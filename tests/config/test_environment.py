@@ -63,9 +63,17 @@ def test_they_go_over_xml_too() -> None:
     ("variable", "value", "said"),
     [
         ("TRIBES_CHANNEL__RECEIVER__PROT", "1", "is TRIBES_CHANNEL__RECEIVER__PORT meant?"),
-        ("TRIBES_CHANEL__RECEIVER__PORT", "1", "is TRIBES_CHANNEL meant?"),
+        ("TRIBES_CHANEL__RECEIVER__PORT", "1", "is TRIBES_CHANNEL__RECEIVER__PORT meant?"),
         ("TRIBES_CHANNEL__ZZZ", "1", "there are TRIBES_CHANNEL__HEARTBEAT_SLEEPTIME"),
         ("TRIBES_NAM", "x", "is TRIBES_NAME meant?"),
+        ("TRIBES_HTTP_PORT", "1", "is TRIBES_HTTP__PORT meant?"),
+        ("TRIBES_CHANNEL_RECEIVER_PORT", "1", "is TRIBES_CHANNEL__RECEIVER__PORT meant?"),
+        ("TRIBES_CHANNEL__RECEIVER_PORT", "1", "is TRIBES_CHANNEL__RECEIVER__PORT meant?"),
+        (
+            "TRIBES_MANAGER_CHANEL_SEND_OPTIONS",
+            "6",
+            "is TRIBES_MANAGER__CHANNEL_SEND_OPTIONS meant?",
+        ),
         ("TRIBES_NAME__X", "x", "TRIBES_NAME is no table"),
         ("TRIBES___", "x", "is no setting"),
         ("TRIBES_CHANNEL__RECEIVER__PORT", "x", "found 'x'"),

@@ -13,6 +13,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -26,6 +27,9 @@ __all__ = ["PREFIX", "Override", "apply_overrides", "overrides"]
 
 PREFIX: Final = "TRIBES_"
 _BETWEEN: Final = "__"
+_MISSPELT: Final = 0.9
+"""How like a setting's name another one is that means it."""
+
 _NOT_PLAIN: Final = re.compile(r"[^a-z0-9]")
 
 
@@ -52,7 +56,8 @@ class Override:
 def overrides(environ: Mapping[str, str]) -> Iterator[Override]:
     """The settings among environment variables, by their names in alphabetical order.
 
-    A variable without ``__`` that looks like no setting is taken for another program's.
+    A variable without ``__`` is taken for another program's, unless it looks like a setting,
+    perhaps with a single underscore for a dot.
 
     Raises:
         ConfigError: A name is no setting, or its value cannot be one.
@@ -61,7 +66,7 @@ def overrides(environ: Mapping[str, str]) -> Iterator[Override]:
         if not variable.startswith(PREFIX) or variable == PREFIX:
             continue
         path = tuple(variable.removeprefix(PREFIX).lower().split(_BETWEEN))
-        if len(path) == 1 and not _near(path[0], NodeConfig.__struct_fields__):
+        if len(path) == 1 and not (_near(path[0], NodeConfig.__struct_fields__) or _meant(path)):
             continue
         hint = _hint(variable, path)
         yield Override(variable, path, _value(variable, ".".join(path), environ[variable], hint))
@@ -111,6 +116,25 @@ def _near(name: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, list(known), 1)
 
 
+def _meant(path: tuple[str, ...]) -> str:
+    """The setting that was named with one underscore for a dot, perhaps misspelt; empty: none."""
+    known = _plain_names()
+    found = difflib.get_close_matches("_".join(path), known, 1, _MISSPELT)
+    return _variable(known[found[0]]) if found else ""
+
+
+@cache
+def _plain_names() -> dict[str, tuple[str, ...]]:
+    return {"_".join(path): path for path in _paths(NodeConfig, ())}
+
+
+def _paths(kind: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, hint in _hints(kind).items():
+        yield (path := (*above, name))
+        if _is_table(inner := _without_none(hint)):
+            yield from _paths(inner, path)
+
+
 def _hint(variable: str, path: tuple[str, ...]) -> Any:
     kind: Any = NodeConfig
     for index, part in enumerate(path):
@@ -125,9 +149,10 @@ def _hint(variable: str, path: tuple[str, ...]) -> Any:
         if part not in hints:
             near = _near(part, hints)
             here = [_variable((*path[:index], name)) for name in (near or sorted(hints))]
+            meant = _meant(path) or here[0]
             raise ConfigError(
-                f"is no setting; is {here[0]} meant?"
-                if near
+                f"is no setting; is {meant} meant?"
+                if near or meant != here[0]
                 else f"is no setting; there are {', '.join(here)}",
                 source=variable,
             )
