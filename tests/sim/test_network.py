@@ -245,8 +245,10 @@ def test_a_stranger_talks_to_a_node_and_is_thrown_out() -> None:
     assert any(isinstance(event, LinkRejected) for _, event in a.events)
     assert a.names() == b.names() == ["a", "b"]
     b.crash()
-    assert world.inject_stream(b, b"x").error is None
+    late = world.inject_stream(b, b"x")
+    assert late.error is None
     world.run(0.1)
+    assert isinstance(late.error, ConnectionRefusedError)
 
 
 def test_calm_takes_everything_back() -> None:
@@ -266,6 +268,16 @@ def test_calm_takes_everything_back() -> None:
     a.send(b"x", [b], 6)
     world.run(0.1)
     assert texts(b) == [b"x"]
+    # What waits for the next piece of a stream is not there any more when that comes.
+    world.corrupt_next(a, b, "oversize")
+    world.reset(a, b, mid_frame=True)
+    world.calm()
+    seen = watch(world)
+    a.send(b"y", [b], 6)
+    world.run(10)
+    assert texts(b) == [b"x", b"y"]
+    assert not [s for s in seen if s[2] == "closed"]
+    assert len(heard(seen, "b", a)) == len(heard(seen, "a", b)) == 20
 
 
 def test_the_same_member_record_is_decoded_once() -> None:
