@@ -313,7 +313,6 @@ def test_session_in_use_anywhere_does_not_expire() -> None:
     world = World(12)
     nodes = start(world, "abc", max_inactive_s=5)
     session_id, _ = write(nodes[0], "x", 1)
-    sent = [node.core.channel.statistics.messages_sent for node in nodes]
     for _ in range(40):
         world.run(1)
         session = nodes[2].manager().find(session_id)
@@ -321,7 +320,6 @@ def test_session_in_use_anywhere_does_not_expire() -> None:
         assert session["x"] == 1
         nodes[2].manager().commit(session)
     assert [read(node, session_id) for node in nodes] == [{"x": 1}] * 3
-    del sent
 
 
 def test_member_that_hangs_delays_a_commit_by_the_timeout_at_most() -> None:

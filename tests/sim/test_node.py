@@ -245,16 +245,11 @@ def test_throttle_makes_each_input_cost_time() -> None:
         # One after the other: what is sent at once arrives as one input.
         tickets.append(a.send(b"%d" % i, [b], 6))
         world.run(0.001)
-    done: list[float] = []
-    for ticket in tickets:
-        assert world.run_until(world.now + 5, lambda t=ticket: t in a.done)  # type: ignore[misc]
-        done.append(world.now - begin)
+    assert world.run_until(world.now + 5, lambda: a.done.keys() >= set(tickets))
     cost = 1000 * INPUT_COST_S
-    assert done == sorted(done)
     # What arrives while it works is read as one input afterwards.
-    assert cost <= done[-1] <= 8 * cost
+    assert cost <= world.now - begin <= 8 * cost
     b.throttle = 1.0
-    begin = world.now
     a.send(b"quick", [b], 6)
     world.run(0.1)
     assert texts(b)[-1] == b"quick"
