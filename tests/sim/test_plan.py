@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 
+from tribes.config.managers import BackupConfig, ContextConfig
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    StaticMemberConfig,
+)
 from tribes.errors import ConfigError
 from tribes.testing.generator import CLOCK_OFF_MAX_MS, DEFAULT_FAULTS, draw_plan
-from tribes.testing.plan import ACTIONS, KINDS, Plan, Step, load_plan
+from tribes.testing.plan import ACTIONS, KINDS, Extra, Plan, Step, load_plan
+from tribes.testing.plan_nodes import node_config
 from tribes.testing.plan_strategies import plans
 from tribes.testing.workload import MERGED_MIX, MIX
 
@@ -81,6 +90,39 @@ def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
     assert chosen == {"pause"}
     with pytest.raises(ConfigError, match="burn: no such fault"):
         draw_plan(1, faults=["burn"])
+
+
+def test_nodes_are_configured_as_the_plan_says() -> None:
+    """A setting that does not reach them breaks no promise, so no run would miss it."""
+    gzip = ({"class": "GzipInterceptor"},)
+    plan = Plan(
+        send_options=2,
+        max_inactive_s=7,
+        links="mixed",
+        suspect_after=500,
+        interceptors=gzip,
+        contexts=(Extra("blog", (1,), send_options=8),),
+    )
+    blog = ContextConfig(manager=ManagerConfig(channel_send_options=8, max_inactive_s=7))
+    for number in (0, 1):
+        assert node_config(plan, number) == NodeConfig(
+            contexts=("app",),
+            context={"blog": blog} if number else {},
+            channel=ChannelConfig(
+                membership=MembershipConfig(suspect_after=500),
+                own_link=number == 0,
+                interceptors=gzip,
+            ),
+            manager=ManagerConfig(channel_send_options=2, max_inactive_s=7),
+        )
+    plan = Plan(multicast=False, managers="both", copies=2, send_options=2, max_inactive_s=7)
+    node = node_config(plan, 1)
+    assert node.channel.membership == MembershipConfig(
+        multicast=False, static=(StaticMemberConfig(host="127.0.0.1", port=4000),)
+    )
+    assert node.contexts == ("app", "second")
+    backup = BackupConfig(backup_count=2, map_send_options=2, max_inactive_s=7)
+    assert node.context == {"app": ContextConfig(manager=backup)}
 
 
 def test_what_clients_may_do_is_one_list() -> None:
