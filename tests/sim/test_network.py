@@ -8,27 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.sim.bare_nodes import Seen, start, texts, watch
 from tribes.channel.outputs import LinkRejected
-from tribes.config.model import NodeConfig
 from tribes.testing.sim import SimNode, World, network
 from tribes.testing.sim.streams import SEND_BUFFER
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.member import MEMBER_BEGIN, decode_member
-
-Seen = list[tuple[float, str, str, Any]]
-
-
-def start(world: World, names: str) -> list[SimNode]:
-    """Nodes without sessions, so that only the tests' own messages are under way."""
-    nodes = [world.start(name, NodeConfig()) for name in names]
-    world.run(2.2)  # between two heartbeats
-    return nodes
-
-
-def watch(world: World) -> Seen:
-    seen: Seen = []
-    world.observers.append(lambda *what: seen.append(what))
-    return seen
 
 
 def heard(seen: Seen, by: str, source: SimNode) -> list[tuple[float, int]]:
@@ -40,10 +25,6 @@ def heard(seen: Seen, by: str, source: SimNode) -> list[tuple[float, int]]:
             if member == source.core.local:
                 found.append((when, member.alive))
     return found
-
-
-def texts(node: SimNode) -> list[bytes]:
-    return [message.message for message in node.messages]
 
 
 # Datagrams.

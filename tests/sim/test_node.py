@@ -8,33 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.sim.bare_nodes import start, texts, watch
 from tribes.channel.outputs import MemberRemoved
-from tribes.config.model import NodeConfig
 from tribes.testing.sim import SimNode, World
 from tribes.testing.sim.driver import DATAGRAM_QUEUE, INPUT_COST_S
-
-Seen = list[tuple[float, str, str, Any]]
-
-
-def start(world: World, names: str) -> list[SimNode]:
-    """Nodes without sessions, so that only the tests' own messages are under way."""
-    nodes = [world.start(name, NodeConfig()) for name in names]
-    world.run(2.2)  # between two heartbeats
-    return nodes
-
-
-def watch(world: World) -> Seen:
-    seen: Seen = []
-    world.observers.append(lambda *what: seen.append(what))
-    return seen
 
 
 def reasons(node: SimNode) -> list[str]:
     return [str(e.reason) for _, e in node.events if isinstance(e, MemberRemoved)]
-
-
-def texts(node: SimNode) -> list[bytes]:
-    return [message.message for message in node.messages]
 
 
 # The end of a process.
