@@ -213,7 +213,12 @@ def test_multicast_may_fail_where_members_were_met() -> None:
     nodes = [world.start(name, config(4000, multicast=True)) for name in "abc"]
     world.run(5)
     world.multicast_blocked.update("abc")
+    probed: set[tuple[str, object]] = set()
+    world.watch(["probe"], lambda now, node, kind, detail: probed.add((node, detail[0])))  # type: ignore[index]
     world.run(30)
+    met = {(n.name, member.address) for n in nodes for member in n.core.channel.discovery._met}
+    assert met
+    assert not probed & met
     assert [names(node) for node in nodes] == ["abc"] * 3
     assert [node.core.view.suspected for node in nodes] == [frozenset()] * 3
 
