@@ -162,6 +162,7 @@ def test_command_ends_with_one_line_of_json() -> None:
     again = CliRunner().invoke(main, ["sim", "--seed", "3", "--members", "3", "--minutes", "0.1"])
     assert json.loads(again.output.strip().splitlines()[-1])["digest"] == one["digest"]
     many = CliRunner().invoke(main, ["sim", "--seeds", "1-3", "--minutes", "0.05", "--quiet"])
+    assert many.exit_code == 0, many.output
     assert json.loads(many.output.strip().splitlines()[-1])["runs"] == 3
 
 

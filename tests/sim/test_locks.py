@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tribes.config.model import ManagerConfig, NodeConfig
@@ -35,12 +37,12 @@ def keeper(nodes: list[SimNode], key: str = KEY) -> SimNode:
 
 def lose_next(node: SimNode) -> None:
     """Lose the next thing that a node says about locks."""
-    speaker = locks(node)
+    speaker: Any = locks(node)
 
     def lose(*what: object) -> None:
-        del speaker._say  # type: ignore[method-assign]
+        del speaker._say
 
-    speaker._say = lose  # type: ignore[method-assign]
+    speaker._say = lose
 
 
 class Client:
