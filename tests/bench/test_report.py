@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from bench.report import BEGIN, END, PAGE, draw, page_of
 from bench.results import load
 from bench.rows import ROWS
 from tests.bench.test_outcomes import outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MACHINE = {
     "when": "2026-11-21 11:00 UTC",
@@ -60,16 +64,13 @@ def test_page_without_marks_is_refused() -> None:
         page_of({}, "a page")
 
 
-def test_plots_of_equal_results_are_equal(tmp_path: object) -> None:
+def test_plots_of_equal_results_are_equal(tmp_path: Path) -> None:
     """So they change in a commit only when the results do."""
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
     told = outcome([20, 30], [10, 20], Goal("", 1)).told(MACHINE)
     found = []
     for name in ("a", "b"):
-        draw({"acked-latency": told}, folder / name)
-        found.append({path.name: path.read_bytes() for path in (folder / name).iterdir()})
+        draw({"acked-latency": told}, tmp_path / name)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert found[0] == found[1]
     assert set(found[0]) == {"acked-latency.svg", "ratios.svg"}
 

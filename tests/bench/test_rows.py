@@ -45,8 +45,9 @@ def test_rows_run() -> None:
             assert isinstance(line["ours"], float), outcome.table()
             assert set(line["peers"]) == set(line["ratio_to"])
             assert "tribes" in line["peers"]
-            absent = [each.absent for case in outcome.cases for each in case.contenders.values()]
-            missing = [why for why in absent if "not installed" in why]
+            contenders = [each for case in outcome.cases for each in case.contenders.values()]
+            assert all(each.samples or each.absent for each in contenders), outcome.table()
+            missing = [each.absent for each in contenders if "not installed" in each.absent]
             assert not (missing and must_have_servers()), missing
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tribes.channel.core import Output
     from tribes.testing.sim import SimNode, World
 
-__all__ = ["FIRST_LINK", "Forger", "Victim"]
+__all__ = ["FIRST_LINK", "KINDS", "Forger", "Victim"]
 
 FIRST_LINK: Final = 10**9
 """Connections of the forger have numbers from here on."""

@@ -273,10 +273,12 @@ def test_t76_two_first_accesses_at_once_leave_one_owner() -> None:
     nodes = start(world, "abcd")
     for i in range(200):
         key = put(nodes[i % 4], n=i)
+        done: list[Exception | None] = []
         for node in (nodes[(i + 1) % 4], nodes[(i + 2) % 4]):
-            core(node).fetch(key, lambda error: None, node.clock.monotonic())
+            core(node).fetch(key, done.append, node.clock.monotonic())
             node.pump()
         world.run(0.01)
+        assert done == [None, None]
         assert len(owners(nodes, key)) == 1
         assert len(holders(nodes, key)) == 2
     world.run(3)

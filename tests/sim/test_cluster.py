@@ -10,6 +10,13 @@ from tribes.channel.outputs import MemberRemoved
 from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig, SenderConfig
 from tribes.testing.sim import SimNode, SimWaiter, World
 
+QUICK = NodeConfig(
+    contexts=("app",),
+    channel=ChannelConfig(sender=SenderConfig(timeout=200)),
+    manager=ManagerConfig(channel_send_options=6),
+)
+"""Sends give up long before anybody is suspected."""
+
 
 def config(options: int = 6, **manager: Any) -> NodeConfig:
     return NodeConfig(
@@ -313,7 +320,6 @@ def test_session_in_use_anywhere_does_not_expire() -> None:
     world = World(12)
     nodes = start(world, "abc", max_inactive_s=5)
     session_id, _ = write(nodes[0], "x", 1)
-    sent = [node.core.channel.statistics.messages_sent for node in nodes]
     for _ in range(40):
         world.run(1)
         session = nodes[2].manager().find(session_id)
@@ -321,7 +327,6 @@ def test_session_in_use_anywhere_does_not_expire() -> None:
         assert session["x"] == 1
         nodes[2].manager().commit(session)
     assert [read(node, session_id) for node in nodes] == [{"x": 1}] * 3
-    del sent
 
 
 def test_member_that_hangs_delays_a_commit_by_the_timeout_at_most() -> None:
@@ -346,12 +351,7 @@ def test_member_that_hangs_delays_a_commit_by_the_timeout_at_most() -> None:
 def test_lost_deltas_are_repaired() -> None:
     """A message that could not be delivered leaves its keys dirty until the member has them."""
     world = World(14)
-    quick = NodeConfig(
-        contexts=("app",),
-        channel=ChannelConfig(sender=SenderConfig(timeout=200)),
-        manager=ManagerConfig(channel_send_options=6),
-    )
-    a, b = (world.start(name, quick) for name in "ab")
+    a, b = (world.start(name, QUICK) for name in "ab")
     world.run(2)
     b.pause()
     session_id, waiter = write(a, "x", 1)
@@ -366,12 +366,7 @@ def test_lost_deltas_are_repaired() -> None:
 def test_nobody_is_drained_while_a_member_must_be_asked_again() -> None:
     """A question that failed is asked again a second later; until then nothing is known."""
     world = World(18)
-    quick = NodeConfig(
-        contexts=("app",),
-        channel=ChannelConfig(sender=SenderConfig(timeout=200)),
-        manager=ManagerConfig(channel_send_options=6),
-    )
-    a, b = (world.start(name, quick) for name in "ab")
+    a, b = (world.start(name, QUICK) for name in "ab")
     world.run(3)
     b.pause()
     write(a, "x", 1)

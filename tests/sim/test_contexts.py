@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 
 from tribes.config.managers import ContextConfig, ManagerConfig, StandardConfig
 from tribes.config.model import ChannelConfig, MembershipConfig, NodeConfig, StaticMemberConfig
 from tribes.errors import ConfigError
+from tribes.manager.transfer import Transfer
 from tribes.testing.execute import run_plan
 from tribes.testing.plan import Extra, Plan, Step
 from tribes.testing.sim import SimNode, World
+
+if TYPE_CHECKING:
+    from tribes.manager.messages import Pairs
+
+WITH_CONTEXTS = Plan(
+    seed=5,
+    members=4,
+    steps=(
+        Step(at=2, action="crash", nodes=(1,), seconds=2),
+        Step(at=5, action="partition", nodes=(0, 2), seconds=2),
+    ),
+    contexts=(Extra("blog", (0, 1, 3), clients=3), Extra("wiki", (2,), send_options=8)),
+)
 
 
 def put(node: SimNode, context: str, **values: object) -> str:
@@ -67,16 +83,19 @@ def test_a_member_gets_only_the_contexts_that_it_has() -> None:
 
 def test_plans_have_contexts_that_some_nodes_lack() -> None:
     """Every invariant is looked at in each of them, under faults."""
-    plan = Plan(
-        seed=5,
-        members=4,
-        steps=(
-            Step(at=2, action="crash", nodes=(1,), seconds=2),
-            Step(at=5, action="partition", nodes=(0, 2), seconds=2),
-        ),
-        contexts=(Extra("blog", (0, 1, 3), clients=3), Extra("wiki", (2,), send_options=8)),
-    )
-    assert run_plan(plan).violations == []
+    assert run_plan(WITH_CONTEXTS).violations == []
+
+
+def test_what_is_lost_in_one_context_of_a_plan_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the test above can fail: in this context nobody takes what the others acknowledge."""
+    merge = Transfer.merge
+
+    def forgetful(self: Transfer, pairs: Pairs, now: float) -> None:
+        if self._manager.context != "blog":
+            merge(self, pairs, now)
+
+    monkeypatch.setattr(Transfer, "merge", forgetful)
+    assert run_plan(WITH_CONTEXTS).violations
 
 
 @pytest.mark.parametrize(

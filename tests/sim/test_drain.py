@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.sim import backup_nodes
+from tests.sim.test_cluster import QUICK
 from tribes.channel.outputs import Notice
 from tribes.config.model import ChannelConfig, ManagerConfig, NodeConfig, SenderConfig
 from tribes.testing.sim import SimNode, SimWaiter, World
@@ -152,12 +153,7 @@ def test_lost_question_is_asked_again() -> None:
 def test_commit_during_the_drain_needs_its_own_receipt() -> None:
     """A request that ends late: what it wrote is confirmed as well."""
     world = World(6)
-    config = NodeConfig(
-        contexts=("app",),
-        channel=ChannelConfig(sender=SenderConfig(timeout=200)),
-        manager=ManagerConfig(channel_send_options=6),
-    )
-    a, b = (world.start(name, config) for name in "ab")
+    a, b = (world.start(name, QUICK) for name in "ab")
     world.run(3)
     session_id, _ = write(a, 1)
     world.run(1)

@@ -30,6 +30,10 @@ def removals(node: SimNode) -> list[tuple[float, str, str]]:
     ]
 
 
+def suspicions(node: SimNode) -> set[str]:
+    return {e.member.label for _, e in node.events if e.name == "member suspected"}  # type: ignore[attr-defined]
+
+
 def talk(world: World, nodes: list[SimNode], seconds: float) -> None:
     """Everybody sends to everybody, five times a second."""
     end = world.now + seconds
@@ -130,6 +134,10 @@ def test_flapping_link_removes_nobody_that_is_reached_both_ways(period: float) -
         assert lost <= {"n1"} if node is a else lost <= {"n0"} if node is b else not lost
         assert len(node.names()) == 4
         assert node.core.view.suspected == frozenset()
+    doubted = [suspicions(node) for node in nodes]
+    assert doubted[2:] == [set(), set()]
+    if period > 1.0:
+        assert doubted[:2] == [{"n1"}, {"n0"}], "a cut of this length is noticed"
 
 
 def test_halves_of_a_split_give_each_other_up_and_merge() -> None:

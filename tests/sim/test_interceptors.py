@@ -94,9 +94,11 @@ def test_message_longer_than_a_frame_goes_in_pieces() -> None:
     small = ReceiverConfig(frame_max_bytes=1024 * 1024)
     pieces = {"class": "FragmentationInterceptor"}
     world, nodes = cluster(2, config(DISPATCH, pieces, DETECTOR, receiver=small))
-    ticket = nodes[0].send(bytes(3 * 1024 * 1024), nodes[1:], options=6)
+    message = bytes(3 * 1024 * 1024)
+    ticket = nodes[0].send(message, nodes[1:], options=6)
     world.run(3)
     assert nodes[0].done[ticket] == {}
+    assert nodes[1].received == [message]  # type: ignore[attr-defined]
 
 
 def test_wrong_key_is_a_failed_send_and_not_a_lost_message() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.histories import facts_of, healthy, say
+from tests.sim.histories import facts_of, healthy
+from tests.sim.test_invariants_messages import swapped, twice
 from tribes.interceptors import MessageDispatchInterceptor
 from tribes.links.own_sender import OwnSender
 from tribes.testing.drain_checks import DrainedCopies
@@ -12,20 +13,6 @@ from tribes.testing.history import History
 from tribes.testing.invariants import WorldState, check_converged, check_history, check_now
 from tribes.testing.sim import SimNode, World
 from tribes.testing.workload import Workload
-
-
-def swapped(history: History) -> None:
-    say(history, 0)
-    say(history, 0)
-    history.deliver("a#1", 2, "b#1", 10.2)
-    history.deliver("a#1", 1, "b#1", 10.3)
-
-
-def twice(history: History) -> None:
-    say(history, 0)
-    history.deliver("a#1", 1, "b#1", 10.2)
-    history.deliver("a#1", 1, "b#1", 10.3)
-
 
 # While the run goes on.
 

@@ -99,7 +99,7 @@ def test_crash_restart_and_suspicion_are_as_without_a_key() -> None:
 
 
 def test_replayed_datagrams_change_nothing() -> None:
-    """Of the living and of the dead, for minutes."""
+    """Of the living, of the dead, and of one that hangs, which they do not keep in the view."""
     world = World(3)
     a, b, c = start(world, "abc")
     c.crash()
@@ -112,10 +112,17 @@ def test_replayed_datagrams_change_nothing() -> None:
         world.run(0.5)
     assert [node.core.view.number for node in (a, b, c)] == views
     assert [names(node) for node in (a, b, c)] == ["abc"] * 3
+    b.pause()
+    for _ in range(50):
+        world.replay(50)
+        world.run(0.1)
+    assert names(a) == names(c) == "ac", "a heartbeat that was heard before kept a member"
 
 
 def test_keys_are_replaced_under_load() -> None:
-    """Three steps, each node at a time of its own; no commit misses a member."""
+    """Three steps, each node at a time of its own; no commit misses a member. Afterwards the new
+    key opens the group to a newcomer, and the old one does not.
+    """
     world = World(4)
     nodes = start(world, "abc")
     waiters: list[SimWaiter] = []
@@ -135,6 +142,10 @@ def test_keys_are_replaced_under_load() -> None:
     for node in nodes:
         assert [e.name for _, e in node.events if e.name in ("member removed",)] == []
         assert len(node.manager().table) == len(waiters)
+    for name, key in (("d", TWO), ("e", ONE)):
+        world.start(name, config(key.to_text()))
+    world.run(2)
+    assert [names(world.nodes[name]) for name in "abcde"] == ["abcd"] * 4 + ["e"]
 
 
 CORRUPTION = {"corrupt", "truncate"}

@@ -7,6 +7,7 @@ import os
 import msgspec
 import pytest
 
+from tests.sim.test_keys import names, value, write
 from tribes.channel.discovery import static_hosts
 from tribes.config.model import (
     ChannelConfig,
@@ -21,7 +22,7 @@ from tribes.security.keys import GroupKey
 from tribes.testing.execute import run_plan
 from tribes.testing.generator import draw_plan
 from tribes.testing.invariants import check_converged
-from tribes.testing.sim import SimNode, SimWaiter, World
+from tribes.testing.sim import SimNode, World
 from tribes.wire.member import decode_member, listing_order
 
 KEYS = GroupKey(1, bytes([1]) * 32).to_text()
@@ -38,25 +39,6 @@ def config(*ports: int, keys: str = "", multicast: bool = False, auto_bind: int 
         channel=ChannelConfig(keys=keys, membership=membership),
         manager=ManagerConfig(channel_send_options=6),
     )
-
-
-def names(node: SimNode) -> str:
-    return "".join(node.names())
-
-
-def write(node: SimNode, value: object, session_id: str | None = None) -> str:
-    manager = node.manager()
-    session = manager.create() if session_id is None else manager.find(session_id)
-    assert session is not None
-    session["value"] = value
-    manager.commit(session, SimWaiter())
-    node.world.run(0.05)
-    return session.id
-
-
-def value(node: SimNode, session_id: str) -> object:
-    session = node.manager().find(session_id)
-    return None if session is None else session["value"]
 
 
 def reasons(node: SimNode) -> list[RemovalReason]:
@@ -231,7 +213,12 @@ def test_multicast_may_fail_where_members_were_met() -> None:
     nodes = [world.start(name, config(4000, multicast=True)) for name in "abc"]
     world.run(5)
     world.multicast_blocked.update("abc")
+    probed: set[tuple[str, object]] = set()
+    world.watch(["probe"], lambda now, node, kind, detail: probed.add((node, detail[0])))  # type: ignore[index]
     world.run(30)
+    met = {(n.name, member.address) for n in nodes for member in n.core.channel.discovery._met}
+    assert met
+    assert not probed & met
     assert [names(node) for node in nodes] == ["abc"] * 3
     assert [node.core.view.suspected for node in nodes] == [frozenset()] * 3
 

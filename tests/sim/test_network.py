@@ -8,27 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.sim.bare_nodes import Seen, start, texts, watch
 from tribes.channel.outputs import LinkRejected
-from tribes.config.model import NodeConfig
 from tribes.testing.sim import SimNode, World, network
 from tribes.testing.sim.streams import SEND_BUFFER
 from tribes.wire.limits import DATAGRAM_MAX_BYTES
 from tribes.wire.member import MEMBER_BEGIN, decode_member
-
-Seen = list[tuple[float, str, str, Any]]
-
-
-def start(world: World, names: str) -> list[SimNode]:
-    """Nodes without sessions, so that only the tests' own messages are under way."""
-    nodes = [world.start(name, NodeConfig()) for name in names]
-    world.run(2.2)  # between two heartbeats
-    return nodes
-
-
-def watch(world: World) -> Seen:
-    seen: Seen = []
-    world.observers.append(lambda *what: seen.append(what))
-    return seen
 
 
 def heard(seen: Seen, by: str, source: SimNode) -> list[tuple[float, int]]:
@@ -40,10 +25,6 @@ def heard(seen: Seen, by: str, source: SimNode) -> list[tuple[float, int]]:
             if member == source.core.local:
                 found.append((when, member.alive))
     return found
-
-
-def texts(node: SimNode) -> list[bytes]:
-    return [message.message for message in node.messages]
 
 
 # Datagrams.
@@ -245,8 +226,10 @@ def test_a_stranger_talks_to_a_node_and_is_thrown_out() -> None:
     assert any(isinstance(event, LinkRejected) for _, event in a.events)
     assert a.names() == b.names() == ["a", "b"]
     b.crash()
-    assert world.inject_stream(b, b"x").error is None
+    late = world.inject_stream(b, b"x")
+    assert late.error is None
     world.run(0.1)
+    assert isinstance(late.error, ConnectionRefusedError)
 
 
 def test_calm_takes_everything_back() -> None:
@@ -266,6 +249,16 @@ def test_calm_takes_everything_back() -> None:
     a.send(b"x", [b], 6)
     world.run(0.1)
     assert texts(b) == [b"x"]
+    # What waits for the next piece of a stream is not there any more when that comes.
+    world.corrupt_next(a, b, "oversize")
+    world.reset(a, b, mid_frame=True)
+    world.calm()
+    seen = watch(world)
+    a.send(b"y", [b], 6)
+    world.run(10)
+    assert texts(b) == [b"x", b"y"]
+    assert not [s for s in seen if s[2] == "closed"]
+    assert len(heard(seen, "b", a)) == len(heard(seen, "a", b)) == 20
 
 
 def test_the_same_member_record_is_decoded_once() -> None:

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 
+from tribes.config.managers import BackupConfig, ContextConfig
+from tribes.config.model import (
+    ChannelConfig,
+    ManagerConfig,
+    MembershipConfig,
+    NodeConfig,
+    StaticMemberConfig,
+)
 from tribes.errors import ConfigError
 from tribes.testing.generator import CLOCK_OFF_MAX_MS, DEFAULT_FAULTS, draw_plan
-from tribes.testing.plan import ACTIONS, KINDS, Plan, Step, load_plan
+from tribes.testing.plan import ACTIONS, KINDS, Extra, Plan, Step, load_plan
+from tribes.testing.plan_nodes import node_config
 from tribes.testing.plan_strategies import plans
 from tribes.testing.workload import MERGED_MIX, MIX
 
@@ -38,7 +47,8 @@ def test_plan_survives_its_file(tmp_path: Path) -> None:
         ('{"members": "three"}', "Expected `int`"),
         ('{"steps": [{"at": 1, "action": "burn"}]}', r"steps\[0\].action: 'burn' is none of"),
         ('{"steps": [{"at": 1, "action": "crash", "nodes": [7]}]}', "numbered 0 to 2"),
-        ('{"steps": [{"at": -1, "action": "heal", "nodes": []}]}', "none of"),
+        ('{"steps": [{"at": -1, "action": "crash", "nodes": [0]}]}', r"steps\[0\]: times must not"),
+        ('{"steps": [{"at": 1, "action": "crash", "seconds": -1}]}', "times must not"),
         ('{"members": 0}', "from 1 to 1000"),
         ('{"routing": "best"}', "'sticky' or 'random'"),
         ('{"seconds": -1}', "must not be negative"),
@@ -70,7 +80,8 @@ def test_seeds_give_plans_and_every_fault_comes_up() -> None:
     assert {step.action for plan in drawn for step in plan.steps} == set(DEFAULT_FAULTS)
     assert {plan.members for plan in drawn} == {2, 3, 4, 5, 6}
     assert {plan.tabs for plan in drawn} == {1, 2, 3}
-    assert {plan.tick > 0 for plan in drawn} == {plan.large_share > 0 for plan in drawn}
+    for share in ("tick", "large_share"):
+        assert {getattr(plan, share) > 0 for plan in drawn} == {False, True}
 
 
 def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
@@ -79,6 +90,39 @@ def test_faults_can_be_chosen_and_mistyped_ones_are_refused() -> None:
     assert chosen == {"pause"}
     with pytest.raises(ConfigError, match="burn: no such fault"):
         draw_plan(1, faults=["burn"])
+
+
+def test_nodes_are_configured_as_the_plan_says() -> None:
+    """A setting that does not reach them breaks no promise, so no run would miss it."""
+    gzip = ({"class": "GzipInterceptor"},)
+    plan = Plan(
+        send_options=2,
+        max_inactive_s=7,
+        links="mixed",
+        suspect_after=500,
+        interceptors=gzip,
+        contexts=(Extra("blog", (1,), send_options=8),),
+    )
+    blog = ContextConfig(manager=ManagerConfig(channel_send_options=8, max_inactive_s=7))
+    for number in (0, 1):
+        assert node_config(plan, number) == NodeConfig(
+            contexts=("app",),
+            context={"blog": blog} if number else {},
+            channel=ChannelConfig(
+                membership=MembershipConfig(suspect_after=500),
+                own_link=number == 0,
+                interceptors=gzip,
+            ),
+            manager=ManagerConfig(channel_send_options=2, max_inactive_s=7),
+        )
+    plan = Plan(multicast=False, managers="both", copies=2, send_options=2, max_inactive_s=7)
+    node = node_config(plan, 1)
+    assert node.channel.membership == MembershipConfig(
+        multicast=False, static=(StaticMemberConfig(host="127.0.0.1", port=4000),)
+    )
+    assert node.contexts == ("app", "second")
+    backup = BackupConfig(backup_count=2, map_send_options=2, max_inactive_s=7)
+    assert node.context == {"app": ContextConfig(manager=backup)}
 
 
 def test_what_clients_may_do_is_one_list() -> None:

@@ -223,7 +223,7 @@ def test_users_send_to_a_hung_member_ends_within_the_queue_timeout(options: int)
     load.c.pause()
     tickets = []
     for number in range(150):
-        tickets.append((load.world.now, load.a.send(bytes(VALUE), [load.b, load.c], options)))
+        tickets.append(load.a.send(bytes(VALUE), [load.b, load.c], options))
         load.world.run(0.004)
         assert len(load.b.messages) == number + 1
     load.world.run(0.7)
@@ -232,7 +232,7 @@ def test_users_send_to_a_hung_member_ends_within_the_queue_timeout(options: int)
     assert peer.unacked_bytes <= QUEUE
     assert peer.sends_blocked > 0
     assert peer.sends_timed_out == peer.sends_blocked
-    outcomes = [load.a.done.get(ticket) for _, ticket in tickets]
+    outcomes = [load.a.done.get(ticket) for ticket in tickets]
     blocked = [faulty for faulty in outcomes if faulty]
     assert {type(why) for faulty in blocked for why in faulty.values()} == {QueueFullError}
     assert all(list(faulty) == [load.c.core.local] for faulty in blocked)

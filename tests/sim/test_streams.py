@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from tests.sim.bare_nodes import start, texts, watch
 from tribes.channel.outputs import LinkRejected
 from tribes.config.model import NodeConfig
-from tribes.testing.sim import SimNode, World
+from tribes.testing.sim import World
 from tribes.testing.sim.ends import ACCEPT_BACKLOG
 from tribes.testing.sim.streams import RECEIVE_BUFFER, SEND_BUFFER
-
-Seen = list[tuple[float, str, str, Any]]
-
-
-def start(world: World, names: str) -> list[SimNode]:
-    """Nodes without sessions, so that only the tests' own messages are under way."""
-    nodes = [world.start(name, NodeConfig()) for name in names]
-    world.run(2.2)  # between two heartbeats
-    return nodes
-
-
-def watch(world: World) -> Seen:
-    seen: Seen = []
-    world.observers.append(lambda *what: seen.append(what))
-    return seen
-
-
-def texts(node: SimNode) -> list[bytes]:
-    return [message.message for message in node.messages]
-
 
 # Streams.
 

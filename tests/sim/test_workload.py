@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -218,8 +219,11 @@ def test_tabs_meet_at_ticks_and_some_values_are_long() -> None:
     load.stop()
     world.run(3)
     ops = [op for op in load.history.ops if op.is_done]
-    moments = {(op.key, round(op.begin, 3)) for op in ops}
-    assert len(moments) < len(ops)
+    assert {round(op.begin % 0.05, 4) for op in ops} == {0.0005}
+    nodes_of: defaultdict[tuple[str, float], set[str]] = defaultdict(set)
+    for op in ops:
+        nodes_of[op.key, round(op.begin, 3)].add(op.node)
+    assert max(map(len, nodes_of.values())) > 1
     lengths = [len(op.value) for op in ops if op.kind == "write" and op.version is not None]
     assert max(lengths) < 50
     assert any("(" in op.value for op in ops if op.kind == "write" and op.version is not None)
