@@ -66,6 +66,32 @@ def test_no_skipped_module_where_servers_are_required(
     suite.runpytest_subprocess("test_module.py").assert_outcomes(errors=1)
 
 
+ROWS = """
+def ran_not(passed):
+    return sorted({"test_rows.py::test_shown", "test_rows.py::test_renamed"} - set(passed))
+"""
+
+
+@pytest.mark.slow
+def test_a_whole_run_fails_without_the_test_of_a_row(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a run of a part, nor one where something may be missing."""
+    monkeypatch.setenv("TRIBES_REQUIRE_SERVERS", "1")
+    pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
+    pytester.makeini("[pytest]\ntestpaths = .")
+    pytester.makepyfile(test_rows="def test_shown(): pass")
+    pytester.makepyfile(**{"tests/__init__": "", "tests/features/__init__": ""})
+    pytester.makepyfile(**{"tests/features/rows": ROWS})
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*did not run:", "  test_rows.py::test_renamed"])
+    result.stdout.no_fnmatch_line("  test_rows.py::test_shown")
+    assert pytester.runpytest_subprocess("-k", "shown").ret == 0
+    monkeypatch.delenv("TRIBES_REQUIRE_SERVERS")
+    assert pytester.runpytest_subprocess().ret == 0
+
+
 def test_what_tests_start_hears_ctrl_c_also_in_the_background(pytester: pytest.Pytester) -> None:
     """A shell has its background jobs ignore it, and so it stays in all that they start."""
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))

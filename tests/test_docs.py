@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import socket
 import tomllib
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import trio
 
+from tests.snippets import DOCS, blocks, run
+from tests.waiting import until
+from tests.web.nodes import free_udp_port
 from tribes import GroupChannel, RpcChannel
 from tribes.config import (
     DnsConfig,
@@ -32,27 +32,27 @@ from tribes.gauges import NodeGauges, PeerGauges
 from tribes.testing.plan import ACTIONS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
-CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
-BACKPRESSURE = Path(__file__).parent.parent / "docs" / "backpressure.md"
-MEMBERSHIP = Path(__file__).parent.parent / "docs" / "membership.md"
-OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
-STORES = Path(__file__).parent.parent / "docs" / "stores.md"
-TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
+BACKPRESSURE = DOCS / "backpressure.md"
+MEMBERSHIP = DOCS / "membership.md"
+OPERATIONS = DOCS / "operations.md"
+STORES = DOCS / "stores.md"
+TESTING = DOCS / "testing.md"
 
 
 def test_fault_test_of_the_guide_passes() -> None:
     """The example is a test, so it is run."""
-    [code] = re.findall(r"```python\n(.*?)```", TESTING.read_text(), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(compile(code, str(TESTING), "exec"), names)
+    [code] = blocks("testing.md")
+    names = run(code)
     names["test_my_handler_survives_a_hung_node"]()
 
 
 def test_settings_of_the_page_about_stops_work() -> None:
     """The TOML is read, and names what it is said to name."""
-    texts = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    texts = blocks("operations.md", "toml")
     config = read_config_bytes("\n".join(reversed(texts)).encode()).config
     check_config(config)
     assert config.http == HttpConfig(token_file="/etc/tribes/http.token")
@@ -104,7 +104,7 @@ def test_every_setting_of_membership_is_in_the_guide() -> None:
     shown = set(re.findall(r"`([a-z_]+)`", text))
     for kind in (MembershipConfig, StaticMemberConfig, DnsConfig, KubernetesConfig):
         assert set(kind.__struct_fields__) - {"static", "dns", "kubernetes", "refresh"} <= shown
-    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    examples = blocks("membership.md", "toml")
     assert len(examples) == 4
     for example in examples:
         check_config(config_from(tomllib.loads(example)))
@@ -113,45 +113,38 @@ def test_every_setting_of_membership_is_in_the_guide() -> None:
 async def test_rpc_and_maps_work_as_shown() -> None:
     """The three examples, on two members of one group."""
     names = _examples("rpc-and-maps.md")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
     settings = ChannelConfig(
-        membership=MembershipConfig(port=port, frequency=50), receiver=ReceiverConfig(port=0)
+        membership=MembershipConfig(port=free_udp_port(), frequency=50),
+        receiver=ReceiverConfig(port=0),
     )
     async with (
         GroupChannel(NodeConfig(name="a", channel=settings)) as a,
         GroupChannel(NodeConfig(name="b", channel=settings)) as b,
     ):
-        with trio.fail_after(20):
-            while not (a.members and b.members):  # noqa: ASYNC110 - nothing tells
-                await trio.sleep(0.01)
-            RpcChannel(b, b"prices", names["answer"])
-            assert (await names["ask_everybody"](a)).bodies == [b"42"]
-            ours, theirs = await names["share_prices"](a), await names["share_prices"](b)
-            while dict(ours) != {"apple": 3, "pear": 4} or dict(theirs) != dict(ours):  # noqa: ASYNC110
-                await trio.sleep(0.01)
-            for channel in (a, b):
-                assert await names["keep_orders"](channel) == {"state": "new"}
+        await until(lambda: a.members and b.members)
+        RpcChannel(b, b"prices", names["answer"])
+        assert (await names["ask_everybody"](a)).bodies == [b"42"]
+        ours, theirs = await names["share_prices"](a), await names["share_prices"](b)
+        await until(lambda: dict(ours) == dict(theirs) == {"apple": 3, "pear": 4})
+        for channel in (a, b):
+            assert await names["keep_orders"](channel) == {"state": "new"}
 
 
 def _examples(page: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    path = TESTING.with_name(page)
-    for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
-        exec(compile(code, str(path), "exec"), names)
+    for code in blocks(page):
+        run(code, names)
     return names
 
 
 def test_files_of_the_configuration_guide_load() -> None:
     """The examples in TOML, XML and of the environment."""
-    text = CONFIGURATION.read_text()
-    contexts, toml = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    contexts, toml = blocks("configuration.md", "toml")
     check_config(read_config_bytes(contexts.encode()).config)
-    [python] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(python, {})
-    [xml] = re.findall(r"```xml\n(.*?)```", text, re.DOTALL)
-    [shell] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    [python] = blocks("configuration.md")
+    run(python)
+    [xml] = blocks("configuration.md", "xml")
+    [shell] = blocks("configuration.md", "sh")
     check_config(read_config_bytes(toml.encode()).config)
     loaded = read_config_bytes(xml.encode())
     check_config(loaded.config)
@@ -182,7 +175,7 @@ def test_every_setting_of_stores_is_in_the_guide_with_its_default() -> None:
             assert field.name in shown, field.name
             if isinstance(field.default, int) and not field.name.endswith("bytes"):
                 assert str(field.default).lower() in shown[field.name], field.name
-    [example] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    [example] = blocks("stores.md", "toml")
     config = local_config_from(tomllib.loads(example))
     assert isinstance(config, PersistentConfig)
     assert config.sql is not None
@@ -190,11 +183,10 @@ def test_every_setting_of_stores_is_in_the_guide_with_its_default() -> None:
 
 def test_the_first_example_of_stores_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sessions are in the directory that it names after a stop."""
-    code, memcached = re.findall(r"```python\n(.*?)```", STORES.read_text(), re.DOTALL)
-    exec(memcached, {})  # asks no server before it is started
+    code, memcached = blocks("stores.md")
+    run(memcached)  # asks no server before it is started
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"app": None}
-    exec(compile(code, str(STORES), "exec"), names)
+    names = run(code, {"app": None})
     sessions = names["sessions"]
     sessions.start()
     sessions.commit(sessions.manager("shop").create())

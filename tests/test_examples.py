@@ -18,6 +18,7 @@ import pytest
 
 from tests.servers.caches import CacheServer, cache_servers
 from tests.servers.test_attached_servers import Host
+from tests.snippets import code_lines
 from tests.waiting import wait_until
 from tests.web.nodes import free_tcp_port, free_udp_port
 
@@ -148,10 +149,5 @@ def test_session_survives_the_process_that_made_it(instances: Instances) -> None
 @pytest.mark.parametrize("app", EXAMPLES, ids=[app.parent.name for app in EXAMPLES])
 def test_example_is_short(app: Path) -> None:
     """Under thirty lines of code, without its docstring and imports."""
-    code = [
-        line
-        for line in app.read_text().split('"""')[2].splitlines()
-        if line.strip() and not line.startswith(("import ", "from "))
-    ]
-    assert len(code) < 30
+    assert 0 < len(code_lines(app)) < 30
     assert len(EXAMPLES) >= 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,10 +24,16 @@ __all__ = ["make_config"]
 
 
 @pytest.fixture
-def plain_logging() -> Any:
-    """What a test configures does not last."""
+def plain_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test configures does not last: neither for later tests, nor in a module's logger."""
+    before, configure = structlog.get_config(), structlog.configure
+
+    def configure_uncached(**settings: Any) -> None:
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_uncached)
     yield
-    structlog.reset_defaults()
+    configure(**before)
 
 
 def test_every_event_is_listed() -> None:
@@ -39,13 +45,10 @@ def test_every_event_is_listed() -> None:
 
 
 async def test_lines_are_json_and_hold_nothing_of_a_session(
-    make_config: Callable[..., NodeConfig],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    plain_logging: None,
+    make_config: Callable[..., NodeConfig], monkeypatch: pytest.MonkeyPatch, plain_logging: None
 ) -> None:
-    """Over sessions, a conflict, an end by the other member: every event is one that is listed,
-    and neither value nor id is in any line.
+    """Over sessions, changes and an end by the other member: every event is one that is listed, and
+    neither value nor id is in any line.
     """
     lines = io.StringIO()
     monkeypatch.setattr("sys.stdout", lines)
@@ -125,12 +128,18 @@ def test_settings_of_the_page_show_no_variables_of_a_failing_listener(
 ) -> None:
     """rich, which structlog takes where nobody has configured it, prints them."""
     [code] = blocks("logs.md")
+    number = "".join(["4711", "0815"])
+
+    def shown(secret: str) -> str:
+        try:
+            raise RuntimeError(f"mine, of {len(secret)} characters")
+        except RuntimeError:
+            structlog.get_logger("tribes").exception("listener failed")
+        return capsys.readouterr().out
+
+    structlog.reset_defaults()
+    assert number in shown(number)
     run(code)
-    secret = "".join(["4711", "0815"])
-    try:
-        raise RuntimeError("mine")
-    except RuntimeError:
-        structlog.get_logger("tribes").exception("listener failed")
-    shown = capsys.readouterr().out
-    assert "RuntimeError: mine" in shown
-    assert secret not in shown
+    said = shown(number)
+    assert "RuntimeError: mine, of 8 characters" in said
+    assert number not in said

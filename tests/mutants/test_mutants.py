@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.mutants import mutants, run
@@ -55,6 +57,7 @@ def test_a_broken_build_is_noticed(name: str, invariant: str) -> None:
     result = run.hunt(MUTANTS[name], SEEDS)
     assert result.caught
     assert invariant in result.caught
+    assert not result.unsound
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,9 @@ def test_what_was_broken_is_whole_again() -> None:
 
 
 def test_the_registry_is_large_enough_and_explains_itself() -> None:
+    files = {path.stem for path in Path(__file__).parent.glob("*_mutants.py")}
+    registered = {name for name in vars(mutants) if name.endswith("_mutants")}
+    assert registered == {name for name in files if not name.startswith("test_")}
     assert len(MUTANTS) == len(mutants.MUTANTS) >= 130
     assert all(mutant.text.endswith(".") for mutant in MUTANTS.values())
     assert sum(not mutant.reason for mutant in MUTANTS.values()) >= 0.95 * len(MUTANTS)

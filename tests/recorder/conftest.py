@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tests.runtime.conftest import make_config
+from tests.waiting import until
 from tribes.config.recorder import RecorderConfig
 from tribes.runtime.group_channel import GroupChannel
 
@@ -85,9 +86,7 @@ def record(make_config: Callable[..., NodeConfig], tmp_path: Path) -> Callable[.
             GroupChannel(config("n1", recorder=recorder)) as node,
             GroupChannel(config("n2")) as other,
         ):
-            with trio.fail_after(20):
-                while not (node.members and node.is_ready and other.is_ready):  # noqa: ASYNC110 - nothing tells
-                    await trio.sleep(0.01)
+            await until(lambda: node.members and node.is_ready and other.is_ready)
             yield Recorded(node, other)
 
     return entered

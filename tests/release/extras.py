@@ -6,9 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ROOT", "USES", "extras"]
+__all__ = ["ROOT", "TOOLS", "USES", "extras"]
 
 ROOT: Final = Path(__file__).parents[2]
+
+TOOLS: Final = {"bench", "dev", "docs", "fuzz"}
+"""Extras for those who work on the package."""
 
 USES: Final[dict[str, tuple[str, ...]]] = {
     "": ("tribes.cli.app", "tribes.runtime.background", "tribes.web.asgi", "tribes.web.wsgi"),

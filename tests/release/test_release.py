@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.release.extras import ROOT, USES, extras
-
-TOOLS: Final = {"bench", "dev", "docs", "fuzz"}
+from tests.release.extras import ROOT, TOOLS, USES, extras
 
 
 def pins() -> dict[str, Version]:
@@ -29,10 +26,9 @@ def test_every_extra_is_tried_alone() -> None:
     assert {name for name in USES if name} == set(extras()) - TOOLS
 
 
-def test_an_extra_has_one_library_more_than_what_it_names() -> None:
-    """No more than two requirements of its own; only `all`, and what names others, is longer."""
-    long = {name: wanted for name, wanted in extras().items() if len(wanted) > 2}
-    assert set(long) <= {"bench", "dev", "docs"}
+def test_an_extra_of_users_has_two_requirements_at_most() -> None:
+    """One library, and perhaps another extra or a second library that it is of no use without."""
+    assert {name for name, wanted in extras().items() if len(wanted) > 2} <= TOOLS
 
 
 def test_all_is_all() -> None:

@@ -29,7 +29,8 @@ def test_what_is_written_is_read_back(value: JavaValue) -> None:
     """The value comes back, and bytes, byte arrays and longs stay what they are."""
     back = decode_java(encode_java(value))
     assert back == value
-    if isinstance(value, str | bytes):
+    if type(value) is not int or -(2**31) <= value < 2**31:
+        # A longer number is a Long in Java, whoever wrote it.
         assert type(back) is type(value)
 
 
