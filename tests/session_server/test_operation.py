@@ -17,6 +17,7 @@ import trio.lowlevel
 from tests.session_server.conftest import node_list
 from tests.session_server.site import Browser, Site, application, together
 from tests.standstill import Stopwatch
+from tests.waiting import wait_until
 from tribes import LocalSessions, MemcachedConfig
 from tribes.config.load import read_config_bytes
 from tribes.config.managers import ManagerConfig
@@ -70,22 +71,31 @@ def test_f53_nodes_change_while_requests_run(n: Nodes, two: Site, sticky: bool) 
     assert service is not None
     is_over = threading.Event()
     wrong: list[Any] = []
+    turns = 0
 
     def load() -> None:
+        nonlocal turns
         while not is_over.is_set():
             for number, browser in enumerate(browsers):
                 page = browser.post(instance, "/?n=1")
                 if page["who"] != str(number):
                     wrong.append((number, page))
+            turns += 1
+
+    def await_turns() -> None:
+        """Until everybody has been served, from first to last, since now."""
+        wanted = turns + 2
+        wait_until(lambda: turns >= wanted or not thread.is_alive())
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        time.sleep(0.1)
+        await_turns()
         service.set_nodes(node_list(n))
-        time.sleep(0.2)
+        await_turns()
         service.set_nodes(node_list({name: n[name] for name in ("n2", "n3")}))
-        time.sleep(0.2)
+        await_turns()
+        assert thread.is_alive()
     finally:
         is_over.set()
         thread.join()
