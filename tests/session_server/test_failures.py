@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.session_server.conftest import node_list
-from tests.session_server.site import Browser, Instance, Site, after, together
+from tests.session_server.site import Browser, Instance, Site, held, together
+from tests.waiting import wait_until
 from tribes.errors import StoreNodeError
 from tribes.manager.record import main_of
 from tribes.manager.stored import Link
@@ -147,10 +149,7 @@ def test_f30_with_all_nodes_dead_sticky_sessions_go_on(n: Nodes, two: Site) -> N
     for name in ("n1", "n2"):
         n[name].start()
     instance.await_up()
-    end = time.monotonic() + 5
-    while not any(n[name].has(browser.key) for name in ("n1", "n2")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: any(n[name].has(browser.key) for name in ("n1", "n2")), every=0.05)
     assert browser.get(two.instance(route="tc2"))["b"] == "99"
 
 
@@ -210,11 +209,8 @@ def test_f34_a_new_owner_that_dies_at_once_loses_nothing(backend: Backend) -> No
     tc1, tc2, tc3 = (backend.instance(route=f"tc{number}") for number in (1, 2, 3))
     browser = Browser()
     browser.post(tc1, "/?a=1")
-    moving = browser.twin()
-    _, page = together(
-        lambda: moving.get(tc2, "/?sleep=300"), lambda: after(0.1, browser, tc3, "/")
-    )
-    assert page["a"] == "1"
+    with held(browser.twin(), tc2, method="GET"):
+        assert browser.get(tc3)["a"] == "1"
 
 
 @contextmanager
@@ -296,8 +292,12 @@ def test_f36_two_takeovers_at_once_make_one_session(backend: Backend) -> None:
     tc1, tc2 = backend.instance(route="tc1"), backend.instance(route="tc2")
     browser = Browser()
     browser.post(tc1, "/?a=1")
+    barrier = threading.Barrier(3, timeout=20)
     pages = together(
-        *(lambda name=name: browser.twin().post(tc2, f"/?{name}=1&sleep=50") for name in "xyz")
+        *(
+            lambda name=name: browser.twin().get(tc2, f"/?{name}=1", "POST", barrier.wait)
+            for name in "xyz"
+        )
     )
     assert {page.id for page in pages} == {browser.get(tc2).id}
     page = browser.get(tc2)
