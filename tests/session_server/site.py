@@ -119,6 +119,9 @@ class Instance:
         self.manager = manager
         self.sessions.start()
 
+    def node_names(self) -> list[str]:
+        return [node.name for node in self.manager.ring.nodes]
+
     def down(self) -> list[str]:
         return [node.name for node in self.manager.ring.nodes if not node.is_up]
 
