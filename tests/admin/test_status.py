@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tribes.admin import desk as desk_module
 from tribes.admin.metrics import Family, exposition, families
 from tribes.admin.recorder import FAILURES_MAX, SAMPLES_MAX, Failures, Rates
+from tribes.admin.status import status_of
 from tribes.channel.outputs import MemberRemoved, MemberSuspected, Notice
 from tribes.membership.change import RemovalReason
 from tribes.web.freshness import abring
@@ -72,11 +73,10 @@ async def test_a_status_is_kept_for_a_moment(
 ) -> None:
     """However many look."""
     made: list[object] = []
-    real = desk_module.status_of
 
     def counted(channel: GroupChannel) -> dict[str, Any]:
         made.append(channel)
-        return real(channel)
+        return status_of(channel)
 
     monkeypatch.setattr(desk_module, "status_of", counted)
     monkeypatch.setattr(desk_module, "KEPT_S", 60.0)
