@@ -27,6 +27,7 @@ async def run(node: Any, *arguments: str, token_file: Path | None = None) -> Any
     return await trio.to_thread.run_sync(invoke, main, [*arguments, "--url", url, *more])
 
 
+@pytest.mark.usefixtures("no_kept_status")
 async def test_status_and_members_are_shown(operate: Callable[..., Any]) -> None:
     """For people and as JSON; ready is 0, not ready 3."""
     async with operate(token=False) as node:
@@ -42,7 +43,6 @@ async def test_status_and_members_are_shown(operate: Callable[..., Any]) -> None
         listed = json.loads((await run(node, "members", "--json")).output)
         assert [each["name"] for each in listed["members"]] == ["n2"]
         node.channel.retire()
-        await trio.sleep(0.3)  # a status is kept for a moment
         shown = await run(node, "status")
         assert shown.exit_code == 3
         assert "NOT READY" in shown.output

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import structlog
-import trio
 
 from tribes.admin.sessions import handle_of, listing, show
 from tribes.manager.merged import MergedCounter
@@ -186,4 +185,3 @@ async def test_resync_asks_the_members_and_drain_tells_the_node(
         events = [each["event"] for each in logs]
         assert "resync by operator" in events
         assert "drain by operator" in events
-        await trio.lowlevel.checkpoint()

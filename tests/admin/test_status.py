@@ -6,18 +6,23 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from tribes.admin import desk as desk_module
 from tribes.admin.metrics import Family, exposition, families
 from tribes.admin.recorder import FAILURES_MAX, SAMPLES_MAX, Failures, Rates
+from tribes.admin.status import status_of
 from tribes.channel.outputs import MemberRemoved, MemberSuspected, Notice
 from tribes.membership.change import RemovalReason
 from tribes.web.freshness import abring
 from tribes.wire.member import Member
+
+if TYPE_CHECKING:
+    from tribes.runtime.group_channel import GroupChannel
 
 METRICS = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 MEMBER = Member(bytes([127, 0, 0, 1]), 4000, bytes(16))
@@ -63,11 +68,25 @@ async def test_a_member_that_goes_is_shown_and_ready_ends_with_the_node(
         assert (await node.http.get("/status")).json()["is_ready"] is False
 
 
-async def test_a_status_is_kept_for_a_moment(operate: Callable[..., Any]) -> None:
+async def test_a_status_is_kept_for_a_moment(
+    operate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many look."""
+    made: list[object] = []
+
+    def counted(channel: GroupChannel) -> dict[str, Any]:
+        made.append(channel)
+        return status_of(channel)
+
+    monkeypatch.setattr(desk_module, "status_of", counted)
+    monkeypatch.setattr(desk_module, "KEPT_S", 60.0)
     async with operate() as node:
-        first, second = [(await node.http.get("/status")).json() for _ in range(2)]
-        assert first["uptime_s"] == second["uptime_s"] or first == second
+        for path in ("/status", "/metrics", "/status"):
+            assert (await node.http.get(path)).status_code == 200
+        assert len(made) == 1
+        monkeypatch.setattr(desk_module, "KEPT_S", 0.0)
+        await node.http.get("/status")
+        assert len(made) == 2
 
 
 async def test_who_looks_delays_no_commit(operate: Callable[..., Any]) -> None:

@@ -68,7 +68,8 @@ demo_node(sys.argv[1:])
 PARENT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from tribes.cli import demo
+from tribes.cli import demo, demo_nodes
+demo_nodes._LEAVE_S = {5 * LIMIT_S}
 real_command = demo.node_command
 demo.node_command = lambda spec: [sys.executable, "-c", {NODE!r}, *real_command(spec)[4:]]
 demo.demo(sys.argv[1:])
@@ -217,10 +218,8 @@ async def test_the_second_ctrl_c_does_not_wait() -> None:
     async with parent_of(1, DEAF="1") as parent:
         parent.process.send_signal(signal.SIGINT)
         await parent.until_shown(r"node-1 \| asked to leave")
-        begin = trio.current_time()
         parent.process.send_signal(signal.SIGINT)
-        assert await parent.end() == 0
-        assert trio.current_time() - begin < 4  # without it: 5 s
+        assert await parent.end() == 0  # without it: much later than the test waits
         assert not runs(parent.pids()[0])
         await parent.until_shown("how=SIGKILL by='the end of the demo'")
 

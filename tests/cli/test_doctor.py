@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.cli.doctor_runs import Run, examine, member
+from tests.cli.doctor_runs import Run, doctor_command, examine, member
 from tests.system.conftest import free_port
 from tribes.admin.doctor.findings import State, fail, ok, warn, worst
 from tribes.security.keys import KEY_BYTES, GroupKey
@@ -294,10 +294,20 @@ def test_what_cannot_be_examined(tmp_path: Path) -> None:
     assert str(file) in run.one("configuration", "fail")["text"]
 
 
-def test_for_people_each_finding_has_a_line_and_its_fix(tmp_path: Path, group: int) -> None:
+def in_words(file: Path, toml: str) -> subprocess.CompletedProcess[str]:
+    """An examination as people see it."""
+    file.write_text(toml)
+    return subprocess.run(
+        doctor_command("--config", str(file), "--seconds", "0.6"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_for_people_each_finding_has_a_line(tmp_path: Path, group: int) -> None:
     """And what members call themselves cannot act on the terminal."""
-    file = tmp_path / "n.toml"
-    file.write_text(f"[channel.membership]\nport = {group}\n[channel.receiver]\nport = 0\n")
     evil = {
         "name": "\x1b[2Jx",
         "channel": {
@@ -306,16 +316,30 @@ def test_for_people_each_finding_has_a_line_and_its_fix(tmp_path: Path, group: i
         },
     }
     with member(evil):
-        done = subprocess.run(
-            [sys.executable, "-m", "tribes", "doctor", "--config", str(file), "--seconds", "0.6"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        done = in_words(
+            tmp_path / "n.toml",
+            f"[channel.membership]\nport = {group}\n[channel.receiver]\nport = 0\n",
         )
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
+    assert "ok    members" in done.stdout
     assert all(line.startswith("ok    ") for line in done.stdout.splitlines())
+
+
+def test_for_people_a_failure_is_followed_by_its_fix(tmp_path: Path, group: int) -> None:
+    """And the last line counts what needs a look."""
+    done = in_words(
+        tmp_path / "n.toml",
+        f"[channel.membership]\nport = {group}\n"
+        '[channel.receiver]\nport = 0\naddress = "192.0.2.77"\n',
+    )
+    assert done.returncode == 4
+    lines = done.stdout.splitlines()
+    [at] = [at for at, line in enumerate(lines) if line.startswith("fail  address ")]
+    assert lines[at + 1].lstrip().startswith("fix: ")
+    assert "127.0.0.1 (lo)" in lines[at + 1]
+    bad = sum(line.startswith(("fail  ", "warn  ")) for line in lines)
+    assert lines[-1].startswith(f"{bad} of ")
 
 
 def test_the_worst_finding_decides() -> None:

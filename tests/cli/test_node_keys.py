@@ -8,16 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 from click.testing import CliRunner
 
+from tests.system.conftest import free_port
 from tribes.cli.app import main
 from tribes.security.keys import GroupKey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 ONE, TWO = (GroupKey(number, bytes([number]) * 32) for number in (1, 2))
@@ -50,6 +53,32 @@ def test_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     assert "channel.tls.certificate: is empty" in done.output
 
 
+@contextmanager
+def running(*options: str) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, object]]]]:
+    """A node that is alone; gives what makes it read again, and what it says next."""
+    group = free_port(socket.SOCK_DGRAM)
+    command = [sys.executable, "-m", "tribes", "node", "--port", "0", "--log-format", "json"]
+    command += ["--multicast-port", str(group), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    out = process.stdout
+    assert out is not None
+
+    def event() -> dict[str, object]:
+        line = out.readline()
+        assert ONE.to_text() not in line
+        found: dict[str, object] = json.loads(line)
+        return found
+
+    try:
+        yield lambda: os.kill(process.pid, signal.SIGHUP), event
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        out.close()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not here: SIGHUP")
 def test_certificates_are_read_again_on_sighup(tmp_path: Path) -> None:
     """And stay as they were when a file can't be used."""
@@ -59,30 +88,17 @@ def test_certificates_are_read_again_on_sighup(tmp_path: Path) -> None:
     path.touch(0o600)
     issued.private_key_and_cert_chain_pem.write_to_path(str(path))
     authority.cert_pem.write_to_path(str(authorities))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        group = sock.getsockname()[1]
-    command = [sys.executable, "-m", "tribes", "node", "--port", "0", "--log-format", "json"]
-    command += ["--multicast-port", str(group), "--tls-certificate", str(path)]
-    command += ["--tls-authorities", str(authorities)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
+    options = ("--tls-certificate", str(path), "--tls-authorities", str(authorities))
+    with running(*options) as (read_again, event):
+        ready = event()
         assert (ready["event"], ready["tls"]) == ("node ready", str(path))
-        os.kill(process.pid, signal.SIGHUP)
-        assert json.loads(process.stdout.readline())["event"] == "certificates read again"
+        read_again()
+        assert event()["event"] == "certificates read again"
         authorities.write_text("nonsense")
-        os.kill(process.pid, signal.SIGHUP)
-        kept = json.loads(process.stdout.readline())
+        read_again()
+        kept = event()
         assert kept["event"] == "certificates stay as they were"
-        assert str(authorities) in kept["error"]
-    finally:
-        process.terminate()
-        process.wait(20)
-        assert process.stdout is not None
-        process.stdout.close()
-    assert process.returncode == 0
+        assert str(authorities) in str(kept["error"])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not here: SIGHUP")
@@ -91,34 +107,14 @@ def test_keys_are_read_again_on_sighup(tmp_path: Path) -> None:
     path = tmp_path / "group.key"
     path.write_text(ONE.to_text())
     path.chmod(0o600)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        group = sock.getsockname()[1]
-    command = [sys.executable, "-m", "tribes", "node", "--port", "0"]
-    command += ["--multicast-port", str(group), "--key-file", str(path), "--log-format", "json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-
-    def event() -> dict[str, object]:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert ONE.to_text() not in line
-        found: dict[str, object] = json.loads(line)
-        return found
-
-    try:
+    with running("--key-file", str(path)) as (read_again, event):
         assert event()["event"] == "node ready"
         path.write_text(TWO.to_text() + "\n" + ONE.to_text())
-        os.kill(process.pid, signal.SIGHUP)
+        read_again()
         again = event()
         assert (again["event"], again["ids"]) == ("keys read again", [2, 1])
         path.write_text("nonsense")
-        os.kill(process.pid, signal.SIGHUP)
+        read_again()
         kept = event()
         assert kept["event"] == "keys stay as they were"
         assert "line 1" in str(kept["error"])
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
-    assert process.returncode == 0

@@ -225,12 +225,16 @@ def test_what_is_no_archive_is_refused(unpacked: Unpack, content: bytes, kind: K
         unpacked(content, kind)
 
 
+@pytest.mark.parametrize("kind", [Kind.ZIP, Kind.TAR])
 @pytest.mark.parametrize("cut", [1, 10, 100, 1000])
-def test_a_file_that_is_cut_is_refused(unpacked: Unpack, cut: int) -> None:
+def test_a_file_that_is_cut_is_refused(unpacked: Unpack, cut: int, kind: Kind) -> None:
     """The end of a tar.gz has its checksum, that of a zip its directory."""
-    tar = tar_of([(tarfile.TarInfo("x"), noise(50_000))])
-    with pytest.raises(FarmError):
-        unpacked(tar[:-cut], Kind.TAR)
+    content = noise(50_000)
+    whole = (
+        zip_of({"x": content}) if kind is Kind.ZIP else tar_of([(tarfile.TarInfo("x"), content)])
+    )
+    with pytest.raises(FarmError, match="or a damaged one"):
+        unpacked(whole[:-cut], kind)
 
 
 def test_a_file_that_is_not_unpacked_is_checked_too(tmp_path: Path) -> None:

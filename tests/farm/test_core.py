@@ -309,7 +309,12 @@ def test_a_hung_member_delays_until_it_is_removed(farm: Farm) -> None:
     content = noise(CHUNK)
     farm.members[2].node.pause()
     farm.members[0].deploy(content)
+    farm.until(lambda: farm.members[1].core.has(farm.members[0].core.catalogue.entries[-1].key))
+    farm.world.run(1)
+    assert farm.all_have(None)
+    assert len(farm.members[0].core.peers) == 2
     farm.until(lambda: farm.members[1].content() == content, 60)
+    assert len(farm.members[0].core.peers) == 1
     farm.members[2].node.resume()
     farm.until(lambda: farm.all_have(content), 60)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.farm.contents import NAME, noise, zip_of
+from tests.stores.test_file import free_descriptor
 from tribes.config.farm import FarmConfig
 from tribes.errors import FarmError
 from tribes.farm.catalogue import Entry, Phase
@@ -141,7 +142,7 @@ def test_what_is_not_the_farms_is_never_replaced(
 
 @pytest.mark.parametrize("made", ["link", "pipe", "directory"])
 def test_only_plain_files_are_taken_in(disk: FarmDisk, tmp_path: Path, made: str) -> None:
-    """A pipe does not hang it, and a link is not followed."""
+    """A pipe does not hang it, a link is not followed, and nothing is left open."""
     path = tmp_path / NAME
     if made == "link":
         (tmp_path / "other").write_bytes(zip_of({"a": b"1"}))
@@ -150,8 +151,10 @@ def test_only_plain_files_are_taken_in(disk: FarmDisk, tmp_path: Path, made: str
         os.mkfifo(path)
     else:
         path.mkdir()
-    with pytest.raises((FarmError, OSError)):
+    before = free_descriptor()
+    with pytest.raises((FarmError, OSError), match=r"no plain file|symbolic links"):
         disk.take(path, SHOP)
+    assert free_descriptor() == before
     assert not any((tmp_path / "temp").iterdir())
 
 

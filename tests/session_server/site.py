@@ -8,28 +8,44 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
 from tests.standstill import Stopwatch
+from tests.waiting import wait_until
 from tribes import LocalSessions, MemcachedConfig
 from tribes.manager.memcached import MemcachedManager
 from tribes.web.wsgi import SessionMiddleware
 
-__all__ = ["Browser", "Instance", "Page", "Site", "after", "application", "site_on", "together"]
+__all__ = [
+    "PAUSE",
+    "Browser",
+    "Instance",
+    "Page",
+    "Site",
+    "application",
+    "begun",
+    "held",
+    "site_on",
+    "together",
+]
 
 QUICK: dict[str, Any] = {"probe_interval": 50, "session_backup_timeout": 2000}
 """Probes often, so that tests see in a moment what takes a second otherwise; and longer calls than
 by default, so that a busy machine is not taken for a server that hangs."""
+
+PAUSE = "tests.pause"
+"""What a handler calls with its session in hand, before it answers."""
+HELD_MAX_S = 30.0
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     """See the module."""
     session = environ["tribes.session"]
     path, values = environ["PATH_INFO"], dict(parse_qsl(environ.get("QUERY_STRING", "")))
-    millis = int(values.pop("sleep", 0))
     if path == "/none":
         start_response("200 OK", [])
         return [b""]
@@ -48,11 +64,9 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         # Read first, so that what other requests do meanwhile is unseen.
         for name in values:
             session.get(name)
-        if values.get("_when") == "before":
-            time.sleep(millis / 1000)
         for name, value in values.items():
             session[name] = value
-    time.sleep(millis / 1000)
+    environ[PAUSE]()
     start_response("200 OK", [("Content-Type", "text/plain")])
     if not session.exists or not session.session.is_valid:
         return [b""]
@@ -105,15 +119,15 @@ class Instance:
         self.manager = manager
         self.sessions.start()
 
+    def node_names(self) -> list[str]:
+        return [node.name for node in self.manager.ring.nodes]
+
     def down(self) -> list[str]:
         return [node.name for node in self.manager.ring.nodes if not node.is_up]
 
-    def await_up(self, *names: str, seconds: float = 5) -> None:
+    def await_up(self, *names: str) -> None:
         """Until all nodes but these answer, as the background's probes find."""
-        end = time.monotonic() + seconds
-        while set(self.down()) != set(names):
-            assert time.monotonic() < end, self.manager.memcached_statistics()
-            time.sleep(0.01)
+        wait_until(lambda: set(self.down()) == set(names), what=self.statistics)
 
     def statistics(self) -> Any:
         return self.manager.memcached_statistics()
@@ -126,7 +140,13 @@ class Browser:
     cookie: str = ""
     ids: list[str] = field(default_factory=list)
 
-    def get(self, where: Instance, path: str = "/", method: str = "GET") -> Page:
+    def get(
+        self,
+        where: Instance,
+        path: str = "/",
+        method: str = "GET",
+        pause: Callable[[], object] = lambda: None,
+    ) -> Page:
         path, _, query = path.partition("?")
         environ: dict[str, Any] = {
             "REQUEST_METHOD": method,
@@ -134,6 +154,7 @@ class Browser:
             "QUERY_STRING": query,
             "wsgi.url_scheme": "http",
             "HTTP_HOST": "shop",
+            PAUSE: pause,
         }
         if self.cookie:
             environ["HTTP_COOKIE"] = f"JSESSIONID={self.cookie}"
@@ -235,7 +256,36 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def after(seconds: float, browser: Browser, where: Instance, path: str) -> Page:
-    """A request that begins later."""
-    time.sleep(seconds)
-    return browser.get(where, path)
+def begun(
+    browser: Browser,
+    where: Instance,
+    path: str = "/",
+    method: str = "POST",
+    pause: Callable[[], object] = lambda: None,
+) -> Future[Page]:
+    """A request in a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    page = pool.submit(browser.get, where, path, method, pause)
+    pool.shutdown(wait=False)
+    return page
+
+
+@contextmanager
+def held(
+    browser: Browser, where: Instance, path: str = "/", method: str = "POST"
+) -> Iterator[Future[Page]]:
+    """A request that has its session in hand, and answers when the block has ended."""
+    reached, is_over = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        reached.set()
+        assert is_over.wait(HELD_MAX_S)
+
+    page = begun(browser, where, path, method, pause)
+    try:
+        wait_until(lambda: reached.is_set() or page.done())
+        assert not page.done(), page.result()
+        yield page
+    finally:
+        is_over.set()
+        wait([page], HELD_MAX_S)

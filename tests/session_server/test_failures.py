@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.session_server.conftest import node_list
-from tests.session_server.site import Browser, Instance, Site, after, together
+from tests.session_server.site import Browser, Instance, Site, held, together
+from tests.waiting import wait_until
 from tribes.errors import StoreNodeError
 from tribes.manager.record import main_of
 from tribes.manager.stored import Link
+from tribes.stores.memcached import MemcachedNode
 from tribes.stores.ring import Ring, RingNode
 
 if TYPE_CHECKING:
     from tests.servers.caches import CacheServer
     from tests.session_server.conftest import Backend
     from tribes.manager.session import Session
+    from tribes.stores.cache import CacheNode
 
 Nodes = dict[str, "CacheServer"]
 
@@ -145,10 +149,7 @@ def test_f30_with_all_nodes_dead_sticky_sessions_go_on(n: Nodes, two: Site) -> N
     for name in ("n1", "n2"):
         n[name].start()
     instance.await_up()
-    end = time.monotonic() + 5
-    while not any(n[name].has(browser.key) for name in ("n1", "n2")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: any(n[name].has(browser.key) for name in ("n1", "n2")), every=0.05)
     assert browser.get(two.instance(route="tc2"))["b"] == "99"
 
 
@@ -208,11 +209,8 @@ def test_f34_a_new_owner_that_dies_at_once_loses_nothing(backend: Backend) -> No
     tc1, tc2, tc3 = (backend.instance(route=f"tc{number}") for number in (1, 2, 3))
     browser = Browser()
     browser.post(tc1, "/?a=1")
-    moving = browser.twin()
-    _, page = together(
-        lambda: moving.get(tc2, "/?sleep=300"), lambda: after(0.1, browser, tc3, "/")
-    )
-    assert page["a"] == "1"
+    with held(browser.twin(), tc2, method="GET"):
+        assert browser.get(tc3)["a"] == "1"
 
 
 @contextmanager
@@ -294,8 +292,12 @@ def test_f36_two_takeovers_at_once_make_one_session(backend: Backend) -> None:
     tc1, tc2 = backend.instance(route="tc1"), backend.instance(route="tc2")
     browser = Browser()
     browser.post(tc1, "/?a=1")
+    barrier = threading.Barrier(3, timeout=20)
     pages = together(
-        *(lambda name=name: browser.twin().post(tc2, f"/?{name}=1&sleep=50") for name in "xyz")
+        *(
+            lambda name=name: browser.twin().get(tc2, f"/?{name}=1", "POST", barrier.wait)
+            for name in "xyz"
+        )
     )
     assert {page.id for page in pages} == {browser.get(tc2).id}
     page = browser.get(tc2)
@@ -510,30 +512,74 @@ def test_too_few_copies_are_an_error_where_that_is_wanted(n: Nodes, two: Site) -
     assert browser.post(instance, "/?a=3").status == 200
 
 
-def test_a_ring_calls_nobody_who_is_down(n: Nodes) -> None:
-    """A call to a node that is known to be down fails at once, without a connection."""
-    from tribes.stores.memcached import MemcachedNode
+Told = list[tuple[str, str | None]]
 
-    client = MemcachedNode(("127.0.0.1", n["n1"].port), timeout_s=0.1)
-    told: list[tuple[str, str | None]] = []
+
+@contextmanager
+def ring_of(*servers: CacheServer) -> Iterator[tuple[Ring, Told]]:
+    """A ring of these servers, n1 and so on, and what it tells of them."""
+    told: Told = []
     ring = Ring(
-        [RingNode("n1", client)],
+        [
+            RingNode(f"n{number}", MemcachedNode(("127.0.0.1", server.port), timeout_s=0.1))
+            for number, server in enumerate(servers, 1)
+        ],
         monotonic=time.monotonic,
         choose=lambda count: 0,
         on_change=lambda name, why: told.append((name, why)),
     )
-    [node] = ring.nodes
-    n["n1"].hang()
-    with pytest.raises(StoreNodeError, match="in time"):
-        ring.call(node, lambda node: node.load("k"))
-    n["n1"].go_on()
-    with pytest.raises(StoreNodeError, match="is down"):
-        ring.call(node, lambda node: node.load("k"))
-    ring.probe()
-    assert ring.call(node, lambda node: node.load("k")) is None
-    assert [name for name, _ in told] == ["n1", "n1"]
-    assert told[1][1] is None
-    ring.close()
+    try:
+        yield ring, told
+    finally:
+        ring.close()
+
+
+def test_a_ring_calls_nobody_who_is_down(n: Nodes) -> None:
+    """A call to a node that is known to be down fails at once, without a connection."""
+    with ring_of(n["n1"]) as (ring, told):
+        [node] = ring.nodes
+        n["n1"].hang()
+        with pytest.raises(StoreNodeError, match="in time"):
+            ring.call(node, lambda node: node.load("k"))
+        n["n1"].go_on()
+        with pytest.raises(StoreNodeError, match="is down"):
+            ring.call(node, lambda node: node.load("k"))
+        ring.probe()
+        assert ring.call(node, lambda node: node.load("k")) is None
+        assert [name for name, _ in told] == ["n1", "n1"]
+        assert told[1][1] is None
+
+
+def test_a_node_that_is_taken_off_during_a_call_keeps_no_connection(n: Nodes) -> None:
+    """Nobody would ever close it."""
+    with ring_of(n["n1"], n["n2"]) as (ring, _):
+        first, second = ring.nodes
+
+        def slow(client: CacheNode) -> object:
+            # Another thread, after this one has seen that the node is up.
+            ring.replace([second])
+            return client.load("k")
+
+        assert ring.call(first, slow) is None
+        assert ring.nodes == (second,)
+        assert not first.client._idle  # type: ignore[attr-defined]
+
+
+def test_a_node_that_is_taken_off_during_a_probe_is_not_back(
+    n: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that has it in hand would use it, and operators would be told of it."""
+    with ring_of(n["n1"], n["n2"]) as (ring, told):
+        first, second = ring.nodes
+
+        def probe() -> str:
+            ring.replace([second])
+            return ""
+
+        monkeypatch.setattr(first.client, "probe", probe)
+        ring.probe()
+        assert not first.is_up
+        assert told == []
 
 
 def test_names_of_servers_in_the_list_of_nodes(n: Nodes) -> None:

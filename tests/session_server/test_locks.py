@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.session_server.site import Browser, Site, together
+from tests.session_server.site import Browser, Instance, Site, begun, held, together
 from tests.standstill import Stopwatch
+from tests.waiting import wait_until
 from tribes.errors import SessionNotReplicatedError
 from tribes.manager.held import Held
 from tribes.manager.request_line import RequestLine
@@ -28,19 +29,27 @@ def test_f44_locks_let_writers_in_one_by_one(backend: Backend) -> None:
     tc1, tc2 = (backend.instance(sticky=False, locking_mode="all") for _ in range(2))
     browser = Browser()
     browser.post(tc1, "/?a=1")
-    first, second = together(
-        lambda: browser.twin().post(tc1, "/?b=2&sleep=800"),
-        lambda: after_post(0.1, browser.twin(), tc2, "/?c=3"),
-    )
-    assert second.seconds > 0.3
-    assert (second["b"], second["c"]) == ("2", "3")
-    assert first["c"] is None
+    is_waiting = waiting(tc2)
+    with held(browser.twin(), tc1, "/?b=2") as first:
+        second = begun(browser.twin(), tc2, "/?c=3")
+        assert is_waiting.wait(20)
+    assert (second.result()["b"], second.result()["c"]) == ("2", "3")
+    assert first.result()["c"] is None
     assert tc2.statistics().locks_waited == 1
 
 
-def after_post(seconds: float, browser: Browser, where: Any, path: str) -> Any:
-    time.sleep(seconds)
-    return browser.post(where, path)
+def waiting(instance: Instance) -> threading.Event:
+    """Set as soon as a request of this instance has met a lock that another one has."""
+    has_met = threading.Event()
+    locks = instance.manager.locks
+    pause = locks._pause
+
+    def noted(attempt: int) -> None:
+        has_met.set()
+        pause(attempt)
+
+    locks._pause = noted
+    return has_met
 
 
 def test_f45_f06_without_locks_disjoint_writes_survive(backend: Backend) -> None:
@@ -48,11 +57,8 @@ def test_f45_f06_without_locks_disjoint_writes_survive(backend: Backend) -> None
     tc1, tc2 = (backend.instance(sticky=False) for _ in range(2))
     browser = Browser()
     browser.post(tc1, "/?a=1")
-    _, second = together(
-        lambda: browser.twin().post(tc1, "/?b=2&sleep=800"),
-        lambda: after_post(0.1, browser.twin(), tc2, "/?c=3"),
-    )
-    assert second.waited_s < 0.5
+    with held(browser.twin(), tc1, "/?b=2"):
+        assert browser.twin().post(tc2, "/?c=3").waited_s < 0.5
     page = browser.get(tc1)
     assert [page[name] for name in "abc"] == ["1", "2", "3"]
     assert tc1.statistics().conflicts >= 1
@@ -64,11 +70,9 @@ def test_f46_two_writers_of_one_attribute(backend: Backend) -> None:
         tc1, tc2 = (backend.instance(sticky=False, on_conflict=policy) for _ in range(2))
         browser = Browser()
         browser.post(tc1, "/?a=0")
-        slow, _ = together(
-            partial(browser.twin().post, tc1, "/?a=slow&sleep=300"),
-            partial(after_post, 0.1, browser.twin(), tc2, "/?a=quick"),
-        )
-        assert slow.status == status
+        with held(browser.twin(), tc1, "/?a=slow") as slow:
+            browser.twin().post(tc2, "/?a=quick")
+        assert slow.result().status == status
         assert browser.get(tc2)["a"] == value
         if policy == "serve":
             assert tc1.manager.statistics().commit_conflicts == 1
@@ -79,10 +83,8 @@ def test_f46_two_writers_of_one_attribute(backend: Backend) -> None:
         names.append(clashing)
 
     tc1.manager._on_conflict = decide
-    together(
-        lambda: browser.twin().post(tc1, "/?a=slow&b=1&sleep=300"),
-        lambda: after_post(0.1, browser.twin(), tc2, "/?a=quicker"),
-    )
+    with held(browser.twin(), tc1, "/?a=slow&b=1"):
+        browser.twin().post(tc2, "/?a=quicker")
     assert names == [["a"]]
     assert browser.get(tc2)["a"] == "slow"
 
@@ -174,18 +176,17 @@ def test_f48_auto_loses_no_update(backend: Backend) -> None:
 
 
 def test_f49_a_lock_outlives_its_time_while_the_request_runs(backend: Backend) -> None:
-    """A request of 2.6 s with locks of one second: nobody else gets in."""
+    """A request as long as seven thirds of its lock's time: nobody else gets in."""
     settings = {"sticky": False, "locking_mode": "all", "lock_expiration": 1}
-    tc1, tc2 = (backend.instance(operation_timeout=5000, **settings) for _ in range(2))
+    tc1, tc2 = (backend.instance(operation_timeout=30_000, **settings) for _ in range(2))
     browser = Browser()
     browser.post(tc1, "/?a=1")
-    _, second = together(
-        lambda: browser.twin().post(tc1, "/?b=2&sleep=2600"),
-        lambda: after_post(0.2, browser.twin(), tc2, "/?c=3"),
-    )
-    assert second.seconds > 2.2
-    assert second["b"] == "2"
-    assert tc1.statistics().locks_renewed >= 3
+    with held(browser.twin(), tc1, "/?b=2"):
+        second = begun(browser.twin(), tc2, "/?c=3")
+        wait_until(lambda: tc1.statistics().locks_renewed >= 7)
+        assert not second.done()
+    assert second.result()["b"] == "2"
+    assert tc2.statistics().locks_waited == 1
     assert tc1.statistics().locks_lost == 0
 
 
@@ -196,11 +197,11 @@ def test_f50_a_dead_holders_lock_is_free_after_its_time(backend: Backend) -> Non
     browser = Browser()
     browser.post(tc1, "/?a=1")
     home = tc1.manager.ring.get(browser.node)
+    began, watch = time.monotonic(), Stopwatch()
     late = tc1.manager.locks.acquire(browser.key, home)
     assert late is not None
     # The process stands still: it renews nothing.
     tc1.manager.locks._mine.clear()
-    began, watch = time.monotonic(), Stopwatch()
     lock = tc2.manager.locks.acquire(browser.key, tc2.manager.ring.get(browser.node))
     assert lock is not None
     assert time.monotonic() - began > 0.5
@@ -240,10 +241,7 @@ def test_f50_whoever_forgets_the_session_forgets_the_lock(two: Site) -> None:
     assert isinstance(session.held, Held)
     assert session.held.lock is not None
     del session
-    end = time.monotonic() + 3
-    while instance.manager.locks._mine:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: not instance.manager.locks._mine)
     assert browser.get(instance).waited_s < 0.2
 
 
@@ -255,10 +253,8 @@ def test_f51_who_waits_too_long_is_told(backend: Backend) -> None:
         browser = Browser()
         browser.post(tc1, "/?a=1")
         cookie = browser.cookie
-        _, second = together(
-            partial(browser.twin().post, tc1, "/?b=2&sleep=600"),
-            partial(after_post, 0.1, browser, tc2, "/?c=3"),
-        )
+        with held(browser.twin(), tc1, "/?b=2"):
+            second = browser.post(tc2, "/?c=3")
         assert second.status == status
         assert second.seconds > 0.19
         assert second.waited_s < 0.45
@@ -274,9 +270,12 @@ def test_f52_parallel_requests_of_one_instance_are_safe(backend: Backend, sticky
     instance = backend.instance(sticky=sticky, operation_timeout=10_000)
     browser = Browser()
     browser.post(instance, "/?a=1")
+    barrier = threading.Barrier(50, timeout=20)
     pages = together(
         *(
-            lambda number=number: browser.twin().post(instance, f"/?k{number}={number}&sleep=20")
+            lambda number=number: browser.twin().get(
+                instance, f"/?k{number}={number}", "POST", barrier.wait
+            )
             for number in range(50)
         )
     )

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import trio.lowlevel
 from tests.session_server.conftest import node_list
 from tests.session_server.site import Browser, Site, application, together
 from tests.standstill import Stopwatch
+from tests.waiting import wait_until
 from tribes import LocalSessions, MemcachedConfig
 from tribes.config.load import read_config_bytes
 from tribes.config.managers import ManagerConfig
@@ -49,7 +49,7 @@ def test_t116_the_blocks_of_the_seeds_run_as_written(n: Nodes, two: Site, path: 
     tc2 = two.instance(route="tc2", **settings)
     browser = Browser()
     browser.post(tc1, "/path1?a=1")
-    assert browser.node == ("n2" if config.sticky else browser.node)
+    assert browser.node in (("n2",) if config.sticky else ("n1", "n2"))
     assert browser.get(tc2, "/path1")["a"] == "1"
     locks = sum(server.count("ms", locks=True) for server in n.values())
     assert locks == (0 if config.sticky else 1)
@@ -70,22 +70,31 @@ def test_f53_nodes_change_while_requests_run(n: Nodes, two: Site, sticky: bool) 
     assert service is not None
     is_over = threading.Event()
     wrong: list[Any] = []
+    turns = 0
 
     def load() -> None:
+        nonlocal turns
         while not is_over.is_set():
             for number, browser in enumerate(browsers):
                 page = browser.post(instance, "/?n=1")
                 if page["who"] != str(number):
                     wrong.append((number, page))
+            turns += 1
+
+    def await_turns() -> None:
+        """Until everybody has been served, from first to last, since now."""
+        wanted = turns + 2
+        wait_until(lambda: turns >= wanted or not thread.is_alive())
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        time.sleep(0.1)
+        await_turns()
         service.set_nodes(node_list(n))
-        time.sleep(0.2)
+        await_turns()
         service.set_nodes(node_list({name: n[name] for name in ("n2", "n3")}))
-        time.sleep(0.2)
+        await_turns()
+        assert thread.is_alive()
     finally:
         is_over.set()
         thread.join()
@@ -252,9 +261,12 @@ async def test_asgi_requests_never_block_the_loop(two_nodes: str, n: Nodes, stic
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look)
+        began = trio.current_time()
         status, moved, body = await ask(app, "/", cookie)
+        waited_s = trio.current_time() - began
         is_over = True
     assert (status, body) == (200, b"2 None")
+    assert waited_s > 0.3
     assert moved != cookie or sticky
     assert max(gaps) < 0.2
     if not sticky:
@@ -290,6 +302,7 @@ async def test_f65_cancelled_requests_never_mix_users(backend: Backend) -> None:
             nursery.start_soon(user, number)
     assert wrong == []
     assert answered >= 1000
+    assert cancelled >= 1000
     assert cancelled + answered == 10_000
 
 
@@ -326,35 +339,41 @@ def counter(environ: dict[str, Any], start_response: Any) -> Any:
     yield b" and more"
 
 
-def worker(*arguments: str) -> subprocess.Popen[str]:
-    """A process of its own; see `tests/session_server/worker.py`."""
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=WORKER.parents[2],
-    )
-
-
 @pytest.mark.timeout(60)
 def test_f25_f26_f27_crashes_and_stops_of_processes(backend: Backend) -> None:
     """Forked workers: SIGKILL right after the answer 20 times, SIGTERM, asynchronous and not.
 
-    Stored before the answer: nothing is lost. After it: a crash may lose, a stop may not.
+    Stored before the answer: nothing is lost. After it: a crash loses what is not yet stored, here
+    all, and a stop nothing.
     """
-    process = worker(backend.site.nodes, "20")
-    output, _ = process.communicate(timeout=50)
-    assert process.returncode == 0
-    lost = dict(line.split() for line in output.splitlines())
-    assert lost["sync-sticky-kill"] == lost["sync-roaming-kill"] == "0"
-    assert lost["async-sticky-term"] == lost["sync-sticky-term"] == "0"
-    assert int(lost["async-sticky-kill"]) <= 20
+    done = subprocess.run(
+        [sys.executable, str(WORKER), backend.site.nodes, "20"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=WORKER.parents[2],
+        timeout=50,
+        check=True,
+    )
+    assert dict(line.split() for line in done.stdout.splitlines()) == {
+        "sync-sticky-kill": "0",
+        "sync-roaming-kill": "0",
+        "async-sticky-kill": "5",
+        "sync-sticky-term": "0",
+        "async-sticky-term": "0",
+    }
 
 
 def test_f25_a_stopped_process_saves_and_a_new_one_finds(backend: Backend) -> None:
-    """What no node took while they were down is written by the stop."""
-    instance = backend.instance(route="tc1", session_backup_async=True)
+    """What has been answered and is still to be written."""
+    instance = backend.instance(route="tc1", session_backup_async=True, backup_thread_count=1)
+    service, may_write = instance.manager.service, threading.Event()
+    write = service.write
+
+    def write_late(key: str) -> None:
+        assert may_write.wait(20)
+        write(key)
+
+    service.write = write_late
     browsers = [Browser() for _ in range(50)]
     together(
         *(
@@ -362,6 +381,30 @@ def test_f25_a_stopped_process_saves_and_a_new_one_finds(backend: Backend) -> No
             for number, browser in enumerate(browsers)
         )
     )
+    assert not any(backend.ttls(browser.key) for browser in browsers)
+    may_write.set()
+    instance.sessions.stop()
+    again = backend.instance(route="tc1")
+    for number, browser in enumerate(browsers):
+        assert browser.get(again)["who"] == str(number)
+
+
+def test_what_no_node_took_is_written_by_the_stop(backend: Backend) -> None:
+    """The servers are back, and nothing has asked for the sessions since."""
+    # Nothing else tries again meanwhile.
+    instance = backend.instance(route="tc1", expiry_interval=3_600_000)
+    browsers = [Browser() for _ in range(3)]
+    for browser in browsers:
+        browser.post(instance, "/?a=1")
+    for server in backend.servers:
+        server.kill()
+    instance.await_up(*instance.node_names())
+    for number, browser in enumerate(browsers):
+        assert browser.post(instance, f"/?who={number}").status == 200
+    for server in backend.servers:
+        server.start()
+    instance.await_up()
+    assert not any(backend.ttls(browser.key) for browser in browsers)
     instance.sessions.stop()
     again = backend.instance(route="tc1")
     for number, browser in enumerate(browsers):

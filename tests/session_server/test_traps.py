@@ -12,6 +12,7 @@ import pytest
 
 from tests.features.rows import claims
 from tests.session_server.site import Browser, Site
+from tests.waiting import wait_until
 from tribes.stores.memcached import MemcachedNode
 
 if TYPE_CHECKING:
@@ -208,8 +209,11 @@ def test_trap_a_stop_leaves_no_thread(backend: Backend) -> None:
     def threads() -> list[str]:
         return [each.name for each in threading.enumerate() if "-stopped" in each.name]
 
+    def connections() -> int:
+        return sum(len(node.client._idle) for node in instance.manager.ring.nodes)
+
     assert threads()
+    wait_until(connections)
     instance.sessions.stop()
     assert threads() == []
-    for node in instance.manager.ring.nodes:
-        assert not node.client._idle
+    assert connections() == 0

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from tribes import LocalSessions, MemcachedConfig
 from tribes.manager.memcached import MemcachedManager
+from tribes.runtime.memcached import MemcachedService
 
 
 def serve(config: MemcachedConfig, number: int, answer: int) -> None:
@@ -22,7 +23,19 @@ def serve(config: MemcachedConfig, number: int, answer: int) -> None:
     sessions.start()
     is_over = []
     signal.signal(signal.SIGTERM, lambda *_: is_over.append(True))
-    session = sessions.manager("shop").create()
+    manager = sessions.manager("shop")
+    assert isinstance(manager, MemcachedManager)
+    assert isinstance(manager.service, MemcachedService)
+    write = manager.service.write
+
+    def write_late(key: str) -> None:
+        # What is stored after the answer is not stored before the end.
+        while not is_over:
+            time.sleep(0.001)
+        write(key)
+
+    manager.service.write = write_late
+    session = manager.create()
     session["n"] = number
     sessions.commit(session)
     os.write(answer, session.id.encode())

@@ -18,6 +18,7 @@ from tribes.stores import file
 from tribes.stores.file import FileStore, replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -188,10 +189,24 @@ def test_foreign_files_are_refused_and_kept(store: FileStore, content: bytes) ->
     save(store, "A1", b"x")
 
 
-def test_a_pipe_in_place_of_a_file_blocks_nobody(store: FileStore) -> None:
-    os.mkfifo(store.directory / "A1.session")
+def free_descriptor() -> int:
+    """The number that the next file gets, which is greater if one has been left open."""
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_blocks_nobody_and_is_not_left_open(
+    store: FileStore, make: Callable[[Path], None]
+) -> None:
+    """A pipe without a writer, and a directory; each look would keep one more."""
+    make(store.directory / "A1.session")
+    before = free_descriptor()
     with pytest.raises(StoreDataError, match="no plain file"):
         store.load("A1")
+    assert store.expired(10**15, 10) == []
+    assert free_descriptor() == before
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:

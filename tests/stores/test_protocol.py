@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tribes.errors import StoreConflictError, StoreError, StoreLimitError
+from tribes.stores import sql
 from tribes.stores.file import FileStore
 from tribes.stores.protocol import Store
 from tribes.stores.sql import SQLStore
@@ -135,7 +136,9 @@ def test_a_session_of_any_idle_time_is_stored(store: Store, limit_s: int) -> Non
     assert store.expired(10**12 + 1, 10) == []
 
 
-def test_keys_lists_each_once(store: Store) -> None:
+def test_keys_lists_each_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a database is asked for page after page."""
+    monkeypatch.setattr(sql, "_PAGE", 7)
     wanted = {f"A{number:04d}" for number in range(30)}
     for key in wanted:
         save(store, key, b"x")
@@ -245,7 +248,12 @@ def test_f67_t95_two_processes_lose_nothing(
     save(store, "A1", b"0")
     command = [sys.executable, "-c", ADDER, "file" if kind == "file" else table, place, str(count)]
     adders = [subprocess.Popen(command) for _ in range(2)]
-    assert [adder.wait(50) for adder in adders] == [0, 0]
+    try:
+        assert [adder.wait(50) for adder in adders] == [0, 0]
+    finally:
+        for adder in adders:
+            adder.kill()
+            adder.wait()
     found = store.load("A1")
     store.close()
     assert found is not None

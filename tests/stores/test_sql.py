@@ -153,12 +153,20 @@ def test_a_missing_table_is_not_made_where_that_is_off(url: str) -> None:
 
 
 def test_a_forked_child_opens_connections_of_its_own(postgresql: str) -> None:
+    """The server sees another one, so that the answers to both cannot be mixed up."""
     store = SQLStore(postgresql, app="shop", table="forked")
     version = save(store, "A1", b"x")
+    query = text("SELECT pg_backend_pid()")
+    own = store._do(lambda connection: connection.execute(query).scalar_one())
     child = os.fork()
     if child == 0:
-        found = store.load("A1")
-        os._exit(0 if found is not None and found.version == version else 1)
+        try:
+            found = store.load("A1")
+            other = store._do(lambda connection: connection.execute(query).scalar_one())
+            is_well = found == (b"x", version) and other != own
+        except BaseException:  # noqa: BLE001 - the rest of the tests is the parent's to run
+            os._exit(2)
+        os._exit(0 if is_well else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert store.load("A1") == (b"x", version)
     store.close()

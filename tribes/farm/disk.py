@@ -269,10 +269,12 @@ class FarmDisk:
     def _copy(self, path: Path, copy: Path) -> int:
         """Copy a file that may be written to meanwhile; returns when it was modified, in ns."""
         source = os.open(path, os.O_RDONLY | _NO_FOLLOW)
+        before = os.fstat(source)
+        if not stat.S_ISREG(before.st_mode):
+            # Before open, which refuses a directory and leaves it open.
+            os.close(source)
+            raise FarmError("it is no plain file")
         with open(source, "rb") as file:
-            before = os.fstat(source)
-            if not stat.S_ISREG(before.st_mode):
-                raise FarmError("it is no plain file")
             if before.st_size > self._config.archive_max_bytes:
                 raise FarmError(
                     f"it has {before.st_size} bytes, more than farm.archive_max_bytes, "

@@ -224,11 +224,13 @@ class FileStore:
             if why.errno == errno.ELOOP:
                 raise StoreDataError("it is a link, and links are not followed") from why
             raise
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            # Before fdopen, which refuses a directory and leaves it open.
+            os.close(fd)
+            raise StoreDataError("it is no plain file")
         with os.fdopen(fd, "rb") as file:
-            info = os.fstat(fd)
             most = self._value_max_bytes + _HEAD_BYTES
-            if not stat.S_ISREG(info.st_mode):
-                raise StoreDataError("it is no plain file")
             if info.st_size > most:
                 raise StoreDataError(f"its {info.st_size} bytes are more than {most}")
             return file.read(most if limit is None else limit)

@@ -39,12 +39,14 @@ class RingNode:
         name: In ids of sessions; empty: the only one, and not named there.
         client: Speaks to it.
         is_failover: Used only when no other one answers.
+        is_gone: It is in no ring any more, though somebody may still have it in hand.
     """
 
     name: str
     client: CacheNode
     is_failover: bool = False
     is_up: bool = True
+    is_gone: bool = False
     failures: int = 0
     outages: int = 0
     doubted_until: float = field(default=0.0)
@@ -161,6 +163,11 @@ class Ring:
         except StoreNodeError as why:
             self._failed(node, why)
             raise
+        finally:
+            if node.is_gone:
+                # Taken off the list after it was seen to be up: nobody else closes what this has
+                # opened.
+                node.client.close()
 
     def probe(self) -> None:
         """Ask every node for a sign of life. Blocks for each that does not give one."""
@@ -193,7 +200,7 @@ class Ring:
 
     def _answered(self, node: RingNode) -> None:
         with self._lock:
-            if node.is_up:
+            if node.is_up or node.is_gone:
                 return
             node.doubted_until = self._monotonic() + self._doubt_s
             node.is_up = True
@@ -222,7 +229,8 @@ class Ring:
             kept.append(old or node)
         self._nodes = tuple(kept)
         for gone in known.values():
-            gone.is_up = False  # for requests that still have it in hand
+            with self._lock:
+                gone.is_gone, gone.is_up = True, False  # for requests that still have it in hand
             gone.client.close()
 
     def health(self) -> tuple[NodeHealth, ...]:
