@@ -613,15 +613,33 @@ def test_a_logout_whose_save_failed_is_repeated_at_the_stop(make: Make) -> None:
     assert make(per_request=True).manager.find(session_id) is None
 
 
-def test_what_is_noted_of_links_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_noted_of_links_that_were_followed_is_bounded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of sessions that end under an id that a login gave them."""
     monkeypatch.setattr("tribes.manager.shelf.LINKS_MAX", 3)
-    node = make(per_request=True)
+    node, reader = make(per_request=True), make()
     for _ in range(5):
         session = node.found(node.request(a=1))
         fresh = session.rotate_id(0)
         node.commit(session)
+        reader.found(fresh)
         session = node.found(fresh)
         session.invalidate()
         node.commit(session)
-    assert len(node.manager.shelf._links) <= 3
+    assert len(node.manager.shelf._links) == 3
+    assert len(reader.manager.shelf._links) == 3
+
+
+def test_what_is_noted_of_written_links_is_bounded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sessions in memory that a pass has backed up under the id that a login gave them."""
+    monkeypatch.setattr("tribes.manager.shelf.LINKS_MAX", 3)
+    node = make(max_idle_backup_s=0)
+    for _ in range(5):
+        session = node.found(node.request(a=1))
+        session.rotate_id(0)
+        node.commit(session)
+    node.manager.process_expires()
+    assert len(node.manager.shelf._links) == 3
