@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -87,11 +88,10 @@ def test_an_actor_is_a_u32() -> None:
 def test_a_reading_is_made_of_what_is_there_when_the_lock_is_taken() -> None:
     """Another thread's reading, or what it observed, came first: both count on from there."""
     readings: list[int] = []
-    visits = {
-        1: lambda: readings.append(clock.next()),
-        3: lambda: clock.observe(START_HLC + 90),
-    }
+    visits: dict[int, Callable[[], None]] = {}
     clock = Clock(FakeTime().wall_ms, 1, LockWithAVisitor(visits))
+    visits[1] = lambda: readings.append(clock.next())
+    visits[3] = lambda: clock.observe(START_HLC + 90)
     readings.append(clock.next())
     assert readings == [START_HLC, START_HLC + 1]
     clock.observe(START_HLC + 50)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.manager.test_delta import commit, start
+from tests.manager.cluster import start
+from tests.manager.test_delta import commit
 from tribes.config.model import ManagerConfig, NodeConfig
 from tribes.manager.inbox import Commit
 from tribes.manager.record import (

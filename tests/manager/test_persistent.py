@@ -24,13 +24,13 @@ from tribes.manager.values import ValueCodec
 from tribes.stores.envelope import Envelope
 from tribes.stores.file import FileStore
 from tribes.stores.sql import SQLStore
-from tribes.testing.manager_strategies import FakeTime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tribes.manager.session import Session
     from tribes.stores.protocol import Store
+    from tribes.testing.manager_strategies import FakeTime
 
 
 class FailingStore:
@@ -116,11 +116,6 @@ class Node:
 
 
 Make = Callable[..., Node]
-
-
-@pytest.fixture
-def clocks() -> FakeTime:
-    return FakeTime()
 
 
 @contextmanager
