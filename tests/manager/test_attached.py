@@ -472,6 +472,9 @@ def test_writes_of_a_worker_are_its_nodes(worker: Worker, nodes: list[SimNode]) 
     worker.find(session_id)
     assert worker.manager.is_primary(session_id)
     assert [node.manager().is_primary(session_id) for node in nodes] == [True, False]
+    other = Worker(Host(nodes[1], seed=8), seed=2)
+    other.find(session_id)
+    assert not other.manager.is_primary(session_id)
 
 
 @pytest.mark.parametrize(
