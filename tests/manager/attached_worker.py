@@ -18,7 +18,7 @@ from tribes.manager.values import ValueCodec
 from tribes.testing.sim import SimNode, SimWaiter
 
 if TYPE_CHECKING:
-    from tribes.manager.attach_calls import Done, Ended
+    from tribes.manager.attach_calls import Done
     from tribes.manager.attached_work import Work
     from tribes.manager.base import CommitOutcome
     from tribes.manager.session import Session
@@ -60,7 +60,6 @@ class Worker:
         self.loses_questions = False
         self.loses_answers = False
         self.reader = FrameReader()
-        self.told: list[Ended] = []
         clock = Clock(host.node.wall_ms, seed, threading.Lock())
         inbox = Inbox(threading.Lock())
         self.manager = AttachedManager(

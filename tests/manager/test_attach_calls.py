@@ -133,5 +133,7 @@ def test_open_questions_are_bounded(calls: Calls, monkeypatch: pytest.MonkeyPatc
     Asked(calls)
     monkeypatch.setattr(attach_calls, "CALLS_MAX", 100)
     monkeypatch.setattr(attach_calls, "OPEN_MAX_BYTES", 3 * len(Asked(calls).sent) + 1)
-    with pytest.raises(SessionUnreachableError, match="does not keep up"):
+    with pytest.raises(SessionUnreachableError, match="does not keep up, 3 questions"):
         Asked(calls)
+    perform(calls.received(Message(FOUND, 2, (0, "", b""))))
+    Asked(calls)

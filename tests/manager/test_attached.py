@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from typing import Any
 
 import pytest
 
 from tests.manager.attached_worker import Host, Worker
-from tests.manager.cluster import read, start
+from tests.manager.cluster import read, start, write
 from tests.sim import backup_nodes
 from tribes.errors import (
     LocalProtocolError,
@@ -46,7 +47,7 @@ def make(worker: Worker, **values: Any) -> str:
     return session.id
 
 
-def count(node: SimNode, session_id: str) -> int:
+def hits(node: SimNode, session_id: str) -> int:
     found = node.manager().find(session_id)
     assert found is not None
     value: int = found["hits"].value
@@ -100,6 +101,26 @@ def test_parallel_requests_of_two_workers_are_joined(host: Host, worker: Worker)
     assert worker.find(session_id)["cart"] == ["book", "pen", "ink"]
     assert worker.find(session_id)["hits"].value == 2
     assert other.manager.counts.commit_retries == 1
+
+
+def test_commit_that_others_always_overtake_is_given_up(
+    worker: Worker, nodes: list[SimNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is built anew some times, and does not keep its request for ever."""
+    monkeypatch.setattr("tribes.manager.attached.ROUNDS_MAX", 3)
+    session_id = make(worker, a=0)
+    session = worker.find(session_id)
+    session["a"] = 1
+    send, writes = worker._send, count()
+
+    def overtaken(frame: bytes) -> None:
+        write(nodes[0], "b", next(writes), session_id)
+        send(frame)
+
+    worker._send = overtaken  # type: ignore[method-assign]
+    with pytest.raises(SessionUnreachableError, match="change the session all the time"):
+        worker.commit(session)
+    assert next(writes) == 4
 
 
 def test_worker_hears_of_a_write_that_it_overwrites(host: Host, worker: Worker) -> None:
@@ -286,7 +307,7 @@ def test_commit_is_sent_again_to_a_node_that_was_started_anew(
     worker.world.run(5)
     assert waiter.is_done
     worker.manager.finish(session, work)
-    assert [count(node, session_id) for node in nodes] == [6, 6]
+    assert [hits(node, session_id) for node in nodes] == [6, 6]
 
 
 def test_commit_to_a_node_that_has_forgotten_all_brings_the_session() -> None:
@@ -330,8 +351,8 @@ def test_outcome_that_nobody_knows_is_reported_and_settled_by_the_next_commit(
 
 
 def test_change_after_an_unknown_outcome_is_not_lost(host: Host, worker: Worker) -> None:
-    """What the request assigns meanwhile is a commit of its own, behind the first one."""
-    session_id = make(worker, a=0)
+    """What the request changes meanwhile is a commit of its own, behind the first one."""
+    session_id = make(worker, a=0, removed=0)
     session = worker.find(session_id)
     session["a"] = 1
     worker.loses_answers = True
@@ -342,6 +363,7 @@ def test_change_after_an_unknown_outcome_is_not_lost(host: Host, worker: Worker)
         worker.manager.finish(session, work)
     session["a"] = 2
     session["b"] = 3
+    del session["removed"]
     worker.loses_answers = False
     worker.connect(host)
     worker.commit(session)
@@ -472,6 +494,9 @@ def test_writes_of_a_worker_are_its_nodes(worker: Worker, nodes: list[SimNode]) 
     worker.find(session_id)
     assert worker.manager.is_primary(session_id)
     assert [node.manager().is_primary(session_id) for node in nodes] == [True, False]
+    other = Worker(Host(nodes[1], seed=8), seed=2)
+    other.find(session_id)
+    assert not other.manager.is_primary(session_id)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.manager import requests
+from tests.manager.requests import again
 from tribes.errors import AttributeNotEncodableError, ConfigError, SessionLimitError
 from tribes.manager.base import CommitOutcome, SessionManager
 from tribes.manager.clock import Clock
@@ -50,28 +52,11 @@ class Waiter:
         self.result = result
 
 
-@pytest.fixture
-def clocks() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-def manager(clocks: FakeTime) -> SessionManager:
-    return make_manager(clocks=clocks)
-
-
 def stored(manager: SessionManager, **values: Any) -> Session:
-    session = manager.create()
-    session.update(values)
-    manager.commit(session)
+    """Store a session, and take away what that leaves to send."""
+    session = requests.stored(manager, **values)
     manager.inbox.drain(10**6)
-    return again(manager, session)
-
-
-def again(manager: SessionManager, session: Session) -> Session:
-    found = manager.find(session.id)
-    assert found is not None
-    return found
+    return session
 
 
 def replicate(source: SessionManager, target: SessionManager) -> list[Commit]:

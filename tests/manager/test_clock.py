@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.manager.test_digests import LockWithAVisitor
 from tribes.errors import LocalProtocolError, RemoteProtocolError
 from tribes.manager.clock import AHEAD_MAX_MS, Clock, ClockAheadError, hlc_to_ms, ms_to_hlc
 from tribes.testing.manager_strategies import START_HLC, START_MS, FakeTime
@@ -81,6 +83,20 @@ def test_an_old_reading_changes_nothing() -> None:
 def test_an_actor_is_a_u32() -> None:
     with pytest.raises(LocalProtocolError):
         Clock(lambda: 0, 2**32, threading.Lock())
+
+
+def test_a_reading_is_made_of_what_is_there_when_the_lock_is_taken() -> None:
+    """Another thread's reading, or what it observed, came first: both count on from there."""
+    readings: list[int] = []
+    visits: dict[int, Callable[[], None]] = {}
+    clock = Clock(FakeTime().wall_ms, 1, LockWithAVisitor(visits))
+    visits[1] = lambda: readings.append(clock.next())
+    visits[3] = lambda: clock.observe(START_HLC + 90)
+    readings.append(clock.next())
+    assert readings == [START_HLC, START_HLC + 1]
+    clock.observe(START_HLC + 50)
+    assert clock.last == START_HLC + 90
+    assert not visits
 
 
 def test_threads_get_different_readings() -> None:

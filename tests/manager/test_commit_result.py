@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import pytest
 
-from tribes.config.model import ManagerConfig, NodeConfig
+from tests.manager.cluster import start
 from tribes.testing.sim import SimNode, SimWaiter, World
-
-
-def start(world: World, names: str, options: int = 6, **manager: Any) -> list[SimNode]:
-    config = NodeConfig(
-        contexts=("app",), manager=ManagerConfig(channel_send_options=options, **manager)
-    )
-    nodes = [world.start(name, config) for name in names]
-    world.run(2)
-    return nodes
 
 
 def write(node: SimNode, **values: object) -> tuple[str, SimWaiter]:

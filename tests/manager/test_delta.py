@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tribes.config.model import ManagerConfig, NodeConfig
+from tests.manager.cluster import start
 from tribes.manager import DeltaManager
-from tribes.testing.sim import SimNode, SimWaiter, World
-
-
-def start(world: World, names: str, **settings: Any) -> list[SimNode]:
-    config = NodeConfig(
-        contexts=("app",), manager=ManagerConfig(channel_send_options=6, **settings)
-    )
-    nodes = [world.start(name, config) for name in names]
-    world.run(2)
-    return nodes
+from tribes.testing.sim import SimWaiter, World
 
 
 def commit(world: World, manager: DeltaManager, session: object) -> SimWaiter:

@@ -93,7 +93,7 @@ class LockWithAVisitor:
         return None
 
 
-@pytest.mark.parametrize("taking", [1, 2, 3])
+@pytest.mark.parametrize("taking", [1, 2, 3, 4])
 def test_a_change_at_any_moment_of_the_computing_is_counted_once(taking: int) -> None:
     store = Store()
     one = _record()
@@ -105,10 +105,13 @@ def test_a_change_at_any_moment_of_the_computing_is_counted_once(taking: int) ->
         store.set("0010", other)
         store.set("0011", one)
 
-    store.digests = PartitionDigests(LockWithAVisitor({taking: visit}), store.records.get)
+    visits = {taking: visit}
+    store.digests = PartitionDigests(LockWithAVisitor(visits), store.records.get)
     store.digests.changed("0010", None)
-    for _ in range(3):
+    for turn in range(3):
+        store.set("0012", None if turn % 2 else one)
         store.digests.of(1)
+    assert not visits
     assert store.digests.of(1) == store.expected(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -59,7 +59,6 @@ class Watcher:
 
     number: int
     manager: SessionManager
-    seen: list[Any] = field(default_factory=list)
 
     def session_destroyed(self, session: Session, reason: str) -> None:
         ended = self.manager.statistics().ended

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.manager.test_delta import commit, start
+from tests.manager.cluster import start
+from tests.manager.test_delta import commit
 from tribes.errors import SessionLimitError
 from tribes.manager.clock import Clock
 from tribes.manager.inbox import Inbox

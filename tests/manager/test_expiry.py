@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.manager.cluster import read, replicator, start, write
+from tests.manager.cluster import are_equal, read, replicator, start, write
 from tribes.manager.expiry import SessionExpired, owner_of
 from tribes.manager.marks import destroyed_event_id, is_fired
 from tribes.manager.messages import Deltas, decode_message, is_manager_message
@@ -94,7 +94,7 @@ def test_t36_one_destroyed_event_in_the_cluster_for_a_timeout() -> None:
     owner.crash()
     world.run(20)
     assert len(heard.by) == 1
-    assert {node.manager().table.root_digest() for node in others}
+    assert are_equal(*others)
 
 
 def test_t36_the_event_comes_although_its_owner_dies_before_telling() -> None:
@@ -180,10 +180,10 @@ def test_t30_reads_cause_no_data_message_and_one_small_batch_of_uses() -> None:
         world.run(0.0225)
     assert len(sent) <= 4
     pairs = [pair for message in sent for pair in message.pairs]
-    assert len(pairs) <= 30
+    assert 20 <= len(pairs) <= 30
     assert all(len(data) < 40 for _, data in pairs), "a header and no entries"
-    world.run(8)
-    assert b.manager().find(keys[0]) is not None
+    world.run(45)
+    assert b.manager().find(keys[0]) is not None, "its limit has passed since it was written"
 
 
 def test_t38_an_active_user_is_never_expired_by_another_node() -> None:

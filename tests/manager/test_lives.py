@@ -18,7 +18,7 @@ def test_nothing_has_lived() -> None:
 
 
 def test_t15_the_numbers_of_two_hundred_scripted_sessions() -> None:
-    """One a second; each but the last ten ends after 5 s, one of them after 60 s."""
+    """One a second; each but the last five ends after 5 s, and those after 61 to 65 s."""
     clocks = FakeTime()
     manager = make_manager(clocks=clocks, max_active_sessions=11)
     open_since: list[tuple[float, str]] = []

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tests.manager.test_delta_rows import Recorder
 from tribes.manager.rules import Rules
 from tribes.testing.manager_strategies import make_manager
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
     from tribes.manager.session import Session
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.log: list[str] = []
-
-    def attribute_added(self, session: Session, name: str, value: Any) -> None:
-        self.log.append(f"added {name} {value}")
-
-    def attribute_replaced(self, session: Session, name: str, old: Any) -> None:
-        self.log.append(f"replaced {name} {old}")
 
 
 def replicate(source: SessionManager, target: SessionManager, key: str) -> None:

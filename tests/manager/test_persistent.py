@@ -24,13 +24,13 @@ from tribes.manager.values import ValueCodec
 from tribes.stores.envelope import Envelope
 from tribes.stores.file import FileStore
 from tribes.stores.sql import SQLStore
-from tribes.testing.manager_strategies import FakeTime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tribes.manager.session import Session
     from tribes.stores.protocol import Store
+    from tribes.testing.manager_strategies import FakeTime
 
 
 class FailingStore:
@@ -116,11 +116,6 @@ class Node:
 
 
 Make = Callable[..., Node]
-
-
-@pytest.fixture
-def clocks() -> FakeTime:
-    return FakeTime()
 
 
 @contextmanager
@@ -252,7 +247,9 @@ def test_the_young_stay_however_many_there_are(make: Make, clocks: FakeTime) -> 
 
 
 def test_a_full_memory_swaps_out_instead_of_ending_sessions(make: Make, clocks: FakeTime) -> None:
-    """``on_full = "evict"``: the least recently used go into the store, and none ends."""
+    """``on_full = "evict"``: the least recently used go into the store, and none ends. A flood that
+    comes before the next pass is rejected.
+    """
     node = make(max_active_sessions=10, rules=Rules(evicts=True))
     ids = []
     for number in range(12):
@@ -262,6 +259,10 @@ def test_a_full_memory_swaps_out_instead_of_ending_sessions(make: Make, clocks: 
     assert node.manager.statistics().active == 9
     assert [node.in_memory(each) for each in ids] == [False] * 3 + [True] * 9
     assert dict(node.found(ids[0])) == {"n": 0}
+    while node.manager.statistics().active < 26:
+        node.request()
+    with pytest.raises(SessionLimitError):
+        node.request()
     assert node.told("destroyed") == []
 
 
@@ -517,11 +518,14 @@ def test_per_request_a_logout_elsewhere_is_not_undone(make: Make, clocks: FakeTi
     assert list(second.store.keys()) == []
 
 
-def test_per_request_reading_writes_only_now_and_then(make: Make, clocks: FakeTime) -> None:
+@pytest.mark.parametrize(("limit", "seconds"), [(1800, 60), (80, 10)])
+def test_per_request_reading_writes_only_now_and_then(
+    make: Make, clocks: FakeTime, limit: int, seconds: int
+) -> None:
     """Uses are worth a write every eighth of the idle time, a minute at most."""
-    node = make(per_request=True, max_inactive_s=1800)
+    node = make(per_request=True, max_inactive_s=limit)
     session_id = node.request(a=1)
-    for _ in range(59):
+    for _ in range(seconds - 1):
         clocks.sleep(1)
         node.request(session_id)
     assert node.store.saves == 1
@@ -613,15 +617,38 @@ def test_a_logout_whose_save_failed_is_repeated_at_the_stop(make: Make) -> None:
     assert make(per_request=True).manager.find(session_id) is None
 
 
-def test_what_is_noted_of_links_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_noted_of_links_that_were_followed_is_bounded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of sessions that end under an id that a login gave them."""
     monkeypatch.setattr("tribes.manager.shelf.LINKS_MAX", 3)
-    node = make(per_request=True)
+    node, reader = make(per_request=True), make()
     for _ in range(5):
         session = node.found(node.request(a=1))
         fresh = session.rotate_id(0)
         node.commit(session)
+        reader.found(fresh)
         session = node.found(fresh)
         session.invalidate()
         node.commit(session)
-    assert len(node.manager.shelf._links) <= 3
+    assert len(node.manager.shelf._links) == 3
+    assert len(reader.manager.shelf._links) == 3
+
+
+def test_what_is_noted_of_written_links_is_bounded(
+    make: Make, clocks: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sessions in memory that a pass has backed up under the id that a login gave them; it goes
+    with them.
+    """
+    monkeypatch.setattr("tribes.manager.shelf.LINKS_MAX", 3)
+    node = make(max_idle_backup_s=0, max_idle_swap_s=10)
+    for _ in range(5):
+        session = node.found(node.request(a=1))
+        session.rotate_id(0)
+        node.commit(session)
+    node.manager.process_expires()
+    assert len(node.manager.shelf._links) == 3
+    clocks.sleep(10)
+    node.manager.process_expires()
+    assert not node.manager.shelf._links

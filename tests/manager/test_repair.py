@@ -172,16 +172,20 @@ def test_what_is_missed_while_digests_are_on_their_way_is_not_forgotten() -> Non
 
 
 def test_comparison_that_fails_is_repeated_and_replaces_the_keys() -> None:
-    """Also when the member was found full."""
-    debts = Debts()
-    debts.repair.compare(PEER, 0.0)
-    debts.at(0.5)
-    debts.repair.mark(PEER, debts.keys[:2], 0.6)
-    debts.channel.answer(SendTimeoutError("late"), 3.5)
-    assert debts.state.needs_sync
-    assert debts.state.dirty == 0
-    [again] = debts.at(4.5)
-    assert again == COMPARISON
+    """Also when the member was found full, then as soon as there is room."""
+    for why in (SendTimeoutError("late"), FULL):
+        debts = Debts()
+        debts.repair.compare(PEER, 0.0)
+        debts.at(0.5)
+        debts.repair.mark(PEER, debts.keys[:2], 0.6)
+        debts.channel.answer(why, 3.5)
+        assert debts.state.needs_sync
+        assert debts.state.dirty == 0
+        if why is FULL:
+            assert debts.at(4.5) == []
+            debts.repair.go_on(PEER, 4.5)
+        [again] = debts.at(4.5)
+        assert again == COMPARISON
 
 
 def test_suspected_member_is_paid_when_it_answers() -> None:

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.manager.requests import again, stored
 from tribes.errors import SessionInvalidError
 from tribes.manager.container import facts_of
 from tribes.manager.session_ids import partition_of
-from tribes.testing.manager_strategies import START_MS, FakeTime, make_manager
+from tribes.testing.manager_strategies import START_MS, FakeTime
 
 if TYPE_CHECKING:
     from tribes.manager.base import SessionManager
-    from tribes.manager.session import Session
-
-
-@pytest.fixture
-def clocks() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-def manager(clocks: FakeTime) -> SessionManager:
-    return make_manager(clocks=clocks)
-
-
-def stored(manager: SessionManager, **values: Any) -> Session:
-    """Commit a session and find it again, as the next request would."""
-    session = manager.create()
-    session.update(values)
-    manager.commit(session)
-    return again(manager, session)
-
-
-def again(manager: SessionManager, session: Session) -> Session:
-    found = manager.find(session.id)
-    assert found is not None
-    return found
 
 
 def test_it_is_a_mapping_of_its_attributes(manager: SessionManager) -> None:

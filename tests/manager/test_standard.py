@@ -47,11 +47,6 @@ class Listener:
 
 
 @pytest.fixture
-def clocks() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "sessions"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -48,7 +49,10 @@ def exactly(a: Any, b: Any) -> bool:
         return bool(a == b)
     if hasattr(a, "tzinfo"):
         return bool(a == b) and (a.fold, repr(a.tzinfo)) == (b.fold, repr(b.tzinfo))
-    return repr(a) == repr(b) or bool(a == b)
+    if isinstance(a, (float, complex, Decimal)):
+        # Equal are also 0.0 and -0.0, 1.5 and 1.50; and NaN is not equal to itself.
+        return repr(a) == repr(b)
+    return bool(a == b)
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if not row.is_refused], ids=lambda r: r.types)

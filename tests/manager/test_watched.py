@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from tests.manager.requests import again, stored
 from tribes.errors import LocalProtocolError, SessionInvalidError
 from tribes.manager.bag import Bag
 from tribes.manager.merge import expired
@@ -80,19 +81,6 @@ def seats(**settings: Any) -> SessionManager:
     manager = make_manager(**settings)
     manager.codec.register(Seat)
     return manager
-
-
-def stored(manager: SessionManager, **values: Any) -> Session:
-    session = manager.create()
-    session.update(values)
-    manager.commit(session)
-    return again(manager, session)
-
-
-def again(manager: SessionManager, session: Session) -> Session:
-    found = manager.find(session.id)
-    assert found is not None
-    return found
 
 
 def expire(manager: SessionManager, key: str) -> None:
