@@ -16,6 +16,8 @@ from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
 
 if TYPE_CHECKING:
+    import pytest
+
     from tribes.channel.chain import ChainContext, SendNext
 
 MEMBERS = tuple(
@@ -134,6 +136,17 @@ def test_stopping_fails_what_waits_for_room() -> None:
     dispatch.send("b")
     dispatch.it.stop(1.0)
     assert [name for name, _ in dispatch.settled] == ["b"]
+
+
+def test_how_many_may_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a caller that waits, or a message that is kept; one more fails at once."""
+    monkeypatch.setattr("tribes.interceptors.dispatch.WAITING_MAX", 2)
+    dispatch = Dispatch(max_queue_size=10)
+    for name in "abcd":
+        dispatch.send(name)
+    assert [name for name, _ in dispatch.settled] == ["d"]
+    assert {type(error) for error in dispatch.settled[0][1].values()} == {QueueFullError}
+    assert (dispatch.it.waiting, dispatch.it.waited, dispatch.it.rejected) == (2, 2, 1)
 
 
 def test_old_name_is_the_same_interceptor() -> None:
