@@ -18,6 +18,7 @@ from tribes.links.challenge import (
     encode_introduction,
     encode_life,
 )
+from tribes.links.link_keys import LinkKeyring
 from tribes.links.news import LEAVE_BODY, PEERS_MAX, decode_peers, encode_peers, encode_record
 from tribes.links.own_opening import Opened, Opening
 from tribes.links.own_wire import ANYBODY, FEATURE_NEWS, Control, OwnSide, Refusal
@@ -49,14 +50,22 @@ def trio_of(keys: KeyRing | None) -> tuple[Net, Side, Side, Side]:
 
 
 class Pretender:
-    """Somebody who opens an own link to a member by hand, without a key."""
+    """Somebody who opens an own link to a member by hand."""
 
-    def __init__(self, net: Net, side: Side, source: Member, *, target: bytes = b"") -> None:
+    def __init__(
+        self,
+        net: Net,
+        side: Side,
+        source: Member,
+        *,
+        target: bytes = b"",
+        keys: KeyRing | None = None,
+    ) -> None:
         own = OwnSide(encode_member(source), source.unique_id, features=FEATURE_NEWS)
         opening = Opening(
             own,
             target or side.core.local.unique_id,
-            key=None,
+            key=None if keys is None else LinkKeyring(keys).current,
             incarnation=int.from_bytes(net.random.randbytes(8), "big"),
             attempt=1,
             entropy=net.random.randbytes,
@@ -140,12 +149,17 @@ def test_hints_make_nobody_a_member() -> None:
 
 
 def test_nobody_speaks_for_another() -> None:
-    """A farewell and a record count for who opened the link only; a stranger's for nobody."""
+    """A farewell and a record count for who opened the link only; a stranger's for nobody, even
+    where a process answers that has not announced itself.
+    """
     net, a, _, _ = trio_of(None)
     victim = a.core.view.members[0]
     stranger = member(4009, uid=9)
+    mute = ChannelConfig(own_link=False, membership=MembershipConfig(multicast=False))
+    net.add(4009, None, unique_id=stranger.unique_id, config=mute)
     one = Pretender(net, a, stranger)
     one.tell(LEAVE_BODY)
+    assert one.stranger.is_open
     one.tell(encode_record(encode_member(victim.replace(payload=b"other", alive=99_999))))
     assert not one.stranger.is_open
     two = Pretender(net, a, stranger)
@@ -203,12 +217,12 @@ def test_an_introduction_may_end_with_clock_and_version() -> None:
 
 @KEYS
 def test_who_asks_is_told_the_clock_of_a_member(keys: KeyRing | None) -> None:
-    """With a key it is proved like the rest."""
+    """With a key it is proved like the rest, and told to nobody who has none."""
     net, a, *_ = trio_of(keys)
-    asker = Pretender(net, a, member(4009, uid=9), target=ANYBODY)
     if keys is not None:
-        assert isinstance(asker.opened, Refusal)
-        return
+        stranger = Pretender(net, a, member(4009, uid=9), target=ANYBODY)
+        assert isinstance(stranger.opened, Refusal)
+    asker = Pretender(net, a, member(4009, uid=9), target=ANYBODY, keys=keys)
     assert isinstance(asker.opened, Opened)
     told = decode_introduction(asker.opened.tail).about
     assert told == About(a.core._identity.wall_ms(), "")

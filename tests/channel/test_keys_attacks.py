@@ -266,6 +266,7 @@ def test_damaged_bytes_on_a_proven_link_cost_the_link_and_no_message() -> None:
             junk = random.randbytes(random.randrange(1, 300))
             # A length that would be waited for is believed, so what follows breaks it.
             a.core.link_bytes(link, b"\0\0\0\x20" + junk.ljust(40, b"x"), net.now)
+            assert link not in receivers
         net.run(0.2)
         assert b.done[ticket] == {}
     assert a.delivered == sent

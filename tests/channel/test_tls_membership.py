@@ -11,6 +11,8 @@ from random import Random
 import pytest
 
 from tests.channel.keyed_net import ONE, Net, Side, ring
+from tests.channel.test_core import LOCAL, TWO, Counter, frame
+from tribes.channel.core import ChannelCore
 from tribes.channel.door import SILENT_MAX
 from tribes.config.model import ChannelConfig, TlsConfig
 from tribes.errors import LocalProtocolError, RemoteProtocolError
@@ -240,9 +242,16 @@ def test_messages_by_udp_are_neither_sent_nor_taken() -> None:
     for options in (SendOptions.UDP, SendOptions.MULTICAST):
         with pytest.raises(LocalProtocolError, match="clear the options"):
             a.send(b, b"x", int(options))
-    frame = encode_data_frame(0, 0, bytes(16), encode_member(b.core.local), b"x")
-    net.datagram(frame, b.host, a)
+    to_group = encode_data_frame(0, 0, bytes(16), encode_member(b.core.local), b"x")
+    net.datagram(to_group, b.host, a)
     assert a.delivered == []
+    # The configuration refuses the port; the core does not rely on it.
+    here = LOCAL.replace(udp_port=5000)
+    core = ChannelCore(here, TLS, wall_ms=lambda: 1000, entropy=Counter())
+    core.start(0.0)
+    core.take_outputs()
+    core.udp_datagram(frame(TWO, SendOptions.UDP | 3, b"x"), ("127.0.0.1", 5001), 0.0)
+    assert core.take_outputs() == []
 
 
 def test_heartbeats_are_no_answer() -> None:

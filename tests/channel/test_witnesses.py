@@ -9,6 +9,7 @@ import pytest
 
 from tribes.channel.chain import Verdict
 from tribes.channel.witnesses import (
+    ASKERS_MAX,
     OBSERVE_S,
     OBSERVED_MAX,
     OPINION_S,
@@ -43,7 +44,7 @@ class Link:
 class Case:
     """One member's questions, with the others played by the test."""
 
-    def __init__(self, *others: Member) -> None:
+    def __init__(self, *others: Member, local: bytes = bytes(16)) -> None:
         self.timers = Timers()
         self.others = list(others)
         self.asked: list[tuple[Member, int, bytes]] = []
@@ -63,7 +64,7 @@ class Case:
         )
         self.health.added(X, 0.0)
         self.witnesses = Witnesses(
-            bytes(16),
+            local,
             timers=self.timers,
             health=self.health,
             others=lambda: iter(self.others),
@@ -127,6 +128,12 @@ def test_whom_is_a_hash_s_choice_for_each_member_and_each_asker() -> None:
             counts[other] += 1
     assert sum(counts.values()) == 200
     assert max(counts.values()) <= 8
+    # All of the group ask about one that falls silent.
+    askers = dict.fromkeys(group, 0)
+    for asker in group:
+        for other in Case(*group, local=asker.unique_id).witnesses._chosen(X):
+            askers[other] += 1
+    assert max(askers.values()) <= 8
 
 
 def test_one_answer_for_the_member_stops_the_removal() -> None:
@@ -298,6 +305,16 @@ def test_many_questions_about_one_member_cost_one_test() -> None:
     assert len(case.probes) == 1
     case.probes[0](None, 0.2)
     assert [link.told for link in links] == [[(n, Opinion.ANSWERS)] for n in range(200)]
+
+
+def test_questions_that_wait_for_one_test_are_bounded() -> None:
+    """Whoever asks beyond them is told at once that there is no opinion."""
+    case, link = Case(), Link()
+    for number in range(ASKERS_MAX + 10):
+        case.ask(link, number)
+    assert link.told == [(ASKERS_MAX + n, Opinion.UNKNOWN) for n in range(10)]
+    case.probes[0](None, 0.2)
+    assert link.told[10:] == [(n, Opinion.ANSWERS) for n in range(ASKERS_MAX)]
 
 
 def test_members_under_observation_are_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -44,14 +45,20 @@ def test_any_options_survive_and_the_mark_stays(message: bytes, options: int) ->
 
 
 def test_bomb_is_refused_before_it_goes_off() -> None:
-    """A megabyte that claims to be a gigabyte ends at the bound, with the memory of the bound."""
+    """Less than 100 KB that hold 64 MiB end at the bound, with the memory of the bound."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
     bomb = b"".join([*(squeeze.compress(block) for _ in range(64)), squeeze.flush()])
     assert len(bomb) < 100_000
     stage = Stage(interceptor := GzipInterceptor(max_inflated_size=1 << 20))
-    with pytest.raises(RemoteProtocolError):
-        stage.arrive(bomb, options=0x101)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            stage.arrive(bomb, options=0x101)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
     assert interceptor.statistics().refused == 1
 
 

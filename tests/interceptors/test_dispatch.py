@@ -16,6 +16,8 @@ from tribes.wire.data import ChannelData
 from tribes.wire.member import Member
 
 if TYPE_CHECKING:
+    import pytest
+
     from tribes.channel.chain import ChainContext, SendNext
 
 MEMBERS = tuple(
@@ -134,6 +136,46 @@ def test_stopping_fails_what_waits_for_room() -> None:
     dispatch.send("b")
     dispatch.it.stop(1.0)
     assert [name for name, _ in dispatch.settled] == ["b"]
+
+
+def test_those_behind_one_that_found_no_room_go_on_without_it() -> None:
+    """There may be room for them, and nothing else would let them through."""
+    dispatch = Dispatch(max_queue_size=2 * (10 + MESSAGE_OVERHEAD_BYTES), queue_timeout=500)
+    dispatch.send("a")
+    dispatch.send("huge", size=2 * MESSAGE_OVERHEAD_BYTES)
+    dispatch.send("b", now=0.1)
+    assert dispatch.names() == ["a"]
+    dispatch.timers.run_due(0.5)
+    assert dispatch.names() == ["a", "b"]
+    assert [name for name, _ in dispatch.settled] == ["huge"]
+
+
+def test_failure_below_is_that_of_the_message_that_waited() -> None:
+    """Not of the one whose end made room for it."""
+
+    def fail(message: Outgoing, now: float) -> None:
+        raise ZeroDivisionError
+
+    dispatch = Dispatch(max_queue_size=10)
+    dispatch.send("a")
+    dispatch.send("b", following=fail)
+    dispatch.complete(0)
+    assert dispatch.settled[0] == ("a", {})
+    name, faulty = dispatch.settled[1]
+    assert name == "b"
+    assert {type(error) for error in faulty.values()} == {ZeroDivisionError}
+    assert dispatch.it.queued_bytes == 0
+
+
+def test_how_many_may_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a caller that waits, or a message that is kept; one more fails at once."""
+    monkeypatch.setattr("tribes.interceptors.dispatch.WAITING_MAX", 2)
+    dispatch = Dispatch(max_queue_size=10)
+    for name in "abcd":
+        dispatch.send(name)
+    assert [name for name, _ in dispatch.settled] == ["d"]
+    assert {type(error) for error in dispatch.settled[0][1].values()} == {QueueFullError}
+    assert (dispatch.it.waiting, dispatch.it.waited, dispatch.it.rejected) == (2, 2, 1)
 
 
 def test_old_name_is_the_same_interceptor() -> None:

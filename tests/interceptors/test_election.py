@@ -27,7 +27,7 @@ ID = bytes(range(16))
 class Group:
     """Members whose messages are carried in order, and which see each other when told."""
 
-    def __init__(self, size: int, **settings: Any) -> None:
+    def __init__(self, size: int) -> None:
         self.stages: dict[Member, Stage] = {}
         self.order: list[Member] = []
         self.waiting: deque[tuple[Member, Any]] = deque()
@@ -35,7 +35,7 @@ class Group:
         self.now = 0.0
         for number in range(size):
             member = stage_member(number)
-            stage = Stage(NonBlockingCoordinator(**settings), local=member, seed=number)
+            stage = Stage(NonBlockingCoordinator(), local=member, seed=number)
             stage.holds = True
             self.stages[member] = stage
             self.order.append(member)
@@ -60,9 +60,9 @@ class Group:
     def alive(self) -> list[Member]:
         return [member for member in self.order if member not in self.dead]
 
-    def carry(self, limit: int = 10_000) -> None:
+    def carry(self) -> None:
         """Carry messages until nobody has any."""
-        for _ in range(limit):
+        for _ in range(10_000):
             busy = False
             for member in self.order:
                 stage = self.stages[member]
@@ -98,9 +98,9 @@ class Group:
         return {self.coordinator(member).view for member in self.alive}
 
 
-def introduced(size: int, seed: int, **settings: Any) -> Group:
+def introduced(size: int, seed: int) -> Group:
     """Everybody sees everybody, in an order of chance."""
-    group = Group(size, **settings)
+    group = Group(size)
     pairs = [(a, b) for a in range(size) for b in range(size) if a != b]
     Random(seed).shuffle(pairs)
     for seer, seen in pairs:
@@ -293,15 +293,12 @@ def test_member_with_an_older_view_is_told_the_newer_one() -> None:
     15 s, and the first member, whose view is right, answers with it.
     """
     group = introduced(3, 0)
-    last = group.coordinator(C_OF_GROUP)
+    last = group.coordinator(group.order[2])
     last.view, last.view_id = tuple(group.order[1:]), ID
     for _ in range(5):
         group.pass_time(5)
         group.heartbeat()
     assert group.views() == {tuple(group.order)}
-
-
-C_OF_GROUP = stage_member(2)
 
 
 def test_view_without_the_own_member_is_not_taken() -> None:

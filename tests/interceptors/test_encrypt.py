@@ -362,5 +362,6 @@ def test_room_for_what_is_added() -> None:
     """What the interceptor adds fits in the frame together with the longest message."""
     sender = stage()
     longest = interceptor(sender).message_max_bytes(1000)
+    assert longest > 900
     sender.send(bytes(longest))
     assert len(sender.wire[0]) <= 1000

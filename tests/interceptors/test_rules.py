@@ -22,7 +22,7 @@ from tribes.interceptors import (
     ThroughputInterceptor,
     TwoPhaseCommitInterceptor,
 )
-from tribes.interceptors.registry import INTERCEPTORS
+from tribes.interceptors.registry import INTERCEPTORS, attributes_of
 from tribes.interceptors.rules import _ONCE, ADVICE, RULES, Rule, advice, check_stack
 from tribes.testing.sim import World
 from tribes.testing.stage import Stage, stage_member
@@ -108,7 +108,8 @@ def test_node_refuses_a_wrong_order_and_tells_advice() -> None:
     advised = ({"class": "OrderInterceptor"}, {"class": "GzipInterceptor"})
     node = world.start("c", NodeConfig(channel=ChannelConfig(interceptors=advised)))
     world.run(0.1)
-    assert [e.name for _, e in node.events if e.name == "interceptors"] == ["interceptors"]
+    told = [event.fields()["advice"] for _, event in node.events if event.name == "interceptors"]
+    assert told == advice([OrderInterceptor(), GzipInterceptor()])
 
 
 SHAPERS = (
@@ -122,16 +123,23 @@ SHAPERS = (
 )
 
 
-@pytest.mark.parametrize("picked", list(itertools.permutations(range(len(SHAPERS)), 3)))
+def is_allowed(picked: tuple[int, ...]) -> bool:
+    try:
+        check_stack([SHAPERS[index]() for index in picked], local=LOCAL)
+    except ConfigError:
+        return False
+    return True
+
+
+ORDERS = list(filter(is_allowed, itertools.permutations(range(len(SHAPERS)), 3)))
+
+
+@pytest.mark.parametrize("picked", ORDERS)
 def test_every_order_that_is_allowed_carries_every_message(picked: tuple[int, ...]) -> None:
     """Three stacked, to two destinations: what one sends the other gets, once and in order, and
     nothing is left held. So no rule is missing among these.
     """
     kinds = [SHAPERS[index] for index in picked]
-    try:
-        check_stack([kind() for kind in kinds], local=LOCAL)
-    except ConfigError:
-        return
     members = stage_member(1), stage_member(2)
     sender = Stage(*(kind() for kind in kinds))
     receivers = {m: Stage(*(kind() for kind in kinds), local=m) for m in members}
@@ -156,8 +164,6 @@ def test_documentation_has_both_tables() -> None:
 def test_documentation_names_every_interceptor_and_attribute() -> None:
     """With Tomcat's name, in the interceptor's own section."""
     text = DOCS.read_text()
-    from tribes.interceptors.registry import attributes_of
-
     for name, kind in INTERCEPTORS.items():
         if name == "MessageDispatch15Interceptor":
             continue

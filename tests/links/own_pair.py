@@ -423,9 +423,9 @@ class Pair:
             self.sleep(self.timers.next_deadline - self.now)
         return round(self.now - since, 6)
 
-    def settle_down(self, rounds: int = 10_000) -> None:
+    def settle_down(self) -> None:
         """Move everything until nothing moves any more; no time passes."""
-        for _ in range(rounds):
+        for _ in range(10_000):
             before = self._moved()
             while self.attempts:
                 self.connect()

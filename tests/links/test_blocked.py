@@ -37,3 +37,22 @@ def test_nobody_is_woken_for_those_that_were_let_in() -> None:
         blocked.admit(cast("PeerSender", sender), number + 0.5)
         assert timers.next_deadline == inf
     assert len(sender.taken) == 3
+
+
+def test_one_timer_at_a_time_however_often_callbacks_send_again() -> None:
+    """An interceptor may send the next message when one fails. Each timer that is left over would
+    make another one when it runs.
+    """
+    timers = Timers()
+    blocked = BlockedSends("B", 1.0, timers=timers, timed_out=lambda: None)
+
+    def put(error: Exception | None, now: float) -> None:
+        blocked.put(OutFrame(b"x", needs_ack=False, settle=put), now)
+
+    for now in (0.0, 0.5):
+        put(None, now)
+    for now in (1.0, 1.5, 2.0, 2.5):
+        assert timers.next_deadline == now
+        timers.run_due(now)
+        assert sum(timer.is_armed for _, _, timer in timers._heap) == 1
+    assert len(blocked) == 2

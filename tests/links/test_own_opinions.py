@@ -94,9 +94,17 @@ def test_who_does_not_know_them_is_never_asked(sender: int, receiver: int) -> No
 
 def test_nobody_is_asked_without_an_open_link() -> None:
     """Nor later, when there is one: by then the question is over."""
-    pair = Pair(sender_side=side_of(SENDER, features=WITNESSES))
-    assert not pair.sender.ask(1, X, 0.0)
-    assert pair.attempts == []
+    told = Told()
+    told.pair.cut(told.pair.live)
+    assert not told.pair.sender.ask(1, X, 0.0)
+    assert not told.pair.sender.doubt(0.0)
+    told.pair.settle_down()
+    assert told.pair.sender.can_witness
+    assert told.asked == []
+    assert told.doubts == []
+    stranger = Pair(sender_side=side_of(SENDER, features=WITNESSES))
+    assert not stranger.sender.ask(1, X, 0.0)
+    assert stranger.attempts == []
 
 
 def test_opinions_that_wait_are_bounded() -> None:
@@ -132,12 +140,21 @@ def test_opinion_of_a_later_version_is_none() -> None:
     )
 )
 def test_what_is_none_is_refused(data: bytes) -> None:
-    """Only as a protocol error."""
-    for decode in (decode_ask, decode_told):
-        try:
-            decode(data)
-        except RemoteProtocolError:
-            pass
+    """Only as a protocol error; what is taken would be written the same way again, but for an
+    opinion of a later version.
+    """
+    try:
+        number, about = decode_ask(data)
+    except RemoteProtocolError:
+        pass
+    else:
+        assert encode_ask(number, about) == data
+    try:
+        number, opinion = decode_told(data)
+    except RemoteProtocolError:
+        pass
+    else:
+        assert encode_told(number, opinion)[:-1] == data[:-1]
 
 
 def test_answer_that_nobody_can_have_asked_for_costs_the_connection() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.links.own_pair import Frame, Pair
@@ -127,7 +127,9 @@ class Chaos:
                 self.end_one(self.rng.randrange(len(pair.open)))
             pair.settle_down()
             self.check()
-            if pair.sender.outbox.counts == (0, 0, 0) and pair.sender.link is not None:
+            # Frames that need nothing may be done for the sender while they are open here.
+            is_told = pair.sender.outbox.counts == (0, 0, 0) and not pair.open
+            if is_told and pair.sender.link is not None:
                 break
             pair.sleep(0.3)
         assert pair.sender.outbox.counts == (0, 0, 0)
@@ -160,6 +162,7 @@ def test_every_frame_arrives_once_and_in_order(seed: int, steps: int, use_wake: 
 
 
 @given(st.integers(0, 2**32), st.integers(1, 300), st.booleans())
+@example(seed=795, steps=283, use_wake=False)
 @settings(max_examples=100)
 def test_the_same_holds_sealed(seed: int, steps: int, use_wake: bool) -> None:
     """With a key every write is one record; nothing else changes."""

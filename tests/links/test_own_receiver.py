@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.links.own_pair import RECEIVER, SENDER, Pair, Wire, side_of
+from tests.links.own_pair import RECEIVER, SENDER, Pair, ToyKey, Wire, side_of
 from tribes.errors import LocalProtocolError, RemoteProcessError
 from tribes.links.base import Need
 from tribes.links.own_acks import decode_ack, encode_seen
 from tribes.links.own_inbox import FAILURES_MAX, INBOXES_MAX, OPEN_MAX, OwnInbox, OwnInboxes
 from tribes.links.own_receiver import OwnReceiver, ReceiverState
 from tribes.links.own_sender import SenderState
-from tribes.links.own_wire import RefuseCode, Start, encode_hello, encode_start
+from tribes.links.own_wire import NO_PROOF, RefuseCode, Start, encode_hello, encode_start
 from tribes.links.read_gate import ACKS_WAITING_MAX_BYTES
 from tribes.timers import Timers
 from tribes.wire.frame import FrameDecoder, encode_frame
 from tribes.wire.outputs import Close, NetworkOutput, Write
+
+if TYPE_CHECKING:
+    from tribes.links.link_keys import SealerFactory
 
 P = Need.PROCESSED
 BODY = b"\0\0\0\x07"
 
 
 def raw(
-    outputs: list[NetworkOutput], inboxes: OwnInboxes, timers: Timers, link: int = 1
+    outputs: list[NetworkOutput],
+    inboxes: OwnInboxes,
+    timers: Timers,
+    link: int = 1,
+    *,
+    keys: dict[int, SealerFactory] | None = None,
 ) -> OwnReceiver:
     """A receiver without a sender."""
     return OwnReceiver(
@@ -31,7 +41,7 @@ def raw(
         0.0,
         side=side_of(RECEIVER),
         inboxes=inboxes,
-        keys={},
+        keys=keys or {},
         body_max_bytes=1000,
         timers=timers,
         entropy=bytes,
@@ -41,7 +51,13 @@ def raw(
     )
 
 
-def hello(*, attempt: int = 1, incarnation: int = 5, target: bytes = RECEIVER.unique_id) -> bytes:
+def hello(
+    *,
+    attempt: int = 1,
+    incarnation: int = 5,
+    target: bytes = RECEIVER.unique_id,
+    key_id: int = 0,
+) -> bytes:
     return encode_frame(
         encode_hello(
             side_of(SENDER),
@@ -49,7 +65,7 @@ def hello(*, attempt: int = 1, incarnation: int = 5, target: bytes = RECEIVER.un
             attempt=attempt,
             target=target,
             nonce=b"n" * 16,
-            key_id=0,
+            key_id=key_id,
         )
     )
 
@@ -172,6 +188,20 @@ def test_start_beyond_what_was_received_is_refused() -> None:
     receiver.feed(start(2), 0.0)
     assert "starts at position 2" in str(receiver.broken)
     assert len(alone.inboxes) == 0
+
+
+@pytest.mark.parametrize("proof", [NO_PROOF, ToyKey(b"another").hello_tag(b"")])
+def test_start_that_does_not_prove_the_key_displaces_nobody(proof: bytes) -> None:
+    """Whoever knows a member's name and the number of the key can say HELLO for it."""
+    pair = Pair(sealed=True).up()
+    wire = pair.live
+    liar = raw(pair.receiver_outputs, pair.inboxes, pair.timers, 99, keys={7: ToyKey(b"k")})
+    liar.feed(hello(key_id=7), 0.0)
+    assert liar.state is ReceiverState.START
+    assert liar.feed(encode_frame(encode_start(Start(1, proof))), 0.0) == []
+    assert "does not prove the key" in str(liar.broken)
+    assert pair.inbox.receiver is wire.receiver
+    assert pair.ended == []
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,10 @@ def test_junk_instead_of_an_acknowledgement_breaks_the_connection() -> None:
     peer.put("a", ack=True)
     peer.take()
     peer.sender.received(b"HTTP/1.1 400", 0.1)
-    assert Close(1, abort=True) in peer.take()
+    assert peer.take() == [Close(1, abort=True), Connect(2, MEMBER.address, 3.0)]
     assert peer.names() == []
+    peer.sender.link_opened(2, 0.2)
+    assert peer.written() == ["a"]
 
 
 @pytest.mark.parametrize("body", [b"\x03\x01\x02", b"", b"hello"])

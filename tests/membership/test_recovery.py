@@ -6,7 +6,7 @@ from tribes.membership.recovery import MulticastHealth
 
 
 def test_errors_in_a_row_break_it_and_success_ends_the_row() -> None:
-    """Ten by default, as Tomcat's."""
+    """One that is sent between them shows that the socket works."""
     health = MulticastHealth(3, 5.0)
     for _ in range(2):
         health.failed()

@@ -118,6 +118,29 @@ def test_hints_end_and_are_bounded() -> None:
     assert world.seeker.addresses == [("127.0.0.1", 4001)]
 
 
+def test_an_address_that_nobody_names_any_more_is_not_tried_again() -> None:
+    """Also one that was being asked when its name was taken back."""
+    world = World()
+    world.answers_at_once = False
+    world.seeker.named("dns", [NamedHost("127.0.0.1", 4001)], 0)
+    world.run(0)
+    world.seeker.named("dns", [], world.now)
+    world.answer(4001, None)
+    world.run(100)
+    assert world.asked == [(0.0, 4001)]
+
+
+def test_a_hint_that_is_told_again_is_tried_for_longer() -> None:
+    """Somebody has seen it there since."""
+    world = World()
+    for _ in range(2):
+        world.seeker.hint(("127.0.0.1", 4001), world.now)
+        world.run(20)
+    assert world.seeker.addresses == [("127.0.0.1", 4001)]
+    world.run(60)
+    assert world.seeker.addresses == []
+
+
 def test_names_are_bounded_too() -> None:
     """Whatever a service says."""
     world = World()
@@ -225,5 +248,6 @@ def test_nothing_is_tried_after_the_stop() -> None:
     world.seeker.stop()
     world.answer(4001, None)
     world.seeker.hint(("127.0.0.1", 4002), 1)
+    assert world.seeker.addresses == []
     world.run(100)
     assert world.asked == [(0.0, 4001)]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tribes.membership.change import ChangeKind, MemberChange, RemovalReason
 from tribes.membership.table import MembershipTable
 from tribes.wire.member import SHUTDOWN_COMMAND, Member
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def member(port: int, uid: int = 1, **fields: object) -> Member:
@@ -21,7 +26,9 @@ def table() -> MembershipTable:
 def test_first_heartbeat_adds_and_the_own_one_is_ignored() -> None:
     """A new record is reported once; records equal to the local member never are."""
     members = table()
+    assert members.next_expiry is None
     assert members.heard(LOCAL, 0.0) == []
+    assert members.met(LOCAL, 0.0) == []
     other = member(4001, alive=10)
     assert members.heard(other, 0.0) == [MemberChange(ChangeKind.ADDED, other)]
     assert members.heard(member(4001, alive=20), 0.5) == []
@@ -81,6 +88,21 @@ def test_forgotten_member_is_new_again() -> None:
     members.forget(other)
     assert len(members) == 0
     assert members.heard(other, 0.1) == [MemberChange(ChangeKind.ADDED, other)]
+
+
+def test_how_many_are_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names somebody makes up; who is known stays."""
+    monkeypatch.setattr("tribes.membership.table.MEMBERS_MAX", 2)
+    members = table()
+    one, two, three = (member(4000 + n, uid=n + 1, alive=n) for n in (1, 2, 3))
+    for each in (one, two, three):
+        members.heard(each, 0.0)
+    assert members.met(three, 0.1) == []
+    assert members.members() == [two, one], "the longest-lived first"
+    assert members.refused == 2
+    members.forget(three)
+    members.forget(one)
+    assert members.heard(three, 0.2) == [MemberChange(ChangeKind.ADDED, three)]
 
 
 def test_a_member_that_was_met_is_kept_by_its_answers() -> None:

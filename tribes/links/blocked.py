@@ -90,6 +90,8 @@ class BlockedSends:
             why = f"no room in the queue for {self._name} within {self._timeout * 1000:g} ms"
             _end(entry.frame, QueueFullError(why), now)
         if self._entries:
+            if self._timer is not None:
+                self._timer.cancel()  # a callback has sent something
             self._timer = self._timers.at(self._entries[0].deadline, self._expire)
 
 
