@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.web.nodes import make_node, node_without_its_key
 from tribes.errors import ConfigError, SessionError, SessionInvalidError
 from tribes.web.asgi import SessionMiddleware
@@ -223,15 +224,23 @@ def test_changes_made_while_the_body_is_sent_are_committed(node: BackgroundNode)
     assert body(ask(node, look, cookie=value)) == b"{'state': 'done'}"
 
 
-def test_session_cannot_begin_after_the_head(node: BackgroundNode) -> None:
+def test_session_cannot_begin_or_change_its_id_after_the_head(node: BackgroundNode) -> None:
     """No cookie could tell the client; the error says what to do."""
 
-    async def late(session: Any, respond: Any) -> None:
+    async def begin(session: Any, respond: Any) -> None:
         await respond()
         session["x"] = 1
 
-    with pytest.raises(SessionError, match="after the response head"):
-        ask(node, late)
+    async def rotate(session: Any, respond: Any) -> None:
+        await respond()
+        session.rotate_id()
+
+    with pytest.raises(SessionError, match="begin after the response head"):
+        ask(node, begin)
+    value = ask(node, count).session_cookie
+    with pytest.raises(SessionError, match="id cannot change after the response head"):
+        ask(node, rotate, cookie=value)
+    assert body(ask(node, look, cookie=value)) == b"{'count': 1}"
 
 
 def test_handler_that_raises_keeps_its_changes(node: BackgroundNode) -> None:
@@ -280,8 +289,7 @@ def test_answer_waits_for_the_other_members(node: BackgroundNode) -> None:
     other.start()
     try:
         assert other.wait_joined()
-        while len(node.view.members) < 1 or len(other.view.members) < 1:
-            pass
+        wait_until(lambda: node.view.members and other.view.members)
         for _ in range(20):
             value = ask(node, count).session_cookie
             assert body(ask(other, count, cookie=value)) == b"2"

@@ -275,13 +275,22 @@ def test_session_cannot_begin_or_change_its_id_after_the_head() -> None:
     """No cookie could tell the client."""
     node = Node()
 
-    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+    def begin(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", list(PLAIN))
         yield b"head"
         environ[SESSION]["x"] = 1
 
-    with pytest.raises(SessionError, match="after the response head"):
-        ask(node, late)
+    def rotate(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", list(PLAIN))
+        yield b"head"
+        environ[SESSION].rotate_id()
+
+    with pytest.raises(SessionError, match="begin after the response head"):
+        ask(node, begin)
+    cookie = ask(node, count).cookie
+    with pytest.raises(SessionError, match="id cannot change after the response head"):
+        ask(node, rotate, cookie=cookie)
+    assert ask(node, look, cookie=cookie).body == b"{'count': 1}"
 
 
 def test_error_page_replaces_a_head_that_has_not_left() -> None:
