@@ -188,7 +188,7 @@ def test_defaults_of_a_bare_cluster() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no TOML|no element"),
+        ("<", "line 1, column 1: the document ends too early"),
         ("<Cluster", "line 1, column 1: the document ends too early"),
         ("<Cluster>", "column 10: the document ends too early (no element found): <Cluster>"),
         ("<Cluster></Clust>", "ends another element than the one that is open, <Cluster> of line"),
@@ -201,7 +201,7 @@ def test_defaults_of_a_bare_cluster() -> None:
         ("<?xml version='1.0' encoding='rot13'?><Cluster/>", "'rot13' is not known"),
         ("<web-app/>", "is <web-app>; A document is a whole <Server>"),
         ("<Clustr/>", "is <Cluster> meant?"),
-        ("<Cluster>" * 40, "cannot stand within|ends too early|nested deeper"),
+        ("<Cluster>" * 40, "<Cluster> is nested deeper than 32 elements"),
         ("<Cluster><Channel/><Channel/></Cluster>", "is there twice, first in line 1"),
         ("<Engine><Cluster/><Host><Cluster/></Host></Engine>", "is a second cluster"),
         ("<Channel><Receiver/></Channel>", "className: is missing; allowed are org.apache"),
@@ -216,9 +216,9 @@ def test_defaults_of_a_bare_cluster() -> None:
 def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:
     """With the place and what is wrong with it."""
     with pytest.raises(ConfigError) as caught:
-        read_config_bytes(text.encode() or b"<", source="t.xml")
+        read_config_bytes(text.encode(), source="t.xml")
     assert str(caught.value).startswith("t.xml")
-    assert any(part in str(caught.value) for part in said.split("|")) or not text
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

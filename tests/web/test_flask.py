@@ -131,7 +131,7 @@ def test_flashed_messages_are_shown_once(own: bool) -> None:
         b"\x00\xff",
         Markup("<i>"),
         UUID(int=7),
-        datetime(2024, 2, 29, 12, 30, tzinfo=UTC),
+        datetime(2024, 2, 29, 12, 30, 15, 123_456, tzinfo=UTC),
         {"nested": [Markup("x"), (b"y", UUID(int=1))]},
     ],
 )

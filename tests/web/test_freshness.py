@@ -28,7 +28,7 @@ TOKEN = "JSESSIONID-seen"
 
 @pytest.fixture
 def pair() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
-    """Two nodes of a group, whose changes do not wait; those of the first never arrive at all."""
+    """Two nodes of a group, whose requests do not wait for their changes to arrive."""
     port = free_udp_port()
     nodes = [_node(name, port) for name in ("n1", "n2")]
     for node in nodes:
@@ -45,7 +45,7 @@ def _node(name: str, port: int) -> BackgroundNode:
 
 
 def _lose_changes(node: BackgroundNode) -> None:
-    """As a link does on which they take a minute."""
+    """From now on none arrives, as on a link on which they take a minute."""
     manager = node.manager("app")
     assert isinstance(manager, DeltaManager)
     assert manager.replicator is not None
