@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route, WebSocketRoute
 
 from tests.waiting import wait_until
-from tests.web.nodes import Node, free_udp_port, make_node
+from tests.web.nodes import Node, group
 from tribes.errors import SessionNotReplicatedError
 from tribes.web import SessionMiddleware
 
@@ -156,18 +156,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
-    port = free_udp_port()
-    one, two = make_node("n1", port), make_node("n2", port)
-    try:
-        for node in (one, two):
-            node.start()
-        for node in (one, two):
-            assert node.wait_joined(20)
-            wait_until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
+    with group("n1", "n2") as (one, two):
         yield one, two
-    finally:
-        for node in (one, two):
-            node.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import group, make_node
 from tests.web.test_asgi import ask, count
 from tribes.config.managers import PersistentConfig
 from tribes.config.stores import FileStoreConfig
@@ -115,14 +115,7 @@ def test_without_a_path_the_application_has_it() -> None:
 
 def test_others_do_not_wait_for_a_node_that_is_to_leave() -> None:
     """On real sockets; when it has gone nobody lacks a thing."""
-    port = free_udp_port()
-    one, two = make_node("one", port), make_node("two", port)
-    one.start()
-    two.start()
-    try:
-        assert one.wait_joined()
-        assert two.wait_joined()
-        wait_until(lambda: len(one.member_names) == len(two.member_names) == 2)
+    with group("one", "two") as (one, two):
         manager = one.manager("app")
         session = manager.create()
         session["n"] = 1
@@ -134,21 +127,11 @@ def test_others_do_not_wait_for_a_node_that_is_to_leave() -> None:
         wait_until(lambda: (two.manager("app").find(session.id) or {}).get("n") == 2)
         two.stop()
         assert two.drain_report == DrainReport(False, (), {"app": 1})
-    finally:
-        one.stop()
-        two.stop()
 
 
 def test_client_reads_its_writes_on_a_node_that_is_to_leave() -> None:
     """It still serves, and no commit waits for it any more: so each answer carries a token."""
-    port = free_udp_port()
-    one, two = make_node("one", port), make_node("two", port)
-    one.start()
-    two.start()
-    try:
-        assert one.wait_joined()
-        assert two.wait_joined()
-        wait_until(lambda: len(one.member_names) == len(two.member_names) == 2)
+    with group("one", "two") as (one, two):
         token = "JSESSIONID" + TOKEN_SUFFIX
         answer = ask(one, count)
         assert not any(cookie.startswith(token) for cookie in answer.cookies)
@@ -156,9 +139,6 @@ def test_client_reads_its_writes_on_a_node_that_is_to_leave() -> None:
         wait_until(lambda: one.manager("app").has_draining)
         answer = ask(one, count, cookie=answer.session_cookie)
         assert any(cookie.startswith(token) for cookie in answer.cookies)
-    finally:
-        one.stop()
-        two.stop()
 
 
 class FakeNode:

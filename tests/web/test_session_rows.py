@@ -52,8 +52,8 @@ class Recorder:
 
 
 def test_t12_a_session_is_created_found_ended_and_unusable_then(node: Node) -> None:
-    """Create, find, invalidate; afterwards every use raises, and the id means nothing (56578). So it
-    does of a session that has expired.
+    """Create, find, invalidate; afterwards every use raises, and the id means nothing (56578). Nor
+    does that of a session that has expired.
     """
     seen: list[Any] = []
 
