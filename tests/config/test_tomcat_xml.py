@@ -73,7 +73,9 @@ def test_a_text_that_was_pasted_twice_is_refused(seed: Path) -> None:
     assert "pasted twice" in caught.value.message
 
 
-@pytest.mark.parametrize("seed", [s for s in SEEDS if s.stem.endswith("plain")], ids=str)
+@pytest.mark.parametrize(
+    "seed", [s for s in SEEDS if s.stem.endswith("plain")], ids=lambda path: path.name
+)
 def test_no_break_spaces_of_a_web_page_are_spaces(seed: Path) -> None:
     """The file with them means what the one without them means, and says that it has them."""
     other = seed.with_name(seed.name.replace("-plain", ""))

@@ -95,7 +95,8 @@ def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -
                 ),
                 receiver=ReceiverConfig(port=0),
             ),
-            manager=ManagerConfig(**{"channel_send_options": 6, **manager}),
+            # A busy machine may take a second for an acknowledgement.
+            manager=ManagerConfig(**{"channel_send_options": 6, "commit_timeout": 5000, **manager}),
         )
     )
 
