@@ -284,15 +284,26 @@ def test_websocket_gets_its_cookie_with_the_acceptance(node: BackgroundNode) -> 
 
 
 def test_answer_waits_for_the_other_members(node: BackgroundNode) -> None:
-    """With option 6 the head leaves when the other node has processed the commit."""
+    """With option 6 the head leaves when the other node has processed the commit: whoever looks
+    there as soon as it has left finds the session.
+    """
+    found: list[Any] = []
+
+    async def look_there(session: Any, respond: Any) -> None:
+        session["count"] = 1
+        await respond()
+        found.append(other.manager("app").find(session.id))
+
     other = make_node("n2", node.config.channel.membership.port)
     other.start()
     try:
         assert other.wait_joined()
         wait_until(lambda: node.view.members and other.view.members)
         for _ in range(20):
-            value = ask(node, count).session_cookie
+            value = ask(node, look_there).session_cookie
             assert body(ask(other, count, cookie=value)) == b"2"
+        assert None not in found
+        assert len(found) == 20
     finally:
         other.stop()
 
