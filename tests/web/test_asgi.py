@@ -308,6 +308,34 @@ def test_answer_waits_for_the_other_members(node: BackgroundNode) -> None:
         other.stop()
 
 
+def test_first_requests_start_the_node_and_wait_for_it(node: BackgroundNode) -> None:
+    """Under a server that tells no start-up: all wait until it has joined, and find sessions."""
+    second = make_node("n2", node.config.channel.membership.port)
+    value = ask(node, count).session_cookie
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["session"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        del message
+
+    async def main() -> None:
+        middleware = SessionMiddleware(app, second)
+        headers = [(b"cookie", f"JSESSIONID={value}".encode())]
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                scope = {"type": "http", "headers": headers}
+                group.create_task(middleware(scope, None, send))  # type: ignore[arg-type]
+
+    try:
+        asyncio.run(main())
+    finally:
+        second.stop()
+    assert seen == [{"count": 1}] * 3
+
+
 def test_node_lives_as_long_as_the_application() -> None:
     """Started at start-up, stopped at shutdown; the application sees both messages."""
     node = make_node()
