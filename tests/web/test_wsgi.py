@@ -162,6 +162,20 @@ def test_logout_takes_the_cookie_back_and_rotation_sends_another() -> None:
     assert node.manager("app").find(new) is None
 
 
+@pytest.mark.parametrize("options", [6, 8])
+def test_a_session_that_began_and_ended_in_one_request_is_not_told(options: int) -> None:
+    """The client has no cookie that could be taken back, and needs no token of such a write."""
+
+    def visit(environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ[SESSION]["x"] = 1
+        environ[SESSION].commit()
+        environ[SESSION].invalidate()
+        start_response("200 OK", list(PLAIN))
+        return [b"bye"]
+
+    assert ask(Node(channel_send_options=options), visit).cookies == []
+
+
 def test_head_waits_for_the_first_bytes() -> None:
     """A generator, or ``write``, may change the session until then; empty chunks send nothing."""
     node = Node()
