@@ -124,7 +124,7 @@ def test_others_do_not_wait_for_a_node_that_is_to_leave() -> None:
         wait_until(lambda: manager.has_draining)
         session["n"] = 2
         assert one.commit(session).acked == ()
-        wait_until(lambda: (two.manager("app").find(session.id) or {}).get("n") == 2)
+        wait_until(lambda: two.manager("app").find(session.id)["n"] == 2)  # type: ignore[index]
         two.stop()
         assert two.drain_report == DrainReport(False, (), {"app": 1})
 
