@@ -107,10 +107,19 @@ def test_other_programs_variables_are_left_alone() -> None:
     assert list(overrides(others)) == []
 
 
-def test_keys_are_not_shown() -> None:
-    """Not even in an error about them."""
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TRIBES_CHANNEL__TLS", "geheim"),
+        ("TRIBES_MANAGER__ENVELOPE", '{"keys": ["geheim"]'),
+        ("TRIBES_CHANNEL__INTERCEPTORS", '[{"class": "x", "encryption_key": "geheim"}'),
+    ],
+)
+def test_keys_are_not_shown(variable: str, value: str) -> None:
+    """Not even in an error about them: a bracket that is missing makes them no secret less."""
     with pytest.raises(ConfigError) as caught:
-        with_environment(TRIBES_CHANNEL__TLS="geheim")
+        with_environment(**{variable: value})
+    assert caught.value.source == variable
+    assert "geheim" not in str(caught.value)
     loaded = read_config_bytes(b"", environ={"TRIBES_CHANNEL__KEYS": "geheim"})
     assert "geheim" not in repr(loaded)
-    assert caught.value.source == "TRIBES_CHANNEL__TLS"

@@ -70,7 +70,7 @@ def _other(value: Any) -> Any:
         return not value
     if value == "serve":
         return "error"
-    return "x" if isinstance(value, str) else value + 7 if not isinstance(value, tuple) else value
+    return "x" if isinstance(value, str) else value + 7
 
 
 def test_t03_every_attribute_of_the_template_is_every_contexts() -> None:

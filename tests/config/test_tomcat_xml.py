@@ -73,7 +73,9 @@ def test_a_text_that_was_pasted_twice_is_refused(seed: Path) -> None:
     assert "pasted twice" in caught.value.message
 
 
-@pytest.mark.parametrize("seed", [s for s in SEEDS if s.stem.endswith("plain")], ids=str)
+@pytest.mark.parametrize(
+    "seed", [s for s in SEEDS if s.stem.endswith("plain")], ids=lambda path: path.name
+)
 def test_no_break_spaces_of_a_web_page_are_spaces(seed: Path) -> None:
     """The file with them means what the one without them means, and says that it has them."""
     other = seed.with_name(seed.name.replace("-plain", ""))
@@ -188,7 +190,7 @@ def test_defaults_of_a_bare_cluster() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no TOML|no element"),
+        ("<", "line 1, column 1: the document ends too early"),
         ("<Cluster", "line 1, column 1: the document ends too early"),
         ("<Cluster>", "column 10: the document ends too early (no element found): <Cluster>"),
         ("<Cluster></Clust>", "ends another element than the one that is open, <Cluster> of line"),
@@ -201,7 +203,7 @@ def test_defaults_of_a_bare_cluster() -> None:
         ("<?xml version='1.0' encoding='rot13'?><Cluster/>", "'rot13' is not known"),
         ("<web-app/>", "is <web-app>; A document is a whole <Server>"),
         ("<Clustr/>", "is <Cluster> meant?"),
-        ("<Cluster>" * 40, "cannot stand within|ends too early|nested deeper"),
+        ("<Cluster>" * 40, "<Cluster> is nested deeper than 32 elements"),
         ("<Cluster><Channel/><Channel/></Cluster>", "is there twice, first in line 1"),
         ("<Engine><Cluster/><Host><Cluster/></Host></Engine>", "is a second cluster"),
         ("<Channel><Receiver/></Channel>", "className: is missing; allowed are org.apache"),
@@ -216,9 +218,9 @@ def test_defaults_of_a_bare_cluster() -> None:
 def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:
     """With the place and what is wrong with it."""
     with pytest.raises(ConfigError) as caught:
-        read_config_bytes(text.encode() or b"<", source="t.xml")
+        read_config_bytes(text.encode(), source="t.xml")
     assert str(caught.value).startswith("t.xml")
-    assert any(part in str(caught.value) for part in said.split("|")) or not text
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

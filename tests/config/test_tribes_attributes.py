@@ -172,8 +172,8 @@ def check(owner: str, name: str) -> None:
     use = known(owner, name)
     default = ATTRIBUTES[owner][name]
     if default is not None and use in (Use.HONOURED, Use.MAPPED):
-        is_ours = config_of(owner, f'{name}="{default}"') == config_of(owner)
-        assert is_ours == (name not in OURS)
+        is_the_same = config_of(owner, f'{name}="{default}"') == config_of(owner)
+        assert is_the_same == (name not in OURS)
 
 
 @pytest.mark.parametrize(("owner", "name"), rows("SimpleTcpCluster"))

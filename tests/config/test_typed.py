@@ -38,7 +38,7 @@ def in_channel(**settings: Any) -> dict[str, Any]:
         ({"manager": {"kind": "backup"}}, "manager", r"must be made by BackupConfig\(…\), found a"),
         ({"manager": ManagerConfig(**IDLE)}, "manager.max_inactive_s", "must be a whole number"),
         (in_channel(receiver=ReceiverConfig(**RECEIVER)), "channel.receiver.port", "whole number"),
-        (in_channel(receiver=RECEIVER), "channel.receiver", "whole number"),
+        (in_channel(receiver=RECEIVER), "channel.receiver.port", "whole number"),
         (
             in_channel(membership=MembershipConfig(static=(MEMBER,))),
             "channel.membership.static[0]",
@@ -63,8 +63,7 @@ def test_a_value_of_another_type_is_refused_by_its_key(
     config = NodeConfig(**settings)
     with pytest.raises(ConfigError, match=what) as caught:
         BackgroundNode(msgspec.structs.replace(config)).start()
-    assert caught.value.key is not None
-    assert caught.value.key.startswith(key)
+    assert caught.value.key == key
 
 
 def test_values_of_the_right_types_pass() -> None:

@@ -47,19 +47,16 @@ class Answer:
         return found[0].partition(";")[0] if found else ""
 
 
-class Wsgi:
-    """Requests to one application; it counts in its session."""
+class _OfWsgi:
+    """Requests to one application, which counts in its session, on WSGI."""
 
-    def __init__(self, node: Any, **settings: Any) -> None:
-        self.middleware = WsgiMiddleware(self.app, node, **settings)
-        self.held: Any = None
-        self.seen: Any = None
+    middleware: Any
+    """Has the binding."""
+    held: Any = None
+    seen: Any = None
 
-    def app(self, environ: Any, start_response: Any) -> list[bytes]:
-        self.held, self.seen = environ[SESSION], environ
-        self.held["n"] = self.held.get("n", 0) + 1
-        start_response("200 OK", [])
-        return [b""]
+    def application(self, environ: Any, start_response: Any) -> Any:
+        raise NotImplementedError
 
     def ask(
         self,
@@ -77,11 +74,11 @@ class Wsgi:
             "SCRIPT_NAME": "",
             "PATH_INFO": path.encode().decode("latin-1"),
             "QUERY_STRING": query,
-            "REQUEST_METHOD": "GET",
             "REMOTE_ADDR": client,
             "wsgi.url_scheme": scheme,
             **{"HTTP_" + name.upper(): value for name, value in headers.items()},
         }
+        setup_testing_defaults(environ)
         if cookie:
             environ["HTTP_COOKIE"] = cookie
         if activation:
@@ -91,9 +88,27 @@ class Wsgi:
         def start_response(*head: Any) -> Any:
             heads.append(head)
 
-        b"".join(self.middleware(environ, start_response))
+        body = self.application(environ, start_response)
+        b"".join(body)
+        getattr(body, "close", int)()
         [(status, fields)] = heads
         return Answer(int(status[:3]), fields, self.held)
+
+
+class Wsgi(_OfWsgi):
+    """Under our own middleware."""
+
+    def __init__(self, node: Any, **settings: Any) -> None:
+        self.middleware = WsgiMiddleware(self.app, node, **settings)
+
+    def app(self, environ: Any, start_response: Any) -> list[bytes]:
+        self.held, self.seen = environ[SESSION], environ
+        self.held["n"] = self.held.get("n", 0) + 1
+        start_response("200 OK", [])
+        return [b""]
+
+    def application(self, environ: Any, start_response: Any) -> Any:
+        return self.middleware(environ, start_response)
 
 
 class Asgi:
@@ -146,62 +161,11 @@ class Asgi:
         return Answer(sent[0]["status"], head, self.held)
 
 
-class _OfWsgi:
-    """The same for frameworks on WSGI."""
-
-    binding: Any
-    held: Any = None
-    seen: Any = None
-
-    def application(self, environ: Any, start_response: Any) -> Any:
-        raise NotImplementedError
-
-    @property
-    def middleware(self) -> Any:
-        """Has the binding."""
-        return self
-
-    def ask(
-        self,
-        path: str = "/",
-        query: str = "",
-        *,
-        cookie: str = "",
-        activation: str = "",
-        client: str = "192.0.2.1",
-        scheme: str = "http",
-        **headers: str,
-    ) -> Answer:
-        self.held = None
-        environ: dict[str, Any] = {
-            "SCRIPT_NAME": "",
-            "PATH_INFO": path.encode().decode("latin-1"),
-            "QUERY_STRING": query,
-            "REMOTE_ADDR": client,
-            "wsgi.url_scheme": scheme,
-            **{"HTTP_" + name.upper(): value for name, value in headers.items()},
-        }
-        setup_testing_defaults(environ)
-        if cookie:
-            environ["HTTP_COOKIE"] = cookie
-        if activation:
-            environ["JK_LB_ACTIVATION"] = activation
-        heads: list[Any] = []
-
-        def start_response(*head: Any) -> Any:
-            heads.append(head)
-
-        body = self.application(environ, start_response)
-        b"".join(body)
-        getattr(body, "close", int)()
-        [(status, fields)] = heads
-        return Answer(int(status[:3]), fields, self.held)
-
-
 class Flask(_OfWsgi):
     """Under Flask; without settings of ours its own say how the cookie is written."""
 
     def __init__(self, node: Any, **settings: Any) -> None:
+        self.middleware = self
         self.app = app = flask.Flask(__name__)
         app.testing = True
         app.config["SESSION_COOKIE_NAME"] = "JSESSIONID"
@@ -224,6 +188,7 @@ class Django(_OfWsgi):
     """Under Django; ``cookie`` becomes its settings, and the rest ``TRIBES_WEB``."""
 
     def __init__(self, node: Any, cookie: Any = None, **web: Any) -> None:
+        self.middleware = self
         urls: Any = ModuleType("urls")
         urls.urlpatterns = [re_path("^.*$", self.view)]
         self.settings = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.waiting import wait_until
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,
@@ -92,6 +95,25 @@ def make_node(name: str = "n1", group_port: int | None = None, **manager: Any) -
                 ),
                 receiver=ReceiverConfig(port=0),
             ),
-            manager=ManagerConfig(**{"channel_send_options": 6, **manager}),
+            # A busy machine may take a second for an acknowledgement.
+            manager=ManagerConfig(**{"channel_send_options": 6, "commit_timeout": 5000, **manager}),
         )
     )
+
+
+@contextmanager
+def group(*names: str, **manager: Any) -> Iterator[list[BackgroundNode]]:
+    """Nodes of one group, which know each other and have joined."""
+    port = free_udp_port()
+    nodes = [make_node(name, port, **manager) for name in names]
+    try:
+        for node in nodes:
+            node.start()
+        for node in nodes:
+            assert node.wait_joined(20)
+        others = len(nodes) - 1
+        wait_until(lambda: all(len(each.manager("app").copies_on) == others for each in nodes))
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.web.nodes import make_node, node_without_its_key
 from tribes.errors import ConfigError, SessionError, SessionInvalidError
 from tribes.web.asgi import SessionMiddleware
@@ -223,15 +224,23 @@ def test_changes_made_while_the_body_is_sent_are_committed(node: BackgroundNode)
     assert body(ask(node, look, cookie=value)) == b"{'state': 'done'}"
 
 
-def test_session_cannot_begin_after_the_head(node: BackgroundNode) -> None:
+def test_session_cannot_begin_or_change_its_id_after_the_head(node: BackgroundNode) -> None:
     """No cookie could tell the client; the error says what to do."""
 
-    async def late(session: Any, respond: Any) -> None:
+    async def begin(session: Any, respond: Any) -> None:
         await respond()
         session["x"] = 1
 
-    with pytest.raises(SessionError, match="after the response head"):
-        ask(node, late)
+    async def rotate(session: Any, respond: Any) -> None:
+        await respond()
+        session.rotate_id()
+
+    with pytest.raises(SessionError, match="begin after the response head"):
+        ask(node, begin)
+    value = ask(node, count).session_cookie
+    with pytest.raises(SessionError, match="id cannot change after the response head"):
+        ask(node, rotate, cookie=value)
+    assert body(ask(node, look, cookie=value)) == b"{'count': 1}"
 
 
 def test_handler_that_raises_keeps_its_changes(node: BackgroundNode) -> None:
@@ -275,18 +284,56 @@ def test_websocket_gets_its_cookie_with_the_acceptance(node: BackgroundNode) -> 
 
 
 def test_answer_waits_for_the_other_members(node: BackgroundNode) -> None:
-    """With option 6 the head leaves when the other node has processed the commit."""
+    """With option 6 the head leaves when the other node has processed the commit: whoever looks
+    there as soon as it has left finds the session.
+    """
+    found: list[Any] = []
+
+    async def look_there(session: Any, respond: Any) -> None:
+        session["count"] = 1
+        await respond()
+        found.append(other.manager("app").find(session.id))
+
     other = make_node("n2", node.config.channel.membership.port)
     other.start()
     try:
         assert other.wait_joined()
-        while len(node.view.members) < 1 or len(other.view.members) < 1:
-            pass
+        wait_until(lambda: node.view.members and other.view.members)
         for _ in range(20):
-            value = ask(node, count).session_cookie
+            value = ask(node, look_there).session_cookie
             assert body(ask(other, count, cookie=value)) == b"2"
+        assert None not in found
+        assert len(found) == 20
     finally:
         other.stop()
+
+
+def test_first_requests_start_the_node_and_wait_for_it(node: BackgroundNode) -> None:
+    """Under a server that tells no start-up: all wait until it has joined, and find sessions."""
+    second = make_node("n2", node.config.channel.membership.port)
+    value = ask(node, count).session_cookie
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["session"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        del message
+
+    async def main() -> None:
+        middleware = SessionMiddleware(app, second)
+        headers = [(b"cookie", f"JSESSIONID={value}".encode())]
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                scope = {"type": "http", "headers": headers}
+                group.create_task(middleware(scope, None, send))  # type: ignore[arg-type]
+
+    try:
+        asyncio.run(main())
+    finally:
+        second.stop()
+    assert seen == [{"count": 1}] * 3
 
 
 def test_node_lives_as_long_as_the_application() -> None:

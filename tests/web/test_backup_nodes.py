@@ -124,7 +124,15 @@ def test_a_session_whose_holders_do_not_answer_is_an_error_and_not_a_new_session
         assert not cookie
         for seeks in held:
             del seeks.on_seek
-        assert apps[nodes.index(away)]("/", cookies=cookies).text == "2"
+        answers: list[str] = []
+
+        def is_served() -> bool:
+            """A busy machine may let the short time-out pass once more."""
+            answers.append(apps[nodes.index(away)]("/", cookies=cookies).text)
+            return "try again" not in answers[-1]
+
+        wait_until(is_served)
+        assert answers[-1] == "2"
     finally:
         for node in nodes:
             node.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tribes.errors import ConfigError
@@ -22,16 +22,24 @@ from tribes.web.cookies import CookieSettings, cookie_values, join_route, split_
         ([b"XJSESSIONID=no; JSESSIONIDX=no; jsessionid=no; JSESSIONID"], []),
         ([b"JSESSIONID=" + b"x" * 300], []),
         ([b"JSESSIONID=a=b"], ["a=b"]),
+        ([b"; ".join([b"JSESSIONID=x"] * 60)] * 2, ["x"] * 64),
     ],
 )
 def test_values_are_found_among_whatever_else_is_there(
     headers: list[bytes], values: list[str]
 ) -> None:
-    """Odd neighbours never hide the session's cookie; oversized values are left out."""
+    """Odd neighbours never hide the session's cookie; oversized values are left out, and what comes
+    after the first 64.
+    """
     assert cookie_values(headers, "JSESSIONID") == values
 
 
-@given(st.lists(st.binary(max_size=200), max_size=5))
+PIECES = st.sampled_from([b"JSESSIONID", b"=", b";", b" ", b'"', b"x" * 99]) | st.binary(max_size=9)
+HEADERS = st.lists(PIECES, max_size=30).map(b"".join)
+
+
+@given(st.lists(HEADERS, max_size=5))
+@example([b"JSESSIONID=" + b"x" * 256, b"JSESSIONID=" + b"x" * 257])
 def test_any_header_gives_a_list_of_short_texts(headers: list[bytes]) -> None:
     """No input raises."""
     assert all(len(value) <= 256 for value in cookie_values(headers, "JSESSIONID"))

@@ -331,7 +331,8 @@ def test_expiry_is_the_sessions_idle_time() -> None:
         assert age(None) == 100
         assert age(0) == 100
     assert age(50) == 50
-    assert age(datetime.timedelta(seconds=70)) in (69, 70)
+    # The moment is in the session: what the machine takes until it is saved is lost.
+    assert 6900 < age(datetime.timedelta(seconds=7000)) <= 7000
     session = SessionStore()
     session["x"] = 1
     session.set_expiry(50)

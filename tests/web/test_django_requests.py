@@ -9,10 +9,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from asgiref.sync import ThreadSensitiveContext
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
+from tests.waiting import wait_until
 from tests.web import test_django
 from tests.web.nodes import Node
 from tests.web.test_django import TRIBES, SessionStore
@@ -31,18 +33,16 @@ class Derived(SessionMiddleware):
 
 
 class Views:
-    """Views that say when they run, and wait until they may go on."""
+    """Views that say how many of them run, and wait until they may go on."""
 
     def __init__(self) -> None:
         self.running = 0
         self.most = 0
-        self.entered = threading.Event()
         self.go_on = threading.Event()
 
     def slow(self, request: Any) -> HttpResponse:
         self.running += 1
         self.most = max(self.most, self.running)
-        self.entered.set()
         assert self.go_on.wait(10)
         request.session["n"] = request.session.get("n", 0) + 1
         self.running -= 1
@@ -55,9 +55,14 @@ class Views:
     def broken(self, request: Any) -> HttpResponse:
         raise RuntimeError("mine")
 
-    async def acount(self, request: Any) -> HttpResponse:
+    async def aslow(self, request: Any) -> HttpResponse:
+        self.running += 1
+        self.most = max(self.most, self.running)
         count = await request.session.aget("n", 0) + 1
+        while not self.go_on.is_set():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
         await request.session.aset("n", count)
+        self.running -= 1
         return HttpResponse(str(count))
 
 
@@ -69,7 +74,7 @@ def views() -> Iterator[Views]:
         path("slow", views.slow),
         path("count", views.count),
         path("broken", views.broken),
-        path("acount", views.acount),
+        path("aslow", views.aslow),
     ]
     with override_settings(ROOT_URLCONF=urls):
         yield views
@@ -89,7 +94,6 @@ def test_parallel_requests_of_one_session_take_turns(locked: Node, views: Views)
     views.go_on.set()
     assert client.get("/slow").content == b"1"
     views.go_on.clear()
-    views.entered.clear()
     cookie = client.cookies
     answers: list[bytes] = []
 
@@ -101,7 +105,8 @@ def test_parallel_requests_of_one_session_take_turns(locked: Node, views: Views)
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    assert views.entered.wait(10)
+    # All have come, and wait for their turn where there is one.
+    wait_until(lambda: locked.manager("app").locks_waited == 2 or views.most > 1)
     views.go_on.set()
     for thread in threads:
         thread.join(20)
@@ -134,12 +139,29 @@ def test_who_waits_too_long_is_answered_503_and_has_not_run(
 
 
 def test_async_views_take_turns_and_save_too(locked: Node, views: Views) -> None:
-    async def main() -> list[bytes]:
-        client = AsyncClient()
-        return [(await client.get("/acount")).content for _ in range(3)]
+    """Also those that wait for their turn in threads of their own, as under an ASGI server."""
+    client = AsyncClient()
+    manager = locked.manager("app")
 
-    assert asyncio.run(main()) == [b"1", b"2", b"3"]
-    assert len(locked.manager("app").list_ids()) == 1
+    async def ask() -> bytes:
+        async with ThreadSensitiveContext():  # as Django's own handler does for each request
+            answer: bytes = (await client.get("/aslow")).content
+            return answer
+
+    async def main() -> None:
+        views.go_on.set()
+        assert await ask() == b"1"
+        views.go_on.clear()
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            asked = [group.create_task(ask()) for _ in range(3)]
+            while manager.locks_waited < 2 and views.most < 2:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.005)
+            views.go_on.set()
+        assert sorted(each.result() for each in asked) == [b"2", b"3", b"4"]
+
+    asyncio.run(main())
+    assert views.most == 1
+    assert len(manager.list_ids()) == 1
 
 
 @pytest.mark.parametrize(

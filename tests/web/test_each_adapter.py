@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.web.adapters import ADAPTERS, Asgi, Django, Flask, Wsgi, attributes
 from tests.web.nodes import Node
 from tests.web.test_valve import ask, page, with_replication
-from tests.web.test_wire_identity import KEY, OTHER_KEY
+from tests.web.test_wire_identity import KEY, OTHER_KEY, configured
 from tribes.config.cookies import CookieConfig
 from tribes.config.managers import ContextConfig
 from tribes.config.valves import ORIGINAL_ID, PRIMARY_INDICATOR, RouteBinderConfig
@@ -24,11 +24,6 @@ from tribes.web.cookies import CookieSettings
 from tribes.web.wsgi import SessionMiddleware
 
 each = pytest.mark.parametrize("under", ADAPTERS)
-
-
-def configured(node: Node, **settings: Any) -> Node:
-    node.config = msgspec.structs.replace(node.config, **settings)
-    return node
 
 
 @each
@@ -188,7 +183,7 @@ def test_t107_each_application_that_answers_a_request_commits_its_own_session(un
             return getattr(both, name)
 
     included = under(Half(), **({} if under is Django else {"cookie": CookieSettings(name="IN")}))
-    inner = included.middleware if under is Wsgi else included.application
+    inner = included.application
 
     def outer(environ: Any, start_response: Any) -> list[bytes]:
         within = dict(environ)

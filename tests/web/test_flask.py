@@ -131,7 +131,7 @@ def test_flashed_messages_are_shown_once(own: bool) -> None:
         b"\x00\xff",
         Markup("<i>"),
         UUID(int=7),
-        datetime(2024, 2, 29, 12, 30, tzinfo=UTC),
+        datetime(2024, 2, 29, 12, 30, 15, 123_456, tzinfo=UTC),
         {"nested": [Markup("x"), (b"y", UUID(int=1))]},
     ],
 )
@@ -324,6 +324,27 @@ def test_changes_after_the_view_are_committed() -> None:
     begin = True
     with pytest.raises(SessionError, match="after the response head"):
         _ = app.test_client().get("/stream").text
+
+
+def test_late_change_is_served_and_counted() -> None:
+    """Too late for 503: the body has been sent."""
+    node = Node(on_unreplicated="error")
+
+    def stream() -> Any:
+        flask.session["part"] = 0
+
+        def body() -> Any:
+            yield "one"
+            flask.session["part"] = 1
+            node.lose()
+
+        return flask.Response(flask.stream_with_context(body()))
+
+    client = make({"stream": stream, "look": look}, node).test_client()
+    with client.get("/stream") as response:
+        assert (response.status_code, response.text) == (200, "one")
+    assert node.counters == (1, 1, 0)
+    assert client.get("/look").text == "{'part': 1}"
 
 
 def test_stream_commits_when_it_says_so() -> None:

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, session
 
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import group
 from tribes.config.model import ManagerConfig
 from tribes.manager.delta import DeltaManager
 from tribes.web import SessionMiddleware as AsgiMiddleware
@@ -28,24 +28,13 @@ TOKEN = "JSESSIONID-seen"
 
 @pytest.fixture
 def pair() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
-    """Two nodes of a group, whose changes do not wait; those of the first never arrive at all."""
-    port = free_udp_port()
-    nodes = [_node(name, port) for name in ("n1", "n2")]
-    for node in nodes:
-        node.start()
-    wait_until(lambda: all(each.manager("app").copies_on for each in nodes))
-    wait_until(lambda: all(each.wait_joined() for each in nodes))
-    yield nodes[0], nodes[1]
-    for node in nodes:
-        node.stop()
-
-
-def _node(name: str, port: int) -> BackgroundNode:
-    return make_node(name, port, channel_send_options=8)
+    """Two nodes of a group, whose requests do not wait for their changes to arrive."""
+    with group("n1", "n2", channel_send_options=8) as (one, two):
+        yield one, two
 
 
 def _lose_changes(node: BackgroundNode) -> None:
-    """As a link does on which they take a minute."""
+    """From now on none arrives, as on a link on which they take a minute."""
     manager = node.manager("app")
     assert isinstance(manager, DeltaManager)
     assert manager.replicator is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 import pytest
@@ -19,6 +19,9 @@ from tribes.web.asgi import SessionMiddleware as AsgiMiddleware
 from tribes.web.binding import SessionBinding
 from tribes.web.flask import TribesSessions
 from tribes.web.wsgi import SESSION, SessionMiddleware
+
+if TYPE_CHECKING:
+    from tribes.manager.base import SessionManager
 
 
 def new_session(node: Node, **values: Any) -> str:
@@ -34,10 +37,36 @@ def value(node: Node, session_id: str, name: str = "n") -> Any:
     return session[name]
 
 
-def is_free(node: Node, session_id: str) -> bool:
+def is_free(node: Node) -> bool:
+    """Whether no request of any session has or awaits its turn."""
     binding = SessionBinding(node)  # type: ignore[arg-type]
     assert isinstance(binding.locks, SessionLocks)
     return binding.locks.keys == 0
+
+
+class Inside:
+    """Counts the requests that run; the first one stays until all others are seen to wait, or one
+    that does not wait.
+    """
+
+    def __init__(self, manager: SessionManager, others: int) -> None:
+        self._manager = manager
+        self._others = others
+        self._running: list[None] = []
+        self.counted: list[int] = []
+        """How many ran when each came in, itself too."""
+
+    def __enter__(self) -> None:
+        self._running.append(None)
+        self.counted.append(len(self._running))
+        if len(self.counted) == 1:
+            wait_until(self._is_decided)
+
+    def _is_decided(self) -> bool:
+        return self._manager.locks_waited >= self._others or len(self.counted) > 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running.pop()
 
 
 def together(*calls: Callable[[], object]) -> None:
@@ -52,21 +81,19 @@ def together(*calls: Callable[[], object]) -> None:
 def test_parallel_wsgi_requests_of_one_session_run_one_after_the_other() -> None:
     node = Node(lock="local")
     session_id = new_session(node, n=0)
-    inside: list[int] = []
+    inside = Inside(node.manager("app"), others=3)
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        session = environ[SESSION]
-        inside.append(1)
-        assert len(inside) == 1
-        session["n"] += 1
-        inside.pop()
+        with inside:
+            environ[SESSION]["n"] += 1
         start_response("200 OK", PLAIN)
         return [b""]
 
     middleware = SessionMiddleware(app, node)  # type: ignore[arg-type]
     together(*[lambda: [serve(middleware, cookie=session_id) for _ in range(20)]] * 4)
+    assert inside.counted == [1] * 80
     assert value(node, session_id) == 80
-    assert is_free(node, session_id)
+    assert is_free(node)
 
 
 def test_the_lock_is_held_while_a_body_is_made_and_given_back_when_it_is_closed() -> None:
@@ -106,7 +133,7 @@ def test_a_wsgi_request_that_raises_gives_it_back(*, is_early: bool) -> None:
 
     with pytest.raises(ZeroDivisionError):
         serve(SessionMiddleware(app, node), cookie=session_id)  # type: ignore[arg-type]
-    assert is_free(node, session_id)
+    assert is_free(node)
 
 
 def test_parallel_asgi_requests_of_one_session_run_one_after_the_other() -> None:
@@ -138,7 +165,7 @@ def test_parallel_asgi_requests_of_one_session_run_one_after_the_other() -> None
 
     asyncio.run(main())
     assert value(node, session_id) == 30
-    assert is_free(node, session_id)
+    assert is_free(node)
 
 
 def test_an_asgi_request_that_cannot_have_it_is_answered_503_and_does_not_run() -> None:
@@ -171,9 +198,9 @@ def test_an_asgi_request_does_not_keep_it(kind: str) -> None:
         if kind == "invalidates":
             session.invalidate()
         if kind in ("releases", "websocket"):
-            assert is_free(node, session_id)
+            assert is_free(node)
         else:
-            assert not is_free(node, session_id)
+            assert not is_free(node)
         if kind != "websocket":
             await respond()
 
@@ -186,7 +213,7 @@ def test_an_asgi_request_does_not_keep_it(kind: str) -> None:
         )
     except ZeroDivisionError:
         assert kind == "raises"
-    assert is_free(node, session_id)
+    assert is_free(node)
 
 
 def test_who_waited_sees_what_the_request_before_did_also_its_logout() -> None:
@@ -209,7 +236,7 @@ def test_who_waited_sees_what_the_request_before_did_also_its_logout() -> None:
     binding.close(first)
     thread.join(20)
     assert seen == [False]
-    assert is_free(node, session_id)
+    assert is_free(node)
 
 
 def test_flask_requests_take_turns_and_give_it_back() -> None:

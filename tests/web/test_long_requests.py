@@ -9,6 +9,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Iterator
+from socket import create_server
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -22,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route, WebSocketRoute
 
 from tests.waiting import wait_until
-from tests.web.nodes import Node, free_tcp_port, free_udp_port, make_node
+from tests.web.nodes import Node, group
 from tribes.errors import SessionNotReplicatedError
 from tribes.web import SessionMiddleware
 
@@ -116,18 +117,19 @@ class Served:
 
     def __init__(self, node: Any, other: BackgroundNode | None = None) -> None:
         self.other = other
-        self.port = free_tcp_port()
+        # Bound here and now, so that nobody else can have it before the server does.
+        listener = create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
         middleware = [Middleware(SessionMiddleware, node=node)]
         self._server = uvicorn.Server(
             uvicorn.Config(
                 Starlette(routes=ROUTES, middleware=middleware),
-                port=self.port,
                 lifespan="off",
                 ws="websockets-sansio",
                 log_level="error",
             )
         )
-        self._thread = threading.Thread(target=self._server.run)
+        self._thread = threading.Thread(target=self._server.run, args=([listener],))
         self._thread.start()
         wait_until(lambda: self._server.started)
         self.http = httpx.Client(
@@ -143,6 +145,7 @@ class Served:
         self.http.close()
         self._server.should_exit = True
         self._thread.join(20)
+        assert not self._thread.is_alive()
 
     def elsewhere(self, session_id: str = "") -> dict[str, Any] | None:
         """The session at the other member, or None."""
@@ -153,18 +156,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
-    port = free_udp_port()
-    one, two = make_node("n1", port), make_node("n2", port)
-    try:
-        for node in (one, two):
-            node.start()
-        for node in (one, two):
-            assert node.wait_joined(20)
-            wait_until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
+    with group("n1", "n2") as (one, two):
         yield one, two
-    finally:
-        for node in (one, two):
-            node.stop()
 
 
 @pytest.fixture
@@ -302,7 +295,9 @@ def test_background_task_that_is_refused_is_reported() -> None:
             assert held.begun.wait(20)
             node.lose()
             held.go_on.set()
-            wait_until(lambda: node.counters == (1, 1, 0))
+            # The counters are first.
+            wait_until(lambda: any("not on enough" in line["event"] for line in lines))
+        assert node.counters == (1, 1, 0)
         [line] = [line for line in lines if line["event"] == "session not on enough members"]
         assert "n2" in str(line)
     finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.web.adapters import ADAPTERS, Asgi, Django, Wsgi, attributes
 from tests.web.nodes import Node
 from tests.web.test_urls import wsgi as link_by_wsgi
+from tests.web.test_wire_identity import configured
 from tribes.config.load import read_config_bytes
 from tribes.config.model import NodeConfig, check_config
 from tribes.config.valves import CrawlerConfig, DrainingConfig
@@ -21,9 +21,7 @@ BOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 
 
 def made(*valves: str, **settings: Any) -> Node:
-    node = Node()
-    node.config = msgspec.structs.replace(node.config, valves=valves, **settings)
-    return node
+    return configured(Node(), valves=valves, **settings)
 
 
 either = pytest.mark.parametrize("under", [Wsgi, Asgi])

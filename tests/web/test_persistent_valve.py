@@ -5,13 +5,13 @@ PersistentValve).
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import flask
 import pytest
 
+from tests.web.test_locks import Inside, together
 from tests.web.test_wsgi import PLAIN, serve
 from tribes.config.managers import PersistentConfig, check_manager
 from tribes.config.stores import FileStoreConfig
@@ -103,14 +103,11 @@ def test_t96_each_request_loads_and_saves_and_memory_is_empty_after_it(
 def test_t96_one_request_of_a_session_runs_at_a_time(processes: Processes) -> None:
     sessions = processes.one()
     session_id = new_session(sessions, n=0)
-    inside: list[int] = []
+    inside = Inside(sessions.manager("shop"), others=3)
 
     def app(environ: MutableMapping[str, Any], start_response: Any) -> list[bytes]:
-        inside.append(1)
-        assert len(inside) == 1
-        result = counting(environ, start_response)
-        inside.pop()
-        return result
+        with inside:
+            return counting(environ, start_response)
 
     middleware = SessionMiddleware(app, sessions)
     statuses: list[str] = []
@@ -118,11 +115,8 @@ def test_t96_one_request_of_a_session_runs_at_a_time(processes: Processes) -> No
     def run() -> None:
         statuses.extend(serve(middleware, cookie=session_id).status for _ in range(10))
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    together(*[run] * 4)
+    assert inside.counted == [1] * 40
     assert statuses == ["200 OK"] * 40
     assert processes.value(session_id) == 40
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.web.nodes import make_node
 from tests.web.test_asgi import ask
+from tribes.config.managers import StandardConfig
 from tribes.errors import SessionInvalidError
 from tribes.runtime.local import LocalSessions
 
@@ -18,15 +20,17 @@ if TYPE_CHECKING:
     from tribes.runtime.background import BackgroundNode
 
 Node = Any
+LOOK_MS = 100
+"""How often sessions are looked through for those that were idle too long."""
 
 
 @pytest.fixture(params=["local", "cluster"])
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     made: BackgroundNode | LocalSessions
     if request.param == "local":
-        made = LocalSessions("app")
+        made = LocalSessions("app", StandardConfig(expiry_interval=LOOK_MS))
     else:
-        made = make_node()
+        made = make_node(expiry_interval=LOOK_MS)
     made.start()
     made.wait_joined()
     yield made
@@ -48,7 +52,9 @@ class Recorder:
 
 
 def test_t12_a_session_is_created_found_ended_and_unusable_then(node: Node) -> None:
-    """Create, find, invalidate; afterwards every use raises, and the id means nothing (56578)."""
+    """Create, find, invalidate; afterwards every use raises, and the id means nothing (56578). Nor
+    does that of a session that has expired.
+    """
     seen: list[Any] = []
 
     async def create(session: Any, respond: Any) -> None:
@@ -83,10 +89,15 @@ def test_t12_a_session_is_created_found_ended_and_unusable_then(node: Node) -> N
     assert recorder.log == ["created", "destroyed invalidated"]
     assert manager.list_ids() == []
 
-    session = manager.create()
-    session.max_inactive = 1
-    manager.commit(session)
-    assert manager.find(session.id) is not None
+    async def create_short(session: Any, respond: Any) -> None:
+        session.max_inactive = 1
+        await create(session, respond)
+
+    cookie = ask(node, create_short).session_cookie
+    wait_until(lambda: recorder.log[2:] == ["created", "destroyed expired"])
+    ask(node, read, cookie=cookie)
+    assert seen[3:] == [None]
+    assert manager.list_ids() == []
 
 
 def test_t23_a_rotated_id_replaces_the_old_one_and_is_told_as_that(node: Node) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
 from typing import Any
 
+import flask
 import msgspec
 import pytest
 
@@ -17,6 +19,8 @@ from tribes.config.managers import ContextConfig, ManagerConfig, StandardConfig
 from tribes.config.valves import SSO_CONTEXT, SingleSignOnConfig
 from tribes.runtime.background import BackgroundNode
 from tribes.runtime.sso import NOTE
+from tribes.web.asgi import SessionMiddleware as AsgiMiddleware
+from tribes.web.flask import TribesSessions
 from tribes.web.wsgi import SESSION, SessionMiddleware
 
 PASSWORD = "correct-horse-battery-staple"
@@ -144,6 +148,77 @@ def test_t109_a_login_on_one_member_and_application_is_one_on_all(pair: Pair) ->
     wait_until(lambda: not a.manager("app1").list_ids() and not a.manager("app2").list_ids())
     assert client.get(one, "app1", "/") is None
     assert logins(a).list_ids() == []
+
+
+Ask = Callable[[str, str], tuple[str, list[str]]]
+"""Path and the login's cookie; who is logged in, and what the client is told of its cookies."""
+
+
+def in_flask(node: BackgroundNode) -> Ask:
+    site = flask.Flask("shop")
+    site.session_interface = TribesSessions(node, context="app2")
+
+    @site.route("/")
+    def who() -> str:
+        principal: Any = flask.session.principal  # type: ignore[attr-defined]
+        return str(principal["name"]) if principal else "nobody"
+
+    @site.route("/logout")
+    def logout() -> str:
+        flask.session.invalidate()  # type: ignore[attr-defined]
+        return "nobody"
+
+    def ask(path: str, login: str) -> tuple[str, list[str]]:
+        client = site.test_client(use_cookies=False)
+        answer = client.get(path, headers={"Cookie": f"JSESSIONIDSSO={login}"})
+        return answer.text, answer.headers.getlist("Set-Cookie")
+
+    return ask
+
+
+def in_asgi(node: BackgroundNode) -> Ask:
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        session, who = scope["session"], "nobody"
+        if scope["path"] == "/logout":
+            session.invalidate()
+        elif session.principal:
+            who = session.principal["name"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": who.encode()})
+
+    middleware = AsgiMiddleware(site, node, context="app2")
+
+    def ask(path: str, login: str) -> tuple[str, list[str]]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"cookie", f"JSESSIONIDSSO={login}".encode())]
+        scope = {"type": "http", "path": path, "headers": headers}
+        asyncio.run(middleware(scope, None, send))  # type: ignore[arg-type]
+        told = [value.decode() for name, value in sent[0]["headers"] if name == b"set-cookie"]
+        return sent[1]["body"].decode(), told
+
+    return ask
+
+
+@pytest.mark.parametrize("other", [in_flask, in_asgi])
+def test_t109_a_login_is_one_under_each_adapter(
+    other: Callable[[BackgroundNode], Ask], pair: Pair
+) -> None:
+    """A login under WSGI is known to the others, and ended by their logout."""
+    a, b = pair
+    client, ask = Client(), other(b)
+    assert ask("/", "0" * 32)[0] == "nobody"
+    assert client.get(app(a, "app1"), "app1", LOGIN) == "ann"
+    login = client.shared["JSESSIONIDSSO"]
+    assert ask("/", login)[0] == "ann"
+    body, told = ask("/logout", login)
+    assert body == "nobody"
+    assert [each for each in told if each.startswith("JSESSIONIDSSO=; ")]
+    wait_until(lambda: not logins(a).list_ids())
+    assert client.get(app(a, "app1"), "app1", "/") is None
 
 
 def test_t109_the_time_out_of_one_session_ends_no_other(pair: Pair) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from tests.web.nodes import Node, make_node
+from tribes.errors import ConfigError
 from tribes.web import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -193,5 +194,5 @@ def test_fastapi_takes_it_by_add_middleware() -> None:
 def test_settings_go_through_add_middleware() -> None:
     """A wrong one is refused when the application is built."""
     app = Starlette(middleware=[Middleware(SessionMiddleware, node=Node(), context="shop")])  # type: ignore[arg-type]
-    with pytest.raises(Exception, match="'shop' is not one"):
+    with pytest.raises(ConfigError, match="'shop' is not one"):
         TestClient(app).get("/")

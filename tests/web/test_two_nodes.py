@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import group
 from tests.web.test_asgi import ask
 from tribes import MergedCounter, MergedList, MergedSet
 from tribes.web.asgi import SessionMiddleware
@@ -20,18 +20,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
-    port = free_udp_port()
-    one, two = make_node("n1", port), make_node("n2", port)
-    try:
-        for node in (one, two):
-            node.start()
-        for node in (one, two):
-            assert node.wait_joined(20)
-            wait_until(lambda node=node: node.manager("app").copies_on)  # type: ignore[misc]
+    with group("n1", "n2") as (one, two):
         yield one, two
-    finally:
-        for node in (one, two):
-            node.stop()
 
 
 def held(node: BackgroundNode, session_id: str) -> dict[str, Any]:

@@ -162,6 +162,20 @@ def test_logout_takes_the_cookie_back_and_rotation_sends_another() -> None:
     assert node.manager("app").find(new) is None
 
 
+@pytest.mark.parametrize("options", [6, 8])
+def test_a_session_that_began_and_ended_in_one_request_is_not_told(options: int) -> None:
+    """The client has no cookie that could be taken back, and needs no token of such a write."""
+
+    def visit(environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ[SESSION]["x"] = 1
+        environ[SESSION].commit()
+        environ[SESSION].invalidate()
+        start_response("200 OK", list(PLAIN))
+        return [b"bye"]
+
+    assert ask(Node(channel_send_options=options), visit).cookies == []
+
+
 def test_head_waits_for_the_first_bytes() -> None:
     """A generator, or ``write``, may change the session until then; empty chunks send nothing."""
     node = Node()
@@ -275,13 +289,22 @@ def test_session_cannot_begin_or_change_its_id_after_the_head() -> None:
     """No cookie could tell the client."""
     node = Node()
 
-    def late(environ: Any, start_response: Any) -> Iterator[bytes]:
+    def begin(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", list(PLAIN))
         yield b"head"
         environ[SESSION]["x"] = 1
 
-    with pytest.raises(SessionError, match="after the response head"):
-        ask(node, late)
+    def rotate(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", list(PLAIN))
+        yield b"head"
+        environ[SESSION].rotate_id()
+
+    with pytest.raises(SessionError, match="begin after the response head"):
+        ask(node, begin)
+    cookie = ask(node, count).cookie
+    with pytest.raises(SessionError, match="id cannot change after the response head"):
+        ask(node, rotate, cookie=cookie)
+    assert ask(node, look, cookie=cookie).body == b"{'count': 1}"
 
 
 def test_error_page_replaces_a_head_that_has_not_left() -> None:

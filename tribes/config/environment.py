@@ -205,6 +205,7 @@ def _value(variable: str, key: str, text: str, hint: Any) -> Any:
     except RecursionError:
         raise ConfigError("is nested too deeply", key=key, source=variable) from None
     except msgspec.MsgspecError as why:
-        may_hold_keys = is_table or "key" in key.rpartition(".")[2]
+        # A list of anything is one of tables, as those of the interceptors.
+        may_hold_keys = is_table or hint == tuple[Any, ...] or "key" in key.rpartition(".")[2]
         shown = "" if may_hold_keys else f"found {text[:80]!r}; "
         raise ConfigError(f"{shown}{why}", key=key, source=variable) from None
