@@ -226,12 +226,19 @@ class User:
     cookie: str = ""
     count: int = 0
     ids: set[str] = field(default_factory=set)
+    unanswered: int = 0
+    """Requests since the last answer: nobody knows whether they were counted."""
 
 
 class Clients:
     """Threads of users that count, each time on another of the nodes that are offered.
 
     Nothing is tried again: whatever is not answered by exactly the next number is a failure.
+
+    Attributes:
+        failures: Each of them.
+        wrong: Those of them that were answered by a number which the user cannot have come to: an
+            answered count was taken back, or one was made up.
     """
 
     def __init__(
@@ -240,6 +247,7 @@ class Clients:
         self.users = [User() for _ in range(users)]
         self.requests = 0
         self.failures: list[str] = []
+        self.wrong: list[str] = []
         self.slowest = 0.0
         self._web = web
         self._balancer = balancer
@@ -285,12 +293,20 @@ class Clients:
                 else f"{name}: {error!r}, sent while it was offered"
             )
             connections.pop(name)[0].close()
+            user.unanswered += 1
             return
-        count = answer.values.get("values", {}).get("count")
-        if answer.status != 200 or count != user.count + 1:
-            self.failures.append(f"{time.monotonic():.3f} {name}: {answer}, had {user.count}")
-        user.cookie, user.count = answer.cookie, count or user.count
+        said = f"{time.monotonic():.3f} {name}: {answer}, had {user.count}"
+        user.cookie = answer.cookie
         user.ids.add(answer.values.get("id", ""))
+        if answer.status != 200:
+            self.failures.append(said)
+            user.unanswered += 1
+            return
+        count, least = answer.values["values"]["count"], user.count + 1
+        if not least <= count <= least + user.unanswered:
+            self.failures.append(said)
+            self.wrong.append(f"{said}, and {user.unanswered} without answer")
+        user.count, user.unanswered = count, 0
         self.slowest = max(self.slowest, answer.seconds)
 
     def end(self) -> None:
