@@ -46,7 +46,7 @@ class Unstorable:
 
 
 class Listener:
-    """Counts the ends of sessions on this node, and logs them: a node that stops is asked no more."""
+    """Counts the ends of sessions on this node, and logs them: one that stops is asked no more."""
 
     def __init__(self) -> None:
         self.destroyed = 0
