@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 PROGRAM = Path(__file__).with_name("program.py")
 ROOT = Path(__file__).parents[3]
 READY_S = 30.0
@@ -99,20 +101,22 @@ class Web:
 
     def wait_equal(self, *names: str, within: float = 10.0) -> float:
         """Seconds until these nodes see each other and hold the same."""
-        begin = time.monotonic()
-        while True:
-            found = [self.facts(name) for name in names]
+        found: list[dict[str, Any]] = []
+
+        def are_equal() -> bool:
+            found[:] = [self.facts(name) for name in names]
             members = all(each["members"] == sorted(names) for each in found)
-            if members and len({each["digest"] for each in found}) == 1:
-                return time.monotonic() - begin
-            assert time.monotonic() - begin < within, found
-            time.sleep(POLL_S)
+            return members and len({each["digest"] for each in found}) == 1
+
+        return wait_until(are_equal, within, every=POLL_S, what=lambda: found)
 
     def wait_members(self, name: str, *expected: str, within: float = 10.0) -> None:
-        deadline = time.monotonic() + within
-        while (seen := self.facts(name)["members"]) != sorted(expected):
-            assert time.monotonic() < deadline, f"{name} sees {seen}"
-            time.sleep(POLL_S)
+        wait_until(
+            lambda: self.facts(name)["members"] == sorted(expected),
+            within,
+            every=POLL_S,
+            what=lambda: f"{name} sees {self.facts(name)['members']}",
+        )
 
     def stop(self, *names: str, within: float = 40.0) -> list[int]:
         """SIGTERM to all at once; their exit statuses."""

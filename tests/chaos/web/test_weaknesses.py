@@ -227,7 +227,7 @@ def test_t61_t62_w10_stalled_peer_costs_a_bounded_wait_and_catches_up(three: Any
     assert max(seconds for _, seconds in waits) < COMMIT_TIMEOUT_S + 0.5
     assert max(seconds for at, seconds in waits if at > SUSPECTED_S) < 0.5
     three.resume("n3")
-    assert three.wait_equal(*NAMES, within=10) < 10
+    three.wait_equal(*NAMES, within=10)
     assert three.request("n3", "GET", "/show", cookie).values["values"]["count"] == len(waits) + 1
 
 
