@@ -27,7 +27,8 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
-from tests.standstill import standstill
+from tests.standstill import Stopwatch, standstill
+from tests.waiting import wait_until
 
 ROUNDS = int(os.environ.get("TRIBES_CHAOS_ROUNDS", "1"))
 """How often each plan is repeated on the same cluster."""
@@ -115,14 +116,13 @@ class Nodes:
             self._wait_ready(name)
 
     def _wait_ready(self, name: str) -> None:
-        deadline = time.monotonic() + READY_S
-        while True:
+        def serves() -> bool:
             assert self.processes[name].poll() is None, f"{name} ended"
             with contextlib.suppress(httpx.TransportError):
-                if self.get(self.url(name) + "/health").status_code == 200:
-                    return
-            assert time.monotonic() < deadline, f"{name} does not serve"
-            time.sleep(POLL_S)
+                return self.get(self.url(name) + "/health").status_code == 200
+            return False
+
+        wait_until(serves, READY_S, every=POLL_S, what=f"{name} does not serve")
 
     def get(self, url: str, cookie: str = "") -> httpx.Response:
         """One request, from where the clients live."""
@@ -143,12 +143,13 @@ class Nodes:
 
     def wait_members(self, expected: Sequence[str], within: float, at: Sequence[str] = ()) -> float:
         """Seconds until each of the nodes ``at`` (default: the expected) sees just these."""
-        begin = time.monotonic()
-        for name in at or expected:
-            while (seen := self.members(name)) != sorted(expected):
-                assert time.monotonic() - begin < within, f"{name} sees {seen}"
-                time.sleep(POLL_S)
-        return time.monotonic() - begin
+        names, wanted = at or expected, sorted(expected)
+        return wait_until(
+            lambda: all(self.members(name) == wanted for name in names),
+            within,
+            every=POLL_S,
+            what=lambda: str({name: self.members(name) for name in names}),
+        )
 
     def read(self, name: str, cookie: str) -> tuple[str, int]:
         """The session id and count that a node's page shows; nothing is written."""
@@ -303,12 +304,12 @@ class Load:
         """Check the history, then that these nodes agree; returns the seconds until they did."""
         for user in self.users:
             check_history(user)
-        begin = time.monotonic()
+        watch = Stopwatch()
         for user in self.users:
             while wrong := self._disagreement(user, names):
-                assert time.monotonic() - begin < within, wrong
+                assert watch.seconds < within, wrong
                 time.sleep(POLL_S)
-        return time.monotonic() - begin
+        return watch.seconds
 
     def _disagreement(self, user: User, names: Sequence[str]) -> str:
         seen = {name: self._nodes.read(name, user.cookie) for name in names}

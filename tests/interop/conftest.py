@@ -30,6 +30,9 @@ FLOOD = 1_000_000
 """Messages with this number or a greater one are counted and not told one by one; each sender of a
 flood has so many numbers."""
 
+SENDERS = 8
+"""Of a flood."""
+
 FAILS = 13
 """The listeners of both sides raise for the message with this number."""
 
@@ -228,6 +231,43 @@ async def python_member(
     """One of ours, with what it hears."""
     async with GroupChannel(config, interceptors=interceptors) as channel:
         yield channel, Heard(channel)
+
+
+async def both_ways(
+    java: JavaMember, channel: GroupChannel, heard: Heard, number: int, size: int, options: int
+) -> None:
+    """Send a message each way; both must arrive whole, with the sender's name."""
+    await channel.send(content(number, size), options=options)
+    line = await java.expect(f"GOT {number if size >= 8 else 0}")
+    assert line.split()[2:] == [str(size), "true", "python"]
+    await java.ask(f"send {number} {size} {options}", f"SENT {number}")
+    message = await heard.expect(number, size)
+    assert message.source.payload == b"java"
+
+
+async def flood_both_ways(
+    java: JavaMember,
+    channel: GroupChannel,
+    heard: Heard,
+    count: int,
+    *,
+    java_options: int,
+    options: int,
+) -> None:
+    """Send so many messages each way at the same time, from eight senders; all arrive whole."""
+    await java.say(f"flood {count} {SENDERS} {java_options} 200")
+
+    async def sender(first: int) -> None:
+        for number in range(first, first + count // SENDERS):
+            await channel.send(content(number, 200), options=options)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(SENDERS):
+            nursery.start_soon(sender, FLOOD * (index + 1))
+    assert await java.expect("FLOODED", 120) == "FLOODED 0"
+    await until(lambda: heard.counted >= count, 60)
+    assert (heard.counted, heard.damaged) == (count, 0)
+    assert await java.ask(f"counts {count}", "COUNTS", 60) == f"COUNTS {count} 0"
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
-import trio
 
 from tests.interop.conftest import (
-    FLOOD,
-    Heard,
-    JavaMember,
     OpenGroup,
+    both_ways,
     content,
+    flood_both_ways,
     python_member,
 )
 from tests.waiting import until
-from tribes import GroupChannel, SenderConfig
+from tribes import SenderConfig
+
+pytestmark = pytest.mark.timeout(180)  # each virtual machine takes seconds to start
 
 OPTIONS: Final = (0, 2, 6, 8)
 SIZES: Final = (0, 1, 1000, 400_000)
@@ -69,18 +69,6 @@ def stack(text: str, *, key: str = KEY) -> tuple[dict[str, Any], ...]:
     return (*tables, {"class": "MessageDispatchInterceptor"}, {"class": "TcpFailureDetector"})
 
 
-async def both_ways(
-    java: JavaMember, channel: GroupChannel, heard: Heard, number: int, size: int, options: int
-) -> None:
-    """Send a message each way; both must arrive whole, with the sender's name."""
-    await channel.send(content(number, size), options=options)
-    line = await java.expect(f"GOT {number if size >= 8 else 0}")
-    assert line.split()[2:] == [str(size), "true", "python"]
-    await java.ask(f"send {number} {size} {options}", f"SENT {number}")
-    message = await heard.expect(number, size)
-    assert message.source.payload == b"java"
-
-
 @pytest.mark.parametrize("text", STACKS)
 async def test_messages_pass_a_stack_both_ways(java_group: OpenGroup, text: str) -> None:
     """Every size with every option, and the longest acknowledged and not."""
@@ -99,7 +87,7 @@ async def test_messages_pass_a_stack_both_ways(java_group: OpenGroup, text: str)
                 await both_ways(java, channel, heard, 200 + options, LONG, options)
 
 
-COUNT, SENDERS = 4000, 8
+COUNT = 4000
 
 
 async def test_order_of_eight_senders_is_kept_both_ways(java_group: OpenGroup) -> None:
@@ -110,19 +98,8 @@ async def test_order_of_eight_senders_is_kept_both_ways(java_group: OpenGroup) -
         async with python_member(config) as (channel, heard):
             await until(lambda: len(channel.members) == 1)
             await java.expect("ADDED python@")
-            await java.say(f"flood {COUNT} {SENDERS} 8 200")
-
-            async def sender(first: int) -> None:
-                for number in range(first, first + COUNT // SENDERS):
-                    await channel.send(content(number, 200), options=10)
-
-            async with trio.open_nursery() as nursery:
-                for index in range(SENDERS):
-                    nursery.start_soon(sender, FLOOD * (index + 1))
-            assert await java.expect("FLOODED", 60) == "FLOODED 0"
-            await until(lambda: heard.counted >= COUNT, 30)
-            assert (heard.counted, heard.damaged, heard.disordered) == (COUNT, 0, 0)
-            assert await java.ask(f"counts {COUNT}", "COUNTS", 60) == f"COUNTS {COUNT} 0"
+            await flood_both_ways(java, channel, heard, COUNT, java_options=8, options=10)
+            assert heard.disordered == 0
             assert await java.ask("order", "DISORDERED") == "DISORDERED 0"
 
 

@@ -18,6 +18,8 @@ from tribes.config.model import StaticMemberConfig
 if TYPE_CHECKING:
     from tribes import NodeConfig
 
+pytestmark = pytest.mark.timeout(180)  # each virtual machine takes seconds to start
+
 PYTHON_ID = "{1,2,3,4,5,6,7,8,9,10,11,12,13,14,-1,-2}"
 JAVA_ID = "{21,22,23,24,25,26,27,28,29,30,31,32,33,34,-5,-6}"
 

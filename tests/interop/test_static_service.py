@@ -8,6 +8,7 @@ import msgspec
 
 from tests.interop.conftest import free_port, python_member
 from tests.waiting import until
+from tribes import MemberRemoved
 
 if TYPE_CHECKING:
     from tests.interop.conftest import OpenGroup
@@ -35,5 +36,14 @@ async def test_each_lists_the_other_until_it_leaves(java_group: OpenGroup) -> No
             assert [member.port for member in members] == [int(java.started.split()[1])]
         async with python_member(config) as (channel, _heard):
             await until(lambda: len(channel.members) == 1)
+            gone: list[str] = []
+
+            def note(event: object) -> None:
+                if isinstance(event, MemberRemoved):
+                    gone.append(event.reason)
+
+            channel.add_membership_listener(note)
             await java.ask("stop", "STOPPED")
-            await until(lambda: not channel.members, 2)
+            await until(lambda: gone)
+            assert not channel.members
+            assert gone == ["left"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 import trio
@@ -12,9 +13,13 @@ from tests.interop.conftest import OpenGroup, free_port, python_member
 from tests.waiting import until
 from tribes.config import load_config
 
+pytestmark = pytest.mark.timeout(180)  # each virtual machine takes seconds to start
+
 GUIDE = Path(__file__).parents[2] / "docs" / "tomcat.md"
 
 SESSIONS = 200
+WAITS_MS = 60_000
+"""So long a Tomcat waits for sessions by default (``stateTransferTimeout``)."""
 
 
 async def test_tomcat_that_joins_an_older_one_has_every_session(java_group: OpenGroup) -> None:
@@ -32,12 +37,12 @@ async def test_tomcat_that_joins_an_older_one_has_every_session(java_group: Open
 async def test_first_tomcat_does_not_wait_for_sessions_that_python_does_not_have(
     java_group: OpenGroup,
 ) -> None:
-    """It would wait a minute (``stateTransferTimeout``), but is told that there are none."""
+    """It would wait a minute, but is told that there are none."""
     async with java_group() as group, python_member(group.config()) as (channel, _):
         await trio.sleep(1.2)
         node = await group.java("first", main="TomcatNode")
         assert await node.ask("members", "MEMBERS") == "MEMBERS 1"
-        assert int(node.started.split()[1]) < 10_000
+        assert int(node.started.split()[1]) < WAITS_MS / 2
         assert channel.shell.core.rpc.statistics.no_context_sent == 1
         await node.ask("create 3", "CREATED")
         assert await node.ask("sessions", "SESSIONS") == "SESSIONS 3"
@@ -69,7 +74,7 @@ async def test_both_sides_join_as_the_guide_shows(
             channel.add_message_listener(got.append, inline=True, java=True)
             node = await group.run("TomcatNode", "--cluster", str(tmp_path / "cluster.xml"))
             # Not so if it could not read the answer to its request for sessions.
-            assert int(node.started.split()[1]) < 10_000
+            assert int(node.started.split()[1]) < WAITS_MS / 2
             await until(lambda: len(channel.members) == 1)
             await channel.send(b"hello", options=6)
             before = len(got)
@@ -82,7 +87,8 @@ async def test_backup_manager_is_not_slowed_down_by_a_python_member(java_group: 
     """Its ping to all members at each start of a map ends as soon as without us."""
     alone = await _start_times(java_group, with_python=False)
     together = await _start_times(java_group, with_python=True)
-    assert max(together) < max(alone) + 1500
+    # It would wait for seconds each time; of three starts, one may be late on a busy machine.
+    assert median(together) < median(alone) + 2500
 
 
 async def _start_times(java_group: OpenGroup, *, with_python: bool) -> list[int]:

@@ -6,17 +6,18 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.test_web_servers import APPS, Server, Servers, User
+from tests.servers.test_web_servers import APPS, Server, Servers, User, servers
 from tests.waiting import wait_until
 from tests.web.nodes import free_tcp_port
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["servers"]
 
 PAGES = APPS.parents[2] / "docs" / "embedding"
 SERVERS = ("uvicorn", "hypercorn", "gunicorn", "waitress", "uwsgi")
@@ -40,15 +41,6 @@ def commands() -> list[tuple[str, str]]:
         for block in blocks(f"{name}.md", "sh")
         for line in block.splitlines()
     ]
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    made = Servers(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def start(servers: Servers, page: str, command: str, folder: Path) -> Server:

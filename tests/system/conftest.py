@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.waiting import wait_until
 
 READY_S = 20.0
 POLL_S = 0.02
@@ -53,14 +54,13 @@ class Cluster:
                 self.wait_ready(name)
 
     def wait_ready(self, name: str) -> None:
-        deadline = time.monotonic() + READY_S
-        while True:
+        def serves() -> bool:
             assert self.processes[name].poll() is None, f"{name} ended"
             with contextlib.suppress(httpx.TransportError):
-                if self.http.get(self.url(name) + "/health").status_code == 200:
-                    return
-            assert time.monotonic() < deadline, f"{name} does not serve"
-            time.sleep(POLL_S)
+                return self.http.get(self.url(name) + "/health").status_code == 200
+            return False
+
+        wait_until(serves, READY_S, every=POLL_S, what=f"{name} does not serve")
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"
@@ -70,11 +70,12 @@ class Cluster:
 
     def wait_members(self, name: str, expected: list[str], within: float) -> float:
         """Seconds until a node sees exactly these members."""
-        begin = time.monotonic()
-        while (seen := self.members(name)) != sorted(expected):
-            assert time.monotonic() - begin < within, f"{name} sees {seen}"
-            time.sleep(POLL_S)
-        return time.monotonic() - begin
+        return wait_until(
+            lambda: self.members(name) == sorted(expected),
+            within,
+            every=POLL_S,
+            what=lambda: f"{name} sees {self.members(name)}",
+        )
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -133,8 +134,10 @@ class Load:
         self.targets: list[str] = []
         self._cluster = cluster
         self._stop = threading.Event()
+        self._asked: list[list[str]] = [[] for _ in range(threads)]
+        """By thread, the targets from which it chose last."""
         self._threads = [
-            threading.Thread(target=self._run, args=(self.users[i::threads],))
+            threading.Thread(target=self._run, args=(i, self.users[i::threads]))
             for i in range(threads)
         ]
 
@@ -143,14 +146,19 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def _run(self, users: list[User]) -> None:
+    def direct(self, *targets: str) -> None:
+        """Send users elsewhere; returns when nothing of theirs is under way at the old targets."""
+        self.targets = list(targets)
+        wait_until(lambda: all(asked is self.targets for asked in self._asked), READY_S)
+
+    def _run(self, number: int, users: list[User]) -> None:
         turn = 0
         with httpx.Client(timeout=10, trust_env=False) as http:
             while not self._stop.is_set():
                 for user in users:
                     if self._stop.is_set():
                         return
-                    targets = self.targets
+                    targets = self._asked[number] = self.targets
                     name = targets[turn % len(targets)]
                     turn += 1
                     expected = user.count + 1
@@ -168,6 +176,7 @@ class Load:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(30)
+        assert not any(thread.is_alive() for thread in self._threads), "a request never ended"
 
 
 @pytest.fixture

@@ -132,11 +132,10 @@ class Place:
         return path
 
     def node(self, name: str, more: str = "", **settings: Any) -> Program:
-        """A node that is ready, or has ended."""
+        """A node that is ready."""
         path = self.file(name, more, **settings)
         program = self.run("node", "--config", str(path))
-        with contextlib.suppress(AssertionError):
-            program.until("node ready")
+        program.until("node ready")
         return program
 
     def run(self, *arguments: str) -> Program:

@@ -76,7 +76,9 @@ class Browser:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], 30)
             assert ready, "the browser does not answer"
-            self._buffer += os.read(self._from, 1 << 20)
+            data = os.read(self._from, 1 << 20)
+            assert data, "the browser has ended"
+            self._buffer += data
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 

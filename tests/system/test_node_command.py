@@ -57,7 +57,7 @@ def test_standalone_member_holds_copies_and_gives_them_back(
     left = read_until(node, "node left")
     assert left["sessions"] == {"demo": 1}
     assert node.wait(10) == 0
-    assert cluster.members("n2") == ["n2"]
+    cluster.wait_members("n2", ["n2"], within=5)
 
 
 @pytest.mark.parametrize(

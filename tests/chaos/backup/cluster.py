@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
+from tests.waiting import wait_until
 from tribes.manager.placed_messages import PlaceState
 from tribes.manager.placement import PARTS, part_of
 
@@ -113,16 +113,16 @@ class Cluster:
             names: The nodes.
             others: Members with the application that are not among them.
         """
-        begin = time.monotonic()
-        while True:
-            seen = list(self.all_places(names).values())
+        seen: list[Any] = []
+
+        def are_whole() -> bool:
+            seen[:] = self.all_places(names).values()
             owned = Counter(part for each in seen for part in each["claims"])
             is_whole = all(each["settled"] and not each["under_replicated"] for each in seen)
-            is_owned = len(owned) == PARTS or (others and set(owned.values()) == {1})
-            if is_whole and is_owned and set(owned.values()) == {1}:
-                return time.monotonic() - begin
-            assert time.monotonic() - begin < WHOLE_S, seen
-            time.sleep(0.05)
+            is_owned = len(owned) == PARTS or others > 0
+            return is_whole and is_owned and set(owned.values()) == {1}
+
+        return wait_until(are_whole, WHOLE_S, every=0.05, what=lambda: seen)
 
     def holders(self, places: dict[str, Any], key: str) -> set[str]:
         """Who of these holds a session's part, whole."""

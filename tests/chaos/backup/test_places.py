@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.chaos.backup.cluster import FIVE, Answer, Cluster
+from tests.standstill import Stopwatch
 from tests.system.test_operators import Node, token_file
 from tribes.manager.placement import PARTS, part_of
 
@@ -211,16 +212,17 @@ def test_t81_a_node_that_drains_hands_over_everything_with_receipts(
     load.direct(*FIVE)
     process = five.nodes.processes["n6"]
     process.terminate()
-    short_since, longest = 0.0, 0.0
+    short: Stopwatch | None = None
+    longest = 0.0
     deadline = time.monotonic() + 30
     while process.poll() is None:
         assert time.monotonic() < deadline, "it drains for ever"
-        now = time.monotonic()
+        watch = Stopwatch()
         if min(five.places("n1")["copies"]) >= 2:
-            short_since = 0.0
+            short = None
         else:
-            short_since = short_since or now
-            longest = max(longest, time.monotonic() - short_since)
+            short = short or watch
+            longest = max(longest, short.seconds)
     assert process.returncode == 0
     five.nodes.kill("n6")
     five.wait_whole(*FIVE)

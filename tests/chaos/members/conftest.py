@@ -184,12 +184,13 @@ class Group:
 class Ear:
     """Hears the heartbeats of a group, and knows how long each member was quiet."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, group: Group) -> None:
+        self._group = group
         self.heard: dict[int, list[float]] = {}
         self._is_over = False
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._sock.bind((GROUP, port))
+        self._sock.bind((GROUP, group.port))
         request = struct.pack("4s4s", socket.inet_aton(GROUP), socket.inet_aton("127.0.0.1"))
         self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
         self._sock.settimeout(0.2)
@@ -203,7 +204,8 @@ class Ear:
                 self.heard.setdefault(port, []).append(time.monotonic())
 
     def longest_pause(self, since: float) -> float:
-        """The longest time in which some member was not heard."""
+        """The longest time in which some member was not heard; each must have been once."""
+        assert len(self.heard) >= len(self._group.members), f"only {list(self.heard)} are heard"
         now = time.monotonic()
         longest = 0.0
         for times in self.heard.values():
@@ -236,7 +238,7 @@ def group() -> Iterator[Group]:
 @pytest.fixture
 def ear(group: Group) -> Iterator[Ear]:
     """Hears the group's heartbeats."""
-    made = Ear(group.port)
+    made = Ear(group)
     try:
         yield made
     finally:

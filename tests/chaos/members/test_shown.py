@@ -45,7 +45,6 @@ def test_stopped_member_costs_the_others_nothing_once_it_is_suspected(
         # The members' own loops are asked nothing meanwhile but what a program would.
         suspected = max(m.await_event("MemberSuspected", "c", stopped, 2) for m in (a, b))
         from_then_on = time.monotonic()
-        work = {"sends": {"count": sizes.sends}, "commits": {"seconds": 2.0, "pause": 0}}[what]
         done = a.do(what, **work)
         after = _after(done["times"], from_then_on)
         removed = max(m.await_event("MemberRemoved", "c", stopped, 6) for m in (a, b))

@@ -146,5 +146,6 @@ def test_members_find_each_other_over_ipv6(
 ) -> None:
     """Groups of the link and of the site, on the interface of the address; records of 16 octets."""
     one, _ = start(group, lambda name: f"fd77::{lan._numbers[name]}")
-    (added,) = [each for each in one.told if each["event"] == "member added"]
-    assert added["address"] == "[fd77::2]:4000"
+    # More than once, where a machine is so busy that the other one was missed for a moment.
+    added = [each for each in one.told if each["event"] == "member added"]
+    assert {each["address"] for each in added} == {"[fd77::2]:4000"}

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 PROGRAM = Path(__file__).with_name("program.py")
 ROOT = Path(__file__).parents[3]
 READY_S = 30.0
@@ -99,20 +101,22 @@ class Web:
 
     def wait_equal(self, *names: str, within: float = 10.0) -> float:
         """Seconds until these nodes see each other and hold the same."""
-        begin = time.monotonic()
-        while True:
-            found = [self.facts(name) for name in names]
+        found: list[dict[str, Any]] = []
+
+        def are_equal() -> bool:
+            found[:] = [self.facts(name) for name in names]
             members = all(each["members"] == sorted(names) for each in found)
-            if members and len({each["digest"] for each in found}) == 1:
-                return time.monotonic() - begin
-            assert time.monotonic() - begin < within, found
-            time.sleep(POLL_S)
+            return members and len({each["digest"] for each in found}) == 1
+
+        return wait_until(are_equal, within, every=POLL_S, what=lambda: found)
 
     def wait_members(self, name: str, *expected: str, within: float = 10.0) -> None:
-        deadline = time.monotonic() + within
-        while (seen := self.facts(name)["members"]) != sorted(expected):
-            assert time.monotonic() < deadline, f"{name} sees {seen}"
-            time.sleep(POLL_S)
+        wait_until(
+            lambda: self.facts(name)["members"] == sorted(expected),
+            within,
+            every=POLL_S,
+            what=lambda: f"{name} sees {self.facts(name)['members']}",
+        )
 
     def stop(self, *names: str, within: float = 40.0) -> list[int]:
         """SIGTERM to all at once; their exit statuses."""
@@ -226,12 +230,19 @@ class User:
     cookie: str = ""
     count: int = 0
     ids: set[str] = field(default_factory=set)
+    unanswered: int = 0
+    """Requests since the last answer: nobody knows whether they were counted."""
 
 
 class Clients:
     """Threads of users that count, each time on another of the nodes that are offered.
 
     Nothing is tried again: whatever is not answered by exactly the next number is a failure.
+
+    Attributes:
+        failures: Each of them.
+        wrong: Those of them that were answered by a number which the user cannot have come to: an
+            answered count was taken back, or one was made up.
     """
 
     def __init__(
@@ -240,6 +251,7 @@ class Clients:
         self.users = [User() for _ in range(users)]
         self.requests = 0
         self.failures: list[str] = []
+        self.wrong: list[str] = []
         self.slowest = 0.0
         self._web = web
         self._balancer = balancer
@@ -285,12 +297,20 @@ class Clients:
                 else f"{name}: {error!r}, sent while it was offered"
             )
             connections.pop(name)[0].close()
+            user.unanswered += 1
             return
-        count = answer.values.get("values", {}).get("count")
-        if answer.status != 200 or count != user.count + 1:
-            self.failures.append(f"{time.monotonic():.3f} {name}: {answer}, had {user.count}")
-        user.cookie, user.count = answer.cookie, count or user.count
+        said = f"{time.monotonic():.3f} {name}: {answer}, had {user.count}"
+        user.cookie = answer.cookie
         user.ids.add(answer.values.get("id", ""))
+        if answer.status != 200:
+            self.failures.append(said)
+            user.unanswered += 1
+            return
+        count, least = answer.values["values"]["count"], user.count + 1
+        if not least <= count <= least + user.unanswered:
+            self.failures.append(said)
+            self.wrong.append(f"{said}, and {user.unanswered} without answer")
+        user.count, user.unanswered = count, 0
         self.slowest = max(self.slowest, answer.seconds)
 
     def end(self) -> None:

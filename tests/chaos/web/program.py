@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from tribes.config.model import (
     ManagerConfig,
     MembershipConfig,
     ReceiverConfig,
-    SenderConfig,
 )
 from tribes.manager.donor import Donor
 from tribes.runtime.crossing import call_in_run
@@ -46,7 +46,7 @@ class Unstorable:
 
 
 class Listener:
-    """Counts the ends of sessions on this node."""
+    """Counts the ends of sessions on this node, and logs them: one that stops is asked no more."""
 
     def __init__(self) -> None:
         self.destroyed = 0
@@ -58,8 +58,9 @@ class Listener:
         """Of no interest."""
 
     def session_destroyed(self, session: Session, reason: str) -> None:
-        del session, reason
+        del session
         self.destroyed += 1
+        log.info("listener was told of an end", why=reason)
 
 
 class Pages:
@@ -72,22 +73,14 @@ class Pages:
         self.manager.add_listener(self.listener)
 
     async def count(self, request: Request) -> Response:
-        """One more; ``after`` seconds before that, so that requests overlap."""
-        await asyncio.sleep(float(request.query_params.get("after", 0)))
+        """One more."""
         request.session["count"] = request.session.get("count", 0) + 1
         return self._session(request)
 
     async def put(self, request: Request) -> Response:
         """Store the values of the query, as text, in the order given."""
-        hold = 0.0
         for name, value in request.query_params.multi_items():
-            if name == "hold":
-                hold = float(value)
-            elif value == "unstorable":
-                request.session[name] = Unstorable()
-            else:
-                request.session[name] = value
-        await asyncio.sleep(hold)
+            request.session[name] = Unstorable() if value == "unstorable" else value
         return self._session(request)
 
     async def show(self, request: Request) -> Response:
@@ -100,6 +93,12 @@ class Pages:
         values = {name: session.get(name) for name in names}
         shown = {n: v for n, v in values.items() if isinstance(v, str | int)}
         return JSONResponse({"id": session.id, "values": shown})
+
+    async def end(self, request: Request) -> Response:
+        """Log out."""
+        session: Any = request.session
+        session.invalidate()
+        return JSONResponse({})
 
     async def facts(self, request: Request) -> Response:
         """What this node has, and what became of its commits."""
@@ -125,20 +124,14 @@ class Pages:
         await asyncio.wrap_future(work)
         return str(found[0])
 
-    async def members(self, request: Request) -> Response:
-        del request
-        return JSONResponse(sorted(self.node.member_names))
-
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)
-    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--http-port", type=int, required=True)
     parser.add_argument("--multicast-port", type=int, required=True)
     parser.add_argument("--options", type=int, default=6)
     parser.add_argument("--notice", type=float, default=0.5)
-    parser.add_argument("--drain-timeout", type=float, default=25.0)
     parser.add_argument("--pathname", default="")
     parser.add_argument("--donor-delay", type=float, default=0.0)
     parser.add_argument("--late-at", default="")
@@ -149,17 +142,16 @@ def main() -> None:
         # From the signal on: it has to join itself before.
         signal.signal(signal.SIGUSR1, lambda *_: slow_down(given.donor_delay))
     if given.late_at:
-        hold_back(given.late_at, 1.0)
+        released = threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *_: released.set())
+        hold_back(given.late_at, released)
     node = BackgroundNode(
         NodeConfig(
             name=given.name,
             contexts=("app",),
-            insecure=given.address != "127.0.0.1",
-            drain_timeout_s=given.drain_timeout,
             channel=ChannelConfig(
-                membership=MembershipConfig(port=given.multicast_port, bind=given.address),
-                receiver=ReceiverConfig(address=given.address, port=4000, auto_bind=1000),
-                sender=SenderConfig(),
+                membership=MembershipConfig(port=given.multicast_port),
+                receiver=ReceiverConfig(port=4000, auto_bind=1000),
             ),
             manager=ManagerConfig(channel_send_options=given.options, pathname=given.pathname),
         )
@@ -170,12 +162,12 @@ def main() -> None:
         Route("/put", pages.put, methods=["POST"]),
         Route("/show", pages.show),
         Route("/facts", pages.facts),
-        Route("/members", pages.members),
+        Route("/end", pages.end, methods=["POST"]),
     ]
     app = SessionMiddleware(Starlette(routes=routes), node, route=given.route, ready_path="/ready")
     config = uvicorn.Config(
         app,
-        host=given.address,
+        host="127.0.0.1",
         port=given.http_port,
         lifespan="on",
         log_level="warning",
@@ -196,8 +188,8 @@ def slow_down(seconds: float) -> None:
     Donor.on_summary = later  # type: ignore[method-assign]
 
 
-def hold_back(label: str, seconds: float) -> None:
-    """Send changes so much later to one member than to the others, as a bad network does."""
+def hold_back(label: str, released: threading.Event) -> None:
+    """Send changes later to one member than to the others, as a bad network does."""
     real = ChannelCore.__init__
 
     def init(self: ChannelCore, *args: Any, **settings: Any) -> None:
@@ -211,11 +203,14 @@ def hold_back(label: str, seconds: float) -> None:
             held = [member for member in targets if member.label == label]
 
             def send(then: float) -> None:
-                post(held, payload, options, then)
+                if released.is_set():
+                    post(held, payload, options, then)
+                else:
+                    timers.at(then + 0.02, send)
 
             if held and is_manager_message(payload) and isinstance(decode_message(payload), Deltas):
                 targets = tuple(member for member in targets if member not in held)
-                timers.at(now + seconds, send)
+                send(now)
             return post(targets, payload, options, now, **rest)
 
         self.post = later

@@ -24,8 +24,10 @@ from tests.standstill import Stopwatch
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 NAMES = ("n1", "n2", "n3")
-WRITES = 10_000 if os.environ.get("TRIBES_PROOF") else 2_000
+WRITES = 2_000 if os.environ.get("TRIBES_PROOF", "0") in ("", "0") else 10_000
 COMMIT_TIMEOUT_S = 1.0
+DESTROYED = "listener was told of an end"
+"""What `program` logs for each."""
 SUSPECTED_S = 2.0
 
 
@@ -121,11 +123,11 @@ def test_t58_w04_writes_of_one_attribute_end_in_one_value_everywhere(three: Any)
 
 
 def test_t60_w05_update_that_arrives_before_the_creation_is_kept(web: Any) -> None:
-    """What the first node sends to the third is a second late, so the second's update is earlier.
+    """What the first node sends to the third is held back, so the second's update is earlier.
 
     Tomcat: drops the update; and a creation that comes later empties the session.
     """
-    web.start("n1", options=8, late_at="n3")
+    web.start("n1", options=8, late_at="n3")  # until it is told
     web.start("n2", "n3", options=8)
     web.wait_equal(*NAMES)
     cookie = web.request("n1", "POST", "/put?first=1").cookie
@@ -134,6 +136,7 @@ def test_t60_w05_update_that_arrives_before_the_creation_is_kept(web: Any) -> No
             time.sleep(0.005)
         assert web.request("n2", "POST", f"/put?later{number}={number}", cookie).status == 200
     assert web.request("n3", "GET", "/show", cookie).values["values"] == {}
+    web.send("n1", signal.SIGUSR1)
     web.wait_equal(*NAMES)
     expected = {"first": "1", "later0": "0", "later1": "1", "later2": "2"}
     for name in NAMES:
@@ -193,14 +196,14 @@ def test_t49_w07_donor_that_dies_in_the_middle_is_replaced(web: Any) -> None:
     web.wait_members("n1", "n1", "n2")
     web.send("n1", signal.SIGUSR1)
     cookies = [web.request("n2", "POST", "/count").cookie for _ in range(50)]
-    begin = time.monotonic()
     web.start("n3", wait=False)
     web.wait_members("n2", *NAMES)
     time.sleep(0.5)
     assert not web.is_ready("n3")
     web.kill("n1")
+    watch = Stopwatch()  # the newcomer's start is not what is claimed to be fast
     web.wait_ready("n3")
-    assert time.monotonic() - begin < 10
+    assert watch.seconds < 10
     for cookie in cookies:
         assert web.request("n3", "GET", "/show", cookie).values["values"] == {"count": 1}
 
@@ -224,7 +227,7 @@ def test_t61_t62_w10_stalled_peer_costs_a_bounded_wait_and_catches_up(three: Any
     assert max(seconds for _, seconds in waits) < COMMIT_TIMEOUT_S + 0.5
     assert max(seconds for at, seconds in waits if at > SUSPECTED_S) < 0.5
     three.resume("n3")
-    assert three.wait_equal(*NAMES, within=10) < 10
+    three.wait_equal(*NAMES, within=10)
     assert three.request("n3", "GET", "/show", cookie).values["values"]["count"] == len(waits) + 1
 
 
@@ -234,7 +237,7 @@ def test_t63_t64_w17_nothing_that_was_answered_is_lost_by_a_crash(
     """``kill -9`` of one node after the other, at random moments: every answered count is there.
 
     Requests that were on their way to the killed node may fail; a client that gets no answer does
-    not know whether it counted, so that user is one count ahead at most.
+    not know whether it counted, so that user may be so many counts ahead. No answer goes back.
     """
     web.start(*NAMES)
     web.wait_equal(*NAMES)
@@ -247,12 +250,13 @@ def test_t63_t64_w17_nothing_that_was_answered_is_lost_by_a_crash(
         if clients.requests - len(clients.failures) >= WRITES:
             break
     clients.end()
+    assert clients.wrong == []
     web.wait_equal(*NAMES)
     for user in clients.users:
         answers = [web.request(name, "GET", "/show", user.cookie) for name in NAMES]
         counts = {answer.values["values"].get("count", 0) for answer in answers}
         assert len(counts) == 1
-        assert user.count <= counts.pop() <= user.count + len(clients.failures)
+        assert user.count <= counts.pop() <= user.count + user.unanswered
         assert len(user.ids - {""}) == 1
     assert sum(user.count for user in clients.users) >= WRITES
 
@@ -266,14 +270,17 @@ def test_t10_the_port_opens_only_when_the_sessions_are_here(web: Any) -> None:
     web.start("n2", wait=False)
     web.wait_members("n1", "n1", "n2")
     refused = 0
-    while not web.is_ready("n2"):
-        with pytest.raises(ConnectionRefusedError):
-            web.request("n2", "GET", "/show", cookie)
-        refused += 1
-        time.sleep(0.1)
+    while True:
+        # One request, not a question for readiness before it: the port may open between the two.
+        try:
+            first = web.request("n2", "GET", "/show", cookie)
+            break
+        except ConnectionRefusedError:
+            refused += 1
+            time.sleep(0.1)
     assert time.monotonic() - begin > 4
     assert refused > 10
-    assert web.request("n2", "GET", "/show", cookie).values["values"] == {"count": 1}
+    assert first.values["values"] == {"count": 1}
 
 
 def test_t41_stopping_a_node_ends_no_session_and_tells_nobody_so(web: Any) -> None:
@@ -287,7 +294,7 @@ def test_t41_stopping_a_node_ends_no_session_and_tells_nobody_so(web: Any) -> No
     assert web.facts("n1")["destroyed"] == 0
     assert web.stop("n1") == [0]
     assert web.logs("n1", "session expired") == []
-    assert not [line for line in web.log_text("n1").splitlines() if "destroyed" in line]
+    assert web.logs("n1", DESTROYED) == []
     web.wait_members("n2", "n2", "n3")
     for name in ("n2", "n3"):
         assert web.facts(name)["destroyed"] == 0
@@ -295,3 +302,6 @@ def test_t41_stopping_a_node_ends_no_session_and_tells_nobody_so(web: Any) -> No
     for cookie in cookies:
         assert web.request("n2", "POST", "/count", cookie).values["values"] == {"count": 2}
     assert web.complaints() == []
+    # Else a node that tells its listeners while it stops would not have been noticed above.
+    assert web.request("n2", "POST", "/end", cookies[0]).status == 200
+    assert len(web.logs("n2", DESTROYED)) == 1

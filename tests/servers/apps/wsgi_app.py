@@ -28,7 +28,9 @@ def visits(environ: Any, start_response: Any) -> list[bytes]:
     session = environ[SESSION]
     session["visits"] = session.get("visits", 0) + 1
     body = json.dumps({"visits": session["visits"], "pid": os.getpid()}).encode()
-    start_response("200 OK", [("Content-Type", "application/json")])
+    # With its length: without one, an answer that is cut off may read as whole and empty.
+    head = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("200 OK", head)
     return [body]
 
 
