@@ -239,10 +239,14 @@ def test_an_error_ends_the_span_with_it() -> None:
 
 def test_spans_that_nobody_ends_are_bounded() -> None:
     """The oldest is ended."""
-    tracing = OtelTracing(TracerProvider().get_tracer("test"))
-    for _ in range(SPANS_MAX + 10):
-        tracing.begin("forgotten", b"", {})
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = OtelTracing(provider.get_tracer("test"))
+    for number in range(SPANS_MAX + 10):
+        tracing.begin(f"forgotten {number}", b"", {})
     assert len(tracing._spans) == SPANS_MAX
+    ended = [span.name for span in exporter.get_finished_spans()]
+    assert ended == [f"forgotten {number}" for number in range(10)]
 
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
