@@ -22,7 +22,6 @@ async def tell(listeners: MapListeners) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_tells_its_own_changes_only() -> None:
     """The parent tells its own, once, when its listener has time."""
     told: list[Any] = []
