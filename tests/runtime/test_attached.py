@@ -345,9 +345,7 @@ def test_socket_is_its_users_only(host: Host, path: str) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_process_of_another_user_is_refused(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_of_another_user_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the file's mode says."""
     monkeypatch.setattr(attach_server, "is_trusted", lambda sock: False)
     with socket.socket(socket.AF_UNIX) as stranger:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.runtime.test_group_channel import together
 from tribes.config.model import (
     MembershipConfig,
     NodeConfig,
@@ -56,9 +57,7 @@ async def test_members_find_each_other_on_ipv6_loopback(
         return replace(made, channel=replace(made.channel, membership=membership))
 
     async with GroupChannel(config("a", 1)) as a, GroupChannel(config("b", a.local.port)) as b:
-        with trio.fail_after(10):
-            while not (a.members and b.members):  # noqa: ASYNC110 - nothing tells
-                await trio.sleep(0.01)
+        await together(a, b)
         assert a.members[0].host == socket.inet_pton(socket.AF_INET6, "::1")
         assert a.members[0].address == ("::1", b.local.port)
         await a.send(b"over six", options=6)
