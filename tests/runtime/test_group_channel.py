@@ -39,6 +39,13 @@ async def together(*channels: GroupChannel) -> None:
     await until(lambda: all(len(c.members) == len(channels) - 1 for c in channels))
 
 
+async def heartbeats(count: int, *channels: GroupChannel) -> None:
+    """Wait until each of them has sent so many more, and so has been heard or not."""
+    each = [channel.shell.core.channel.membership.statistics for channel in channels]
+    enough = [statistics.heartbeats_sent + count for statistics in each]
+    await until(lambda: all(s.heartbeats_sent >= n for s, n in zip(each, enough, strict=True)))
+
+
 async def test_members_find_each_other_and_tell_a_leave(make_config: MakeConfig) -> None:
     """Two members see each other; the one that leaves is gone at once, as left."""
     events: list[Event] = []
