@@ -337,10 +337,7 @@ class Net:
     AF_INET = socket.AF_INET
     AF_INET6 = socket.AF_INET6
     SOCK_STREAM = socket.SOCK_STREAM
-    IPPROTO_TCP = socket.IPPROTO_TCP
-    TCP_NODELAY = socket.TCP_NODELAY
     SOL_SOCKET = socket.SOL_SOCKET
-    SO_KEEPALIVE = socket.SO_KEEPALIVE
     SO_LINGER = socket.SO_LINGER
     SO_ERROR = socket.SO_ERROR
 
