@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,6 +16,9 @@ from tribes.config.model import NodeConfig, ReceiverConfig
 from tribes.errors import ConfigError
 from tribes.runtime import assembly
 from tribes.runtime.group_channel import GroupChannel
+
+if TYPE_CHECKING:
+    import socket
 
 MakeConfig = Callable[..., NodeConfig]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.runtime.test_group_channel import together
 from tests.runtime.test_replicated_map import running
-from tests.runtime.test_shell import Net, together
+from tests.runtime.test_shell import Net
 from tests.runtime.test_shell import net as net
 from tests.waiting import until, wait_until
 from tribes.config.model import (

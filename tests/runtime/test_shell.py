@@ -19,6 +19,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.runtime.test_group_channel import together
 from tests.waiting import until
 from tribes.config.model import (
     ChannelConfig,
@@ -480,10 +481,6 @@ def channel(
         ),
     )
     return GroupChannel(config, watch=watch, drain_timeout=drain_timeout)
-
-
-async def together(*channels: GroupChannel) -> None:
-    await until(lambda: all(len(c.members) == len(channels) - 1 for c in channels))
 
 
 def listen(node: GroupChannel) -> list[bytes]:
