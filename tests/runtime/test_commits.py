@@ -258,7 +258,7 @@ async def test_trio_server_without_start_up(make_config: MakeConfig) -> None:
     statuses: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert channel.is_running
+        assert channel.is_ready
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def send(message: Any) -> None:

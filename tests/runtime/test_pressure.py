@@ -12,7 +12,6 @@ import trio
 
 from tests.runtime.test_group_channel import together
 from tests.runtime.test_replicated_map import running
-from tests.runtime.test_shell import Net
 from tests.runtime.test_shell import net as net
 from tests.waiting import until, wait_until
 from tribes.config.model import (
@@ -33,6 +32,7 @@ from tribes.runtime.parts import Sessions
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+    from tests.runtime.test_shell import Net
     from tribes.manager.session import Session
     from tribes.wire.data import ChannelData
 
