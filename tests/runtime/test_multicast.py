@@ -128,6 +128,7 @@ class World:
         self.fails = self.is_deaf = False
         self.has_interface = True
         self.ears: list[Ear] = []
+        self.tries: list[float] = []
         self.events: list[Event] = []
         monkeypatch.setattr(trio.lowlevel, "wait_readable", self._wait)
         monkeypatch.setattr(trio.lowlevel, "notify_closing", self._closing)
@@ -141,6 +142,7 @@ class World:
 
     def _open(self, config: MembershipConfig) -> Ear:
         del config
+        self.tries.append(trio.current_time())
         if not self.has_interface:
             raise ConfigError("no such interface", key="bind")
         self.ears.append(Ear(self))
@@ -184,6 +186,8 @@ async def test_errors_in_a_row_open_the_sockets_anew_until_that_works(
         await world.beat(0.5)
         assert world.told == ["multicast lost"]
         await world.beat(21)
+        # The start, the tenth error in a row, and from then on.
+        assert world.tries == pytest.approx([0, 64.5, 69.5, 74.5, 79.5, 84.5])
         # The interface is back and does not work yet.
         world.has_interface = True
         await world.beat(31)
