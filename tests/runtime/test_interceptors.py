@@ -16,6 +16,7 @@ from tribes.config.model import NodeConfig, ReceiverConfig
 from tribes.errors import ConfigError
 from tribes.runtime import assembly
 from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.sockets import listen
 
 if TYPE_CHECKING:
     import socket
@@ -58,7 +59,6 @@ async def test_wrong_stack_is_refused_and_leaves_no_socket_open(
     which needs a port; an interceptor that cannot be made needs none.
     """
     opened: list[socket.socket] = []
-    listen = assembly.listen
 
     def noted(receiver: ReceiverConfig) -> socket.socket:
         opened.append(listen(receiver))
