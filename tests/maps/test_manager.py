@@ -101,7 +101,6 @@ def test_all_members_end_alike_whatever_the_order(
 ) -> None:
     """Merging is commutative, associative and idempotent, with removals and equal clocks."""
     members = sides(3)
-    delivered: list[set[int]] = [set(), set(), set()]
     log: list[Commit] = []
     for who, key, value, exchanges in ops:
         side = members[who]
@@ -113,7 +112,6 @@ def test_all_members_end_alike_whatever_the_order(
         if exchanges and log:
             members[random.randrange(3)].take(random.choice(log))
         members[0].now[0] += random.choice((0, 0, 0.001, 1))
-    del delivered
     for side in members:
         mixed = log * 2
         random.shuffle(mixed)

@@ -103,6 +103,7 @@ def test_a_member_that_says_stop_has_left() -> None:
     tell(node, STREAM_HEADER + encode_member_message(stop), uid=2)
     assert STRANGER not in node.core.view
     assert FRIEND in node.core.view
+    assert len(node.java) == 1
 
 
 @pytest.mark.parametrize(
@@ -126,11 +127,13 @@ def test_what_does_not_count_is_told_that_there_is_no_channel(wrong: dict[str, o
 def test_nobody_can_say_stop_for_another() -> None:
     """Neither by the member it names, nor with another id."""
     node = stand()
-    for member, membership_id in ((FRIEND, ID), (STRANGER, b"other")):
+    ask(node)
+    for uid, (member, membership_id) in enumerate(((FRIEND, ID), (STRANGER, b"other")), 2):
         stop = MemberMessage(MemberMessageKind.STOP, member, membership_id)
-        tell(node, STREAM_HEADER + encode_member_message(stop))
+        tell(node, STREAM_HEADER + encode_member_message(stop), uid=uid)
     assert FRIEND in node.core.view
-    assert service(node).refused >= 1
+    assert STRANGER in node.core.view
+    assert service(node).refused == 2
 
 
 def test_the_node_says_stop_when_it_leaves() -> None:
@@ -151,6 +154,8 @@ def test_with_a_group_key_only_plain_peers_may_ask() -> None:
     ask(node)
     assert STRANGER not in node.core.view
     assert service(node).answered == 0
+    ask(node, member=FRIEND, source=FRIEND, uid=2)
+    assert service(node).answered == 1
 
 
 def test_without_a_name_there_is_no_such_service() -> None:

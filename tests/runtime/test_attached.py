@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
@@ -230,7 +231,8 @@ def test_forgotten_lock_may_be_collected_while_the_client_is_at_work(
         done.set()
 
     threading.Thread(target=request, daemon=True).start()
-    assert done.wait(10)
+    assert done.wait(20)
+    assert forgotten == []
     locks.acquire(key).release()
 
 
@@ -259,8 +261,6 @@ def test_forked_process_makes_a_connection_of_its_own(host: Host, attach: Any) -
     assert len(host.channel.sessions.manager("app").lent_actors) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_forked_process_holds_no_connection_that_its_parent_was_opening(path: str) -> None:
     """The node sees the end of it when the parent closes it, while the child lives on."""
     listener = listen_unix(path)
@@ -344,14 +344,13 @@ def test_socket_is_its_users_only(host: Host, path: str) -> None:
     assert not os.path.exists(path)
 
 
-def test_process_of_another_user_is_refused(
-    host: Host, attach: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("patient")
+def test_process_of_another_user_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the file's mode says."""
     monkeypatch.setattr(attach_server, "is_trusted", lambda sock: False)
     with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(10)
         stranger.connect(host.config.attach)
-        stranger.settimeout(5)
         assert stranger.recv(1) == b""
 
 
@@ -398,7 +397,9 @@ class Stranger:
         self.reader = FrameReader()
 
     def say(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        # Who refuses the first bytes may have closed before the last are sent.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.sock.sendall(data)
 
     def hear(self) -> Any:
         """The next message; None when the connection has ended."""
@@ -424,6 +425,13 @@ def stranger(host: Host) -> Iterator[Stranger]:
 WELCOME = encode(HELLO, 0, VERSION, VERSION, ["app"])
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is sent away is so for what it said, and not because it has said nothing in time."""
+    monkeypatch.setattr(attach_server, "HELLO_S", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "data",
     [

@@ -21,6 +21,8 @@ from tribes.runtime.background import BackgroundNode
 from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.waiters import ThreadWaiter
 
+from .test_replicated_map import running
+
 MakeConfig = Callable[..., NodeConfig]
 
 
@@ -28,14 +30,9 @@ def test_threads_of_two_processes_worth_of_nodes_share_sessions(make_config: Mak
     """A commit waits for the other node; the other node's threads find it."""
     a = BackgroundNode(make_config("a", contexts=("app",), send_options=6))
     b = BackgroundNode(make_config("b", contexts=("app",), send_options=6))
-    a.start()
-    b.start()
-    try:
+    with running(a, b):
         assert a.wait_joined()
         assert b.wait_joined()
-        seen = threading.Event()
-        while not (a.view.members and b.view.members):
-            seen.wait(0.01)
         for number in range(50):
             session = a.manager("app").create()
             session["number"] = number
@@ -47,9 +44,6 @@ def test_threads_of_two_processes_worth_of_nodes_share_sessions(make_config: Mak
             found = b.manager("app").find(session.id)
             assert found is not None
             assert found["number"] == number
-    finally:
-        a.stop()
-        b.stop()
     assert not a.is_running
     assert not b.is_running
 
@@ -80,6 +74,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_does(
     assert not stopping.is_alive()
     assert not node.is_running
     starting.join(10)
+    assert not starting.is_alive()
 
 
 @pytest.mark.parametrize("has_begun", [False, True])

@@ -28,6 +28,8 @@ from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.native import ChannelTask
 from tribes.web.asgi import SessionMiddleware
 
+from .test_replicated_map import running
+
 if TYPE_CHECKING:
     from tribes.manager.session import Session
     from tribes.wire.data import ChannelData
@@ -38,13 +40,10 @@ MakeConfig = Callable[..., NodeConfig]
 @pytest.fixture
 def pair(make_config: MakeConfig) -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
     nodes = [BackgroundNode(make_config(name, contexts=("app",), send_options=6)) for name in "ab"]
-    for node in nodes:
-        node.start()
     a, b = nodes
-    wait_until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
-    yield a, b
-    for node in nodes:
-        node.stop()
+    with running(a, b):
+        wait_until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
+        yield a, b
 
 
 def new(node: BackgroundNode | GroupChannel, **values: Any) -> Session:
@@ -259,7 +258,7 @@ async def test_trio_server_without_start_up(make_config: MakeConfig) -> None:
     statuses: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert channel.is_running
+        assert channel.is_ready
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def send(message: Any) -> None:
@@ -287,5 +286,5 @@ async def test_channel_that_cannot_start_says_so_to_the_server(make_config: Make
         raise AssertionError
 
     middleware = SessionMiddleware(app, GroupChannel(config))
-    with pytest.raises(Exception, match="insecure"):
+    with pytest.raises(ConfigError, match="insecure"):
         await middleware({"type": "http", "headers": []}, None, None)  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.runtime.test_group_channel import together
+from tests.waiting import until
 from tribes.config.model import NodeConfig
 from tribes.runtime.cork import QUEUED_MAX, QUEUED_MAX_BYTES, Cork
 from tribes.runtime.group_channel import GroupChannel
@@ -135,12 +137,6 @@ async def test_no_asynchronous_send_waits_when_nobody_would_let_it_out() -> None
     assert corked.poured == [1]
 
 
-async def joined(a: GroupChannel, b: GroupChannel) -> None:
-    with trio.fail_after(10):
-        while not (a.members and b.members):  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(0.01)
-
-
 async def test_asynchronous_sends_share_system_calls_and_let_others_run(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +156,7 @@ async def test_asynchronous_sends_share_system_calls_and_let_others_run(
 
     async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
         b.add_message_listener(lambda message: got.append(message.message), inline=True)
-        await joined(a, b)
+        await together(a, b)
         await a.send(b"", options=6)
         monkeypatch.setattr(Link, "send", counted)
         async with trio.open_nursery() as others:
@@ -170,9 +166,7 @@ async def test_asynchronous_sends_share_system_calls_and_let_others_run(
             others.cancel_scope.cancel()
         assert passes[0] > len(wanted) / QUEUED_MAX / 2
         assert calls[0] < len(wanted) / 2
-        with trio.fail_after(10):
-            while len(got) <= len(wanted):  # noqa: ASYNC110 - nothing tells
-                await trio.sleep(0.01)
+        await until(lambda: len(got) > len(wanted))
     assert got[1:] == wanted
 
 
@@ -181,7 +175,7 @@ async def test_an_asynchronous_send_is_left_when_it_is_cancelled(make_config: Ma
     got = list[bytes]()
     async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
         b.add_message_listener(lambda message: got.append(message.message), inline=True)
-        await joined(a, b)
+        await together(a, b)
         with trio.CancelScope() as scope:
             scope.cancel()
             await a.send(b"1", options=8)
@@ -204,14 +198,13 @@ async def test_concurrent_senders_share_system_calls(
 
     async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
         b.add_message_listener(lambda message: got.append(message.message), inline=True)
-        await joined(a, b)
+        await together(a, b)
 
         async def send(number: int) -> None:
             for turn in range(EACH):
                 await a.send(b"%d %d" % (number, turn), options=6)
 
-        await a.send(b"open")
-        await trio.sleep(0.1)
+        await a.send(b"open", options=6)
         monkeypatch.setattr(Link, "send", counted)
         async with trio.open_nursery() as nursery:
             for number in range(SENDERS):

@@ -120,9 +120,13 @@ async def test_a_name_that_does_not_exist_or_is_not_answered_is_an_error() -> No
             await service.look_up()
 
 
-def test_the_name_comes_from_the_environment_as_tomcats() -> None:
+async def test_the_name_comes_from_the_environment_as_tomcats() -> None:
     """Where the configuration gives none; without either, that is said."""
-    DnsHosts(DnsConfig(), {"DNS_MEMBERSHIP_SERVICE_NAME": "members.test"})
+    environment = {"DNS_MEMBERSHIP_SERVICE_NAME": "members.test."}
+    async with dns_server() as server:
+        config = msgspec.structs.replace(dns_config(server, port=4100), name="")
+        server.records["members.test.", "A"] = ["127.0.0.2"]
+        assert await DnsHosts(config, environment).look_up() == [NamedHost("127.0.0.2", 4100)]
     with pytest.raises(ConfigError, match="DNS_MEMBERSHIP_SERVICE_NAME"):
         DnsHosts(DnsConfig(), {})
 

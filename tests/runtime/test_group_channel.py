@@ -39,6 +39,13 @@ async def together(*channels: GroupChannel) -> None:
     await until(lambda: all(len(c.members) == len(channels) - 1 for c in channels))
 
 
+async def heartbeats(count: int, *channels: GroupChannel) -> None:
+    """Wait until each of them has sent so many more, and so has been heard or not."""
+    each = [channel.shell.core.channel.membership.statistics for channel in channels]
+    enough = [statistics.heartbeats_sent + count for statistics in each]
+    await until(lambda: all(s.heartbeats_sent >= n for s, n in zip(each, enough, strict=True)))
+
+
 async def test_members_find_each_other_and_tell_a_leave(make_config: MakeConfig) -> None:
     """Two members see each other; the one that leaves is gone at once, as left."""
     events: list[Event] = []
@@ -94,9 +101,10 @@ async def test_t06_option_2_returns_before_processing_and_6_after(make_config: M
             await a.send(b"%d" % options, options=options)
         assert done == []
         async with trio.open_nursery() as nursery:
+            received = b.shell.core.channel.statistics.frames_received
             nursery.start_soon(lambda: a.send(b"6", options=6))
-            await trio.sleep(0.05)
-            assert done == []
+            await until(lambda: b.shell.core.channel.statistics.frames_received > received)
+            assert len(nursery.child_tasks) == 1
             gate.set()
         assert sorted(done) == [b"0", b"2", b"6", b"8"]
 
@@ -386,7 +394,9 @@ async def test_users_extend_the_chain(make_config: MakeConfig) -> None:
 
 @pytest.mark.parametrize("options", [32, 34, 38, 64])
 async def test_messages_by_datagram_arrive(make_config: MakeConfig, options: int) -> None:
-    """Also from a member that receives none by UDP itself: it gets the answers all the same."""
+    """As such, and not by the connection. Also from a member that receives none by UDP itself: it
+    gets the answers all the same.
+    """
     got: list[bytes] = []
 
     def listen(message: ChannelData) -> None:
@@ -401,6 +411,7 @@ async def test_messages_by_datagram_arrive(make_config: MakeConfig, options: int
         for size in (0, 1000, 60_000):
             await a.send(bytes(size), options=options)
         await until(lambda: sorted(map(len, got)) == [0, 1000, 60_000])
+        assert b.shell.core.channel.datagrams.statistics.received == 3
         if options == 38:
             with pytest.raises(GroupSendError) as caught:
                 await a.send(b"fail", options=options)
@@ -414,11 +425,13 @@ async def test_connections_have_the_socket_options_of_the_configuration(
     config = make_config("a", rx_buf_size=20_000, so_traffic_class=8, tcp_no_delay=False)
     async with GroupChannel(config) as a, GroupChannel(make_config("b")) as b:
         await together(a, b)
+        await a.send(b"x", options=2)
         await b.send(b"x", options=2)
         sockets = [link.sock for link in a.shell.links.open.values()]
         accepted = [s for s in sockets if s.getsockname()[1] == a.local.port]
         made = [s for s in sockets if s not in accepted]
         assert accepted
+        assert made
         for sock in accepted:
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) in (20_000, 40_000)
             assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 8

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from tests.runtime.test_group_channel import together
 from tests.waiting import until
+from tests.web.nodes import free_tcp_port
 from tribes.channel.outputs import MemberRemoved
-from tribes.config.model import NodeConfig
+from tribes.config.model import NodeConfig, ReceiverConfig
 from tribes.errors import ConfigError
+from tribes.runtime import assembly
 from tribes.runtime.group_channel import GroupChannel
+from tribes.runtime.sockets import listen
+
+if TYPE_CHECKING:
+    import socket
 
 MakeConfig = Callable[..., NodeConfig]
 
@@ -26,13 +31,6 @@ STACK = (
     {"class": "OrderInterceptor"},
     {"class": "TcpFailureDetector"},
 )
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def with_stack(config: NodeConfig, *stack: Any, **channel: Any) -> NodeConfig:
@@ -54,23 +52,36 @@ async def test_messages_pass_the_configured_stack(make_config: MakeConfig, own_l
         assert got == sent
 
 
-async def test_wrong_stack_is_refused_before_a_socket_is_open(make_config: MakeConfig) -> None:
-    """With the names of both and what to write."""
+async def test_wrong_stack_is_refused_and_leaves_no_socket_open(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the names of both and what to write. The rules of a stack look at the own record too,
+    which needs a port; an interceptor that cannot be made needs none.
+    """
+    opened: list[socket.socket] = []
+
+    def noted(receiver: ReceiverConfig) -> socket.socket:
+        opened.append(listen(receiver))
+        return opened[-1]
+
+    monkeypatch.setattr(assembly, "listen", noted)
     config = with_stack(make_config("a"), STACK[5], STACK[4])
     with pytest.raises(ConfigError, match="write OrderInterceptor before TcpFailureDetector"):
         async with GroupChannel(config):
             raise AssertionError("started")
+    assert [sock.fileno() for sock in opened] == [-1]
     unknown = with_stack(make_config("b"), {"class": "OrderInterceptor", "expires": 1})
     with pytest.raises(ConfigError, match="did you mean 'expire'"):
         async with GroupChannel(unknown):
             raise AssertionError("started")
+    assert len(opened) == 1
 
 
 async def test_farewell_of_static_members_is_written_before_the_connection_closes(
     make_config: MakeConfig,
 ) -> None:
     """Nothing else tells a member that speaks no own link and hears no multicast."""
-    ports = [free_port(), free_port()]
+    ports = [free_tcp_port(), free_tcp_port()]
     members = [
         {"host": "127.0.0.1", "port": port, "uniqueId": bytes([index]) * 16}
         for index, port in enumerate(ports)
@@ -115,7 +126,7 @@ async def test_member_with_a_fixed_id_comes_back_after_a_crash(
             made.channel,
             own_link=own_link,
             membership=msgspec.structs.replace(made.channel.membership, **membership),
-            receiver=msgspec.structs.replace(made.channel.receiver, port=free_port()),
+            receiver=msgspec.structs.replace(made.channel.receiver, port=free_tcp_port()),
         )
         return msgspec.structs.replace(made, channel=channel)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-import trio
 
+from tests.runtime.test_group_channel import heartbeats
 from tests.waiting import until, wait_until
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, ConfigError, LocalProtocolError
@@ -60,7 +60,7 @@ async def test_members_with_the_same_file_talk_and_others_do_not(
         await until(lambda: bool(a.members and b.members))
         await a.send(b"hello", options=6)
         await b.send(b"back", options=6)
-        await trio.sleep(0.3)
+        await heartbeats(6, a, b, x, y)
         assert got == [b"hello"]
         assert [[m.label for m in each.members] for each in (a, b, x, y)] == [["b"], ["a"], [], []]
 
@@ -88,7 +88,7 @@ async def test_keys_are_read_again_while_messages_flow(
                 for _ in range(50):
                     await a.send(b"%d" % sent, options=6)
                     sent += 1
-            await trio.sleep(0.1)
+            await heartbeats(2, a, b)
         assert got == [b"%d" % number for number in range(sent)]
         (tmp_path / "key").write_text("nonsense")
         with pytest.raises(ConfigError, match="line 1"):

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-import trio
 
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, LocalProtocolError, MapFullError
 from tribes.maps.placement import EntryKind
@@ -105,13 +104,10 @@ async def test_a_trio_program_uses_a_lazy_map(make_config: MakeConfig) -> None:
         theirs = LazyReplicatedMap(b, "m", copies=0)
         async with GroupChannel(make_config("a")) as a:
             ours = LazyReplicatedMap(a, "m", copies=0)
-            with trio.fail_after(10):
-                while not (ours.members and theirs.members):  # noqa: ASYNC110
-                    await trio.sleep(0.01)
-                for number in range(30):
-                    await ours.aput(number, number)
-        with trio.fail_after(10):
-            assert [await theirs.aget(number) for number in range(30)] == list(range(30))
+            await until(lambda: bool(ours.members and theirs.members))
+            for number in range(30):
+                await ours.aput(number, number)
+        assert [await theirs.aget(number) for number in range(30)] == list(range(30))
         theirs.close()
         with pytest.raises(ChannelClosedError):
             await theirs.aget(1)

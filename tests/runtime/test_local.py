@@ -278,10 +278,14 @@ def test_a_forked_child_has_no_sessions_and_a_life_of_its_own(make: Make, tmp_pa
     sessions.commit(session)
     child = os.fork()
     if child == 0:
-        is_clean = manager.find(session.id) is None and not sessions.was_started
-        sessions.start()
-        sessions.commit(manager.create())
-        os._exit(0 if is_clean and sessions.is_running else 1)
+        code = 1
+        try:
+            is_clean = manager.find(session.id) is None and not sessions.was_started
+            sessions.start()
+            sessions.commit(manager.create())
+            code = 0 if is_clean and sessions.is_running else 1
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert manager.find(session.id) is not None
 

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tribes.runtime.map_listeners import MapListeners
 
 
 async def tell(listeners: MapListeners) -> None:
     """All that waits, and until nothing does."""
-    with trio.move_on_after(0.2):
-        await listeners.run(trio.CapacityLimiter(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listeners.run, trio.CapacityLimiter(1))
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_tells_its_own_changes_only() -> None:
     """The parent tells its own, once, when its listener has time."""
     told: list[Any] = []

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.runtime.test_shell import (
-    Net,
-    replace_network,
-    together,
-)
+from tests.runtime.test_group_channel import together
+from tests.runtime.test_replicated_map import running
+from tests.runtime.test_shell import net as net
 from tests.waiting import until, wait_until
 from tribes.config.model import (
     ChannelConfig,
@@ -34,19 +32,12 @@ from tribes.runtime.parts import Sessions
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+    from tests.runtime.test_shell import Net
     from tribes.manager.session import Session
     from tribes.wire.data import ChannelData
 
 QUEUE = 20_000
 SIZE = 3_000
-
-
-@pytest.fixture
-def net(monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
-    """A network in memory that every shell of the test uses; in the end all must be closed."""
-    found = replace_network(monkeypatch)
-    yield found
-    found.check_all_closed()
 
 
 def config(
@@ -171,22 +162,14 @@ def stuck_pair(make_config: Callable[..., NodeConfig]) -> Iterator[tuple[Backgro
     gate = threading.Event()
     a = BackgroundNode(config("a", group_port=port, queue_timeout=200), drain_timeout=0.1)
     b = BackgroundNode(config("b", group_port=port), drain_timeout=0.1)
-    a.start()
-    b.start()
-    try:
+    with running(a, b):
         b.channel.add_message_listener(lambda message: gate.wait(20) and None)
-        never = threading.Event()
-        for _ in range(2000):
-            if a.view.members and b.view.members:
-                break
-            never.wait(0.005)
-        with pytest.raises(GroupSendError):
-            _fill(a)
-        yield a, "b"
-    finally:
-        gate.set()
-        a.stop()
-        b.stop()
+        try:
+            with pytest.raises(GroupSendError):
+                _fill(a)
+            yield a, "b"
+        finally:
+            gate.set()
 
 
 @pytest.mark.parametrize("options", [0, 6, 8])
@@ -234,9 +217,8 @@ class Full:
     """Sessions whose inbox is full, and which nobody empties before the test does."""
 
     def __init__(self, queue_timeout: int = 20_000) -> None:
-        manager = ManagerConfig(inbox_max_bytes=3 * COMMIT_OVERHEAD_BYTES)
         manager = ManagerConfig(
-            inbox_max_bytes=manager.inbox_max_bytes, queue_timeout=queue_timeout
+            inbox_max_bytes=3 * COMMIT_OVERHEAD_BYTES, queue_timeout=queue_timeout
         )
         self.sessions = Sessions(NodeConfig(contexts=("app",), manager=manager))
         self.inbox = self.sessions.inbox

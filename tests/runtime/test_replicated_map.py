@@ -25,9 +25,10 @@ MakeConfig = Callable[..., NodeConfig]
 
 @contextmanager
 def running(*nodes: BackgroundNode) -> Iterator[None]:
-    for node in nodes:
-        node.start()
+    """Started, and each has found all others; stopped in the end."""
     try:
+        for node in nodes:
+            node.start()
         wait_until(lambda: all(len(node.view.members) == len(nodes) - 1 for node in nodes))
         yield
     finally:

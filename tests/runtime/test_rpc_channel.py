@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.lowlevel
 
+from tests.runtime.test_group_channel import together
+from tests.waiting import until
 from tribes.config.model import NodeConfig
 from tribes.errors import ChannelClosedError, LocalProtocolError, NoRpcChannelError
 from tribes.rpc.calls import RpcBody, RpcMode
@@ -20,6 +21,8 @@ from tribes.runtime.group_channel import GroupChannel
 from tribes.runtime.rpc_channel import RpcChannel
 from tribes.wire.java import encode_java
 
+from .test_replicated_map import running
+
 if TYPE_CHECKING:
     from tribes.wire.data import ChannelData
     from tribes.wire.member import Member
@@ -27,30 +30,9 @@ if TYPE_CHECKING:
 MakeConfig = Callable[..., NodeConfig]
 
 
-async def together(*channels: GroupChannel) -> None:
-    with trio.fail_after(5):
-        while any(len(c.members) < len(channels) - 1 for c in channels):  # noqa: ASYNC110
-            await trio.sleep(0.005)
-
-
-@contextmanager
-def two_nodes(make_config: MakeConfig) -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
-    a, b = BackgroundNode(make_config("a")), BackgroundNode(make_config("b"))
-    a.start()
-    b.start()
-    try:
-        pause = threading.Event()
-        while not (a.view.members and b.view.members):
-            pause.wait(0.01)
-        yield a, b
-    finally:
-        a.stop()
-        b.stop()
-
-
 async def in_task(body: RpcBody, source: Member) -> RpcBody:
     await trio.lowlevel.checkpoint()
-    return ("task", source.label)[0]
+    return "task"
 
 
 def in_thread(body: RpcBody, source: Member) -> RpcBody:
@@ -135,9 +117,7 @@ async def test_left_over_replies_reach_their_callback(make_config: MakeConfig) -
         rpc = RpcChannel(a, b"id", left_over=lambda body, source: got.append((body, source.label)))
         result = await rpc.asend(b"x", mode=RpcMode.NO_REPLY)
         assert (result.replies, result.missing) == ((), {})
-        with trio.fail_after(2):
-            while not got:  # noqa: ASYNC110
-                await trio.sleep(0.005)
+        await until(lambda: bool(got))
         assert got == [(b"late", "b")]
 
 
@@ -146,19 +126,18 @@ async def test_members_may_ask_each_other_from_handlers(make_config: MakeConfig)
     async with GroupChannel(make_config("a")) as a, GroupChannel(make_config("b")) as b:
         await together(a, b)
         at_a = RpcChannel(a, b"id", lambda body, source: b"from a", inline=True)
-        other = RpcChannel(b, b"other")
 
         async def ask_back(body: RpcBody, source: Member) -> RpcBody:
             return (await at_b.asend(b"?", source)).bodies[0]
 
         at_b = RpcChannel(b, b"id", ask_back)
         assert (await at_a.asend(b"x", timeout=3)).bodies == [b"from a"]
-        assert other.rpc_id == b"other"
 
 
 def test_threads_ask_and_event_loops_do_not_block(make_config: MakeConfig) -> None:
     """``send`` blocks a thread and refuses in a loop; ``asend`` works in asyncio."""
-    with two_nodes(make_config) as (a, b):
+    a, b = BackgroundNode(make_config("a")), BackgroundNode(make_config("b"))
+    with running(a, b):
         RpcChannel(b, b"id", lambda body, source: body)
         rpc = RpcChannel(a, b"id")
         assert rpc.send(b"x", mode=RpcMode.ALL_REPLY).bodies == [b"x"]
@@ -180,19 +159,11 @@ def test_a_channel_may_be_made_before_its_node_starts(make_config: MakeConfig) -
     rpc = RpcChannel(b, b"id", lambda body, source: b"y")
     with pytest.raises(ChannelClosedError):
         rpc.send(b"x")
-    b.start()
     a = BackgroundNode(make_config("a"))
-    a.start()
-    try:
-        pause = threading.Event()
-        while not a.view.members:
-            pause.wait(0.01)
+    with running(b, a):
         assert RpcChannel(a, b"id").send(b"x", timeout=3).bodies == [b"y"]
         with pytest.raises(LocalProtocolError, match="itself"):
             rpc.send(b"x", b.local)
-    finally:
-        a.stop()
-        b.stop()
 
 
 async def test_an_inline_handler_is_no_coroutine_function(make_config: MakeConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
@@ -9,6 +11,8 @@ from structlog.testing import capture_logs
 from tests.waiting import wait_until
 from tests.web.nodes import free_udp_port, make_node
 from tribes.runtime.waiters import ThreadWaiter
+
+from .test_replicated_map import running
 
 if TYPE_CHECKING:
     from tribes.manager.session import Session
@@ -31,14 +35,13 @@ class Recorder:
             raise RuntimeError("a listener that fails")
 
 
-def pair(**settings: Any) -> tuple[BackgroundNode, BackgroundNode]:
+@contextmanager
+def pair(**settings: Any) -> Iterator[tuple[BackgroundNode, BackgroundNode]]:
     port = free_udp_port()
     a, b = (make_node(name, port, **settings) for name in "ab")
-    for node in (a, b):
-        node.start()
-        node.wait_joined()
-    wait_until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
-    return a, b
+    with running(a, b):
+        wait_until(lambda: a.manager("app").copies_on and b.manager("app").copies_on)
+        yield a, b
 
 
 def write(node: BackgroundNode) -> str:
@@ -52,48 +55,36 @@ def write(node: BackgroundNode) -> str:
 
 def test_listeners_on_real_replicas_are_told_and_a_stop_evicts_only() -> None:
     """B hears of A's attribute; A's stop fires no destroyed event, and its session lives on B."""
-    a, b = pair(notify_listeners_on_replication=True)
     heard, evicted = Recorder(), Recorder()
-    b.manager("app").add_listener(heard)
-    a.manager("app").add_listener(evicted)
-    try:
+    with pair(notify_listeners_on_replication=True) as (a, b):
+        b.manager("app").add_listener(heard)
+        a.manager("app").add_listener(evicted)
         session_id = write(a)
         wait_until(lambda: heard.log == ["added x 1"])
         a.stop()
         assert evicted.log == ["added x 1", "evicted shutdown"]
         assert b.manager("app").find(session_id) is not None
         assert heard.log == ["added x 1"]
-    finally:
-        a.stop()
-        b.stop()
 
 
 def test_a_stop_can_end_all_sessions_on_all_members() -> None:
     """``expire_sessions_on_shutdown``: those of other members too."""
-    a, b = pair(expire_sessions_on_shutdown=True)
     told = Recorder()
-    a.manager("app").add_listener(told)
-    try:
+    with pair(expire_sessions_on_shutdown=True) as (a, b):
+        a.manager("app").add_listener(told)
         ids = [write(a), write(b)]
         a.stop()
         assert told.log.count("destroyed shutdown") == 2
         wait_until(lambda: [b.manager("app").find(each) for each in ids] == [None, None])
-    finally:
-        a.stop()
-        b.stop()
 
 
 def test_what_a_listener_raises_is_logged_and_stops_nothing() -> None:
-    a, b = pair()
     told = Recorder()
     told.log = ["full"] * 100
-    a.manager("app").add_listener(told)
-    try:
+    with pair() as (a, b):
+        a.manager("app").add_listener(told)
         session_id = write(a)
         with capture_logs() as lines:
             a.stop()
         assert [line["event"] for line in lines].count("session listener failed") == 1
         assert b.manager("app").find(session_id) is not None
-    finally:
-        a.stop()
-        b.stop()

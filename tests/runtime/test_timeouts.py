@@ -18,7 +18,6 @@ import msgspec
 import pytest
 import trio
 
-from tests.runtime.conftest import make_config as make_config
 from tests.runtime.test_pressure import Full
 from tests.runtime.test_tls import ca as ca
 from tests.runtime.test_tls import make_tls as make_tls

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MakeConfig = Callable[..., "NodeConfig"]
 
+TRACED = b"TPY\x0d"
+
 
 class Spans:
     """What the nodes of a test make, each with a provider of its own, as processes have."""
@@ -71,6 +73,19 @@ def tree(spans: tuple[ReadableSpan, ...]) -> dict[str, str]:
     """Each span's name, and that of the span it belongs to."""
     names = {span.context.span_id: span.name for span in spans if span.context}
     return {span.name: names.get(span.parent.span_id, "?") if span.parent else "" for span in spans}
+
+
+def traces_of(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What any node writes from now on, where it carries a trace."""
+    sent: list[bytes] = []
+    write = Links.write
+
+    def note(own: Links, output: Write) -> None:
+        sent.extend(chunk for chunk in output.chunks if TRACED in chunk)
+        write(own, output)
+
+    monkeypatch.setattr(Links, "write", note)
+    return sent
 
 
 async def together(*nodes: GroupChannel) -> None:
@@ -163,18 +178,11 @@ async def test_nothing_is_on_the_wire_for_who_does_not_take_it(
     a, b = map(GroupChannel, configs)
     async with a, b:
         await together(a, b)
-        sent: list[bytes] = []
-        write = Links.write
-
-        def note(own: Links, output: Write) -> None:
-            sent.extend(output.chunks)
-            write(own, output)
-
-        monkeypatch.setattr(Links, "write", note)
+        traces = traces_of(monkeypatch)
         session = a.manager("shop").create()
         session["x"] = 1
         assert (await a.acommit(session)).acked == ("b",)
-        assert not any(b"TPY\x0d" in chunk for chunk in sent)
+        assert traces == []
         for node, config in ((a, configs[0]), (b, configs[1])):
             offers = node.shell.core.channel._identity.side.features & FEATURE_TRACE
             assert bool(offers) == config.tracing
@@ -183,17 +191,22 @@ async def test_nothing_is_on_the_wire_for_who_does_not_take_it(
         assert spans.of(-1) == ()
 
 
-async def test_what_is_not_sampled_costs_no_bytes(make_config: MakeConfig, spans: Spans) -> None:
+@pytest.mark.parametrize("is_sampled", [True, False])
+async def test_what_is_not_sampled_costs_no_bytes(
+    make_config: MakeConfig, spans: Spans, monkeypatch: pytest.MonkeyPatch, *, is_sampled: bool
+) -> None:
     """A trace that its sampler drops is not carried on."""
-    spans.sampler = ALWAYS_OFF
+    spans.sampler = ALWAYS_ON if is_sampled else ALWAYS_OFF
     a = GroupChannel(traced(make_config("a", contexts=("shop",), send_options=6)))
     b = GroupChannel(traced(make_config("b", contexts=("shop",), send_options=6)))
     async with a, b:
         await together(a, b)
+        traces = traces_of(monkeypatch)
         session = a.manager("shop").create()
         session["x"] = 1
         assert (await a.acommit(session)).acked == ("b",)
-    assert spans.of(0) == spans.of(1) == ()
+    assert bool(traces) == is_sampled
+    assert bool(spans.of(0)) == bool(spans.of(1)) == is_sampled
 
 
 async def test_a_traced_node_can_be_recorded(
@@ -239,10 +252,14 @@ def test_an_error_ends_the_span_with_it() -> None:
 
 def test_spans_that_nobody_ends_are_bounded() -> None:
     """The oldest is ended."""
-    tracing = OtelTracing(TracerProvider().get_tracer("test"))
-    for _ in range(SPANS_MAX + 10):
-        tracing.begin("forgotten", b"", {})
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = OtelTracing(provider.get_tracer("test"))
+    for number in range(SPANS_MAX + 10):
+        tracing.begin(f"forgotten {number}", b"", {})
     assert len(tracing._spans) == SPANS_MAX
+    ended = [span.name for span in exporter.get_finished_spans()]
+    assert ended == [f"forgotten {number}" for number in range(10)]
 
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

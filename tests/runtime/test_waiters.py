@@ -117,10 +117,14 @@ def test_waiting_in_asyncio_ends_after_its_time() -> None:
     """None instead of a result, and the late result harms nobody."""
 
     async def main() -> None:
-        waiter = AsyncioWaiter()
-        assert await waiter.wait(0.001) is None
-        resolve_in_thread(waiter)
-        await asyncio.sleep(0)
+        faults: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        late, other = AsyncioWaiter(), AsyncioWaiter()
+        assert await late.wait(0.001) is None
+        resolve_in_thread(late, other)
+        assert await other.wait(5) == RESULT
+        assert faults == []
 
     asyncio.run(main())
 
