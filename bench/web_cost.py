@@ -39,9 +39,9 @@ import httpx
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.ports import free_tcp_port, free_udp_port  # noqa: E402
 from tests.servers.caches import cache_servers  # noqa: E402 - the path first
 from tests.waiting import wait_until  # noqa: E402
-from tests.web.nodes import free_tcp_port, free_udp_port  # noqa: E402
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CONNECTIONS = (1, 8)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tests.ports import free_udp_port
 from tests.snippets import DOCS, blocks, run
 from tests.waiting import until
-from tests.web.nodes import free_udp_port
 from tribes import GroupChannel, RpcChannel
 from tribes.config import (
     DnsConfig,

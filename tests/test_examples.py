@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.servers.caches import CacheServer, cache_servers
 from tests.servers.test_attached_servers import Host
 from tests.snippets import code_lines
 from tests.waiting import wait_until
-from tests.web.nodes import free_tcp_port, free_udp_port
 
 if TYPE_CHECKING:
     from tests.conftest import Needs

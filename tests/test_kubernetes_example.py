@@ -23,10 +23,10 @@ import httpx
 import pytest
 import yaml
 
+from tests.ports import free_tcp_port
 from tests.runtime.test_discovery import DnsServer
 from tests.snippets import code_lines
 from tests.waiting import wait_until
-from tests.web.nodes import free_tcp_port
 from tribes.config import check_config, load_config
 
 FOLDER = Path(__file__).parent.parent / "examples" / "kubernetes"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import free_tcp_port, free_udp_port
 
 if TYPE_CHECKING:
     from tests.conftest import Needs

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.standstill import Stopwatch, standstill
 from tests.waiting import wait_until
 
@@ -55,26 +55,19 @@ class Place(Protocol):
     def enter(self) -> None: ...
 
 
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Loopback:
     """All on 127.0.0.1, told apart by their ports."""
 
     def __init__(self) -> None:
         self._ports: dict[str, int] = {}
-        self._multicast_port = free_port(socket.SOCK_DGRAM)
+        self._multicast_port = free_udp_port()
 
     def address(self, node: str) -> str:
         del node
         return "127.0.0.1"
 
     def http_port(self, node: str) -> int:
-        return self._ports.setdefault(node, free_port())
+        return self._ports.setdefault(node, free_tcp_port())
 
     def multicast_port(self) -> int:
         return self._multicast_port

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from tests.cli.doctor_runs import Run, doctor_command, examine, member
-from tests.system.conftest import free_port
+from tests.ports import free_udp_port
 from tribes.admin.doctor.findings import State, fail, ok, warn, worst
 from tribes.security.keys import KEY_BYTES, GroupKey
 
@@ -29,7 +29,7 @@ def key_text(key_id: int, byte: int) -> str:
 @pytest.fixture
 def group() -> int:
     """A multicast port of its own."""
-    return free_port(socket.SOCK_DGRAM)
+    return free_udp_port()
 
 
 @pytest.fixture

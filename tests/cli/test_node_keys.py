@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from tests.system.conftest import free_port
+from tests.ports import free_udp_port
 from tribes.cli.app import main
 from tribes.security.keys import GroupKey
 
@@ -56,7 +55,7 @@ def test_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
 @contextmanager
 def running(*options: str) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, object]]]]:
     """A node that is alone; gives what makes it read again, and what it says next."""
-    group = free_port(socket.SOCK_DGRAM)
+    group = free_udp_port()
     command = [sys.executable, "-m", "tribes", "node", "--port", "0", "--log-format", "json"]
     command += ["--multicast-port", str(group), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

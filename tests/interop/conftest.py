@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.servers.tomcat_jars import compile_beside, missing_jars
 from tests.waiting import until
 from tribes import ChannelConfig, GroupChannel, MembershipConfig, NodeConfig, ReceiverConfig
@@ -105,7 +105,7 @@ class Group:
     """Java and Python members that share a multicast port."""
 
     def __init__(self, nursery: trio.Nursery, command: Callable[[], list[str]]) -> None:
-        self.multicast_port = free_port(socket.SOCK_DGRAM)
+        self.multicast_port = free_udp_port()
         self._nursery = nursery
         self._command = command
         self._processes: list[trio.Process] = []
@@ -114,7 +114,12 @@ class Group:
         self, name: str = "java", *more: str, main: str = "Peer", port: int = 0
     ) -> JavaMember:
         """Start a Java member and wait until its channel runs."""
-        place = ("--multicast-port", str(self.multicast_port), "--port", str(port or free_port()))
+        place = (
+            "--multicast-port",
+            str(self.multicast_port),
+            "--port",
+            str(port or free_tcp_port()),
+        )
         return await self.run(main, "--name", name, *place, *more)
 
     async def run(self, main: str, *arguments: str) -> JavaMember:
@@ -131,7 +136,7 @@ class Group:
 
     async def python(self, name: str) -> trio.Process:
         """Start a Python member in a process of its own."""
-        place = ("--multicast-port", str(self.multicast_port), "--port", str(free_port()))
+        place = ("--multicast-port", str(self.multicast_port), "--port", str(free_tcp_port()))
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "tribes", "node", "--name", name, *place],
             stdin=subprocess.DEVNULL,
@@ -155,7 +160,7 @@ class Group:
             name=name,
             channel=ChannelConfig(
                 membership=MembershipConfig(**{"port": self.multicast_port, **(membership or {})}),
-                receiver=ReceiverConfig(port=port or free_port(), udp_port=udp_port),
+                receiver=ReceiverConfig(port=port or free_tcp_port(), udp_port=udp_port),
                 **channel,
             ),
         )
@@ -268,14 +273,6 @@ async def flood_both_ways(
     await until(lambda: heard.counted >= count, 60)
     assert (heard.counted, heard.damaged) == (count, 0)
     assert await java.ask(f"counts {count}", "COUNTS", 60) == f"COUNTS {count} 0"
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 OpenGroup = Callable[[], AbstractAsyncContextManager[Group]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 
 import pytest
 import trio
@@ -14,9 +13,9 @@ from tests.interop.conftest import (
     both_ways,
     content,
     flood_both_ways,
-    free_port,
     python_member,
 )
+from tests.ports import free_udp_port
 from tests.waiting import until
 from tribes import GroupSendError, MemberRemoved, RemoteProcessError
 
@@ -112,7 +111,7 @@ async def test_messages_by_udp_and_to_the_group_pass_both_ways(
 ) -> None:
     """As datagrams; the acknowledgement comes as one, and a failure with it."""
     async with java_group() as group:
-        java = await group.java("java", "--udp-port", str(free_port(socket.SOCK_DGRAM)))
+        java = await group.java("java", "--udp-port", str(free_udp_port()))
         async with python_member(group.config(udp_port=0)) as (channel, heard):
             await until(lambda: len(channel.members) == 1)
             await java.expect("ADDED python@")

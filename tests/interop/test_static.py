@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.interop.conftest import Group, OpenGroup, content, free_port, python_member
+from tests.interop.conftest import Group, OpenGroup, content, python_member
+from tests.ports import free_tcp_port
 from tests.waiting import until
 from tribes import MemberRemoved
 from tribes.config.model import StaticMemberConfig
@@ -47,7 +48,7 @@ async def test_each_lists_the_other(java_group: OpenGroup, configure: Any, end: 
     Only the interceptor tells a Tomcat of its leave, else that finds the port closed.
     """
     async with java_group() as group:
-        port, java_port = free_port(), free_port()
+        port, java_port = free_tcp_port(), free_tcp_port()
         listing = ("--static", f"127.0.0.1:{port}:{PYTHON_ID}", "--local-id", JAVA_ID)
         java = await group.java("java", *listing, port=java_port)
         gone: list[str] = []

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.interop.conftest import free_port, python_member
+from tests.interop.conftest import python_member
+from tests.ports import free_tcp_port
 from tests.waiting import until
 from tribes import MemberRemoved
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 async def test_each_lists_the_other_until_it_leaves(java_group: OpenGroup) -> None:
     """Without a heartbeat of either: the Java member asks, and ours answers."""
     async with java_group() as group:
-        config = group.config(port=free_port())
+        config = group.config(port=free_tcp_port())
         membership = msgspec.structs.replace(
             config.channel.membership, multicast=False, static_service_name="test-Channel"
         )

@@ -9,7 +9,8 @@ from statistics import median
 import pytest
 import trio
 
-from tests.interop.conftest import OpenGroup, free_port, python_member
+from tests.interop.conftest import OpenGroup, python_member
+from tests.ports import free_tcp_port
 from tests.waiting import until
 from tribes.config import load_config
 
@@ -59,8 +60,8 @@ async def test_both_sides_join_as_the_guide_shows(
             "10.0.0.1": "127.0.0.1",
             "10.0.0.2": "127.0.0.1",
             "45564": str(group.multicast_port),
-            "4000": str(free_port()),
-            "4100": str(free_port()),
+            "4000": str(free_tcp_port()),
+            "4100": str(free_tcp_port()),
             'dropTime="3000"': 'dropTime="3000" ttl="0"',
         }
         for shown, here in local.items():

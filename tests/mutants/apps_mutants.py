@@ -14,10 +14,10 @@ from tests.config import test_managers as managers
 from tests.config import test_tomcat_managers as xml
 from tests.mutants import registry
 from tests.mutants.registry import Patch, nothing
+from tests.ports import free_udp_port
 from tests.sim import test_contexts as contexts
 from tests.web import test_sso as sso
 from tests.web import test_valve as valves
-from tests.web.nodes import free_udp_port
 from tribes.config import completing, load, model
 from tribes.config.model import NodeConfig
 from tribes.config.tomcat import making

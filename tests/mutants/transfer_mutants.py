@@ -47,6 +47,11 @@ def _changes_first() -> None:
         test_transfer.test_changes_go_before_records(patch)
 
 
+def _progress_once_a_second() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        test_transfer.test_progress_is_told_once_a_second(patch)
+
+
 _add(
     "silent donor kept",
     "What a silent donor owes is asked of nobody else before the donor is given up.",
@@ -232,7 +237,7 @@ _add(
         "TELL_S",
         0.0,
     ),
-    test=test_transfer.test_progress_is_told_once_a_second,
+    test=_progress_once_a_second,
 )
 _add(
     "fetch not hedged",

@@ -17,8 +17,8 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from tests.ports import free_udp_port
 from tests.waiting import until, wait_until
-from tests.web.nodes import free_udp_port
 from tribes.channel.core import ChannelCore
 from tribes.channel.outputs import Deliver, MemberRemoved, SendFailed, TicketDone
 from tribes.config.model import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tests.web.nodes import free_udp_port
+from tests.ports import free_udp_port
 from tribes.config.model import (
     ChannelConfig,
     ManagerConfig,

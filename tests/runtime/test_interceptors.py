@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from tests.ports import free_tcp_port
 from tests.runtime.test_group_channel import together
 from tests.waiting import until
-from tests.web.nodes import free_tcp_port
 from tribes.channel.outputs import MemberRemoved
 from tribes.config.model import NodeConfig, ReceiverConfig
 from tribes.errors import ConfigError

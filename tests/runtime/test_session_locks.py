@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.ports import free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import make_node
 from tribes.errors import LocalProtocolError, SessionLockTimeoutError
 from tribes.runtime.session_locks import SessionLocks
 from tribes.runtime.waiters import ThreadWaiter

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
 
+from tests.ports import free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import make_node
 from tribes.runtime.waiters import ThreadWaiter
 
 from .test_replicated_map import running

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tests.servers.databases import free_port
+from tests.ports import free_tcp_port
 
 if TYPE_CHECKING:
     from tests.conftest import Needs
@@ -31,7 +31,7 @@ class CacheServer:
         self, kind: Literal["memcached", "redis"], needs: Needs, directory: Path, *extra: str
     ) -> None:
         self.kind = kind
-        self.port = free_port()
+        self.port = free_tcp_port()
         self._log = directory / f"{self.port}.log"
         if kind == "memcached":
             # It refuses to run as root without being told an account.

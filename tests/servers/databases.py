@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,19 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, text
 
+from tests.ports import free_tcp_port
 from tribes.stores.jdbc import sql_url
 
 if TYPE_CHECKING:
     from tests.conftest import Needs
 
 START_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def account(name: str) -> str | None:
@@ -108,7 +101,7 @@ def postgresql(needs: Needs, server_directory: Callable[[str | None], Path]) -> 
         check=True,
         capture_output=True,
     )
-    port = free_port()
+    port = free_tcp_port()
     command = [str(initdb.parent / "postgres"), "-D", str(data), "-h", "127.0.0.1"]
     command += ["-p", str(port), "-k", str(directory), "-c", "fsync=off"]
     url = f"postgresql://tribes@127.0.0.1:{port}/postgres"
@@ -130,7 +123,7 @@ def mariadb(needs: Needs, server_directory: Callable[[str | None], Path]) -> Ite
         check=True,
         capture_output=True,
     )
-    port = free_port()
+    port = free_tcp_port()
     command = [program, "--no-defaults", f"--datadir={data}", "--bind-address=127.0.0.1"]
     command += [f"--port={port}", f"--socket={directory}/s", "--skip-networking=0"]
     command += [f"--pid-file={directory}/pid", "--innodb-flush-log-at-trx-commit=0"]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tests.ports import free_udp_port
 from tests.servers.test_web_servers import ROOT, Server, User
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port
 
 if TYPE_CHECKING:
     from pathlib import Path

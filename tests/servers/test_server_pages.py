@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ports import free_tcp_port
 from tests.servers.test_web_servers import APPS, Server, Servers, User, servers
 from tests.waiting import wait_until
-from tests.web.nodes import free_tcp_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import free_tcp_port, free_udp_port
 
 APPS = Path(__file__).parent / "apps"
 ROOT = APPS.parents[2]

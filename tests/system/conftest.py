@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import threading
@@ -14,24 +13,18 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.waiting import wait_until
 
 READY_S = 20.0
 POLL_S = 0.02
 
 
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Cluster:
     """The demo's nodes, each a process of its own; every one is ended by its pid."""
 
     def __init__(self) -> None:
-        self.multicast_port = free_port(socket.SOCK_DGRAM)
+        self.multicast_port = free_udp_port()
         self.ports: dict[str, int] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client(timeout=10, trust_env=False)
@@ -39,7 +32,7 @@ class Cluster:
     def start(self, *names: str, wait: bool = True) -> None:
         """Start nodes and wait until each serves, which is after it has joined."""
         for name in names:
-            port = self.ports.setdefault(name, free_port())
+            port = self.ports.setdefault(name, free_tcp_port())
             self.processes[name] = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "tribes", "demo-node", "--name", name),

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.system.conftest import free_port
+from tests.ports import free_udp_port
 from tribes.security.keys import KEY_BYTES, GroupKey
 
 __all__ = ["INCIDENTS", "Incident", "Place", "made"]
@@ -119,7 +119,7 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.group = free_port(socket.SOCK_DGRAM)
+        self.group = free_udp_port()
         self._programs: list[Program] = []
 
     def file(self, name: str, more: str = "", *, before: str = "", port: int = 0) -> Path:
@@ -221,7 +221,7 @@ def alone(place: Place) -> Incident:
     """Two nodes that do not find each other: the log says nothing, the doctor does."""
     one = place.node("web-1")
     one.until("joined")
-    place.group = free_port(socket.SOCK_DGRAM)
+    place.group = free_udp_port()
     two = place.node("web-2")
     two.until("joined")
     file = place.directory / "web-2.toml"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.farm.contents import noise, zip_of
-from tests.system.conftest import free_port
+from tests.ports import free_tcp_port, free_udp_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Member:
         self.name, self.at = name, directory / name
         self.watch, self.deploy, self.temp = (self.at / n for n in ("watch", "deploy", "temp"))
         self.watch.mkdir(parents=True)
-        self.port = free_port()
+        self.port = free_tcp_port()
         token = directory / "token"
         if not token.exists():
             token.touch(mode=0o600)
@@ -115,7 +114,7 @@ class Member:
 @pytest.fixture
 def join(tmp_path: Path) -> Iterator[Callable[..., Member]]:
     """Starts members of one farm."""
-    port, members = free_port(socket.SOCK_DGRAM), []
+    port, members = free_udp_port(), []
 
     def begin(name: str, more: str = "", channel: str = "") -> Member:
         members.append(Member(tmp_path, name, port, more, channel))

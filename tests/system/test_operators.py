@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.system.conftest import free_port
+from tests.ports import free_udp_port
 
 TOKEN = "operators-token-of-the-test"
 
@@ -99,7 +98,7 @@ def token_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     """Starts nodes of one group."""
-    port, nodes = free_port(socket.SOCK_DGRAM), []
+    port, nodes = free_udp_port(), []
 
     def begin(name: str, more: str = "", **settings: Any) -> Node:
         nodes.append(Node(tmp_path, name, port, more, **settings))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.conftest import free_port
+from tests.ports import free_tcp_port
 from tests.system.test_operators import Node, start
 from tribes.security.keys import GroupKey
 
@@ -39,7 +39,7 @@ def quiet(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     nodes: list[Node] = []
 
     def begin(name: str) -> Node:
-        nodes.append(Node(tmp_path, name, None, port=free_port()))
+        nodes.append(Node(tmp_path, name, None, port=free_tcp_port()))
         return nodes[-1]
 
     yield begin

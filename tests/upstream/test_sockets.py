@@ -9,11 +9,11 @@ import msgspec
 import pytest
 import trio
 
+from tests.ports import free_udp_port
 from tests.runtime.conftest import make_config as make_config
 from tests.runtime.test_group_channel import MakeConfig, together
 from tests.standstill import Stopwatch
 from tests.waiting import until
-from tests.web.nodes import free_udp_port
 from tribes.runtime.group_channel import GroupChannel
 
 if TYPE_CHECKING:

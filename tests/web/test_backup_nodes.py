@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
+from tests.ports import free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import make_node
 from tests.web.test_freshness import _asgi, _flask, _wsgi
 from tests.web.test_valve import ask, page, with_replication
 from tribes.config.managers import BackupConfig

@@ -18,10 +18,11 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 
+from tests.ports import free_udp_port
 from tests.runtime.attach_host import Host
 from tests.runtime.attach_host import settings as host_settings
 from tests.waiting import wait_until
-from tests.web.nodes import Node, free_udp_port
+from tests.web.nodes import Node
 from tribes.config import config_from
 from tribes.errors import ConfigError, LocalProtocolError
 from tribes.runtime.attached import AttachedNode
@@ -525,6 +526,7 @@ def test_setting_that_cannot_work_is_named() -> None:
         (None, "TRIBES.*must be a dict"),
         ({"nmae": "x"}, "nmae"),
         ({"contexts": ["a", "b"]}, "context"),
+        ({"sso": {}}, "sso"),
     ):
         with override_settings(TRIBES=wrong), pytest.raises(ConfigError, match=words):
             SessionStore()

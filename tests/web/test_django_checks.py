@@ -31,6 +31,11 @@ DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
             r"TRIBES: channel\.receiver\.address: .*not a loopback",
         ),
         ({"TRIBES": {"contexts": ["a", "b"]}}, "1", "TRIBES: context: "),
+        (
+            {"TRIBES": {"sso": {}}},
+            "1",
+            "TRIBES: sso: .*Django has logins of its own",
+        ),
         ({"TRIBES": {"attach": "/" + 100 * "x"}}, "1", "TRIBES: attach: .*100 bytes"),
         ({"TRIBES_WEB": {"rout": "x"}}, "2", "TRIBES_WEB: .*rout.*there are route"),
         ({"TRIBES_WEB": {"route": "a b"}}, "2", r"TRIBES_WEB: route: 'a b' must"),

@@ -13,8 +13,9 @@ import flask
 import msgspec
 import pytest
 
+from tests.ports import free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import free_udp_port, make_node
+from tests.web.nodes import make_node
 from tribes.config.managers import ContextConfig, ManagerConfig, StandardConfig
 from tribes.config.valves import SSO_CONTEXT, SingleSignOnConfig
 from tribes.runtime.background import BackgroundNode

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from tests.ports import free_udp_port
 from tests.waiting import wait_until
-from tests.web.nodes import Node, free_udp_port, make_node
+from tests.web.nodes import Node, make_node
 from tribes.config.managers import ContextConfig, StandardConfig
 from tribes.config.model import NodeConfig
 from tribes.config.valves import PRIMARY_INDICATOR, ReplicationConfig

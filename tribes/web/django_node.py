@@ -96,7 +96,15 @@ def _config() -> NodeConfig:
             key="TRIBES",
             source=_SOURCE,
         )
-    return config_from({"contexts": _CONTEXTS, **found}, source=f"{_SOURCE}: TRIBES")
+    source = f"{_SOURCE}: TRIBES"
+    config = config_from({"contexts": _CONTEXTS, **found}, source=source)
+    if config.sso is not None:
+        raise ConfigError(
+            "Django has logins of its own, which this one would not know of; leave it out",
+            key="sso",
+            source=source,
+        )
+    return config
 
 
 def web_settings() -> WebSettings:

@@ -7,7 +7,6 @@ import http.client
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_tcp_port, free_udp_port
 from tests.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -28,13 +28,6 @@ ANSWER_S = 15.0
 POLL_S = 0.02
 ASK_S = 0.1
 """Between two questions of the balancer for ``/ready``."""
-
-
-def find_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -51,7 +44,7 @@ class Web:
     """The nodes of one test: processes with a web port each."""
 
     def __init__(self, directory: Path) -> None:
-        self.multicast_port = find_port(socket.SOCK_DGRAM)
+        self.multicast_port = free_udp_port()
         self.ports: dict[str, int] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = dict(_ENVIRONMENT)
@@ -61,7 +54,7 @@ class Web:
         """Start nodes; returns when each is ready, which is after it has joined."""
         given = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
         for name in names:
-            port = self.ports.setdefault(name, find_port())
+            port = self.ports.setdefault(name, free_tcp_port())
             command = [
                 *(sys.executable, str(PROGRAM), "--name", name, "--http-port", str(port)),
                 *("--multicast-port", str(self.multicast_port), *given),
@@ -356,7 +349,7 @@ def web(tmp_path: Path) -> Iterator[Web]:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Finds a port that nobody listens on."""
-    return find_port
+    return free_tcp_port
 
 
 @pytest.fixture
