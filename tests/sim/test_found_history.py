@@ -79,3 +79,8 @@ def test_sessions_that_expired_on_both_sides_of_a_split_count_no_conflict() -> N
 def test_the_second_manager_s_history_knows_of_faults_that_the_world_does_not_tell() -> None:
     """Or its checks demand in a split what is promised in peace. Seed 893823 showed it."""
     assert [str(each) for each in run_plan(draw_plan(893823)).violations] == []
+
+
+def test_a_member_that_leaves_at_the_same_time_need_not_have_what_is_handed_over() -> None:
+    """It was still joining and slow; those that stay had all of it."""
+    assert [str(each) for each in run_plan(draw_plan(903418)).violations] == []

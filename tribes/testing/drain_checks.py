@@ -37,12 +37,13 @@ class DrainedCopies:
         self._records = {key: record for key, record in records if record is not None}
         self._is_placed = is_placed
         targets = {m.unique_id for m in node.core.sessions.replicators[context].targets}
-        self._targets = targets - self._leaving(node.world) if is_placed else targets
+        # Whoever leaves too is asked for nothing: its receipt would be worth nothing.
+        self._targets = targets - self._leaving(node.world)
 
     @property
     def has_heirs(self) -> bool:
-        """Whether it knew anybody who was to get what it had, if that does not lie on all."""
-        return bool(self._targets) or not self._is_placed
+        """Whether it knew anybody who was to get what it had."""
+        return bool(self._targets)
 
     @staticmethod
     def _leaving(world: World) -> set[bytes]:
