@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import trustme
 
 from bench.outcomes import Case, Goal, Outcome, Sample
 from bench.processes import Child, Team, cpu_of
+from tests.ports import free_tcp_port, free_udp_port
 from tests.servers.caches import CacheServer
 from tests.servers.tomcat_jars import compile_beside, missing_jars
 
@@ -129,7 +129,7 @@ class Bench:
 
     def fresh_team(self, kind: str, nodes: int = 2, **settings: Any) -> Team:
         """Such a group of its own; who asks for it ends it."""
-        group = free_port()
+        group = free_udp_port()
         children: list[Child] = []
         try:
             # A DeltaManager that asks another for its sessions while that one is itself starting
@@ -175,7 +175,7 @@ class Bench:
         if key not in self._teams:
             if find_spec("pysyncobj") is None:
                 raise MissingError("pysyncobj is not installed")
-            ports = [free_port(socket.SOCK_STREAM) for _ in range(nodes)]
+            ports = [free_tcp_port() for _ in range(nodes)]
             module = [sys.executable, "-m", "bench.raft"]
             orders = [[port, *(each for each in ports if each != port)] for port in ports]
             team = Team([Child([*module, *map(str, order)]) for order in orders])
@@ -348,14 +348,6 @@ def _java(folder: Path) -> list[str]:
     sources = Path(__file__).parent / "java"
     heap = [f"-Xmx{JAVA_HEAP_MIB}m"]
     return compile_beside(sources, target, _program("javac"), _program("java"), heap)
-
-
-def free_port(kind: int = socket.SOCK_DGRAM) -> int:
-    """A port that was free a moment ago; for datagrams, for a multicast group of our own."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def measure_row(bench: Bench, row: Row) -> Outcome:

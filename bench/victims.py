@@ -6,10 +6,11 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from bench.runner import Bench, free_port
+from tests.ports import free_udp_port
 
 if TYPE_CHECKING:
     from bench.processes import Child
+    from bench.runner import Bench
 
 APART_S = 1.0
 """Between two victims: each is noticed by itself."""
@@ -22,7 +23,7 @@ class Group:
     def __init__(self, bench: Bench, kind: str) -> None:
         self._bench = bench
         self._kind = kind
-        self._number = free_port()
+        self._number = free_udp_port()
         self._count = 0
         self.victims: dict[str, Child] = {}
         self._observers: list[Child] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import httpx
 import pytest
 import trio
 
+from tests.ports import free_udp_port
 from tribes.admin import desk as desk_module
 from tribes.admin.desk import Desk
 from tribes.admin.gate import Gate, read_token
@@ -86,9 +86,7 @@ def token_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def operate(token_file: Path) -> Callable[..., Any]:
     """Makes an `Operated`; ``token=False``: without one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        group = sock.getsockname()[1]
+    group = free_udp_port()
 
     def config(name: str) -> NodeConfig:
         return NodeConfig(

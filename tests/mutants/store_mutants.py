@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,13 @@ add(
     "always written",
     "Per request every use is written.",
     (PersistentManager, "_is_unchanged", lambda self, key, record: False),
-    test=with_nodes(persistent_tests.test_per_request_reading_writes_only_now_and_then),
+    test=with_nodes(
+        partial(
+            persistent_tests.test_per_request_reading_writes_only_now_and_then,
+            limit=80,
+            seconds=10,
+        )
+    ),
 )
 add(
     "never written",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.ports import free_udp_port
 from tests.servers.databases import mariadb, postgresql, server_directory
 from tribes.config.model import (
     ChannelConfig,
@@ -24,9 +24,7 @@ __all__ = ["make_config", "mariadb", "postgresql", "server_directory"]
 @pytest.fixture
 def make_config() -> Callable[..., NodeConfig]:
     """Configurations of one group, with any free TCP port and quick heartbeats."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        group_port = sock.getsockname()[1]
+    group_port = free_udp_port()
 
     def make(
         name: str,

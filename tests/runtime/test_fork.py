@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_udp_port
 from tests.waiting import wait_until
 from tribes.channel.outputs import Event, MemberAdded, MemberRemoved
 from tribes.config.model import (
@@ -110,9 +111,7 @@ class Watcher:
     """The test's own node, and the program that forks."""
 
     def __init__(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.group_port = sock.getsockname()[1]
+        self.group_port = free_udp_port()
         self.events: list[Event] = []
         self.node = BackgroundNode(
             NodeConfig(

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.ports import free_udp_port
 from tests.runtime.test_pressure import Full
 from tests.runtime.test_tls import ca as ca
 from tests.runtime.test_tls import make_tls as make_tls
@@ -285,10 +286,7 @@ class Timeouts:
     ) -> AsyncIterator[tuple[GroupChannel, GroupChannel]]:
         """Two members of which one reads nothing, and which nobody takes for gone."""
         tables = {"sender": {"timeout": NEVER_MS}, **tables}
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            group_port = sock.getsockname()[1]
-        tables["membership"] = {"port": group_port, "suspect_after": 0, "drop_time": NEVER_MS}
+        tables["membership"] = {"port": free_udp_port(), "suspect_after": 0, "drop_time": NEVER_MS}
         configs = [
             changed(self.make_config(name, contexts=("app",), send_options=6), **tables)
             for name in "ab"

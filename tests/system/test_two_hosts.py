@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_tcp_port
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -129,10 +129,7 @@ class Host:
 @pytest.fixture
 def port() -> int:
     """A first port with some free ones behind it."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        found: int = sock.getsockname()[1]
-        return min(found, 60_000)
+    return free_tcp_port()
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_udp_port
+
 PROGRAM = Path(__file__).with_name("program.py")
 ROOT = Path(__file__).parents[3]
 GROUP = "228.0.0.4"
@@ -143,9 +145,7 @@ class Group:
     """The members of one test."""
 
     def __init__(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
+        self.port = free_udp_port()
         self.members: dict[str, Member] = {}
         self._started: list[Member] = []
 
