@@ -86,9 +86,10 @@ class CacheServer:
             self._process, self._is_hung = None, False
 
     def hang(self) -> None:
-        """It is there, takes connections, and answers nothing."""
+        """It is there, takes connections, and answers nothing; returns when it stands still."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
         self._is_hung = True
 
     def go_on(self) -> None:

@@ -24,6 +24,8 @@ BIN = Path(sys.executable).parent
 WITHIN_S = 40.0
 """Several workers import everything at once, on a machine that does other things too."""
 
+ATTEMPTS = 3
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(120),
@@ -217,10 +219,13 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
         made.close()
 
 
-def visit_while_one_blocks(user: User, one: Server, two: Server) -> None:
-    """A view keeps its event loop or thread for 2.5 times the drop time."""
+def visit_while_one_blocks(user: User, one: Server, two: Server) -> list[str]:
+    """A view keeps its event loop or thread for 2.5 times the drop time.
+
+    Returns:
+        What the nodes say meanwhile of members that they suspect or remove.
+    """
     before, workers = user.visits, set(user.pids)
-    # While workers start, on a busy machine, one may well be suspected.
     begun = [len(server.log.read_text()) for server in (one, two)]
     blocked = threading.Thread(target=user.visit, args=(one, "/block"))
     blocked.start()
@@ -232,11 +237,12 @@ def visit_while_one_blocks(user: User, one: Server, two: Server) -> None:
     user.pids = workers
     assert user.visits == before + 2
     assert other.visits > 1
-    logs = "".join(
-        server.log.read_text()[at:] for server, at in zip((one, two), begun, strict=True)
-    )
-    assert "member removed" not in logs
-    assert "suspected" not in logs
+    return [
+        line
+        for server, at in zip((one, two), begun, strict=True)
+        for line in server.log.read_text()[at:].splitlines()
+        if "member removed" in line or "suspected" in line
+    ]
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -253,7 +259,13 @@ def test_a_session_goes_from_worker_to_worker_and_server_to_server(
     user = User()
     user.visit_all(one, workers)
     if name not in LIKE_ANOTHER:
-        visit_while_one_blocks(user, one, two)
+        User().visit_all(two, workers)
+        # On a busy machine a process may be silent for a second by itself; one that the view
+        # keeps from its heartbeats is so each time.
+        doubts = [visit_while_one_blocks(user, one, two)]
+        while doubts[-1] and len(doubts) < ATTEMPTS:
+            doubts.append(visit_while_one_blocks(user, one, two))
+        assert doubts[-1] == []
     if workers > 1 and not name.startswith("hypercorn"):  # which ends when a worker is killed
         os.kill(user.pids.pop(), signal.SIGKILL)
         before = set(user.pids)
