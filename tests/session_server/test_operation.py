@@ -365,7 +365,12 @@ def test_f25_f26_f27_crashes_and_stops_of_processes(backend: Backend) -> None:
 
 def test_f25_a_stopped_process_saves_and_a_new_one_finds(backend: Backend) -> None:
     """What has been answered and is still to be written."""
-    instance = backend.instance(route="tc1", session_backup_async=True, backup_thread_count=1)
+    instance = backend.instance(
+        route="tc1",
+        session_backup_async=True,
+        backup_thread_count=1,
+        expiry_interval=3_600_000,  # or what is not written for long is written there
+    )
     service, may_write = instance.manager.service, threading.Event()
     write = service.write
 
