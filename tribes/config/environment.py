@@ -149,10 +149,10 @@ def _hint(variable: str, path: tuple[str, ...]) -> Any:
         if part not in hints:
             near = _near(part, hints)
             here = [_variable((*path[:index], name)) for name in (near or sorted(hints))]
-            meant = _meant(path) or here[0]
+            meant = _meant(path) or (here[0] if near else "")
             raise ConfigError(
                 f"is no setting; is {meant} meant?"
-                if near or meant != here[0]
+                if meant
                 else f"is no setting; there are {', '.join(here)}",
                 source=variable,
             )

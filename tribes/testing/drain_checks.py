@@ -36,14 +36,16 @@ class DrainedCopies:
         records = ((key, table.get(key)) for key in table.keys())  # noqa: SIM118 - no mapping
         self._records = {key: record for key, record in records if record is not None}
         self._is_placed = is_placed
-        targets = {m.unique_id for m in node.core.sessions.replicators[context].targets}
-        # Whoever leaves too is asked for nothing: its receipt would be worth nothing.
-        self._targets = targets - self._leaving(node.world)
+        replicator = node.core.sessions.replicators[context]
+        # Whom it knows to leave too it asks for nothing: such a receipt would be worth nothing.
+        heirs = replicator.targets if is_placed else replicator.staying
+        targets = {m.unique_id for m in heirs}
+        self._targets = targets - self._leaving(node.world) if is_placed else targets
 
     @property
     def has_heirs(self) -> bool:
-        """Whether it knew anybody who was to get what it had."""
-        return bool(self._targets)
+        """Whether it knew anybody who was to get what it had, if that does not lie on all."""
+        return bool(self._targets) or not self._is_placed
 
     @staticmethod
     def _leaving(world: World) -> set[bytes]:

@@ -224,7 +224,7 @@ class Workload:
             # One that waited for too long has gone away, perhaps to another node.
             if is_open and browser.id == session_id and error is None:
                 is_open = False
-                self._look_soon(client, node, kind, begin)
+                self._look_soon(client, node, kind, session_id, begin)
             elif is_open:
                 is_open = False
                 self._refused(client, kind, node)
@@ -244,26 +244,26 @@ class Workload:
         replicator.fetch(session_id, fetched, node.clock.monotonic())
         node.pump()
 
-    def _look_soon(self, client: Client, node: SimNode, kind: str, asked: float) -> None:
+    def _look_soon(
+        self, client: Client, node: SimNode, kind: str, session_id: str, asked: float
+    ) -> None:
         """Let a request go on whose session is here now: its thread has to get its turn first, and
         meanwhile nothing may forget the session.
         """
         browser, manager, where = client.browser, node.manager(self._context), incarnation(node)
-        session_id, key = browser.id, browser.key
+        key = browser.key
         was_here = is_whole_record(manager.table.get(key))
 
         def look() -> None:
             is_same = incarnation(node) == where
-            if not (is_same and node.is_alive and not node.is_paused):
+            can_look = is_same and node.is_alive and not node.is_paused
+            if not can_look or browser.id != session_id:
                 self._refused(client, kind, node if is_same else None)
-                return
-            if browser.id is None or browser.id != session_id:
-                self._refused(client, kind, node)
                 return
             if was_here and manager.table.get(key) is None:
                 text = f"{where} forgot {key} before the request that it was brought for looked"
                 self.violations.append(Violation("forgotten session", text, (), self.world.now))
-            self._serve_here(client, node, kind, browser.id, asked)
+            self._serve_here(client, node, kind, session_id, asked)
 
         self.world.at(self._turns.expovariate(1 / _TURN_S), look)
 

@@ -347,12 +347,6 @@ def web(tmp_path: Path) -> Iterator[Web]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Finds a port that nobody listens on."""
-    return free_tcp_port
-
-
-@pytest.fixture
 def make_clients(web: Web) -> Iterator[Callable[..., Clients]]:
     """Clients behind a balancer, both ended with the test."""
     made: list[Clients | Balancer] = []

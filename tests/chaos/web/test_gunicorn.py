@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.ports import free_tcp_port
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -50,12 +52,12 @@ def worker_exit(server, worker):
 
 
 @pytest.mark.parametrize("hook", ["", HOOK], ids=["exit", "hook"])
-def test_worker_that_ends_hands_over(web: Any, free_port: Any, tmp_path: Path, hook: str) -> None:
+def test_worker_that_ends_hands_over(web: Any, tmp_path: Path, hook: str) -> None:
     """SIGTERM to the master: status 0, and the other member has what was written last."""
     web.start("n1")
     (tmp_path / "application.py").write_text(APPLICATION.format(port=web.multicast_port))
     (tmp_path / "hooks.py").write_text(hook)
-    port = web.ports["gunicorn"] = free_port()
+    port = web.ports["gunicorn"] = free_tcp_port()
     log = tmp_path / "gunicorn.log"
     command = [sys.executable, "-m", "gunicorn", "-c", "hooks.py", "--bind", f"127.0.0.1:{port}"]
     with open(log, "wb") as out:
